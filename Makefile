@@ -1,0 +1,44 @@
+# Every target works from a fresh clone; `make help` lists them. .venv is built
+# from the lock when it is missing or stale and reused otherwise (tools/venv.sh).
+
+# What is passed on: make reproduce ARGS="--only learn/01"
+ARGS :=
+# The Python that .venv is built with; empty: the first suitable one found.
+PYTHON ?=
+
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help venv reproduce test lab lock clean distclean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@echo 'ARGS="..." is passed on: make reproduce ARGS="--only learn/01", make test ARGS="-k name".'
+	@echo 'PYTHON=... names the Python that .venv is built with: make test PYTHON=python3.12.'
+
+venv:
+	@sh tools/venv.sh '$(PYTHON)'
+
+reproduce: venv  ## execute every notebook and draw every figure
+	@$(BIN)/lrscan run $(ARGS)
+
+test: venv  ## run the test suite
+	@$(BIN)/python -m pytest $(ARGS)
+
+lab: venv  ## open the notebooks in JupyterLab, on this machine only
+	@$(BIN)/jupyter lab --ip=127.0.0.1 --LabApp.default_url=/lab/tree/notebooks $(ARGS)
+
+# uv keeps the pins that still hold; ARGS=--upgrade takes the newest of everything.
+lock:  ## pin what pyproject.toml asks for in constraints.txt again
+	@'$(or $(PYTHON),python3)' -m venv build/uv
+	@build/uv/bin/python -m pip install -q --disable-pip-version-check --upgrade uv
+	@build/uv/bin/uv pip compile -q --universal --python-version 3.11 \
+	  --extra cu13 --extra notebooks --extra test --no-annotate \
+	  --custom-compile-command "make lock" -o constraints.txt $(ARGS) pyproject.toml
+
+clean:  ## remove build/ and the caches
+	@rm -rf build .pytest_cache .ruff_cache .hypothesis
+	@find lrscan notebooks tests -name __pycache__ -prune -exec rm -rf {} +
+
+distclean: clean  ## and .venv
+	@rm -rf .venv

@@ -1,0 +1,238 @@
+"""Short vectors for Numba's CPU target: a type that compiles to the machine's vector registers.
+
+Numba leaves vectorisation to LLVM's loop vectoriser, which cannot see through a recurrence. Here
+a vector is a value of its own. It has ``+``, ``*`` and ``conjugate``, so that
+:mod:`lrscan.algebra` compiles for it unchanged, and moves between lanes for scans within a
+register. LLVM lowers it to whatever the processor has (SSE, AVX, AVX-512, NEON).
+
+A vector has a ``kind``, the element type in memory, and a number of lanes. Arithmetic is done in
+float32 or float64: half-precision kinds are widened on load and rounded once on store. A complex
+vector is held as two planes, real and imaginary. Loads and stores are in
+:mod:`lrscan.cpu.memory`.
+"""
+
+from __future__ import annotations
+
+import operator
+from typing import NamedTuple
+
+from llvmlite import ir
+from numba import types
+from numba.core.datamodel import PrimitiveModel
+from numba.extending import intrinsic, overload, overload_method, register_model
+
+
+class Kind(NamedTuple):
+    """An element type in memory.
+
+    ``memory`` is its LLVM type, ``arithmetic`` the one that it is computed in, ``planes`` 2 for
+    complex numbers, ``bytes`` the size of one plane of one element.
+    """
+
+    memory: ir.Type
+    arithmetic: ir.Type
+    planes: int
+    bytes: int
+
+
+F32, F64, I16, I32, I64 = (
+    ir.FloatType(),
+    ir.DoubleType(),
+    ir.IntType(16),
+    ir.IntType(32),
+    ir.IntType(64),
+)
+
+KINDS = {
+    "float64": Kind(F64, F64, 1, 8),
+    "float32": Kind(F32, F32, 1, 4),
+    "float16": Kind(ir.HalfType(), F32, 1, 2),
+    "bfloat16": Kind(I16, F32, 1, 2),
+    "complex64": Kind(F32, F32, 2, 4),
+    "complex128": Kind(F64, F64, 2, 8),
+}
+
+# Multiply-add may be fused; nothing else about the arithmetic may change.
+_FUSE = ("contract",)
+
+
+class Vector(types.Type):
+    """``lanes`` numbers of ``planes`` planes of ``bits``-bit floats."""
+
+    def __init__(self, bits: int, planes: int, lanes: int):
+        self.bits, self.planes, self.lanes = bits, planes, lanes
+        super().__init__(name=f"Vector({bits}, {planes}, {lanes})")
+
+    @classmethod
+    def of(cls, kind: str, lanes: int) -> Vector:
+        return cls(64 if KINDS[kind].arithmetic is F64 else 32, KINDS[kind].planes, lanes)
+
+    @property
+    def plane(self) -> ir.Type:
+        return ir.VectorType(F64 if self.bits == 64 else F32, self.lanes)
+
+
+@register_model(Vector)
+class _VectorModel(PrimitiveModel):
+    def __init__(self, dmm, fe_type):
+        super().__init__(dmm, fe_type, ir.ArrayType(fe_type.plane, fe_type.planes))
+
+
+def planes_of(builder, vector_type, value):
+    return [builder.extract_value(value, p) for p in range(vector_type.planes)]
+
+
+def pack(builder, vector_type, planes):
+    value = ir.Constant(ir.ArrayType(vector_type.plane, vector_type.planes), ir.Undefined)
+    for p, plane in enumerate(planes):
+        value = builder.insert_value(value, plane, p)
+    return value
+
+
+def _constant(vector_type, number):
+    return ir.Constant(vector_type.plane, [number] * vector_type.lanes)
+
+
+def indices(values):
+    return ir.Constant(ir.VectorType(I32, len(values)), list(values))
+
+
+# ---------------------------------------------------------------- arithmetic
+
+
+@intrinsic
+def _add(typingctx, u, v):
+    def lower(context, builder, signature, args):
+        pairs = zip(planes_of(builder, u, args[0]), planes_of(builder, u, args[1]), strict=True)
+        return pack(builder, u, [builder.fadd(p, q, _FUSE) for p, q in pairs])
+
+    return (u(u, v), lower) if u == v else None
+
+
+@intrinsic
+def _multiply(typingctx, u, v):
+    def lower(context, builder, signature, args):
+        p, q = planes_of(builder, u, args[0]), planes_of(builder, u, args[1])
+
+        def times(m, n):
+            return builder.fmul(m, n, _FUSE)
+
+        if u.planes == 1:
+            return pack(builder, u, [times(p[0], q[0])])
+        real = builder.fsub(times(p[0], q[0]), times(p[1], q[1]), _FUSE)
+        imaginary = builder.fadd(times(p[0], q[1]), times(p[1], q[0]), _FUSE)
+        return pack(builder, u, [real, imaginary])
+
+    return (u(u, v), lower) if u == v else None
+
+
+@intrinsic
+def _conjugate(typingctx, u):
+    def lower(context, builder, signature, args):
+        planes = planes_of(builder, u, args[0])
+        if u.planes == 2:
+            planes[1] = builder.fneg(planes[1])
+        return pack(builder, u, planes)
+
+    return u(u), lower
+
+
+@overload(operator.add)
+def _overload_add(u, v):
+    if isinstance(u, Vector) and isinstance(v, Vector):
+        return lambda u, v: _add(u, v)
+
+
+@overload(operator.mul)
+def _overload_mul(u, v):
+    if isinstance(u, Vector) and isinstance(v, Vector):
+        return lambda u, v: _multiply(u, v)
+
+
+@overload_method(Vector, "conjugate")
+def _overload_conjugate(u):
+    return lambda u: _conjugate(u)
+
+
+@intrinsic
+def all_finite(typingctx, u):
+    """Whether no lane holds an infinity or a NaN."""
+
+    def lower(context, builder, signature, args):
+        finite = ir.Constant(ir.IntType(u.lanes), -1)
+        for plane in planes_of(builder, u, args[0]):
+            difference = builder.fsub(plane, plane)
+            zero = builder.fcmp_ordered("==", difference, _constant(u, 0.0))
+            finite = builder.and_(finite, builder.bitcast(zero, ir.IntType(u.lanes)))
+        return builder.icmp_unsigned("==", finite, ir.Constant(ir.IntType(u.lanes), -1))
+
+    return types.boolean(u), lower
+
+
+# ---------------------------------------------------------------- lanes
+
+
+@intrinsic(prefer_literal=True)
+def fill(typingctx, kind, lanes, number):
+    """A vector with the same real ``number`` (a literal integer) in every lane."""
+    vector = Vector.of(kind.literal_value, lanes.literal_value)
+
+    def lower(context, builder, signature, args):
+        planes = [_constant(vector, float(number.literal_value)), _constant(vector, 0.0)]
+        return pack(builder, vector, planes[: vector.planes])
+
+    return vector(kind, lanes, number), lower
+
+
+@intrinsic(prefer_literal=True)
+def shift(typingctx, u, filler, distance):
+    """Move every lane up by ``distance`` places; the lowest ones come from ``filler``."""
+    by = min(distance.literal_value, u.lanes)
+
+    def lower(context, builder, signature, args):
+        order = indices([*range(u.lanes, u.lanes + by), *range(u.lanes - by)])
+        pairs = zip(planes_of(builder, u, args[0]), planes_of(builder, u, args[1]), strict=True)
+        return pack(builder, u, [builder.shuffle_vector(p, q, order) for p, q in pairs])
+
+    return u(u, u, distance), lower
+
+
+@intrinsic
+def last_lane(typingctx, u):
+    """The highest lane, copied to all lanes."""
+
+    def lower(context, builder, signature, args):
+        order = indices([u.lanes - 1] * u.lanes)
+        planes = planes_of(builder, u, args[0])
+        return pack(builder, u, [builder.shuffle_vector(p, p, order) for p in planes])
+
+    return u(u), lower
+
+
+@intrinsic(prefer_literal=True)
+def broadcast(typingctx, u, lanes):
+    """A vector of ``lanes`` copies of the last lane of ``u``."""
+    wide = Vector(u.bits, u.planes, lanes.literal_value)
+
+    def lower(context, builder, signature, args):
+        order = indices([u.lanes - 1] * wide.lanes)
+        planes = planes_of(builder, u, args[0])
+        return pack(builder, wide, [builder.shuffle_vector(p, p, order) for p in planes])
+
+    return wide(u, lanes), lower
+
+
+@intrinsic
+def total(typingctx, u):
+    """The sum of all lanes, in every lane, added in a fixed tree."""
+
+    def lower(context, builder, signature, args):
+        planes = planes_of(builder, u, args[0])
+        distance = u.lanes // 2
+        while distance:
+            order = indices([lane ^ distance for lane in range(u.lanes)])
+            planes = [builder.fadd(p, builder.shuffle_vector(p, p, order)) for p in planes]
+            distance //= 2
+        return pack(builder, u, planes)
+
+    return u(u), lower

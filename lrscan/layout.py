@@ -1,0 +1,55 @@
+"""How a tensor of any layout becomes time and at most three column axes.
+
+The recurrence couples elements along one axis only, so all others are columns, in any order. Axes
+that every operand steps through alike are merged: (T, B, C) contiguous is one column axis of B*C,
+(B, T, C) two. Nothing is copied; a broadcast axis has stride zero.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+COLUMN_AXES = 3
+
+
+class Columns(NamedTuple):
+    """Column axes, outermost first, shared by all operands.
+
+    sizes    extents, exactly three, padded with ones in front
+    strides  for each operand, its strides over those axes, in elements
+    """
+
+    sizes: tuple[int, ...]
+    strides: tuple[tuple[int, ...], ...]
+
+
+def columns_of(operands: list[Tensor], dim: int) -> Columns | None:
+    """Merge the axes other than ``dim`` of tensors of equal shape.
+
+    The first operand decides the order: its smallest stride becomes the inner axis. None if more
+    than three axes remain.
+    """
+    shape = operands[0].shape
+    axes = [
+        (shape[d], *(tensor.stride(d) for tensor in operands))
+        for d in range(len(shape))
+        if d != dim and shape[d] != 1
+    ]
+    axes.sort(key=lambda axis: axis[1], reverse=True)
+    merged: list[tuple[int, ...]] = []
+    for axis in axes:
+        size = axis[0]
+        if merged and all(
+            outer == inner * size for outer, inner in zip(merged[-1][1:], axis[1:], strict=True)
+        ):
+            merged[-1] = (merged[-1][0] * size, *axis[1:])
+        else:
+            merged.append(axis)
+    if len(merged) > COLUMN_AXES:
+        return None
+    padding = (1,) + (0,) * len(operands)
+    merged = [padding] * (COLUMN_AXES - len(merged)) + merged
+    sizes, *strides = zip(*merged, strict=True)
+    return Columns(sizes, tuple(strides))

@@ -1,0 +1,230 @@
+"""Measurements on disk: tidy CSV rows, with their provenance in a JSON file beside them.
+
+`<records>/<device>/<experiment>.csv` and `<experiment>.json`. What is read back equals
+what was written, bit for bit: floats are written in their shortest exact form.
+"""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from numbers import Integral, Real
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lrscan import workspace
+
+if TYPE_CHECKING:
+    import pandas
+
+IDENTITY = (
+    "experiment",
+    "device",
+    "algorithm",
+    "direction",
+    "model",
+    "dtype",
+    "precision",
+    "layout",
+    "T",
+    "B",
+    "C",
+    "seed",
+    "profile",
+)
+# Timings: median and quartiles of `runs`, the bytes moved, and the time of a plain
+# elementwise kernel that moves as many.
+COLUMNS = (*IDENTITY, "runs", "q1_ms", "median_ms", "q3_ms", "bytes", "reference_ms")
+# Accuracy checks: the largest error that was seen, and the bound it was held against.
+ACCURACY_COLUMNS = (*IDENTITY, "error", "bound")
+
+_INTEGERS = frozenset({"T", "B", "C", "seed", "runs", "bytes"})
+_FLOATS = frozenset({"q1_ms", "median_ms", "q3_ms", "reference_ms", "error", "bound"})
+_DTYPES = (
+    dict.fromkeys(IDENTITY, "string")
+    | dict.fromkeys(_INTEGERS, "Int64")
+    | dict.fromkeys(_FLOATS, "float64")
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Records:
+    """One experiment's measurements on one device.
+
+    experiment   its name
+    device       the device's slug, such as "cpu-2-core"
+    table        pandas DataFrame, a row a measurement, missing values where a column
+                 does not apply
+    provenance   {"experiment", "device", "measurements": [what provenance.collect returned]}
+    path         the CSV file
+    """
+
+    experiment: str
+    device: str
+    table: "pandas.DataFrame"
+    provenance: dict[str, Any]
+    path: Path
+
+    @property
+    def device_label(self) -> str:
+        """The device's name for figures: "CPU, 2 cores, AMD EPYC"."""
+        return self.provenance["measurements"][-1]["device_label"]
+
+
+def write(
+    experiment: str,
+    rows: Iterable[Mapping[str, Any]],
+    provenance: Mapping[str, Any],
+    *,
+    directory: Path | None = None,
+) -> Records:
+    """Write an experiment's rows and provenance, replacing what was there.
+
+    Arguments
+    ---------
+    experiment   its name; the file's name
+    rows         mappings from column to value; missing columns stay empty, and
+                 `experiment`, `device` need not be given
+    provenance   what `provenance.collect` returned
+    directory    the folder with one folder a device; default: that of this run
+
+    Returns
+    -------
+    Records
+        Read back from the files.
+
+    Raises
+    ------
+    ValueError
+        A column is unknown, a value is NaN, there are no rows, or a row is of another device.
+    TypeError
+        A value does not have its column's type.
+    """
+    workspace.check_name(experiment)
+    rows = [dict(row) for row in rows]
+    if not rows:
+        raise ValueError(f"{experiment}: no rows to write")
+    identity = {"experiment": experiment, "device": provenance["device"]}
+    columns = _columns(experiment, rows)
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(columns)
+    for row in rows:
+        for name, value in identity.items():
+            if row.setdefault(name, value) != value:
+                raise ValueError(f"{experiment}: {name} is {value!r}, but a row has {row[name]!r}")
+        table.writerow([_text(experiment, name, row.get(name)) for name in columns])
+
+    directory = workspace.records_folder() if directory is None else Path(directory)
+    path = directory / identity["device"] / f"{experiment}.csv"
+    document = identity | {"measurements": [dict(provenance)]}
+    workspace.write_files(
+        {path: text.getvalue(), path.with_suffix(".json"): json_text(document)}
+    )
+    return read(experiment, identity["device"], directory=directory)
+
+
+def read(experiment: str, device: str, *, directory: Path | None = None) -> Records:
+    """Read an experiment's records of a device.
+
+    Arguments
+    ---------
+    experiment, device   their names
+    directory            the folder with one folder a device; default: the committed records
+
+    Raises
+    ------
+    FileNotFoundError
+        There are none; the message says what there is.
+    ValueError
+        A column is unknown.
+    """
+    import pandas
+
+    directory = workspace.committed_records() if directory is None else Path(directory)
+    path = directory / device / f"{experiment}.csv"
+    if not (path.is_file() and path.with_suffix(".json").is_file()):
+        there = ", ".join(f"{p.parent.name}/{p.stem}" for p in sorted(directory.glob("*/*.csv")))
+        raise FileNotFoundError(
+            f"no records of {experiment!r} on {device!r} (a .csv with its .json); "
+            f"{workspace.relative(directory)} has: {there or 'nothing'}"
+        )
+    # Empty is the only missing value: a model may be called "NA".
+    table = pandas.read_csv(
+        path,
+        dtype=_DTYPES,
+        keep_default_na=False,
+        na_values=[""],
+        float_precision="round_trip",
+    )
+    _columns(experiment, [dict.fromkeys(table.columns)])
+    provenance = json.loads(path.with_suffix(".json").read_text())
+    return Records(experiment, device, table, provenance, path)
+
+
+def devices(experiment: str) -> list[str]:
+    """The devices of which there are committed records of an experiment."""
+    found = workspace.committed_records().glob(f"*/{experiment}.csv")
+    return sorted(path.parent.name for path in found)
+
+
+def json_text(value: Any) -> str:
+    """JSON as it is committed: sorted keys, two spaces, one form for each value.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A value has no exact JSON form.
+    """
+    return json.dumps(_plain(value), indent=2, sort_keys=True, allow_nan=False) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    """Numbers of NumPy and the like as Python's own."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if value is None or isinstance(value, str | bool):
+        return value
+    if isinstance(value, Integral):
+        return int(value)
+    if isinstance(value, Real):
+        return float(value)
+    raise TypeError(f"provenance holds plain values only, not {value!r}")
+
+
+def _columns(experiment: str, rows: list[dict[str, Any]]) -> tuple[str, ...]:
+    """The schema that holds all columns of the rows."""
+    given = dict.fromkeys(name for row in rows for name in row)
+    for schema in (COLUMNS, ACCURACY_COLUMNS):
+        if set(given) <= set(schema):
+            return schema
+    known = set(COLUMNS) | set(ACCURACY_COLUMNS)
+    if unknown := [name for name in given if name not in known]:
+        raise ValueError(f"{experiment}: unknown column {', '.join(map(repr, unknown))}")
+    mixed = [name for name in given if name not in IDENTITY]
+    raise ValueError(f"{experiment}: timings and accuracy checks in one table: {', '.join(mixed)}")
+
+
+def _text(experiment: str, column: str, value: Any) -> str:
+    """A value as it stands in the CSV file."""
+    if value is None:
+        return ""
+    if column in _FLOATS:
+        if isinstance(value, Real) and not isinstance(value, bool):
+            if math.isnan(value):  # it would read back as "not measured"
+                raise ValueError(f"{experiment}: {column} is NaN")
+            return repr(float(value))
+        expected = "a number"
+    elif column in _INTEGERS:
+        if isinstance(value, Integral) and not isinstance(value, bool):
+            return str(int(value))
+        expected = "a whole number"
+    else:
+        if isinstance(value, str):
+            return value
+        expected = "text"
+    raise TypeError(f"{experiment}: {column} is {expected}, not {value!r}")

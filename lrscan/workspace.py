@@ -1,0 +1,138 @@
+"""Where things lie: the project's root, and the folders that a run reads and writes.
+
+| what               | ordinary run            | recording run            |
+|--------------------|-------------------------|--------------------------|
+| records            | build/records/<device>/ | figures/records/<device>/|
+| figures            | build/figures/<device>/ | figures/<device>/        |
+| the figures' list  | build/figures/manifest.json | figures/manifest.json |
+
+So an ordinary run leaves the tree clean. A run tells its notebooks and measurements
+what it is by environment variables, because a notebook runs in a process of its own:
+
+- `LRSCAN_PROFILE`: the profile's name; absent when a notebook is opened by hand.
+- `LRSCAN_RECORD=1`: a recording run (`--record`).
+- `LRSCAN_RECORDS=DIR`: records go to `DIR/<device>/` instead (`lrscan bench --out DIR`).
+- `LRSCAN_NOTEBOOK`, `LRSCAN_PARAMETERS` (JSON): what draws the figure, for the manifest.
+"""
+
+import os
+import re
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+MARKER = Path("notebooks", "profiles.toml")
+
+
+class WorkspaceError(RuntimeError):
+    """The project's folders are needed and are not here."""
+
+
+def find_root() -> Path:
+    """The project's root: the nearest folder that holds `notebooks/profiles.toml`.
+
+    Looked for from the working directory upwards, then from the package's own folder.
+
+    Raises
+    ------
+    WorkspaceError
+        There is none, as with an installed package.
+    """
+    for start in (Path.cwd(), Path(__file__).resolve().parent):
+        for folder in (start, *start.parents):
+            if (folder / MARKER).is_file():
+                return folder
+    raise WorkspaceError(
+        f"no {MARKER.as_posix()} in {Path.cwd()} or above: this command needs the project's "
+        "notebooks, and the installed package has none. Clone the repository and run it there."
+    )
+
+
+def recording() -> bool:
+    """Whether this run writes to the committed folder `figures/`."""
+    return os.environ.get("LRSCAN_RECORD") == "1"
+
+
+def profile() -> str | None:
+    """The profile of this run; None when a notebook or a function is run by hand."""
+    return os.environ.get("LRSCAN_PROFILE") or None
+
+
+def committed_records() -> Path:
+    """The folder of the committed records, with one folder a device."""
+    return find_root() / "figures" / "records"
+
+
+def records_folder() -> Path:
+    """The folder this run writes records to, with one folder a device."""
+    if out := os.environ.get("LRSCAN_RECORDS"):
+        return Path(out)
+    return committed_records() if recording() else find_root() / "build" / "records"
+
+
+def figures_folder() -> Path:
+    """The folder this run writes figures and `manifest.json` to."""
+    return find_root() / ("figures" if recording() else "build/figures")
+
+
+def relative(path: Path) -> str:
+    """`path` seen from the root, so that no machine's folders get into a file.
+
+    Outside the project only the last two parts are kept: device and file name.
+    """
+    path = path.resolve()
+    try:
+        return path.relative_to(find_root().resolve()).as_posix()
+    except (ValueError, WorkspaceError):
+        return Path(*path.parts[-2:]).as_posix()
+
+
+def check_name(name: str) -> str:
+    """`name` itself if it can be a file's name everywhere.
+
+    Raises
+    ------
+    ValueError
+        It has other characters than letters, digits, "_" and "-".
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
+        raise ValueError(f"a name is made of letters, digits, _ and -, not {name!r}")
+    return name
+
+
+@contextmanager
+def environment(**settings: str | None) -> Iterator[None]:
+    """Set environment variables for a while; None removes one."""
+    before = {name: os.environ.get(name) for name in settings}
+    try:
+        _set(settings)
+        yield
+    finally:
+        _set(before)
+
+
+def _set(settings: Mapping[str, str | None]) -> None:
+    for name, value in settings.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+
+
+def write_files(files: Mapping[Path, bytes | str]) -> None:
+    """Write files aside, then rename them, so that none is ever seen half-written.
+
+    All are written before the first is renamed: a full disk or an interruption
+    leaves the old ones as they were.
+    """
+    aside = {path: path.with_name(f".{path.name}.{secrets.token_hex(4)}") for path in files}
+    try:
+        for path, data in files.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            aside[path].write_bytes(data.encode() if isinstance(data, str) else data)
+        for path, temporary in aside.items():
+            os.replace(temporary, path)
+    finally:
+        for temporary in aside.values():
+            temporary.unlink(missing_ok=True)

@@ -1,0 +1,202 @@
+"""pyproject.toml, environment.yml, constraints.txt and the rest say the same."""
+
+import importlib.metadata
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+ROOT = Path(__file__).resolve().parents[1]
+PYPROJECT = (ROOT / "pyproject.toml").read_text()
+ENVIRONMENT = (ROOT / "environment.yml").read_text()
+CONSTRAINTS = (ROOT / "constraints.txt").read_text()
+
+PYTHONS = ("3.11", "3.12", "3.13")
+LOCKED_EXTRAS = ("cu13", "notebooks", "test")
+CONDA_NAMES = {"torch": "pytorch"}
+
+
+def requirements(pyproject: str, *extras: str) -> list[Requirement]:
+    """The core requirements and those of the extras."""
+    project = tomllib.loads(pyproject)["project"]
+    lines = list(project["dependencies"])
+    for extra in extras:
+        lines += project["optional-dependencies"][extra]
+    return [Requirement(line) for line in lines]
+
+
+def environment_drift(environment: str, pyproject: str) -> list[str]:
+    """What an environment.yml has otherwise than the pyproject.toml, one sentence each."""
+    wanted = {
+        # NVIDIA's wheels of NVVM, ptxas and nvdisasm have no conda packages of their names.
+        CONDA_NAMES.get(r.name, r.name): r.specifier
+        for r in requirements(pyproject, "notebooks", "test")
+        if not r.name.startswith("nvidia-")
+    }
+    parsed = yaml.safe_load(environment)
+    conda = [entry for entry in parsed["dependencies"] if isinstance(entry, str)]
+    pip = [entry for entry in parsed["dependencies"] if not isinstance(entry, str)]
+    drift = []
+    if parsed["name"] != "lrscan":
+        drift.append(f"the environment is called {parsed['name']}")
+    if parsed["channels"] != ["conda-forge"]:
+        drift.append(f"the channels are {parsed['channels']}")
+    if pip != [{"pip": ["-e ."]}]:
+        drift.append(f"pip installs {pip}")
+    found = {}
+    for entry in conda:
+        name, bounds = re.fullmatch(r"([a-z0-9-]+)(.*)", entry).groups()
+        if name in found:
+            drift.append(f"{name} is there twice")
+        found[name] = bounds
+    python = found.pop("python", "none")
+    supported = SpecifierSet(tomllib.loads(pyproject)["project"]["requires-python"])
+    if not re.fullmatch(r"=3\.\d+", python) or python[1:] not in supported:
+        drift.append(f"python is {python}, not one minor version of {supported}")
+    if found.pop("pip", None) != "":
+        drift.append("pip is missing or bounded")
+    for name in sorted(wanted.keys() - found.keys()):
+        drift.append(f"{name} is missing")
+    for name in sorted(found.keys() - wanted.keys()):
+        drift.append(f"{name} is not in pyproject.toml")
+    for name in sorted(found.keys() & wanted.keys()):
+        if SpecifierSet(found[name]) != wanted[name]:
+            drift.append(f"{name} is {found[name] or 'unbounded'}, not {wanted[name]}")
+    return drift
+
+
+def lock_drift(constraints: str, pyproject: str) -> list[str]:
+    """What a constraints.txt lacks or has otherwise than the pyproject.toml allows."""
+    pins = [Requirement(line) for line in constraints.splitlines() if not line.startswith("#")]
+    drift = []
+    for pin in pins:
+        versions = list(pin.specifier)
+        if pin.url or pin.extras or len(versions) != 1 or versions[0].operator != "==":
+            drift.append(f"{pin} is not one version of one package")
+        elif "*" in versions[0].version or Version(versions[0].version).local:
+            drift.append(f"{pin} is not a public version")
+    if drift:
+        return drift
+    toolkit = tomllib.loads(pyproject)["tool"]["uv"]["constraint-dependencies"]
+    asked = requirements(pyproject, *LOCKED_EXTRAS) + [Requirement(line) for line in toolkit]
+    for python in PYTHONS:
+        target = {
+            "python_version": python,
+            "python_full_version": f"{python}.9",
+            "sys_platform": "linux",
+            "platform_system": "Linux",
+            "platform_machine": "x86_64",
+            "os_name": "posix",
+            "implementation_name": "cpython",
+            "platform_python_implementation": "CPython",
+        }
+        locked: dict[str, str] = {}
+        for pin in pins:
+            if pin.marker is None or pin.marker.evaluate(target):
+                name = canonicalize_name(pin.name)
+                if name in locked:
+                    drift.append(f"{name} has two pins on Python {python}")
+                locked[name] = next(iter(pin.specifier)).version
+        for requirement in asked:
+            version = locked.get(canonicalize_name(requirement.name))
+            if version is None:
+                drift.append(f"{requirement.name} has no pin on Python {python}")
+            elif version not in requirement.specifier:
+                drift.append(f"{requirement.name} {version} is not {requirement.specifier}")
+    return drift
+
+
+def test_conda_environment_matches_pyproject():
+    assert environment_drift(ENVIRONMENT, PYPROJECT) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "complaint"),
+    [
+        pytest.param("  - seaborn>=0.13.2\n", "", "seaborn is missing", id="package-lost"),
+        pytest.param("  - pip\n", "  - pip\n  - scipy\n", "scipy is not in", id="package-added"),
+        pytest.param("pytorch>=2.11", "pytorch>=2.10", "pytorch is >=2.10", id="bound-lowered"),
+        pytest.param("pytorch>=2.11", "pytorch", "pytorch is unbounded", id="bound-lost"),
+        pytest.param("pytorch>=2.11", "torch>=2.11", "pytorch is missing", id="pypi-name"),
+        pytest.param("python=3.12", "python=3.14", "python is =3.14", id="python-too-new"),
+        pytest.param("python=3.12", "python>=3.12", "python is >=3.12", id="python-not-one"),
+        pytest.param("- -e .", "- lrscan", "pip installs", id="not-this-tree"),
+        pytest.param("- conda-forge", "- defaults", "the channels", id="other-channel"),
+    ],
+)
+def test_conda_check_bites(old, new, complaint):
+    assert ENVIRONMENT.count(old) == 1
+    drift = environment_drift(ENVIRONMENT.replace(old, new), PYPROJECT)
+    assert any(line.startswith(complaint) for line in drift), drift
+
+
+def test_conda_check_bites_when_pyproject_changes():
+    raised = PYPROJECT.replace('"pandas>=2.2"', '"pandas>=3"')
+    assert environment_drift(ENVIRONMENT, raised) == ["pandas is >=2.2, not >=3"]
+
+
+def test_lock_pins_what_pyproject_asks_for():
+    assert lock_drift(CONSTRAINTS, PYPROJECT) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "complaint"),
+    [
+        pytest.param(r"torch==2.*", "torch==2.13.0+cpu", "torch==2.13.0+cpu is not a public"),
+        pytest.param(r"numba==.*", "numba>=0.61", "numba>=0.61 is not one version"),
+        pytest.param(r"numba==.*", "numba==0.60.0", "numba 0.60.0 is not >=0.61"),
+        pytest.param(r"rich==.*\n", "", "rich has no pin on Python 3.11"),
+        pytest.param(r"rich==.*", "rich==15.0\nrich==14.0", "rich has two pins"),
+        pytest.param(r"nvidia-nvvm==[^ ]*", "nvidia-nvvm==13.5.1", "nvidia-nvvm 13.5.1 is not"),
+    ],
+)
+def test_lock_check_bites(old, new, complaint):
+    changed, count = re.subn(f"(?m)^{old}", new, CONSTRAINTS)
+    assert count == 1
+    drift = lock_drift(changed, PYPROJECT)
+    assert any(line.startswith(complaint) for line in drift), drift
+
+
+def test_lock_names_no_machine_and_no_index():
+    assert not re.search(r"https?:|file:|/|--", CONSTRAINTS)
+
+
+def test_torch_and_numba_cuda_share_one_cuda():
+    """The lock's toolkit satisfies torch; a second major version would be another name."""
+    assert "cuda-toolkit==13.0.3" in CONSTRAINTS
+    assert not re.search(r"(?m)^[a-z-]+-cu12==", CONSTRAINTS)
+
+
+def test_setup_script_asks_for_the_same_python():
+    supported = SpecifierSet(tomllib.loads(PYPROJECT)["project"]["requires-python"])
+    script = (ROOT / "tools" / "venv.sh").read_text()
+    bounds = re.search(r"\(3, (\d+)\) <= sys\.version_info\[:2\] < \(3, (\d+)\)", script)
+    low, high = map(int, bounds.groups())
+    accepted = [minor for minor in range(30) if f"3.{minor}" in supported]
+    assert accepted == list(range(low, high))
+    assert [f"3.{minor}" for minor in accepted] == list(PYTHONS)
+    classifiers = tomllib.loads(PYPROJECT)["project"]["classifiers"]
+    assert [c.split()[-1] for c in classifiers if ":: 3." in c] == list(PYTHONS)
+
+
+def test_version_is_the_same_everywhere():
+    version = tomllib.loads(PYPROJECT)["project"]["version"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == version
+    assert importlib.metadata.version("lrscan") == version
+    assert f"## [{version}]" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_citation_prefers_the_paper():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["cff-version"] == "1.2.0"
+    paper = citation["preferred-citation"]
+    assert [author["family-names"] for author in paper["authors"]] == ["Martin", "Cundy"]
+    assert paper["year"] == 2018
+    assert "1709.04057" in paper["url"]
