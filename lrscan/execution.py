@@ -11,7 +11,7 @@ import re
 import signal
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -28,59 +28,15 @@ from traitlets.config import Config
 
 from lrscan import workspace
 from lrscan.notebooks import Notebook
+from lrscan.outcome import FAILED, INTERRUPTED, PASSED, Cell, Failure, Outcome
 
-PASSED, FAILED, INTERRUPTED, NOT_RUN = "passed", "failed", "interrupted", "not run"
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _STARTUP_TIMEOUT_S = 120
 _OUTPUT_TIMEOUT_S = 60  # large figures on a busy machine arrive late
 
 
-@dataclass
-class Cell:
-    """A code cell: its number among all cells of the source notebook, from 1."""
-
-    number: int
-    status: str = NOT_RUN
-    seconds: float | None = None
-
-
-@dataclass
-class Failure:
-    """Why a notebook did not pass, and where; `cell` is None when no cell was running.
-
-    `source` is the line that failed, or the cell's first when the line is not known.
-    """
-
-    error: str
-    cell: int | None = None
-    heading: str | None = None
-    line: int | None = None
-    source: str | None = None
-    traceback: list[str] = field(default_factory=list)
-
-
-@dataclass
-class Outcome:
-    """How a notebook went."""
-
-    notebook: str
-    parameters: dict[str, Any]
-    cells: list[Cell]
-    verdict: str = NOT_RUN
-    seconds: float = 0.0
-    failure: Failure | None = None
-    executed: str | None = None
-
-
 class CellFailed(Exception):
     """A cell that ended quietly and did not pass all the same."""
-
-
-def expected(notebook: Notebook, parameters: dict[str, Any]) -> Outcome:
-    """The outcome of a notebook that has not been run yet."""
-    numbered = enumerate(notebook.cells, 1)
-    code = [n for n, cell in numbered if cell["cell_type"] == "code" and cell["source"].strip()]
-    return Outcome(notebook.name, parameters, [Cell(number) for number in code])
 
 
 def execute(
@@ -97,7 +53,7 @@ def execute(
     Arguments
     ---------
     notebook      what to execute
-    outcome       from `expected`; filled in as cells end
+    outcome       from `outcome.expected`; filled in as cells end
     target        where the executed copy goes
     timeout_s     how long a cell may run; None: without end
     environment   variables of the kernel besides those of this process
@@ -140,7 +96,7 @@ def execute(
         passed = all(cell.status == PASSED for cell in outcome.cells)
         outcome.verdict = PASSED if passed else FAILED
     finally:
-        outcome.seconds = perf_counter() - started
+        outcome.seconds = round(perf_counter() - started, 3)
 
 
 def _save(executed: nbformat.NotebookNode, notebook: Notebook, target: Path) -> None:
@@ -251,7 +207,7 @@ class _Client(PapermillNotebookClient):
             self.nb_man.cell_complete(cell, cell_index=index)
             raise
         finally:
-            entry.seconds = (entry.seconds or 0.0) + perf_counter() - started
+            entry.seconds = round((entry.seconds or 0.0) + perf_counter() - started, 3)
             self.watch.on_cell()
 
     def _refuse_exit(self, *, execute_reply: dict[str, Any], **_: Any) -> None:
@@ -312,7 +268,9 @@ class _Client(PapermillNotebookClient):
             return f"{error.ename}: {error.evalue}"
         if isinstance(error, CellFailed):
             return ": ".join([str(error), *(f"{o.ename}: {o.evalue}" for o in shown)])
-        return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        if isinstance(error, KeyboardInterrupt):
+            return "the run was stopped"
+        return f"{type(error).__name__}: {error}"
 
     def _exit_status(self) -> str:
         process = getattr(getattr(self.manager, "provisioner", None), "process", None)

@@ -1,6 +1,7 @@
 """Where a number comes from: device, driver, versions, threads, commit, parameters.
 
-Never a host name, a user or a path.
+Never a host name, a user or a path. torch is imported where it is needed: the runner asks
+for the date and the commit alone, and should not wait for it.
 """
 
 import math
@@ -12,11 +13,12 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from lrscan import workspace
+
+if TYPE_CHECKING:
+    import torch
 
 PACKAGES = (
     "torch",
@@ -32,7 +34,7 @@ PACKAGES = (
 )
 
 
-def resolve_device(device: torch.device | str) -> torch.device:
+def resolve_device(device: "torch.device | str") -> "torch.device":
     """The torch device that `device` names; "auto" is a GPU where there is one.
 
     Raises
@@ -40,6 +42,8 @@ def resolve_device(device: torch.device | str) -> torch.device:
     ValueError
         It is neither "auto", "cpu" nor a CUDA device, or no such GPU is there.
     """
+    import torch
+
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -53,19 +57,21 @@ def resolve_device(device: torch.device | str) -> torch.device:
     return resolved
 
 
-def device_slug(device: torch.device | str) -> str:
+def device_slug(device: "torch.device | str") -> str:
     """A device's name in paths: "cpu-2-core", "h100-80gb-hbm3"."""
     device = resolve_device(device)
     if device.type == "cpu":
         return f"cpu-{usable_cores()}-core"
-    name = torch.cuda.get_device_name(device).lower().replace("nvidia", "")
+    name = device_label(device).lower().replace("nvidia", "")
     return re.sub(r"[^a-z0-9]+", "-", name).strip("-")
 
 
-def device_label(device: torch.device | str) -> str:
+def device_label(device: "torch.device | str") -> str:
     """A device's name on figures: "CPU, 2 cores, AMD EPYC", "NVIDIA H200"."""
     device = resolve_device(device)
     if device.type == "cuda":
+        import torch
+
         return torch.cuda.get_device_name(device)
     cores = usable_cores()
     return ", ".join(filter(None, ["CPU", f"{cores} core{'s' * (cores > 1)}", _cpu_model()]))
@@ -90,7 +96,7 @@ def package_version(name: str) -> str | None:
 
 
 def collect(
-    device: torch.device | str,
+    device: "torch.device | str",
     parameters: Mapping[str, Any],
     seed: int,
     profile: str | None = None,
@@ -110,6 +116,8 @@ def collect(
         JSON values only. `commit` and `dirty` are None without git; `driver`, `cuda` and
         `capability` are None on a CPU.
     """
+    import torch
+
     device = resolve_device(device)
     versions = {name: package_version(name) for name in ("lrscan", *PACKAGES)}
     gpu = device.type == "cuda"

@@ -18,14 +18,13 @@ from rich.table import Table
 from rich.text import Text
 
 from lrscan import execution, workspace
-from lrscan.execution import FAILED, INTERRUPTED, NOT_RUN, PASSED, Outcome
 from lrscan.figures import read_manifest
 from lrscan.notebooks import Notebook
+from lrscan.outcome import FAILED, INTERRUPTED, NOT_RUN, PASSED, Outcome, describe, expected
 from lrscan.provenance import utc_now
 from lrscan.records import json_text
 
 STYLES = {PASSED: "green", FAILED: "bold red", INTERRUPTED: "yellow", NOT_RUN: "dim"}
-TRACEBACK_LINES = 12  # the end of a traceback; the whole stands in the report
 
 
 def run(
@@ -53,7 +52,7 @@ def run(
     int
         The exit status: 0 if all passed, 1 if not, 130 after Ctrl-C, 143 after SIGTERM.
     """
-    outcomes = [execution.expected(n, parameters[n.name]) for n in notebooks]
+    outcomes = [expected(n, parameters[n.name]) for n in notebooks]
     report = {"started_at": utc_now(), "profile": profile, "recorded": record}
     settings = {
         "LRSCAN_PROFILE": profile,
@@ -68,7 +67,7 @@ def run(
             figures = _figures(outcomes, report["started_at"])
             document = report | {
                 "verdict": verdict,
-                "seconds": perf_counter() - started,
+                "seconds": round(perf_counter() - started, 3),
                 "figures": figures,
                 "notebooks": [asdict(outcome) for outcome in outcomes],
             }
@@ -209,16 +208,3 @@ def _summary(outcomes: list[Outcome], figures: list[str]) -> None:
     if any(outcome.executed for outcome in outcomes):
         say("Executed notebooks: build/notebooks/")
     say("Report: build/report.json")
-
-
-def describe(outcome: Outcome) -> list[str]:
-    """A failure in lines: notebook, cell, heading, source line, error, end of traceback."""
-    failure = outcome.failure
-    lines = [f"{outcome.notebook} {outcome.verdict}: {failure.error}"]
-    if failure.cell is None:
-        lines.append("  no cell was running")
-    else:
-        heading = f', under "{failure.heading}"' if failure.heading else ""
-        where = f"line {failure.line}" if failure.line else "which begins"
-        lines.append(f"  cell {failure.cell}{heading}, {where}: {failure.source}")
-    return lines + [f"  | {line}" for line in failure.traceback[-TRACEBACK_LINES:]]

@@ -121,9 +121,12 @@ def test_interrupted_install_starts_again_from_nothing(tree, failure):
     (tree.root / "broken_pip").touch()
     assert tree.make("venv").returncode != 0
     (tree.root / "broken_pip").unlink()
+    half = tree.root / ".venv" / "half_a_package.py"
+    half.touch()
     tree.done()
     assert tree.make("venv").returncode == 0
     assert tree.done() == ["venv 3.11.7", "pip"]
+    assert not half.exists()
 
 
 def test_interrupted_update_starts_again_from_nothing(built):

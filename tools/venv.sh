@@ -15,7 +15,7 @@ suitable='import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))'
 # The stamp is written last, so an interrupted install has none. It holds the
 # folder, because the scripts in .venv do: a moved or copied .venv is no good.
 finished() {
-    [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$PWD" ] && $bin/python -c "$suitable" 2>/dev/null
+    [ "$(cat "$stamp" 2>/dev/null)" = "$PWD" ] && $bin/python -c "$suitable" 2>/dev/null
 }
 
 # True unless one certain Python was asked for and .venv has another.

@@ -15,17 +15,8 @@ in the cache then, so memory is read once. A thread waits only for pieces that w
 and the result does not depend on how many threads there are.
 
 An operand is a row of an int64 table, in bytes: address of the first step, then the strides over
-time, over the two outer column axes, and over the inner one. Running from the end is a matter of
-addresses and negative strides. The rows, forward and backward:
-
-    row   forward      backward (time runs the other way)
-    A     a            a, one step later in forward time; its first element is never read
-    X     x            dh
-    START h0           h0
-    OUT   h            dx
-    BEFORE             h, one step earlier in forward time; its last element is never read
-    DA                 da
-    DSTART             dh0
+time, over the two outer column axes, and over the inner one. :mod:`lrscan.sweep` says what the
+rows are; running from the end is a matter of addresses and negative strides.
 
 Bytes moved an element, float32: 12 forward (a, x, h), 20 backward (a, dh, h, dx, da).
 """
@@ -41,8 +32,9 @@ from lrscan import algebra
 from lrscan.cpu.compile import kernel
 from lrscan.cpu.memory import fetch_add, load, load_acquire, store, store_release
 from lrscan.cpu.vector import KINDS, all_finite, broadcast, fill, shift
+from lrscan.sweep import ROWS
 
-A, X, START, OUT, BEFORE, DA, DSTART = range(7)
+A, X, START, OUT, BEFORE, DA, DSTART = range(len(ROWS))
 
 step = njit(inline="always")(algebra.step)
 compose = njit(inline="always")(algebra.compose)
@@ -363,7 +355,7 @@ def sweep_kernel(axis: str, backward: bool, kinds, spacings, wanted=(True, True)
     zeros, one counter and one flag a piece; and the address of room for the carries.
     """
     v = _Variant(backward, kinds, spacings, wanted)
-    state, size, wanted_start = v.state, v.size, not backward
+    size, wanted_start = v.size, not backward
     begin, copy, carry_over, finite = _make_state_loops(v)
     reduce, apply = (_make_columns if axis == "columns" else _make_times)(v)
 

@@ -1,0 +1,213 @@
+"""The command line. What a verb needs is imported when the verb is called."""
+
+import inspect
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lrscan import __version__, notebooks, workspace
+
+DEVICES = ("auto", "cpu", "cuda")
+
+profile_option = click.option(
+    "--profile",
+    default="quick",
+    show_default=True,
+    metavar="quick|full|gpu",
+    help="Whose parameters to use, of notebooks/profiles.toml.",
+)
+parameter_option = click.option(
+    "-p",
+    "assignments",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Set a parameter; every selected notebook must have it. Repeatable.",
+)
+record_option = click.option(
+    "--record", is_flag=True, help="Write to the committed folder figures/ instead of build/."
+)
+
+
+def told_plainly(command: Callable[..., None]) -> Callable[..., None]:
+    """Turn what a user can mend into a message and exit status 2."""
+
+    @wraps(command)
+    def wrapped(*arguments: Any, **options: Any) -> None:
+        try:
+            command(*arguments, **options)
+        except (workspace.WorkspaceError, notebooks.ParameterError) as error:
+            raise click.UsageError(str(error)) from None
+
+    return wrapped
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="lrscan")
+def main() -> None:
+    """Linear recurrences in parallel over time: run the notebooks, take the measurements."""
+
+
+@main.command()
+@profile_option
+@click.option(
+    "--only", "prefixes", multiple=True, metavar="PREFIX",
+    help="Run the notebooks whose path begins so, such as learn/01. Repeatable.",
+)  # fmt: skip
+@parameter_option
+@record_option
+@click.option(
+    "--timeout", type=click.IntRange(min=1), metavar="SECONDS",
+    help="How long a cell may run; default: the profile's timeout_s.",
+)  # fmt: skip
+@told_plainly
+def run(
+    profile: str,
+    prefixes: tuple[str, ...],
+    assignments: tuple[str, ...],
+    record: bool,
+    timeout: int | None,
+) -> None:
+    """Execute the notebooks and draw the figures."""
+    root = workspace.find_root()
+    every = notebooks.discover(root)
+    values = notebooks.load_profile(root, profile, every)
+    selected = notebooks.select(every, prefixes)
+    if not selected:
+        raise notebooks.ParameterError("there is no notebook to run")
+    parameters = notebooks.override(values.parameters, selected, assignments)
+    try:
+        from lrscan import runner
+    except ModuleNotFoundError as error:
+        raise click.ClickException(
+            f"{error.name} is not installed, and notebooks are executed with it: "
+            'pip install "lrscan[notebooks]". To measure without it: lrscan bench.'
+        ) from None
+    sys.exit(
+        runner.run(
+            root,
+            selected,
+            parameters,
+            profile=profile,
+            timeout_s=timeout or values.timeout_s,
+            record=record,
+        )
+    )
+
+
+@main.command("list")
+@profile_option
+@told_plainly
+def list_(profile: str) -> None:
+    """List the notebooks with their parameters, and the experiments of `bench`."""
+    from lrscan.bench import EXPERIMENTS
+
+    root = workspace.find_root()
+    every = notebooks.discover(root)
+    values = notebooks.load_profile(root, profile, every)
+    click.echo(f"Notebooks, with the parameters of the profile {profile}:")
+    for notebook in every:
+        click.echo(f"\n  {notebook.name}")
+        for name, value in values.parameters[notebook.name].items():
+            click.echo(f"      {name} = {value!r}   ({notebooks.type_name(value)})")
+    click.echo("\nExperiments of lrscan bench:\n")
+    for experiment in EXPERIMENTS.values():
+        click.echo(f"  {experiment.name}: {experiment.summary} ({experiment.notebook})")
+
+
+@main.command()
+@click.argument("experiments", nargs=-1, metavar="[EXPERIMENT]...")
+@profile_option
+@click.option(
+    "--device", default="auto", show_default=True, metavar="|".join(DEVICES),
+    help="What to measure; auto is the GPU where there is one.",
+)  # fmt: skip
+@parameter_option
+@record_option
+@click.option(
+    "--out", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
+    help="Write records to DIR/<device>/.",
+)  # fmt: skip
+@told_plainly
+def bench(
+    experiments: tuple[str, ...],
+    profile: str,
+    device: str,
+    assignments: tuple[str, ...],
+    record: bool,
+    out: Path | None,
+) -> None:
+    """Take the measurements of the notebooks, without Jupyter; all of them by default.
+
+    An experiment is given the parameters that its notebook has in the profile.
+    """
+    if record and out:
+        raise click.UsageError("--record and --out both say where the records go: give one")
+    if device not in DEVICES:
+        raise click.UsageError(f"device is one of {', '.join(DEVICES)}, not {device!r}")
+    root = workspace.find_root()
+    every = notebooks.discover(root)
+    values = notebooks.load_profile(root, profile, every)
+
+    from lrscan.bench import EXPERIMENTS
+    from lrscan.provenance import resolve_device
+
+    if unknown := [name for name in experiments if name not in EXPERIMENTS]:
+        raise click.UsageError(
+            f"no experiment is called {unknown[0]!r}; there are: {', '.join(EXPERIMENTS)}"
+        )
+    try:
+        device = str(resolve_device(device))
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    chosen = [EXPERIMENTS[name] for name in dict.fromkeys(experiments) or EXPERIMENTS]
+    owners = {experiment.notebook for experiment in chosen}
+    owning = [notebook for notebook in every if notebook.name in owners]
+    if missing := owners - {notebook.name for notebook in owning}:
+        raise click.ClickException(f"an experiment belongs to {min(missing)}: no such notebook")
+    parameters = notebooks.override(values.parameters, owning, assignments)
+    settings = {
+        "LRSCAN_PROFILE": profile,
+        "LRSCAN_RECORD": "1" if record else None,
+        "LRSCAN_RECORDS": str(out.resolve()) if out else None,
+    }
+    with workspace.environment(**settings):
+        for experiment in chosen:
+            given = parameters[experiment.notebook] | {"device": device}
+            _show(experiment(**_accepted(experiment, given)))
+
+
+def _accepted(function: Callable[..., Any], parameters: dict[str, Any]) -> dict[str, Any]:
+    """Those parameters that a function takes."""
+    signature = inspect.signature(function).parameters
+    if any(p.kind is p.VAR_KEYWORD for p in signature.values()):
+        return parameters
+    return {name: value for name, value in parameters.items() if name in signature}
+
+
+def _show(records: Any) -> None:
+    """Print what was measured, and the columns that tell the rows apart."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    data = records.table.drop(columns=["experiment", "device"])
+    measured = ("median_ms", "reference_ms", "error", "bound")
+    spread = ("q1_ms", "q3_ms")
+    told = [c for c in data if c in measured or data[c].nunique() > 1 and c not in spread]
+    table = Table(*told)
+    for row in data[told].astype(object).itertuples(index=False):
+        table.add_row(*(Text(_cell(value)) for value in row))
+    console = Console(highlight=False)
+    console.print(Text(f"{records.experiment} on {records.device_label}"), soft_wrap=True)
+    console.print(table)
+    console.print(Text(f"Records: {workspace.relative(records.path)}"), soft_wrap=True)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return "" if value != value else f"{value:.4g}"
+    return "" if value is None or str(value) == "<NA>" else str(value)
