@@ -1,13 +1,36 @@
-"""lrscan: the linear recurrence h[t] = a[t] * h[t-1] + x[t], in parallel over time."""
+"""lrscan: the linear recurrence h[t] = a[t] * h[t-1] + x[t], in parallel over time.
 
+Names are imported when they are first used, so that the command line need not wait for torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
 
-from lrscan.ops import linear_recurrence
-from lrscan.reference import linear_recurrence_reference
+if TYPE_CHECKING:
+    from lrscan.ops import linear_recurrence
+    from lrscan.reference import linear_recurrence_reference
 
 try:
     __version__ = version("lrscan")
 except PackageNotFoundError:  # a source tree that was never installed
     __version__ = "unknown"
 
+_HOMES = {
+    "linear_recurrence": "lrscan.ops",
+    "linear_recurrence_reference": "lrscan.reference",
+}
+
 __all__ = ["__version__", "linear_recurrence", "linear_recurrence_reference"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'lrscan' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

@@ -196,8 +196,8 @@ def _show(records: Any) -> None:
 
     data = records.table.drop(columns=["experiment", "device"])
     measured = ("median_ms", "reference_ms", "error", "bound")
-    spread = ("q1_ms", "q3_ms")
-    told = [c for c in data if c in measured or data[c].nunique() > 1 and c not in spread]
+    data = data.dropna(axis="columns", how="all").drop(columns=["q1_ms", "q3_ms"], errors="ignore")
+    told = [c for c in data if c in measured or data[c].nunique() > 1]
     table = Table(*told)
     for row in data[told].astype(object).itertuples(index=False):
         table.add_row(*(Text(_cell(value)) for value in row))

@@ -32,6 +32,7 @@ from lrscan.outcome import FAILED, INTERRUPTED, PASSED, Cell, Failure, Outcome
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _STARTUP_TIMEOUT_S = 120
+_SHUTDOWN_S = 2.0
 _OUTPUT_TIMEOUT_S = 60  # large figures on a busy machine arrive late
 
 
@@ -122,13 +123,15 @@ class _Engine(Engine):
 
     @classmethod
     def execute_managed_notebook(cls, nb_man, kernel_name, *, watch: _Watch, **_: Any) -> None:
-        # Without a key, the kernel warns about unencrypted TCP in every notebook.
-        curve = zmq.has("curve") and KernelManager.class_traits().get("transport_encryption")
-        config = Config({"KernelManager": {"transport_encryption": "auto"}} if curve else {})
+        # One kernel in ten or so does not hear the request to shut down; the default is to
+        # wait for 2.5 seconds before it is told by a signal.
+        manager: dict[str, Any] = {"shutdown_wait_time": _SHUTDOWN_S}
+        if zmq.has("curve") and "transport_encryption" in KernelManager.class_traits():
+            manager["transport_encryption"] = "auto"  # or else each kernel warns about plain TCP
         client = _Client(
             nb_man,
             watch,
-            config=config,
+            config=Config({"KernelManager": manager}),
             kernel_name=kernel_name,
             timeout=watch.timeout_s,
             startup_timeout=_STARTUP_TIMEOUT_S,

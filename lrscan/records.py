@@ -42,11 +42,6 @@ ACCURACY_COLUMNS = (*IDENTITY, "error", "bound")
 
 _INTEGERS = frozenset({"T", "B", "C", "seed", "runs", "bytes"})
 _FLOATS = frozenset({"q1_ms", "median_ms", "q3_ms", "reference_ms", "error", "bound"})
-_DTYPES = (
-    dict.fromkeys(IDENTITY, "string")
-    | dict.fromkeys(_INTEGERS, "Int64")
-    | dict.fromkeys(_FLOATS, "float64")
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,15 +146,14 @@ def read(experiment: str, device: str, *, directory: Path | None = None) -> Reco
             f"no records of {experiment!r} on {device!r} (a .csv with its .json); "
             f"{workspace.relative(directory)} has: {there or 'nothing'}"
         )
-    # Empty is the only missing value: a model may be called "NA".
-    table = pandas.read_csv(
-        path,
-        dtype=_DTYPES,
-        keep_default_na=False,
-        na_values=[""],
-        float_precision="round_trip",
+    with path.open(newline="", encoding="utf-8") as file:
+        columns, *rows = csv.reader(file)
+    _columns(experiment, [dict.fromkeys(columns)])
+    # Not by pandas' own reader, which may round a float and takes "NA" for a missing value.
+    values = zip(*rows, strict=True)
+    table = pandas.DataFrame(
+        {name: _series(name, texts) for name, texts in zip(columns, values, strict=True)}
     )
-    _columns(experiment, [dict.fromkeys(table.columns)])
     provenance = json.loads(path.with_suffix(".json").read_text())
     return Records(experiment, device, table, provenance, path)
 
@@ -228,3 +222,12 @@ def _text(experiment: str, column: str, value: Any) -> str:
             return value
         expected = "text"
     raise TypeError(f"{experiment}: {column} is {expected}, not {value!r}")
+
+
+def _series(column: str, texts: Iterable[str]) -> "pandas.Series":
+    """A column of the CSV file, with its values' type."""
+    import pandas
+
+    kinds = ((_INTEGERS, int, "Int64"), (_FLOATS, float, "float64"))
+    read, dtype = next(((read, d) for names, read, d in kinds if column in names), (str, "string"))
+    return pandas.Series([read(text) if text else None for text in texts], dtype=dtype)

@@ -6,6 +6,8 @@ with it was not computed by the same mistake.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -41,3 +43,52 @@ def linear_recurrence_reference(
         h = a_t * h + x_t
         states.append(h)
     return torch.stack(states[::-1] if reverse else states, dim)
+
+
+def rounding_bound(
+    a: Tensor,
+    x: Tensor,
+    h0: Tensor | None = None,
+    *,
+    dim: int = 0,
+    reverse: bool = False,
+) -> Tensor:
+    """How far rounding can take h from the exact value, elementwise, serial or by a scan.
+
+    h[t] is a sum of terms, each an input times the coefficients after it. No term is rounded more
+    than twice for every step that it passes, plus once at every level of a tree over time: d =
+    log2(T) + 2 of them at most. To first order the error is at most u * K[t], with the unit
+    roundoff u of the dtype of ``x`` (that of float32 for half precision, whose output is rounded
+    once more) and
+
+        H[t] = |a[t]| * H[t-1] + |x[t]|                             H before the start = |h0|
+        K[t] = |a[t]| * (K[t-1] + 2 * H[t-1]) + d * |x[t]|          K before the start = d * |h0|
+
+    A complex product of n bits errs by up to sqrt(8) times as much (Higham 2002, lemma 3.5).
+
+    Args:
+        as for :func:`linear_recurrence_reference`
+
+    Returns:
+        The bound, in float64, with the shape of h.
+    """
+    dtype = x.dtype
+    a, x = torch.broadcast_tensors(_double(a).abs(), _double(x).abs())
+    h0 = None if h0 is None else _double(h0).abs()
+    H = linear_recurrence_reference(a, x, h0, dim=dim, reverse=reverse)
+    if H.shape[dim] == 0:
+        return H
+    start = torch.zeros_like(H.select(dim, 0)) if h0 is None else h0.expand_as(H.select(dim, 0))
+    start = start.unsqueeze(dim)
+    kept = H.narrow(dim, 1 if reverse else 0, H.shape[dim] - 1)
+    before = torch.cat([kept, start] if reverse else [start, kept], dim)
+    depth = math.ceil(math.log2(H.shape[dim])) + 2
+    K = linear_recurrence_reference(
+        a, depth * x + 2 * a * before, depth * start.squeeze(dim), dim=dim, reverse=reverse
+    )
+    half = dtype in (torch.float16, torch.bfloat16)
+    bound = K * torch.finfo(torch.float32 if half else dtype).eps / 2
+    if dtype.is_complex:
+        bound *= 8**0.5
+    # Half precision is rounded once at the end; below its normal range by an absolute amount.
+    return bound + H * torch.finfo(dtype).eps / 2 + torch.finfo(dtype).tiny if half else bound

@@ -53,10 +53,13 @@ def forward(
     reverse: bool,
     algorithm: str,
     sweep: Callable | None = None,
+    out: Tensor | None = None,
 ) -> Tensor:
-    """h of the recurrence. ``a`` and ``x`` have the same shape (expanded, not copied)."""
-    dense = torch.ops.aten.is_non_overlapping_and_dense(x)
-    h = torch.empty_like(x) if dense else torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    """h of the recurrence, in ``out`` if that is given.
+
+    ``a`` and ``x`` have the same shape (expanded, not copied).
+    """
+    h = _empty_dense(x) if out is None else out
     tensors = {"A": a, "X": x, "START": h0, "OUT": h}
     _run(tensors, False, dim, reverse, algorithm, sweep or _sweep_on(x.device))
     return h
@@ -80,6 +83,13 @@ def backward(
     tensors = {"A": a, "X": dh, "START": h0, "OUT": dx, "BEFORE": h, "DA": da, "DSTART": dh0}
     _run(tensors, True, dim, reverse, algorithm, sweep or _sweep_on(h.device))
     return da, dx, dh0
+
+
+def _empty_dense(x: Tensor) -> Tensor:
+    """Room for an output: in the layout of x, unless x shares or skips elements."""
+    if torch.ops.aten.is_non_overlapping_and_dense(x):
+        return torch.empty_like(x)
+    return torch.empty(x.shape, dtype=x.dtype, device=x.device)
 
 
 def _sweep_on(device: torch.device) -> Callable:

@@ -31,7 +31,7 @@ class Tree:
     """A folder with what the set-up reads, and a PATH with nothing but what it calls."""
 
     def __init__(self, folder: Path) -> None:
-        self.root = folder / "tree"
+        self.root = folder / "a tree"  # with a space, as folders have
         self.path = folder / "path"
         (self.root / "tools").mkdir(parents=True)
         self.path.mkdir()

@@ -4,6 +4,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 
+here=$(pwd -P)
 bin=.venv/bin
 stamp=.venv/.complete
 extras=cu13,notebooks,test
@@ -15,7 +16,7 @@ suitable='import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))'
 # The stamp is written last, so an interrupted install has none. It holds the
 # folder, because the scripts in .venv do: a moved or copied .venv is no good.
 finished() {
-    [ "$(cat "$stamp" 2>/dev/null)" = "$PWD" ] && $bin/python -c "$suitable" 2>/dev/null
+    [ "$(cat "$stamp" 2>/dev/null)" = "$here" ] && $bin/python -c "$suitable" 2>/dev/null
 }
 
 # True unless one certain Python was asked for and .venv has another.
@@ -63,5 +64,5 @@ $bin/python -m pip install -q --disable-pip-version-check -c constraints.txt -e 
     echo "The install failed, for the reason above; the next make starts it again." >&2
     exit 1
 }
-pwd >"$stamp"
+echo "$here" >"$stamp"
 echo ".venv is ready ($(($(date +%s) - start)) s)"

@@ -36,6 +36,11 @@ from lrscan.sweep import ROWS
 
 A, X, START, OUT, BEFORE, DA, DSTART = range(len(ROWS))
 
+WIDE = 4  # registers of states that a strip of columns keeps
+
+# By LLVM: Numba's own inlining of closures compiles slower.
+inlined = njit(forceinline=True, error_model="numpy")
+
 step = njit(inline="always")(algebra.step)
 compose = njit(inline="always")(algebra.compose)
 coefficient_gradient = njit(inline="always")(algebra.coefficient_gradient)
@@ -78,7 +83,7 @@ def _make_state_loops(v):
     """Loops over the states of a group, which lie side by side in memory."""
     state, size, start_kind = v.state, v.size, v.start
 
-    @njit
+    @inlined
     def begin(to, start, stride, width):
         for j in range(width):
             h = fill(state, 1, 0)
@@ -86,12 +91,12 @@ def _make_state_loops(v):
                 h = load(start_kind, 1, "same", start + j * stride, 0)
             store(state, "unit", to + j * size, 0, h)
 
-    @njit
+    @inlined
     def copy(to, source, width):
         for j in range(width):
             store(state, "unit", to + j * size, 0, load(state, 1, "unit", source + j * size, 0))
 
-    @njit
+    @inlined
     def carry_over(to, product, end, carry, width):
         """to = product * carry + end"""
         for j in range(width):
@@ -100,7 +105,7 @@ def _make_state_loops(v):
             h = load(state, 1, "unit", carry + j * size, 0)
             store(state, "unit", to + j * size, 0, step(P, R, h))
 
-    @njit
+    @inlined
     def finite(product, width):
         for j in range(width):
             if not all_finite(load(state, 1, "unit", product + j * size, 0)):
@@ -116,7 +121,7 @@ def _make_advance(v, lanes):
     kind_a, kind_x, kind_start, state = v.a, v.x, v.start, v.state
     space_a, space_x, space_out, space_before, space_da = v.spacings
 
-    @njit
+    @inlined
     def advance(at, lane, h, first, last, a_next):
         x = load(kind_x, lanes, space_x, at[X], lane[X])
         if not backward:
@@ -146,7 +151,7 @@ def _make_advance(v, lanes):
     return advance
 
 
-@njit(inline="always")
+@inlined
 def _moved(at, stride, n):
     """The seven addresses, ``n`` strides further."""
     return (
@@ -161,66 +166,72 @@ def _moved(at, stride, n):
 
 
 def _make_columns(v):
-    """Lanes over columns: all columns of a group advance together, a row of memory at a time."""
+    """Lanes over columns: a strip of columns runs through time with its states in registers."""
     state, size, kind_a, kind_x, backward = v.state, v.size, v.a, v.x, v.backward
     space_a, space_x = v.spacings[:2]
 
     def make_reduce(lanes):
-        @njit
-        def reduce_row(at, lane, j, width, first, product, end):
+        @inlined
+        def reduce_strips(at, time, lane, t0, t1, j, width, product, end):
             while j + lanes <= width:
                 here = _moved(at, lane, j)
-                P = load(state, lanes, "unit", product + j * size, 0)
-                R = load(state, lanes, "unit", end + j * size, 0)
-                a = load(kind_a, lanes, space_a, here[A], lane[A])
-                if backward:
-                    a = a.conjugate()
-                x = load(kind_x, lanes, space_x, here[X], lane[X])
-                P, R = compose(P, R, a, x)
+                P, R = fill(state, lanes, 1), fill(state, lanes, 0)
+                for t in range(t0, t1):
+                    row = _moved(here, time, t)
+                    a = load(kind_a, lanes, space_a, row[A], lane[A])
+                    if backward:
+                        a = a.conjugate()
+                    P, R = compose(P, R, a, load(kind_x, lanes, space_x, row[X], lane[X]))
                 store(state, "unit", product + j * size, 0, P)
                 store(state, "unit", end + j * size, 0, R)
                 j += lanes
             return j
 
-        return reduce_row
+        return reduce_strips
 
     def make_apply(lanes):
         advance = _make_advance(v, lanes)
 
-        @njit
-        def apply_row(at, lane, j, width, first, last, a_next, states):
+        @inlined
+        def apply_strips(at, time, lane, t0, t1, steps, j, width, states):
             while j + lanes <= width:
+                here = _moved(at, lane, j)
                 h = load(state, lanes, "unit", states + j * size, 0)
-                h = advance(_moved(at, lane, j), lane, h, first, last, a_next)
+                t, stop = t0, t1
+                if backward:  # the two steps at the ends are special
+                    if t == 0:
+                        h = advance(here, lane, h, True, steps == 1, time[A])
+                        t = 1
+                    stop = max(t, t1 - 1 if t1 == steps else t1)
+                for k in range(t, stop):
+                    h = advance(_moved(here, time, k), lane, h, False, False, 0)
+                if stop < t1:
+                    h = advance(_moved(here, time, stop), lane, h, False, True, time[A])
                 store(state, "unit", states + j * size, 0, h)
                 j += lanes
             return j
 
-        return apply_row
+        return apply_strips
 
     wide = _lanes(v.x)
-    reduce_wide, reduce_four, reduce_one = make_reduce(wide), make_reduce(4), make_reduce(1)
-    apply_wide, apply_four, apply_one = make_apply(wide), make_apply(4), make_apply(1)
+    reduce_wide, reduce_vector = make_reduce(WIDE * wide), make_reduce(wide)
+    reduce_four, reduce_one = make_reduce(4), make_reduce(1)
+    apply_wide, apply_vector = make_apply(WIDE * wide), make_apply(wide)
+    apply_four, apply_one = make_apply(4), make_apply(1)
 
-    @njit
+    @inlined
     def reduce(at, time, lane, t0, t1, width, product, end):
-        for j in range(width):
-            store(state, "unit", product + j * size, 0, fill(state, 1, 1))
-            store(state, "unit", end + j * size, 0, fill(state, 1, 0))
-        for t in range(t0, t1):
-            row = _moved(at, time, t)
-            j = reduce_wide(row, lane, 0, width, False, product, end)
-            j = reduce_four(row, lane, j, width, False, product, end)
-            reduce_one(row, lane, j, width, False, product, end)
+        j = reduce_wide(at, time, lane, t0, t1, 0, width, product, end)
+        j = reduce_vector(at, time, lane, t0, t1, j, width, product, end)
+        j = reduce_four(at, time, lane, t0, t1, j, width, product, end)
+        reduce_one(at, time, lane, t0, t1, j, width, product, end)
 
-    @njit
+    @inlined
     def apply(at, time, lane, t0, t1, steps, width, states):
-        for t in range(t0, t1):
-            row = _moved(at, time, t)
-            first, last = t == 0, t == steps - 1
-            j = apply_wide(row, lane, 0, width, first, last, time[A], states)
-            j = apply_four(row, lane, j, width, first, last, time[A], states)
-            apply_one(row, lane, j, width, first, last, time[A], states)
+        j = apply_wide(at, time, lane, t0, t1, steps, 0, width, states)
+        j = apply_vector(at, time, lane, t0, t1, steps, j, width, states)
+        j = apply_four(at, time, lane, t0, t1, steps, j, width, states)
+        apply_one(at, time, lane, t0, t1, steps, j, width, states)
 
     return reduce, apply
 
@@ -231,7 +242,7 @@ def _make_scan_lanes(kind, lanes):
     Hillis and Steele (1986): log2(lanes) rounds, each composing with the lane 1, 2, 4, 8 below.
     """
 
-    @njit
+    @inlined
     def scan_lanes(a, x):
         identity, zero = fill(kind, lanes, 1), fill(kind, lanes, 0)
         if lanes > 1:
@@ -260,7 +271,7 @@ def _make_times(v):
     scan_lanes = _make_scan_lanes(state, lanes)
     advance = _make_advance(v, 1)
 
-    @njit
+    @inlined
     def reduce_column(at, time, t0, t1, P, R):
         t = t0
         while t < t1:
@@ -285,7 +296,7 @@ def _make_times(v):
                 t += 1
         return P, R
 
-    @njit
+    @inlined
     def apply_column(at, time, t0, t1, steps, h):
         t = t0
         while t < t1:
@@ -315,7 +326,7 @@ def _make_times(v):
                 t += 1
         return h
 
-    @njit
+    @inlined
     def reduce(at, time, lane, t0, t1, width, product, end):
         for j in range(width):
             P, R = fill(state, 1, 1), fill(state, 1, 0)
@@ -323,7 +334,7 @@ def _make_times(v):
             store(state, "unit", product + j * size, 0, P)
             store(state, "unit", end + j * size, 0, R)
 
-    @njit
+    @inlined
     def apply(at, time, lane, t0, t1, steps, width, states):
         for j in range(width):
             h = load(state, 1, "unit", states + j * size, 0)
@@ -333,7 +344,7 @@ def _make_times(v):
     return reduce, apply
 
 
-@njit(inline="always")
+@inlined
 def _row(table, column):
     return (
         table[0, column],

@@ -1,0 +1,1 @@
+"""What the lessons need: scans that leave a trace, and drawings of them."""

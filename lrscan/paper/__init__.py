@@ -1,0 +1,28 @@
+"""The numbers that the paper reports, as tables.
+
+Source: Eric Martin and Chris Cundy, "Parallelizing Linear Recurrent Neural Nets Over Sequence
+Length", ICLR 2018, arXiv:1709.04057. The authors measured on one NVIDIA K80 (one GK210 die).
+
+    table1_kernel_speedup   serial over parallel time of the kernel alone, minibatch 1
+    table2_rnn_speedup      training throughput, parallel kernel over serial kernel
+    table3_convergence      iterations and hours until problem 2b is learned
+    heatmap_throughput      training throughput of two models (poster and paper source)
+"""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas
+
+HARDWARE = "NVIDIA K80"
+
+
+def table(name: str) -> pandas.DataFrame:
+    """One of the tables above, by name; a column a quantity, units in the names."""
+    import pandas
+
+    with (files(__name__) / f"{name}.csv").open() as file:
+        return pandas.read_csv(file)

@@ -1,0 +1,117 @@
+"""Figures from records. Nothing is computed here: every number comes from a table."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import pandas
+import seaborn
+from matplotlib.figure import Figure
+
+from lrscan import paper
+from lrscan.records import Records
+
+MARKERS = ["o", "s", "^", "D", "v", "P"]
+
+
+def correctness(records: Records) -> Figure:
+    """Largest error of every algorithm over length, beside the bound that rounding allows.
+
+    A column a dtype; forward above, backward below.
+    """
+    table = records.table
+    dtypes, algorithms = list(table["dtype"].unique()), sorted(table["algorithm"].unique())
+    figure, axes = _axes(2, len(dtypes), width=3.4, height=2.7)
+    colours = seaborn.color_palette("colorblind", len(algorithms))
+    for (direction, row), (dtype, column) in _grid(["forward", "backward"], dtypes):
+        panel = axes[row][column]
+        cell = table[(table["dtype"] == dtype) & (table["direction"] == direction)]
+        worst = cell.groupby(["algorithm", "T"])[["error", "bound"]].max().reset_index()
+        bound = worst.groupby("T")["bound"].max()
+        panel.plot(bound.index, bound, "k--", lw=1, label="bound from rounding")
+        for algorithm, colour, marker in zip(algorithms, colours, MARKERS, strict=False):
+            one = worst[worst["algorithm"] == algorithm]
+            panel.plot(one["T"], one["error"], marker, ms=5, mfc="none", c=colour, label=algorithm)
+        _log_axes(panel, sorted(table["T"].unique()))
+        panel.set_title(f"{dtype}, {direction}", fontsize=9)
+    for panel in axes[-1]:
+        panel.set_xlabel("sequence length T")
+    for row in axes:
+        row[0].set_ylabel("error / largest value")
+    axes[0][0].legend(fontsize=7, loc="best")
+    return _labelled(figure, records, "Error against the serial float64 loop")
+
+
+def kernel_speedup(records: Records, speedups: pandas.DataFrame) -> Figure:
+    """Table 1 again: time of a serial kernel over that of a parallel one, beside the paper's.
+
+    ``speedups`` is :func:`lrscan.bench.speedups` of the records. A panel a pair of algorithms.
+    """
+    pairs = list(speedups.groupby(["baseline", "algorithm"], sort=False))
+    figure, axes = _axes(1, len(pairs), width=4.6, height=3.6)
+    ours = sorted(speedups["C"].unique())
+    colours = dict(zip(ours, seaborn.color_palette("colorblind", len(ours)), strict=True))
+    published = paper.table("table1_kernel_speedup")
+    for panel, ((baseline, algorithm), pair) in zip(axes[0], pairs, strict=True):
+        panel.axhline(1, c="0.6", lw=1)
+        for features, marker in zip(ours, MARKERS, strict=False):
+            line = pair[pair["C"] == features]
+            style = {"c": colours[features], "marker": marker}
+            panel.plot(line["T"], line["speedup"], label=f"m = {features}", **style)
+            theirs = published[published["features"] == features]
+            panel.plot(
+                theirs["sequence_length"],
+                theirs["speedup"],
+                mfc="none",
+                ls=":",
+                lw=1,
+                label=f"m = {features}, paper ({paper.HARDWARE})",
+                **style,
+            )
+        _log_axes(panel, sorted(speedups["T"].unique()))
+        panel.set_title(f"{baseline} / {algorithm}", fontsize=9)
+        panel.set_xlabel("sequence length T")
+    axes[0][0].set_ylabel("speed-up (above 1: parallel is faster)")
+    axes[0][0].legend(fontsize=7)
+    return _labelled(figure, records, "Table 1: serial over parallel time, minibatch 1, float32")
+
+
+def _grid(rows, columns):
+    return (
+        ((row, i), (column, j)) for i, row in enumerate(rows) for j, column in enumerate(columns)
+    )
+
+
+def _axes(rows: int, columns: int, *, width: float, height: float):
+    with seaborn.axes_style("whitegrid"):
+        figure, axes = plt.subplots(
+            rows,
+            columns,
+            figsize=(width * columns, height * rows + 0.6),
+            squeeze=False,
+            layout="constrained",
+        )
+    plt.close(figure)  # pyplot must not show it a second time
+    return figure, axes
+
+
+def _log_axes(panel, lengths: list[int]) -> None:
+    panel.set_xscale("log", base=2)
+    panel.set_yscale("log")
+    panel.set_xticks(lengths, [f"{n:,}" for n in lengths], rotation=35, ha="right", fontsize=7)
+    panel.minorticks_off()
+    panel.tick_params(axis="y", labelsize=7)
+
+
+def _labelled(figure: Figure, records: Records, title: str) -> Figure:
+    """Put title, device, profile and versions on the figure."""
+    latest = records.provenance["measurements"][-1]
+    runs = records.table["runs"].max() if "runs" in records.table else None
+    notes = [
+        f"profile {latest['profile'] or 'none'}",
+        f"torch {latest['versions']['torch']}, numba {latest['versions']['numba']}",
+        f"{latest['threads']['torch']} threads" if latest["device_type"] == "cpu" else None,
+        f"median of {runs} runs" if runs else None,
+    ]
+    figure.suptitle(f"{title}\n{records.device_label}", fontsize=10)
+    figure.supxlabel("; ".join(filter(None, notes)), fontsize=7, color="0.35")
+    return figure

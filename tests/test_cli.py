@@ -1,0 +1,236 @@
+"""The command line: what it runs, what it refuses, and what it does not import."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from click.testing import CliRunner
+from projects import PYTHONPATH, make_project, write_notebook
+
+import lrscan
+from lrscan import cli, records
+
+PARAMETERS = 'seed = 0\ndevice = "auto"\nmeasure = True\nlengths = [1, 2]'
+PROFILES = '[quick]\nseed = 3\n[full]\n[full."reproduce/01_speed"]\nlengths = [1, 2, 4]\n'
+JUPYTER = ("papermill", "nbformat", "nbclient", "jupyter_client", "ipykernel", "IPython")
+
+
+@pytest.fixture(autouse=True)
+def project(tmp_path, monkeypatch):
+    root = make_project(tmp_path / "project", PROFILES)
+    write_notebook(root, "learn/01_idea", "assert device == 'auto'", parameters=PARAMETERS)
+    write_notebook(root, "reproduce/01_speed", "1", parameters=PARAMETERS)
+    monkeypatch.chdir(root)
+    monkeypatch.setenv("PYTHONPATH", PYTHONPATH)
+    return root
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """What the experiments were called with; two stand in for the package's own."""
+    calls = []
+
+    def experiment(name: str, function):
+        function.name, function.summary = name, f"What {name} is"
+        function.notebook = "reproduce/01_speed"
+        return function
+
+    def write(name: str, **parameters):
+        calls.append((name, parameters, {n: os.environ.get(n) for n in SETTINGS}))
+        rows = [{"T": t, "median_ms": 0.5 * t, "q1_ms": 0.125} for t in parameters["lengths"]]
+        provenance = {"device": "cpu-2-core", "device_label": "CPU, 2 cores"}
+        return records.write(name, rows, provenance)
+
+    def speed(*, device: str, seed: int, lengths: list[int]):
+        return write("speed", device=device, seed=seed, lengths=lengths)
+
+    def other(**parameters):
+        return write("other", **parameters)
+
+    module = ModuleType("lrscan.bench")
+    module.EXPERIMENTS = {
+        "speed": experiment("speed", speed), "other": experiment("other", other),
+    }  # fmt: skip
+    monkeypatch.setitem(sys.modules, "lrscan.bench", module)
+    monkeypatch.setattr(lrscan, "bench", module, raising=False)
+    return calls
+
+
+SETTINGS = ("LRSCAN_PROFILE", "LRSCAN_RECORD", "LRSCAN_RECORDS")
+
+
+def lrscan_(*arguments: str):
+    return CliRunner().invoke(cli.main, arguments)
+
+
+def refused(*arguments: str) -> str:
+    result = lrscan_(*arguments)
+    assert result.exit_code == 2, result.output
+    return " ".join(result.output.split())
+
+
+def test_help_waits_for_nothing_heavy():
+    script = (
+        "import sys\n"
+        "from lrscan.cli import main\n"
+        "main(['--help'], standalone_mode=False)\n"
+        "heavy = {'torch', 'numba', 'pandas', 'matplotlib', 'papermill', 'rich'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert all(f"\n  {verb} " in done.stdout for verb in ("run", "list", "bench"))
+
+
+def test_python_m_lrscan_is_lrscan():
+    command = [sys.executable, "-m", "lrscan", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == f"lrscan, version {lrscan.__version__}\n"
+
+
+def test_run_executes_what_was_selected(project):
+    pytest.importorskip("papermill")
+    result = lrscan_("run", "--only", "learn/01", "-p", "lengths=5,6")
+    assert result.exit_code == 0, result.output
+    (outcome,) = json.loads((project / "build" / "report.json").read_text())["notebooks"]
+    assert outcome["notebook"] == "learn/01_idea"
+    assert outcome["parameters"] == {
+        "seed": 3, "device": "auto", "measure": True, "lengths": [5, 6],
+    }  # fmt: skip
+    assert not (project / "figures").exists()
+
+
+def test_run_takes_its_timeout_from_the_option_or_the_profile(project, monkeypatch):
+    pytest.importorskip("papermill")
+    from lrscan import runner
+
+    seen = []
+    monkeypatch.setattr(runner, "run", lambda *_, **options: seen.append(options) or 0)
+    (project / "notebooks" / "profiles.toml").write_text("[quick]\ntimeout_s = 50\n[full]\n")
+    for arguments in ([], ["--timeout", "7"], ["--profile", "full"], ["--record"]):
+        assert lrscan_("run", *arguments).exit_code == 0
+    assert [options["timeout_s"] for options in seen] == [50, 7, None, 50]
+    assert [options["record"] for options in seen] == [False, False, False, True]
+    assert [options["profile"] for options in seen] == ["quick", "quick", "full", "quick"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--profile", "huge"], "no profile 'huge'; there are: quick, full"),
+        (["--only", "learn/9"], "no notebook begins with 'learn/9'"),
+        (["-p", "speed=1"], "learn/01_idea has no parameter 'speed'"),
+        (["-p", "lengths=x"], "parameter lengths is 'x', expected list of int"),
+        (["-p", "seed"], "NAME=VALUE, not 'seed'"),
+        (["--timeout", "0"], "0 is not in the range"),
+        (["--timeout", "soon"], "'soon'"),
+    ],
+)
+def test_run_refuses_before_anything_is_started(project, arguments, message):
+    assert message in refused("run", *arguments)
+    assert not (project / "build").exists()
+
+
+def test_run_without_notebooks_is_no_success(project):
+    for path in project.glob("notebooks/*/*.ipynb"):
+        path.unlink()
+    assert "there is no notebook to run" in refused("run")
+
+
+@pytest.mark.parametrize("verb", ["run", "list", "bench"])
+def test_without_the_project_each_verb_says_so(verb, calls, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("lrscan.workspace.__file__", str(tmp_path / "workspace.py"))
+    assert "Clone the repository" in refused(verb)
+
+
+def test_run_without_papermill_says_what_to_install(monkeypatch):
+    for name in JUPYTER:
+        monkeypatch.setitem(sys.modules, name, None)
+    for name in ("runner", "execution"):
+        monkeypatch.delitem(sys.modules, f"lrscan.{name}", raising=False)
+        monkeypatch.delattr(lrscan, name, raising=False)
+    result = lrscan_("run")
+    assert result.exit_code == 1
+    assert 'pip install "lrscan[notebooks]"' in result.output
+
+
+def test_list_shows_notebooks_parameters_and_experiments(calls):
+    result = lrscan_("list", "--profile", "full")
+    assert result.exit_code == 0, result.output
+    assert "  learn/01_idea\n" in result.output
+    assert "lengths = [1, 2, 4]   (list of int)" in result.output
+    assert "  speed: What speed is (reproduce/01_speed)" in result.output
+
+
+def test_bench_gives_each_experiment_what_it_takes(project, calls):
+    result = lrscan_("bench", "--device", "cpu", "--profile", "full")
+    assert result.exit_code == 0, result.output
+    settings = {"LRSCAN_PROFILE": "full", "LRSCAN_RECORD": None, "LRSCAN_RECORDS": None}
+    own = {"device": "cpu", "seed": 0, "lengths": [1, 2, 4]}
+    assert calls == [("speed", own, settings), ("other", own | {"measure": True}, settings)]
+    assert (project / "build" / "records" / "cpu-2-core" / "speed.csv").is_file()
+    assert not any(name in os.environ for name in SETTINGS)
+
+
+def test_bench_prints_the_measurements(calls):
+    result = lrscan_("bench", "speed", "--device", "cpu")
+    assert "speed on CPU, 2 cores" in result.output
+    assert "│ 2 │ 1         │" in result.output
+    assert "q1_ms" not in result.output
+    assert "Records: build/records/cpu-2-core/speed.csv" in result.output
+
+
+def test_bench_records_where_it_is_told(project, calls, tmp_path):
+    assert lrscan_("bench", "speed", "--record").exit_code == 0
+    assert (project / "figures" / "records" / "cpu-2-core" / "speed.csv").is_file()
+    result = lrscan_("bench", "speed", "--out", "../out")
+    assert (tmp_path / "out" / "cpu-2-core" / "speed.json").is_file()
+    assert "Records: cpu-2-core/speed.csv" in result.output
+    assert not (project / "build").exists()
+
+
+def test_bench_overrides_parameters(calls):
+    assert lrscan_("bench", "speed", "-p", "lengths=[8]", "-p", "seed=9").exit_code == 0
+    assert calls[0][1]["lengths"] == [8] and calls[0][1]["seed"] == 9
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--device", "tpu"], "device is one of auto, cpu, cuda, not 'tpu'"),
+        (["spede"], "no experiment is called 'spede'; there are: speed, other"),
+        (["-p", "runs=3"], "reproduce/01_speed has no parameter 'runs'"),
+        (["-p", "seed=x"], "parameter seed is 'x', expected int"),
+        (["--record", "--out", "x"], "give one"),
+        (["--profile", "gpu"], "no profile 'gpu'"),
+    ],
+)
+def test_bench_refuses_before_it_measures(calls, arguments, message):
+    assert message in refused("bench", *arguments)
+    assert calls == []
+
+
+def test_bench_refuses_a_gpu_that_is_not_there(calls, monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    assert "'cuda': torch sees 0 GPUs" in refused("bench", "--device", "cuda")
+    assert calls == []
+
+
+def test_bench_needs_nothing_of_jupyter():
+    """The package's own experiments, found and refused by name where Jupyter is missing."""
+    script = (
+        "import sys\n"
+        f"for name in {JUPYTER!r}: sys.modules[name] = None\n"
+        "from lrscan.cli import main\n"
+        "main(['bench', '--help'], standalone_mode=False)\n"
+        "main(['bench', 'no such'])\n"
+    )
+    root = Path(__file__).parents[1]
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=root)
+    assert done.returncode == 2 and "Usage:" in done.stdout
+    assert "no experiment is called 'no such'; there are: " in done.stderr

@@ -1,0 +1,107 @@
+"""A measurement says where it comes from, and not on whose machine."""
+
+import getpass
+import json
+import os
+import platform
+import re
+import subprocess
+
+import pytest
+import torch
+from projects import make_project
+
+from lrscan import provenance
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    root = make_project(tmp_path / "project")
+    monkeypatch.chdir(root)
+    return root
+
+
+@pytest.fixture
+def h100(monkeypatch):
+    """What torch says on a machine with such a GPU."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H100 80GB HBM3")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+
+
+def test_a_cpu_is_named_by_its_usable_cores(monkeypatch):
+    monkeypatch.setattr(provenance, "usable_cores", lambda: 3)
+    assert provenance.device_slug("cpu") == "cpu-3-core"
+    assert provenance.device_label("cpu").startswith("CPU, 3 cores, ")
+
+
+def test_the_cores_are_those_this_process_may_use():
+    assert 1 <= provenance.usable_cores() <= os.cpu_count()
+
+
+def test_a_gpu_is_named_by_its_model(h100):
+    assert provenance.device_slug("cuda") == "h100-80gb-hbm3"
+    assert provenance.device_label("cuda") == "NVIDIA H100 80GB HBM3"
+    assert provenance.resolve_device("auto").type == "cuda"
+
+
+@pytest.mark.parametrize("device", ["tpu", "mps", "cuda:x", ""])
+def test_an_unknown_device_is_refused_by_name(device):
+    with pytest.raises(ValueError, match=f"not '{device}'"):
+        provenance.resolve_device(device)
+
+
+def test_a_gpu_that_is_not_there_is_refused(h100):
+    with pytest.raises(ValueError, match="'cuda:1': torch sees 1 GPU"):
+        provenance.resolve_device("cuda:1")
+
+
+def test_provenance_is_json_and_says_what_was_asked(project, monkeypatch):
+    monkeypatch.setenv("LRSCAN_PROFILE", "quick")
+    collected = provenance.collect("cpu", {"lengths": [1, 2]}, 7)
+    assert json.loads(json.dumps(collected, allow_nan=False)) == collected
+    assert (collected["parameters"], collected["seed"]) == ({"lengths": [1, 2]}, 7)
+    assert collected["profile"] == "quick"
+    assert collected["versions"]["torch"] and collected["versions"]["numba"]
+    assert collected["device"] == provenance.device_slug("cpu")
+    assert collected["driver"] is None and collected["cuda"] is None
+
+
+def test_a_gpu_measurement_names_capability_and_cuda(project, h100):
+    collected = provenance.collect("cuda", {}, 0, "gpu")
+    assert collected["device"] == "h100-80gb-hbm3"
+    assert collected["capability"] == "9.0"
+    assert collected["cuda"] == torch.version.cuda
+
+
+def test_provenance_holds_no_host_user_or_path(project):
+    text = json.dumps(provenance.collect("cpu", {}, 0))
+    assert "/" not in text and "\\" not in text
+    assert not {platform.node(), getpass.getuser()} & set(re.split(r"[^\w-]+", text))
+
+
+def test_commit_and_dirty_flag_follow_the_sources(project):
+    def git(*arguments: str) -> str:
+        identity = ["-c", "user.name=t", "-c", "user.email=t@t", "-c", "commit.gpgsign=false"]
+        command = ["git", *identity, *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    assert provenance.git_state() == (None, None)
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-q", "-m", "first")
+    commit = git("rev-parse", "HEAD")
+    assert provenance.git_state() == (commit, False)
+    for output in ("build", "figures"):  # what a run writes is no change of the sources
+        (project / output).mkdir()
+        (project / output / "new.txt").write_text("x")
+    assert provenance.git_state() == (commit, False)
+    (project / "notebooks" / "new.py").write_text("x")
+    assert provenance.git_state() == (commit, True)
+
+
+def test_somebody_elses_repository_is_not_the_projects(tmp_path, monkeypatch):
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    monkeypatch.chdir(make_project(tmp_path / "project"))
+    assert provenance.git_state() == (None, None)

@@ -1,0 +1,337 @@
+"""Real notebooks in real kernels: the verdict is the truth, and no kernel is left."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from projects import (
+    PARAMETERS,
+    PYTHONPATH,
+    alive,
+    make_project,
+    read_executed,
+    write_notebook,
+)
+
+pytest.importorskip("papermill", reason="notebooks are executed by papermill")
+
+from lrscan import notebooks, runner  # noqa: E402
+
+# The kernel says who it is, so that the test can see whether it has gone.
+SAY_PID = "import os\nfrom pathlib import Path\nPath('pid').write_text(str(os.getpid()))"
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    # papermill formats paths and so would trip over a brace.
+    root = make_project(tmp_path / "a {project}")
+    monkeypatch.chdir(root)
+    monkeypatch.setenv("PYTHONPATH", PYTHONPATH)
+    return root
+
+
+def run(root: Path, timeout_s: int | None = 60, record: bool = False, **parameters):
+    """Run all notebooks of a project; the exit status and the report."""
+    every = notebooks.discover(root)
+    values = {notebook.name: notebook.defaults | parameters for notebook in every}
+    status = runner.run(
+        root, every, values, profile="quick", timeout_s=timeout_s, record=record
+    )
+    return status, json.loads((root / "build" / "report.json").read_text())
+
+
+def gone(root: Path) -> bool:
+    """Whether every process that a notebook named in a file has ended."""
+    pids = [int(path.read_text()) for path in root.glob("notebooks/*/pid*")]
+    assert pids
+    deadline = time.monotonic() + 5
+    while any(map(alive, pids)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return not any(map(alive, pids))
+
+
+def test_passed_notebooks_are_reported_cell_by_cell(project, capsys):
+    write_notebook(project, "reproduce/01_b", "6 * 7")
+    write_notebook(project, "learn/01_a", "# Heading", "x = seed + 1", "", "print(x)")
+    status, report = run(project, seed=4)
+    assert status == 0
+    assert (report["verdict"], report["profile"], report["recorded"]) == ("passed", "quick", False)
+    first, second = report["notebooks"]
+    assert (first["notebook"], second["notebook"]) == ("learn/01_a", "reproduce/01_b")
+    assert first["verdict"] == "passed" and first["failure"] is None and first["seconds"] > 0
+    # Numbers count the cells of the source; the empty one is nothing to run.
+    assert [cell["number"] for cell in first["cells"]] == [2, 4, 6]
+    assert all(c["status"] == "passed" and c["seconds"] > 0 for c in first["cells"])
+    assert first["parameters"] == {"seed": 4, "device": "auto"}
+    assert first["executed"] == "build/notebooks/learn/01_a.ipynb"
+    executed = read_executed(project, "learn/01_a")
+    assert executed.cells[-1].outputs[0].text == "5\n"
+    assert str(project) not in json.dumps(executed.metadata)
+    output = capsys.readouterr()
+    lines = output.err.splitlines()
+    assert lines[0].startswith("[1/2] learn/01_a: passed in ") and len(lines) == 2
+    assert "build/notebooks/" in output.out and "│ learn/01_a" in output.out
+
+
+# name: (last cells, the error, line of the failing cell, its source)
+FAILURES = {
+    "exception": ("y = 1\ny / 0", "ZeroDivisionError: division by zero", 2, "y / 0"),
+    "within a function": (
+        "import json\ndef f():\n    json.loads('{')\nf()",
+        "JSONDecodeError: Expecting property name",
+        3,
+        "json.loads('{')",
+    ),
+    "syntax": ("y = 1\ny =", "SyntaxError: invalid syntax", 2, "y ="),
+    "SystemExit(0)": ("import sys\nsys.exit(0)", "SystemExit: 0", None, "import sys"),
+    "exit()": ("exit()", "exit() ended the notebook", None, "exit()"),
+    "os._exit(0)": ("os._exit(0)", "the kernel died (exit status 0)", None, "os._exit(0)"),
+    "killed": ("os.kill(os.getpid(), 9)", "the kernel died (SIGKILL)", None, "os.kill(os"),
+    "error output only": (
+        "from IPython.display import publish_display_data\n"
+        "get_ipython().kernel.send_response(get_ipython().kernel.iopub_socket, 'error',"
+        " {'ename': 'Quiet', 'evalue': 'error', 'traceback': []})",
+        "the cell ended, but left an error output: Quiet: error",
+        None,
+        "from IPython",
+    ),
+}
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+def test_a_failed_cell_is_named_and_later_cells_are_not_run(project, failure, capsys):
+    source, error, line, text = FAILURES[failure]
+    write_notebook(
+        project, "learn/01_bad", SAY_PID, "## Before", source, "## After", "Path('ran').touch()"
+    )
+    status, report = run(project)
+    (outcome,) = report["notebooks"]
+    assert (status, report["verdict"], outcome["verdict"]) == (1, "failed", "failed")
+    statuses = {cell["number"]: cell["status"] for cell in outcome["cells"]}
+    assert statuses == {2: "passed", 3: "passed", 5: "failed", 7: "not run"}
+    told = outcome["failure"]
+    assert told["error"].startswith(error)
+    assert (told["cell"], told["heading"], told["line"]) == (5, "Before", line)
+    assert told["source"].startswith(text)
+    assert "\x1b" not in "".join(told["traceback"])
+    output = capsys.readouterr().out
+    assert f"learn/01_bad failed: {told['error']}" in output
+    assert f'cell 5, under "Before", {f"line {line}" if line else "which begins"}: ' in output
+    assert not (project / "notebooks" / "learn" / "ran").exists()
+    executed = read_executed(project, "learn/01_bad").cells[-3:]
+    assert [c.metadata.papermill.status for c in executed] == ["failed", "pending", "pending"]
+    assert gone(project)
+
+
+def test_the_end_of_the_traceback_is_printed(project, capsys):
+    write_notebook(project, "learn/01_bad", "def f():\n    raise KeyError('which')\nf()")
+    run(project)
+    output = capsys.readouterr().out
+    assert "| ----> 2     raise KeyError('which')" in output
+    assert "| KeyError: 'which'" in output
+
+
+@pytest.mark.parametrize("tag", ["raises-exception", "skip-execution"])
+def test_no_tag_turns_a_failure_into_a_pass(project, tag):
+    write_notebook(project, "learn/01_bad", "1 / 0", tags=(tag,))
+    status, report = run(project)
+    assert status == 1 and report["notebooks"][0]["failure"]["cell"] == 3
+
+
+def test_a_cell_that_runs_too_long_is_shown_where_it_was(project):
+    source = "import time\ndef wait():\n    time.sleep(60)\nwait()"
+    write_notebook(project, "learn/01_slow", SAY_PID, source, "1")
+    started = time.monotonic()
+    status, report = run(project, timeout_s=1)
+    assert time.monotonic() - started < 20
+    (outcome,) = report["notebooks"]
+    assert (status, outcome["verdict"]) == (1, "failed")
+    statuses = [cell["status"] for cell in outcome["cells"]]
+    assert statuses == ["passed", "passed", "failed", "not run"]
+    told = outcome["failure"]
+    assert told["error"] == "timed out: the cell ran longer than 1 s"
+    assert (told["cell"], told["line"], told["source"]) == (4, 3, "time.sleep(60)")
+    assert gone(project)
+
+
+def test_a_cell_that_cannot_be_interrupted_is_killed_with_its_children(project):
+    source = (
+        "import signal, subprocess, time\n"
+        "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+        "Path('pid_child').write_text(str(subprocess.Popen(['sleep', '60']).pid))\n"
+        "time.sleep(60)"
+    )
+    write_notebook(project, "learn/01_stuck", SAY_PID, source)
+    assert run(project, timeout_s=1)[0] == 1
+    assert gone(project)
+
+
+def test_a_dead_kernel_leaves_no_children(project):
+    source = (
+        "import subprocess\n"
+        "Path('pid_child').write_text(str(subprocess.Popen(['sleep', '60']).pid))\n"
+        "os._exit(1)"
+    )
+    write_notebook(project, "learn/01_dead", SAY_PID, source)
+    assert run(project)[0] == 1
+    assert gone(project)
+
+
+def test_a_missing_kernel_fails_and_leaves_no_old_copy(project):
+    write_notebook(project, "learn/01_a", "1")
+    assert run(project)[0] == 0
+    write_notebook(project, "learn/01_a", "1", kernel="no-such-kernel")
+    status, report = run(project)
+    (outcome,) = report["notebooks"]
+    assert (status, outcome["verdict"], outcome["executed"]) == (1, "failed", None)
+    assert {cell["status"] for cell in outcome["cells"]} == {"not run"}
+    assert "no-such-kernel" in outcome["failure"]["error"] and outcome["failure"]["cell"] is None
+    assert not (project / "build" / "notebooks" / "learn" / "01_a.ipynb").exists()
+
+
+def test_a_kernel_that_does_not_start_tells_why(project, monkeypatch, tmp_path):
+    kernel = tmp_path / "jupyter" / "kernels" / "broken"
+    kernel.mkdir(parents=True)
+    command = [sys.executable, "-c", "raise SystemExit('this kernel is broken')"]
+    spec = {"argv": command, "display_name": "broken", "language": "python"}
+    (kernel / "kernel.json").write_text(json.dumps(spec))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
+    write_notebook(project, "learn/01_a", "1", kernel="broken")
+    status, report = run(project)
+    failure = report["notebooks"][0]["failure"]
+    assert status == 1 and failure["traceback"][-1] == "this kernel is broken"
+
+
+def test_one_failure_does_not_stop_the_others(project):
+    write_notebook(project, "learn/01_bad", "1 / 0")
+    write_notebook(project, "learn/02_good", "1")
+    status, report = run(project)
+    verdicts = [outcome["verdict"] for outcome in report["notebooks"]]
+    assert (status, verdicts) == (1, ["failed", "passed"])
+
+
+def test_hostile_values_arrive_as_text(project):
+    hostile = [
+        "'; import os; os.mkdir('owned') #",
+        '"; import os; os.mkdir("owned") #',
+        '""" + __import__("os").mkdir("owned") + """',
+        "\\'; os.mkdir('owned')\n__import__('os').mkdir('owned')",
+        "\\",
+        "{seed} %s $HOME `id` \x00 \x1b[31m ünï \u2028 \U0001f600",
+        "!mkdir owned",
+        "%cd /",
+        "",
+    ]
+    words = 'seed = 0\nword = "a"\nwords = ["a"]'
+    source = "import json\nopen('words.json', 'w').write(json.dumps([word, *words]))"
+    write_notebook(project, "learn/01_a", source, parameters=words)
+    status, report = run(project, word=hostile[3], words=hostile)
+    assert status == 0
+    written = json.loads((project / "notebooks" / "learn" / "words.json").read_text())
+    assert written == [hostile[3], *hostile]
+    assert not list(project.rglob("owned"))
+    assert report["notebooks"][0]["parameters"]["words"] == hostile
+
+
+def test_a_kernel_knows_its_run_and_works_in_the_notebooks_folder(project, monkeypatch):
+    monkeypatch.setenv("LRSCAN_RECORDS", "/somewhere/else")  # of another run
+    source = (
+        "import json, os\n"
+        "names = [n for n in os.environ if n.startswith('LRSCAN_')]\n"
+        "json.dump([os.getcwd(), {n: os.environ[n] for n in names}], open('seen.json', 'w'))"
+    )
+    write_notebook(project, "reproduce/01_a", source)
+    folder = project / "notebooks" / "reproduce"
+    for record in (False, True):
+        assert run(project, record=record)[0] == 0
+        cwd, variables = json.loads((folder / "seen.json").read_text())
+        assert Path(cwd) == folder
+        assert json.loads(variables.pop("LRSCAN_PARAMETERS")) == {"seed": 0, "device": "auto"}
+        told = {"LRSCAN_NOTEBOOK": "reproduce/01_a", "LRSCAN_PROFILE": "quick"}
+        assert variables == told | ({"LRSCAN_RECORD": "1"} if record else {})
+    assert os.environ["LRSCAN_RECORDS"] == "/somewhere/else"
+
+
+def test_kernels_talk_encrypted(project):
+    source = (
+        "from ipykernel.kernelapp import IPKernelApp\n"
+        "assert IPKernelApp.instance().curve_secretkey"
+    )
+    write_notebook(project, "learn/01_a", source)
+    assert run(project)[0] == 0
+
+
+def test_figures_of_the_run_are_listed_and_shown_inline(project, capsys):
+    assert os.environ["MPLBACKEND"] == "Agg"  # it must not reach the kernel
+    source = (
+        "import matplotlib.pyplot as plt\n"
+        "from lrscan import figures\n"
+        "figure, axes = plt.subplots()\n"
+        "axes.plot([1, 2])\n"
+        "figures.save(figure, 'line', None, alt='A line.')\n"
+        "plt.show()"
+    )
+    write_notebook(project, "learn/01_plot", source)
+    write_notebook(project, "learn/02_none", "1")
+    status, report = run(project, seed=5)
+    assert status == 0
+    drawn = ["build/figures/drawings/line.png", "build/figures/drawings/line.svg"]
+    assert report["figures"] == drawn
+    assert all(f"  {figure}\n" in capsys.readouterr().out for figure in drawn[:1])
+    outputs = read_executed(project, "learn/01_plot").cells[-1].outputs
+    assert any("image/png" in output.get("data", {}) for output in outputs)
+    manifest = json.loads((project / "build" / "figures" / "manifest.json").read_text())
+    entry = manifest["drawings/line.svg"]
+    assert (entry["notebook"], entry["parameters"]["seed"]) == ("learn/01_plot", 5)
+    # Those of an earlier run are not this one's.
+    (project / "notebooks" / "learn" / "01_plot.ipynb").unlink()
+    assert run(project)[1]["figures"] == []
+
+
+def test_nothing_selected_is_not_a_success(project):
+    assert run(project)[0] == 1
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_run_reports_what_ran(project, number, status):
+    write_notebook(project, "learn/01_a", "1")
+    write_notebook(project, "learn/02_b", SAY_PID, "import time\ntime.sleep(60)", "1")
+    write_notebook(project, "learn/03_c", "1")
+    command = [sys.executable, "-m", "lrscan", "run"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pid = project / "notebooks" / "learn" / "pid"
+    deadline = time.monotonic() + 60
+    while not (pid.exists() and pid.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(0.3)  # into the cell that sleeps
+    process.send_signal(number)
+    output, errors = process.communicate(timeout=30)
+    assert process.returncode == status, errors
+    assert "Traceback" not in errors
+    report = json.loads((project / "build" / "report.json").read_text())
+    verdicts = [outcome["verdict"] for outcome in report["notebooks"]]
+    assert (report["verdict"], verdicts) == ("interrupted", ["passed", "interrupted", "not run"])
+    statuses = [cell["status"] for cell in report["notebooks"][1]["cells"]]
+    assert statuses == ["passed", "passed", "interrupted", "not run"]
+    assert "learn/02_b interrupted" in output and "not run" in output
+    assert gone(project)
+
+
+def test_a_report_of_an_earlier_run_does_not_outlive_the_start_of_the_next(project):
+    write_notebook(project, "learn/01_a", "1")
+    run(project)
+    source = "import json\nprint(json.load(open('../../build/report.json'))['verdict'])"
+    write_notebook(project, "learn/01_a", source)
+    run(project)
+    assert read_executed(project, "learn/01_a").cells[-1].outputs[0].text == "running\n"
+
+
+def test_parameters_that_are_injected_keep_the_cells_number(project):
+    write_notebook(project, "learn/01_a", "1 / 0", parameters=PARAMETERS + "\n")
+    _, report = run(project)
+    assert report["notebooks"][0]["failure"]["cell"] == 3
