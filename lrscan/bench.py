@@ -17,7 +17,7 @@ from torch import Tensor
 
 from lrscan import ops, provenance, records, sweep, workspace
 from lrscan.records import Records
-from lrscan.reference import linear_recurrence_reference, rounding_bound
+from lrscan.reference import linear_recurrence_reference, oracle, rounding_bound
 
 EXPERIMENTS: dict[str, Callable[..., Records]] = {}
 
@@ -81,12 +81,12 @@ def correctness(
             continue
         a, x, h0 = inputs(steps, columns, dtype, where, seed)
         dh = inputs(steps, columns, dtype, where, seed + 1)[1]
-        exact = _exact(a, x, h0, dh)
+        exact = oracle(a.cpu(), x.cpu(), h0.cpu(), dh.cpu())
         for algorithm in ops.ALGORITHMS[where.type]:
             tensors = [tensor.clone().requires_grad_() for tensor in (a, x, h0)]
             h = ops.linear_recurrence(*tensors, algorithm=algorithm)
             got = [h.detach(), *torch.autograd.grad(h, tensors, dh)]
-            errors = [_worst(*triple) for triple in zip(got, *exact, strict=True)]
+            errors = [_worst(one, *pair) for one, pair in zip(got, exact, strict=True)]
             identity = {"algorithm": algorithm, "dtype": name, "layout": "TC"}
             identity |= {"T": steps, "B": 1, "C": columns, "seed": seed}
             identity |= {"profile": workspace.profile()}
@@ -94,25 +94,6 @@ def correctness(
                 error, bound = max(group, key=lambda pair: pair[0] / pair[1])
                 rows.append(identity | {"direction": direction, "error": error, "bound": bound})
     return records.write("correctness", rows, provenance.collect(where, parameters, seed))
-
-
-def _exact(a: Tensor, x: Tensor, h0: Tensor, dh: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-    """([h, da, dx, dh0], [their rounding bounds]) on the CPU in double precision."""
-    a, x, h0, dh = (tensor.cpu() for tensor in (a, x, h0, dh))
-    h = linear_recurrence_reference(a, x, h0)
-    h_bound = rounding_bound(a, x, h0)
-    later = torch.cat([a[1:], torch.zeros_like(a[:1])]).conj().resolve_conj()
-    g = linear_recurrence_reference(later, dh, reverse=True)
-    g_bound = rounding_bound(later, dh, reverse=True)
-    before = torch.cat([h0[None].to(h.dtype), h[:-1]])
-    before_bound = torch.cat([torch.zeros_like(h_bound[:1]), h_bound[:-1]])
-    unit = torch.finfo(a.dtype).eps * (math.sqrt(8) if a.is_complex() else 1)
-    da = before.conj() * g
-    da_bound = before_bound * g.abs() + before.abs() * g_bound + unit * da.abs()
-    first = a[0].to(h.dtype)
-    dh0 = first.conj() * g[0]
-    dh0_bound = first.abs() * g_bound[0] + unit * dh0.abs()
-    return [h, da, g, dh0], [h_bound, da_bound, g_bound, dh0_bound]
 
 
 def _worst(got: Tensor, exact: Tensor, bound: Tensor) -> tuple[float, float]:

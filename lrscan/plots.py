@@ -11,6 +11,15 @@ from lrscan import paper
 from lrscan.records import Records
 
 MARKERS = ["o", "s", "^", "D", "v", "P"]
+# An error of zero has no place on a logarithmic axis: it is drawn on the lower edge, here.
+FLOOR = {
+    "float64": 1e-18,
+    "float32": 1e-9,
+    "float16": 1e-5,
+    "bfloat16": 1e-4,
+    "complex64": 1e-9,
+    "complex128": 1e-18,
+}
 
 
 def correctness(records: Records) -> Figure:
@@ -28,17 +37,24 @@ def correctness(records: Records) -> Figure:
         worst = cell.groupby(["algorithm", "T"])[["error", "bound"]].max().reset_index()
         bound = worst.groupby("T")["bound"].max()
         panel.plot(bound.index, bound, "k--", lw=1, label="bound from rounding")
-        for algorithm, colour, marker in zip(algorithms, colours, MARKERS, strict=False):
+        for k, (algorithm, colour, marker) in enumerate(
+            zip(algorithms, colours, MARKERS, strict=False)
+        ):
+            size = 9 - 2 * k  # equal errors show as nested markers
             one = worst[worst["algorithm"] == algorithm]
-            panel.plot(one["T"], one["error"], marker, ms=5, mfc="none", c=colour, label=algorithm)
+            seen = one["error"].clip(lower=FLOOR[dtype])
+            panel.plot(one["T"], seen, marker, ms=size, mfc="none", c=colour, label=algorithm)
         _log_axes(panel, sorted(table["T"].unique()))
+        panel.set_ylim(FLOOR[dtype] * 0.7, None)
         panel.set_title(f"{dtype}, {direction}", fontsize=9)
     for panel in axes[-1]:
         panel.set_xlabel("sequence length T")
     for row in axes:
         row[0].set_ylabel("error / largest value")
-    axes[0][0].legend(fontsize=7, loc="best")
-    return _labelled(figure, records, "Error against the serial float64 loop")
+    figure.legend(*axes[0][0].get_legend_handles_labels(), fontsize=8, loc="outside right center")
+    return _labelled(
+        figure, records, "Error against the serial float64 loop (zero is drawn on the lower edge)"
+    )
 
 
 def kernel_speedup(records: Records, speedups: pandas.DataFrame) -> Figure:

@@ -7,6 +7,7 @@ with it was not computed by the same mistake.
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -90,5 +91,61 @@ def rounding_bound(
     bound = K * torch.finfo(torch.float32 if half else dtype).eps / 2
     if dtype.is_complex:
         bound *= 8**0.5
+    if dtype in (torch.float64, torch.complex128):  # the reference itself is rounded as much
+        bound *= 2
     # Half precision is rounded once at the end; below its normal range by an absolute amount.
     return bound + H * torch.finfo(dtype).eps / 2 + torch.finfo(dtype).tiny if half else bound
+
+
+class Exact(NamedTuple):
+    """Results in double precision, each with the error that rounding allows: (value, bound)."""
+
+    h: tuple[Tensor, Tensor]
+    da: tuple[Tensor, Tensor]
+    dx: tuple[Tensor, Tensor]
+    dh0: tuple[Tensor, Tensor]
+
+
+def oracle(
+    a: Tensor,
+    x: Tensor,
+    h0: Tensor,
+    dh: Tensor,
+    *,
+    dim: int = 0,
+    reverse: bool = False,
+) -> Exact:
+    """h and the gradients for an output gradient dh, with bounds, from the loops above.
+
+    Args:
+        a, x, dh: of one shape
+        h0:       of that shape without ``dim``
+
+    Returns:
+        values and bounds, in the layout of the inputs
+    """
+    a, x, dh = (tensor.movedim(dim, 0) for tensor in (a, x, dh))
+    if reverse:
+        a, x, dh = (tensor.flip(0) for tensor in (a, x, dh))
+    h, h_bound = linear_recurrence_reference(a, x, h0), rounding_bound(a, x, h0)
+    later = torch.cat([a[1:], torch.zeros_like(a[:1])]).conj().resolve_conj()
+    g = linear_recurrence_reference(later, dh, reverse=True)
+    g_bound = rounding_bound(later, dh, reverse=True)
+    before = torch.cat([_double(h0)[None], h[:-1]])
+    before_bound = torch.cat([torch.zeros_like(h_bound[:1]), h_bound[:-1]])
+    unit = torch.finfo(x.dtype).eps * (8**0.5 if a.is_complex() else 1)
+    da = before.conj() * g
+    da_bound = before_bound * g.abs() + before.abs() * g_bound + unit * da.abs()
+    first = _double(a[0])
+    dh0 = first.conj() * g[0]
+    dh0_bound = first.abs() * g_bound[0] + unit * dh0.abs()
+
+    def back(tensor: Tensor) -> Tensor:
+        return (tensor.flip(0) if reverse else tensor).movedim(0, dim)
+
+    return Exact(
+        (back(h), back(h_bound)),
+        (back(da), back(da_bound)),
+        (back(g), back(g_bound)),
+        (dh0, dh0_bound),
+    )

@@ -12,7 +12,7 @@ from lrscan.cpu.kernels import state_bytes, sweep_kernel
 from lrscan.sweep import ROWS, Operand
 
 # Steps x columns of a piece: two float32 inputs of it fill 256 KiB, a quarter of a usual L2 cache.
-PIECE_ELEMENTS = 32 * 1024
+PIECE_ELEMENTS = 8 * 1024
 # Columns that one thread takes together when lanes run over columns: the states stay in L1.
 MOST_COLUMNS = 2048
 # A thread is woken for this many elements; less is done sooner by the caller alone.

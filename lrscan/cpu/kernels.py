@@ -36,8 +36,6 @@ from lrscan.sweep import ROWS
 
 A, X, START, OUT, BEFORE, DA, DSTART = range(len(ROWS))
 
-WIDE = 4  # registers of states that a strip of columns keeps
-
 # By LLVM: Numba's own inlining of closures compiles slower.
 inlined = njit(forceinline=True, error_model="numpy")
 
@@ -166,7 +164,7 @@ def _moved(at, stride, n):
 
 
 def _make_columns(v):
-    """Lanes over columns: a strip of columns runs through time with its states in registers."""
+    """Lanes over columns: a strip of columns runs through time with its states in a register."""
     state, size, kind_a, kind_x, backward = v.state, v.size, v.a, v.x, v.backward
     space_a, space_x = v.spacings[:2]
 
@@ -214,22 +212,18 @@ def _make_columns(v):
         return apply_strips
 
     wide = _lanes(v.x)
-    reduce_wide, reduce_vector = make_reduce(WIDE * wide), make_reduce(wide)
-    reduce_four, reduce_one = make_reduce(4), make_reduce(1)
-    apply_wide, apply_vector = make_apply(WIDE * wide), make_apply(wide)
-    apply_four, apply_one = make_apply(4), make_apply(1)
+    reduce_wide, reduce_four, reduce_one = make_reduce(wide), make_reduce(4), make_reduce(1)
+    apply_wide, apply_four, apply_one = make_apply(wide), make_apply(4), make_apply(1)
 
     @inlined
     def reduce(at, time, lane, t0, t1, width, product, end):
         j = reduce_wide(at, time, lane, t0, t1, 0, width, product, end)
-        j = reduce_vector(at, time, lane, t0, t1, j, width, product, end)
         j = reduce_four(at, time, lane, t0, t1, j, width, product, end)
         reduce_one(at, time, lane, t0, t1, j, width, product, end)
 
     @inlined
     def apply(at, time, lane, t0, t1, steps, width, states):
         j = apply_wide(at, time, lane, t0, t1, steps, 0, width, states)
-        j = apply_vector(at, time, lane, t0, t1, steps, j, width, states)
         j = apply_four(at, time, lane, t0, t1, steps, j, width, states)
         apply_one(at, time, lane, t0, t1, steps, j, width, states)
 

@@ -59,12 +59,12 @@ def blocked(pieces: list[Piece], a: Sequence[float], x: Sequence[float]) -> Figu
 
 
 def _canvas(steps: int, rows: int) -> tuple[Figure, plt.Axes]:
-    figure, panel = plt.subplots(figsize=(1.0 * steps + 1.6, 0.85 * rows + 0.7))
+    size = (1.0 * steps + 1.6, 0.85 * rows + 0.7)
+    figure, panel = plt.subplots(figsize=size, layout="constrained")
     plt.close(figure)
     panel.set_xlim(-1.7, steps - 0.4)
     panel.set_ylim(-0.8, rows - 0.1)
     panel.axis("off")
-    figure.tight_layout()
     return figure, panel
 
 

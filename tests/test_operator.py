@@ -1,0 +1,223 @@
+"""The operator on CPU tensors, against the float64 loop and the bound that rounding allows."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from recurrences import check, draw
+from torch.autograd import gradcheck, gradgradcheck
+
+from lrscan import cpu, linear_recurrence
+from lrscan.ops import ALGORITHMS, DTYPES
+
+CPU_ALGORITHMS = ALGORITHMS["cpu"]
+# (shape, dim): one column and many, time first, in the middle and last, more axes than a kernel
+# takes, and column counts that fill no vector, one, and one and a part.
+LAYOUTS = [
+    ((1, 1), 0),
+    ((2, 1), 0),
+    ((301,), 0),
+    ((97, 3), 0),
+    ((300, 37), 0),
+    ((37, 300), 1),
+    ((3, 65, 16), 1),
+    ((2, 3, 2, 33, 5), 3),
+]
+
+
+@pytest.fixture
+def short_pieces(monkeypatch):
+    """Make "blocked" cut even short sequences into many pieces."""
+    monkeypatch.setattr(cpu, "PIECE_ELEMENTS", 1)
+
+
+def run(a, x, h0, dh, **options):
+    """(h, da, dx, dh0) of the operator."""
+    inputs = [t.clone().requires_grad_() for t in (a, x, h0) if t is not None]
+    h = linear_recurrence(*inputs, **options)
+    gradients = torch.autograd.grad(h, inputs, dh)
+    return [h.detach(), *gradients, *[None] * (3 - len(gradients))]
+
+
+@pytest.mark.parametrize("reverse", [False, True], ids=["", "reverse"])
+@pytest.mark.parametrize("algorithm", CPU_ALGORITHMS)
+@pytest.mark.parametrize("dtype", DTYPES["cpu"], ids=str)
+def test_agrees_with_the_loop_in_every_layout(dtype, algorithm, reverse, short_pieces):
+    for shape, dim in LAYOUTS:
+        a, x, h0, dh = draw(shape, dtype, dim)
+        for start in (h0, None):
+            got = run(a, x, start, dh, dim=dim, reverse=reverse, algorithm=algorithm)
+            check(got, a, x, start, dh, dim, reverse)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    steps=st.integers(1, 700),
+    columns=st.integers(1, 40),
+    reverse=st.booleans(),
+    algorithm=st.sampled_from(CPU_ALGORITHMS),
+    threads=st.integers(1, 3),
+)
+def test_agrees_with_the_loop_at_any_length(steps, columns, reverse, algorithm, threads):
+    a, x, h0, dh = draw((steps, columns), torch.float32, 0, seed=steps)
+    before, pieces = torch.get_num_threads(), cpu.PIECE_ELEMENTS
+    try:
+        torch.set_num_threads(threads)
+        cpu.PIECE_ELEMENTS = 1
+        got = run(a, x, h0, dh, reverse=reverse, algorithm=algorithm)
+    finally:
+        torch.set_num_threads(before)
+        cpu.PIECE_ELEMENTS = pieces
+    check(got, a, x, h0, dh, 0, reverse)
+
+
+def test_threads_do_not_change_a_bit_of_a_long_sequence():
+    a, x, h0, dh = draw((200_000, 2), torch.float32, 0)
+    before, results = torch.get_num_threads(), []
+    for threads in (1, 2, 4, 2):
+        torch.set_num_threads(threads)
+        results.append(run(a, x, h0, dh, algorithm="blocked"))
+    torch.set_num_threads(before)
+    for other in results[1:]:
+        for first, second in zip(results[0], other, strict=True):
+            assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize("algorithm", CPU_ALGORITHMS)
+def test_an_empty_sequence_has_an_empty_result(algorithm):
+    a, x, h0, dh = draw((0, 3), torch.float32, 0)
+    h, da, dx, dh0 = run(a, x, h0, dh, algorithm=algorithm)
+    assert h.shape == da.shape == dx.shape == (0, 3)
+    assert torch.equal(dh0, torch.zeros(3))
+
+
+def test_views_are_read_in_place():
+    a, x, h0, dh = draw((40, 9, 6), torch.float32, 0)
+    view = (slice(None), slice(None, None, 2), slice(1, None))
+    got = run(a[view], x[view], h0[view[1:]], dh[view])
+    check(got, a[view], x[view], h0[view[1:]], dh[view], 0, False)
+    turned = [tensor.transpose(0, 2) for tensor in (a, x, dh)]
+    got = run(turned[0], turned[1], h0.T.contiguous().T.T, turned[2], dim=2)
+    check(got, *turned[:2], h0.T, turned[2], 2, False)
+
+
+@pytest.mark.parametrize("a_shape", [(1, 1), (1, 5), (60, 1), (5,)], ids=str)
+def test_a_coefficient_that_broadcasts_equals_its_copy(a_shape):
+    _, x, h0, dh = draw((60, 5), torch.float64, 0)
+    a = torch.rand(a_shape, dtype=torch.float64)
+    broadcast = run(a, x, h0, dh)
+    copied = run(a.expand(60, 5).contiguous(), x, h0, dh)
+    summed = copied[1].sum_to_size(a_shape)
+    torch.testing.assert_close(broadcast, [copied[0], summed, *copied[2:]], rtol=1e-12, atol=1e-12)
+
+
+def test_reverse_equals_flip():
+    a, x, h0, dh = draw((50, 7), torch.float64, 0)
+    backwards = run(a, x, h0, dh, reverse=True)
+    flipped = run(*(t.flip(0) for t in (a, x)), h0, dh.flip(0))
+    expected = [t.flip(0) for t in flipped[:3]] + flipped[3:]
+    torch.testing.assert_close(backwards, expected, rtol=1e-13, atol=1e-13)
+
+
+def test_scan_splits_at_any_t():
+    a, x, h0, _ = draw((40, 3), torch.float64, 0)
+    whole = linear_recurrence(a, x, h0)
+    for t in range(1, 40):
+        first = linear_recurrence(a[:t], x[:t], h0)
+        second = linear_recurrence(a[t:], x[t:], first[-1])
+        torch.testing.assert_close(torch.cat([first, second]), whole, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("algorithm", CPU_ALGORITHMS)
+@pytest.mark.parametrize("layout", ["columns", "time"])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_nan_and_infinity_stay_in_their_column_and_later(bad, layout, algorithm, short_pieces):
+    a, x, h0, _ = draw((600, 20), torch.float32, 0)
+    a[a == 0] = 0.5
+    clean = linear_recurrence(a, x, h0)
+    x[300, 7] = bad
+    tensors = (a, x) if layout == "columns" else (a.T.contiguous(), x.T.contiguous())
+    h = linear_recurrence(*tensors, h0, dim=0 if layout == "columns" else 1, algorithm=algorithm)
+    h = h if layout == "columns" else h.T
+    touched = torch.zeros(600, 20, dtype=torch.bool)
+    touched[300:, 7] = True
+    torch.testing.assert_close(h[~touched], clean[~touched], rtol=1e-5, atol=1e-5)
+    assert not h[touched].isfinite().any()
+
+
+@pytest.mark.parametrize("algorithm", CPU_ALGORITHMS)
+@pytest.mark.parametrize("shape", [(600, 20), (600, 1)], ids=["columns", "time"])
+def test_a_product_may_overflow_where_the_states_do_not(shape, algorithm, short_pieces):
+    a = torch.full(shape, 1e20)
+    x = torch.zeros(shape)
+    a[400:], x[500:] = 0.5, 1.0
+    h = linear_recurrence(a, x, algorithm=algorithm)
+    assert torch.equal(h[:500], torch.zeros_like(h[:500]))
+    torch.testing.assert_close(h[-1], torch.full_like(h[-1], 2.0))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128], ids=str)
+@pytest.mark.parametrize("reverse", [False, True], ids=["", "reverse"])
+def test_derivatives_are_right_to_second_order_and_in_forward_mode(dtype, reverse):
+    for (shape, dim), algorithm in [(((5, 3), 0), "blocked"), (((2, 4), 1), "serial")]:
+        a, x, h0, _ = (t.requires_grad_() for t in draw(shape, dtype, dim))
+
+        def recurrence(a, x, *h0, dim=dim, algorithm=algorithm):
+            return linear_recurrence(a, x, *h0, dim=dim, reverse=reverse, algorithm=algorithm)
+
+        for inputs in ((a, x, h0), (a, x)):
+            assert gradcheck(recurrence, inputs, check_forward_ad=True)
+            assert gradgradcheck(recurrence, inputs)
+
+
+def test_only_the_gradients_that_are_asked_for_are_computed():
+    a, x, h0, dh = draw((30, 4), torch.float64, 0)
+    whole = run(a, x, h0, dh)
+    for wanted in range(3):
+        inputs = [a.clone(), x.clone(), h0.clone()]
+        inputs[wanted].requires_grad_()
+        linear_recurrence(*inputs).backward(dh)
+        assert [t.grad is not None for t in inputs] == [k == wanted for k in range(3)]
+        assert torch.equal(inputs[wanted].grad, whole[1 + wanted])
+
+
+def test_vmap_and_functional_transforms():
+    a, x, h0, _ = draw((3, 6, 2), torch.float64, 1)
+    each = torch.stack([linear_recurrence(a[k], x[k], h0[0]) for k in range(3)])
+    batched = torch.vmap(linear_recurrence, in_dims=(0, 0, None))(a, x, h0[0])
+    torch.testing.assert_close(batched, each)
+    moved = torch.vmap(linear_recurrence, in_dims=(1, None), out_dims=1)(a, x[:, 0])
+    torch.testing.assert_close(moved, linear_recurrence(a, x[:, :1].expand_as(a)))
+
+    def loss(a):
+        return linear_recurrence(a, x[0], h0[0]).square().sum()
+
+    expected = torch.autograd.functional.hessian(loss, a[0])
+    torch.testing.assert_close(torch.func.hessian(loss)(a[0]), expected)
+
+
+A, X, H0 = torch.rand(4, 3), torch.rand(4, 3), torch.rand(3)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "names"),
+    [
+        (lambda: linear_recurrence([1.0], X), TypeError, r"a must be a tensor, not \[1.0\]"),
+        (lambda: linear_recurrence(A, X, 0.5), TypeError, "h0 must be a tensor, not 0.5"),
+        (lambda: linear_recurrence(A.double(), X), TypeError, "a is torch.float64"),
+        (lambda: linear_recurrence(A, X, H0.double()), TypeError, "h0 is torch.float64"),
+        (lambda: linear_recurrence(A.int(), X.int()), TypeError, "torch.int32"),
+        (lambda: linear_recurrence(A[:3], X), ValueError, r"\(3, 3\).*\(4, 3\)"),
+        (lambda: linear_recurrence(A, X, H0[:2]), ValueError, r"\(2,\).*\(3,\)"),
+        (lambda: linear_recurrence(A, X, dim=2), ValueError, "dim is 2"),
+        (lambda: linear_recurrence(A[0, 0], X[0, 0]), ValueError, "dim is 0"),
+        (lambda: linear_recurrence(A, X, dim="t"), TypeError, "dim must be an int, not 't'"),
+        (lambda: linear_recurrence(A, X, reverse=1), TypeError, "reverse must be a bool, not 1"),
+        (lambda: linear_recurrence(A, X, algorithm="fast"), ValueError, "'serial'.*not 'fast'"),
+        (lambda: linear_recurrence(A.to("meta"), X), ValueError, "a is on meta"),
+        (lambda: linear_recurrence(A.to("meta"), X.to("meta")), ValueError, "x is on meta"),
+    ],
+)
+def test_wrong_input_is_refused_by_name(call, error, names):
+    with pytest.raises(error, match=names):
+        call()
