@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
 import torch
 
 from lrscan.cpu import threads
-from lrscan.cpu.kernels import state_bytes, sweep_kernel
+from lrscan.cpu.kernels import groups_of, state_bytes, sweep_kernel
 from lrscan.sweep import ROWS, Operand
 
 # Steps x columns of a piece: two float32 inputs of it fill 256 KiB, a quarter of a usual L2 cache.
@@ -49,38 +50,44 @@ def sweep(
     kinds = tuple(
         _KINDS[operands.get(row, operands["X"]).tensor.dtype] for row in ("A", "X", "START")
     )
+    # As many lanes as fill 64 bytes of state: an AVX-512 register, two of AVX, four of NEON.
+    state = state_bytes(kinds[1])
+    lanes = 64 // state
+    while axis == "columns" and lanes > sizes[2]:
+        lanes //= 2
     kernel = sweep_kernel(
         axis,
+        lanes,
         backward,
         kinds,
         tuple(spacings[row] for row in ("A", "X", "OUT", "BEFORE", "DA")),
         ("OUT" in operands, "DA" in operands),
     )
-    _run(kernel, axis, table, steps, sizes, state_bytes(kinds[1]), algorithm)
+    width, block = _divide(axis, lanes, steps, sizes, state, algorithm)
+    tasks = groups_of(sizes, width) * -(-steps // block)
+    shared = np.zeros(1 + tasks, np.int64)
+    carries = np.empty(tasks * 2 * width * state if block < steps else 0, np.uint8)
+    most = min(tasks, 1 + steps * math.prod(sizes) // ELEMENTS_A_THREAD)
+    args = (table, steps, *sizes, width, block, shared, carries.ctypes.data)
+    threads.run(kernel, args, most)
 
 
 _SPACING = {1: "unit", -1: "mirror", 0: "same"}
 
 
-def _run(kernel, axis, table, steps, sizes, size, algorithm) -> None:
-    """Divide the work into groups and pieces, and hand it to the threads."""
-    n2, n1, n0 = sizes
-    lanes = 64 // size
+def _divide(
+    axis: str, lanes: int, steps: int, sizes: tuple[int, ...], state: int, algorithm: str
+) -> tuple[int, int]:
+    """(columns a group, steps a piece) of an algorithm; "auto" is decided here."""
+    outer, inner = sizes[0] * sizes[1], sizes[2]
     available = torch.get_num_threads()
-    # How many threads can have columns of their own.
-    independent = n2 * n1 * (-(-n0 // lanes) if axis == "columns" else n0)
+    strips = inner // lanes if axis == "columns" else inner
     if algorithm == "auto":
-        algorithm = "serial" if independent >= available else "blocked"
+        algorithm = "serial" if outer * strips >= available else "blocked"
     if algorithm == "blocked":
-        width = min(n0, MOST_COLUMNS) if axis == "columns" else 1
-        block = max(PIECE_ELEMENTS * 4 // size // width, 16 * lanes)
-    else:
-        share = -(-independent // available) * lanes if axis == "columns" else 1
-        width, block = min(n0, MOST_COLUMNS, share), steps
-    pieces = -(-steps // block)
-    tasks = n2 * n1 * -(-n0 // width) * pieces
-    shared = np.zeros(1 + tasks, np.int64)
-    carries = np.empty(tasks * width * size if pieces > 1 else 0, np.uint8)
-    most = min(tasks, 1 + steps * n2 * n1 * n0 // ELEMENTS_A_THREAD)
-    args = (table, steps, n2, n1, n0, width, block, shared, carries.ctypes.data)
-    threads.run(kernel, args, most)
+        width = min(inner, MOST_COLUMNS) if axis == "columns" else 1
+        return width, max(PIECE_ELEMENTS * 4 // state // width, 16 * lanes)
+    if axis == "time":
+        return 1, steps
+    share = max(outer * strips // available, 1) * lanes
+    return min(inner, MOST_COLUMNS, share), steps

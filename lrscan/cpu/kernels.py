@@ -55,11 +55,6 @@ def state_bytes(kind: str) -> int:
     return state.bytes * state.planes
 
 
-def _lanes(kind: str) -> int:
-    """As many as fill 64 bytes of state: one AVX-512 register, two AVX ones, four of NEON."""
-    return 64 // state_bytes(kind)
-
-
 class _Variant:
     """What distinguishes one compiled kernel from another.
 
@@ -163,69 +158,54 @@ def _moved(at, stride, n):
     )
 
 
-def _make_columns(v):
-    """Lanes over columns: a strip of columns runs through time with its states in a register."""
+def _make_columns(v, lanes):
+    """Lanes over columns: a strip of columns runs through time with its states in a register.
+
+    The last strip of a group ends with it and may overlap the one before: those columns are done
+    twice, with the same result.
+    """
     state, size, kind_a, kind_x, backward = v.state, v.size, v.a, v.x, v.backward
     space_a, space_x = v.spacings[:2]
+    advance = _make_advance(v, lanes)
 
-    def make_reduce(lanes):
-        @inlined
-        def reduce_strips(at, time, lane, t0, t1, j, width, product, end):
-            while j + lanes <= width:
-                here = _moved(at, lane, j)
-                P, R = fill(state, lanes, 1), fill(state, lanes, 0)
-                for t in range(t0, t1):
-                    row = _moved(here, time, t)
-                    a = load(kind_a, lanes, space_a, row[A], lane[A])
-                    if backward:
-                        a = a.conjugate()
-                    P, R = compose(P, R, a, load(kind_x, lanes, space_x, row[X], lane[X]))
-                store(state, "unit", product + j * size, 0, P)
-                store(state, "unit", end + j * size, 0, R)
-                j += lanes
-            return j
-
-        return reduce_strips
-
-    def make_apply(lanes):
-        advance = _make_advance(v, lanes)
-
-        @inlined
-        def apply_strips(at, time, lane, t0, t1, steps, j, width, states):
-            while j + lanes <= width:
-                here = _moved(at, lane, j)
-                h = load(state, lanes, "unit", states + j * size, 0)
-                t, stop = t0, t1
-                if backward:  # the two steps at the ends are special
-                    if t == 0:
-                        h = advance(here, lane, h, True, steps == 1, time[A])
-                        t = 1
-                    stop = max(t, t1 - 1 if t1 == steps else t1)
-                for k in range(t, stop):
-                    h = advance(_moved(here, time, k), lane, h, False, False, 0)
-                if stop < t1:
-                    h = advance(_moved(here, time, stop), lane, h, False, True, time[A])
-                store(state, "unit", states + j * size, 0, h)
-                j += lanes
-            return j
-
-        return apply_strips
-
-    wide = _lanes(v.x)
-    reduce_wide, reduce_four, reduce_one = make_reduce(wide), make_reduce(4), make_reduce(1)
-    apply_wide, apply_four, apply_one = make_apply(wide), make_apply(4), make_apply(1)
+    @inlined
+    def next_strip(j, width):
+        return width if j + lanes == width else min(j + lanes, width - lanes)
 
     @inlined
     def reduce(at, time, lane, t0, t1, width, product, end):
-        j = reduce_wide(at, time, lane, t0, t1, 0, width, product, end)
-        j = reduce_four(at, time, lane, t0, t1, j, width, product, end)
-        reduce_one(at, time, lane, t0, t1, j, width, product, end)
+        j = 0
+        while j < width:
+            here = _moved(at, lane, j)
+            P, R = fill(state, lanes, 1), fill(state, lanes, 0)
+            for t in range(t0, t1):
+                row = _moved(here, time, t)
+                a = load(kind_a, lanes, space_a, row[A], lane[A])
+                if backward:
+                    a = a.conjugate()
+                P, R = compose(P, R, a, load(kind_x, lanes, space_x, row[X], lane[X]))
+            store(state, "unit", product + j * size, 0, P)
+            store(state, "unit", end + j * size, 0, R)
+            j = next_strip(j, width)
 
     @inlined
-    def apply(at, time, lane, t0, t1, steps, width, states):
-        j = apply_wide(at, time, lane, t0, t1, steps, 0, width, states)
-        j = apply_four(at, time, lane, t0, t1, steps, j, width, states)
-        apply_one(at, time, lane, t0, t1, steps, j, width, states)
+    def apply(at, time, lane, t0, t1, steps, width, states, ends):
+        j = 0
+        while j < width:
+            here = _moved(at, lane, j)
+            h = load(state, lanes, "unit", states + j * size, 0)
+            t, stop = t0, t1
+            if backward:  # the two steps at the ends are special
+                if t == 0:
+                    h = advance(here, lane, h, True, steps == 1, time[A])
+                    t = 1
+                stop = max(t, t1 - 1 if t1 == steps else t1)
+            for k in range(t, stop):
+                h = advance(_moved(here, time, k), lane, h, False, False, 0)
+            if stop < t1:
+                h = advance(_moved(here, time, stop), lane, h, False, True, time[A])
+            store(state, "unit", ends + j * size, 0, h)
+            j = next_strip(j, width)
 
     return reduce, apply
 
@@ -252,7 +232,7 @@ def _make_scan_lanes(kind, lanes):
     return scan_lanes
 
 
-def _make_times(v):
+def _make_times(v, lanes):
     """Lanes over time: one column after the other, a register of consecutive steps at a time.
 
     A product of coefficients can overflow where the states do not (1e20 twice, from a zero
@@ -261,7 +241,6 @@ def _make_times(v):
     state, size, kind_a, kind_x = v.state, v.size, v.a, v.x
     backward, want_dx, want_da = v.backward, v.want_dx, v.want_da
     space_a, space_x, space_out, space_before, space_da = v.spacings
-    lanes = _lanes(kind_x)
     scan_lanes = _make_scan_lanes(state, lanes)
     advance = _make_advance(v, 1)
 
@@ -329,11 +308,11 @@ def _make_times(v):
             store(state, "unit", end + j * size, 0, R)
 
     @inlined
-    def apply(at, time, lane, t0, t1, steps, width, states):
+    def apply(at, time, lane, t0, t1, steps, width, states, ends):
         for j in range(width):
             h = load(state, 1, "unit", states + j * size, 0)
             h = apply_column(_moved(at, lane, j), time, t0, t1, steps, h)
-            store(state, "unit", states + j * size, 0, h)
+            store(state, "unit", ends + j * size, 0, h)
 
     return reduce, apply
 
@@ -351,20 +330,28 @@ def _row(table, column):
     )
 
 
+def groups_of(sizes: tuple[int, ...], width: int) -> int:
+    """How many groups of ``width`` columns the column axes are cut into."""
+    n2, n1, n0 = sizes
+    return n2 * n1 * max(n0 // width, 1)
+
+
 @functools.cache
-def sweep_kernel(axis: str, backward: bool, kinds, spacings, wanted=(True, True)):
+def sweep_kernel(axis: str, lanes: int, backward: bool, kinds, spacings, wanted=(True, True)):
     """The compiled kernel of a variant. ``axis`` is what the lanes run over: "columns", "time".
 
     It is called as ``sweep(table, steps, n2, n1, n0, width, block, shared, carries)``: the operand
-    table; the extents of time and of the column axes; columns a group and steps a piece; int64
-    zeros, one counter and one flag a piece; and the address of room for the carries.
+    table; the extents of time and of the column axes; columns a group (the last group of the inner
+    axis takes what is left too, and none is narrower than the lanes) and steps a piece; int64
+    zeros, one counter and one flag a piece; and the address of room for the carries of
+    :func:`groups_of` groups, two widths each.
     """
     v = _Variant(backward, kinds, spacings, wanted)
     size, wanted_start = v.size, not backward
     begin, copy, carry_over, finite = _make_state_loops(v)
-    reduce, apply = (_make_columns if axis == "columns" else _make_times)(v)
+    reduce, apply = (_make_columns if axis == "columns" else _make_times)(v, lanes)
 
-    @kernel(f"{axis} {backward} {kinds} {spacings} {wanted}")
+    @kernel(f"{axis} {lanes} {backward} {kinds} {spacings} {wanted}")
     def sweep(table, steps, n2, n1, n0, width, block, shared, carries):
         base, time, outer2, outer1, lane = (
             _row(table, 0),
@@ -373,14 +360,14 @@ def sweep_kernel(axis: str, backward: bool, kinds, spacings, wanted=(True, True)
             _row(table, 3),
             _row(table, 4),
         )
-        strips = (n0 + width - 1) // width
+        strips = max(n0 // width, 1)
         groups = n2 * n1 * strips
         pieces = max((steps + block - 1) // block, 1)
         counter = shared.ctypes.data
-        scratch = np.empty(3 * width * size, np.uint8)
+        room = 2 * width * size
+        scratch = np.empty(4 * room, np.uint8)
         product = scratch.ctypes.data
-        end = product + width * size
-        states = end + width * size
+        end, states, ends = product + room, product + 2 * room, product + 3 * room
         while True:
             ticket = fetch_add(counter, 1)
             if ticket >= groups * pieces:
@@ -390,9 +377,9 @@ def sweep_kernel(axis: str, backward: bool, kinds, spacings, wanted=(True, True)
             at = _moved(base, outer2, outer // n1)
             at = _moved(at, outer1, outer % n1)
             at = _moved(at, lane, strip * width)
-            count = min(width, n0 - strip * width)
+            count = width if strip + 1 < strips else n0 - strip * width
             t0, t1 = piece * block, min((piece + 1) * block, steps)
-            here = carries + (group * pieces + piece) * width * size
+            here = carries + (group * pieces + piece) * room
             flag = counter + 8 * (1 + group * pieces + piece)
             passed_on = piece == pieces - 1
             if piece == 0:
@@ -404,14 +391,14 @@ def sweep_kernel(axis: str, backward: bool, kinds, spacings, wanted=(True, True)
                     early = finite(product, count)
                 while load_acquire(flag - 8) == 0:
                     pass
-                copy(states, here - width * size, count)
+                copy(states, here - room, count)
                 if early:
                     carry_over(here, product, end, states, count)
                     store_release(flag, 1)
                     passed_on = True
-            apply(at, time, lane, t0, t1, steps, count, states)
+            apply(at, time, lane, t0, t1, steps, count, states, ends)
             if not passed_on:
-                copy(here, states, count)
+                copy(here, ends, count)
                 store_release(flag, 1)
 
     return sweep
