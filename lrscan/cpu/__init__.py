@@ -16,8 +16,8 @@ from lrscan.sweep import ROWS, Operand
 PIECE_ELEMENTS = 8 * 1024
 # Columns that one thread takes together when lanes run over columns: the states stay in L1.
 MOST_COLUMNS = 2048
-# A thread is woken for this many elements; less is done sooner by the caller alone.
-ELEMENTS_A_THREAD = 16 * 1024
+# A thread is woken for this many elements; less is done sooner than the thread wakes.
+ELEMENTS_A_THREAD = 128 * 1024
 
 _KINDS = {
     torch.float64: "float64",

@@ -31,7 +31,7 @@ class _Worker(threading.Thread):
             self._wake.acquire()
             try:
                 self._work(*self._args)
-            except BaseException as error:  # handed to the caller in wait()
+            except BaseException as error:  # handed on by wait()
                 self._error = error
             self._work = self._args = None
             self._finished.release()
@@ -40,11 +40,11 @@ class _Worker(threading.Thread):
         self._work, self._args = work, args
         self._wake.release()
 
-    def wait(self) -> None:
+    def wait(self) -> BaseException | None:
+        """Wait for the work to end; returns what it raised."""
         self._finished.acquire()
         error, self._error = self._error, None
-        if error is not None:
-            raise error
+        return error
 
 
 _idle: deque[_Worker] = deque()
@@ -87,9 +87,12 @@ def run(work: Callable, args: tuple, most: int) -> None:
     workers = _borrow(wanted) if wanted > 0 else ()
     for worker in workers:
         worker.begin(work, args)
+    errors = []
     try:
         work(*args)
-    finally:
+    finally:  # a worker may still be writing to what the caller owns
         for worker in workers:
-            worker.wait()
+            errors.append(worker.wait())
             _idle.append(worker)
+    for error in filter(None, errors):
+        raise error
