@@ -12,7 +12,7 @@ from lrscan.cpu import threads
 from lrscan.cpu.kernels import groups_of, state_bytes, sweep_kernel
 from lrscan.sweep import ROWS, Operand
 
-# Steps x columns of a piece: two float32 inputs of it fill 256 KiB, a quarter of a usual L2 cache.
+# Steps x columns of a piece: two float32 inputs of it fill 64 KiB, a small part of an L2 cache.
 PIECE_ELEMENTS = 8 * 1024
 # Columns that one thread takes together when lanes run over columns: the states stay in L1.
 MOST_COLUMNS = 2048

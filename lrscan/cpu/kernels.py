@@ -36,7 +36,7 @@ from lrscan.sweep import ROWS
 
 A, X, START, OUT, BEFORE, DA, DSTART = range(len(ROWS))
 
-# By LLVM: Numba's own inlining of closures compiles slower.
+# Inlined by LLVM, so that flags known at compile time prune the branches of a kernel.
 inlined = njit(forceinline=True, error_model="numpy")
 
 step = njit(inline="always")(algebra.step)

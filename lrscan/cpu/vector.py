@@ -197,18 +197,6 @@ def shift(typingctx, u, filler, distance):
     return u(u, u, distance), lower
 
 
-@intrinsic
-def last_lane(typingctx, u):
-    """The highest lane, copied to all lanes."""
-
-    def lower(context, builder, signature, args):
-        order = indices([u.lanes - 1] * u.lanes)
-        planes = planes_of(builder, u, args[0])
-        return pack(builder, u, [builder.shuffle_vector(p, p, order) for p in planes])
-
-    return u(u), lower
-
-
 @intrinsic(prefer_literal=True)
 def broadcast(typingctx, u, lanes):
     """A vector of ``lanes`` copies of the last lane of ``u``."""
@@ -220,19 +208,3 @@ def broadcast(typingctx, u, lanes):
         return pack(builder, wide, [builder.shuffle_vector(p, p, order) for p in planes])
 
     return wide(u, lanes), lower
-
-
-@intrinsic
-def total(typingctx, u):
-    """The sum of all lanes, in every lane, added in a fixed tree."""
-
-    def lower(context, builder, signature, args):
-        planes = planes_of(builder, u, args[0])
-        distance = u.lanes // 2
-        while distance:
-            order = indices([lane ^ distance for lane in range(u.lanes)])
-            planes = [builder.fadd(p, builder.shuffle_vector(p, p, order)) for p in planes]
-            distance //= 2
-        return pack(builder, u, planes)
-
-    return u(u), lower

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
-
 from lrscan.cuda import blocked, launch, serial
 from lrscan.cuda.common import Variant
 from lrscan.sweep import Operand
@@ -36,9 +34,3 @@ def sweep(
         blocked.run(variant, arguments, steps, columns, x)
     else:
         serial.run(variant, arguments, columns, x, plain=algorithm == "serial_paper")
-
-
-def synchronize(device: torch.device) -> None:
-    """Wait for all work on the device (nothing to wait for in the simulator)."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

@@ -39,7 +39,7 @@ _THREADS_AN_SM = 1024
 
 @functools.cache
 def _kernels(variant: Variant):
-    coefficient, write = make_steps(variant)
+    coefficient, _, advance = make_steps(variant)
     backward, state = variant.backward, variant.state
 
     @cuda.jit(device=True, inline="always")
@@ -103,12 +103,7 @@ def _kernels(variant: Variant):
         at = bases_of(strides, column, extents)
         h = ends[thread]
         for t in range(piece * block, min((piece + 1) * block, steps)):
-            impulse = x[at[X] + t * strides[X][1]]
-            if backward and t == 0:
-                h = impulse
-            else:
-                h = step(coefficient(a, at[A] + t * strides[A][1]), impulse, h)
-            write(a, start, out, before, da, dstart, at, strides, has, t, steps, h)
+            h = advance(a, x, start, out, before, da, dstart, at, strides, has, t, steps, h)
 
     return tuple(
         launch.compiled(kernel, variant.dtype, workspace=2) for kernel in (reduce, carries, apply)

@@ -76,10 +76,11 @@ def bases_of(strides, column, extents):
 
 
 def make_steps(variant: Variant):
-    """(coefficient, write): the two parts of a time step that know forward from backward.
+    """(coefficient, write, advance): what of a time step knows forward from backward.
 
     coefficient(a, i)  the coefficient at index i, conjugated backward
     write(...)         stores what step t yields: h, or dx, da and at the last step dh0
+    advance(...)       the whole of step t, from reading to writing; returns the new state
     """
     backward, state = variant.backward, variant.state
     want_dx, want_da = variant.want_dx, variant.want_da
@@ -107,4 +108,14 @@ def make_steps(variant: Variant):
                 first_a = a[at[A] + steps * strides[A][1]]
                 dstart[at[DSTART]] = coefficient_gradient(first_a, h)
 
-    return coefficient, write
+    @cuda.jit(device=True, inline="always")
+    def advance(a, x, start, out, before, da, dstart, at, strides, has, t, steps, h):
+        impulse = x[at[X] + t * strides[X][1]]
+        if backward and t == 0:  # nothing comes after the last step in forward time
+            h = impulse
+        else:
+            h = step(coefficient(a, at[A] + t * strides[A][1]), impulse, h)
+        write(a, start, out, before, da, dstart, at, strides, has, t, steps, h)
+        return h
+
+    return coefficient, write, advance

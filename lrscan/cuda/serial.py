@@ -25,7 +25,7 @@ AHEAD = 8  # steps that "serial" reads before it computes them
 @functools.cache
 def _serial_paper(variant: Variant):
     """A step reads, computes and writes, and then the next one does: the paper's baseline."""
-    coefficient, write = make_steps(variant)
+    _, _, advance = make_steps(variant)
     backward, state = variant.backward, variant.state
 
     def serial_paper(a, x, start, out, before, da, dstart, strides, has, extents):
@@ -38,12 +38,7 @@ def _serial_paper(variant: Variant):
         if not backward and has[0]:
             h = start[at[START]]
         for t in range(steps):
-            impulse = x[at[X] + t * strides[X][1]]
-            if backward and t == 0:
-                h = impulse
-            else:
-                h = step(coefficient(a, at[A] + t * strides[A][1]), impulse, h)
-            write(a, start, out, before, da, dstart, at, strides, has, t, steps, h)
+            h = advance(a, x, start, out, before, da, dstart, at, strides, has, t, steps, h)
 
     return launch.compiled(serial_paper, variant.dtype)
 
@@ -51,7 +46,7 @@ def _serial_paper(variant: Variant):
 @functools.cache
 def _serial(variant: Variant):
     """Reads several steps into registers before it computes them, so that loads overlap."""
-    coefficient, write = make_steps(variant)
+    coefficient, write, advance = make_steps(variant)
     backward, state = variant.backward, variant.state
 
     def serial(a, x, start, out, before, da, dstart, strides, has, extents):
@@ -67,8 +62,7 @@ def _serial(variant: Variant):
             h = start[at[START]]
         t = 0
         if backward:
-            h = x[at[X]]
-            write(a, start, out, before, da, dstart, at, strides, has, 0, steps, h)
+            h = advance(a, x, start, out, before, da, dstart, at, strides, has, 0, steps, h)
             t = 1
         while t + AHEAD <= steps:
             for k in range(AHEAD):
@@ -79,9 +73,7 @@ def _serial(variant: Variant):
                 write(a, start, out, before, da, dstart, at, strides, has, t + k, steps, h)
             t += AHEAD
         while t < steps:
-            impulse = x[at[X] + t * strides[X][1]]
-            h = step(coefficient(a, at[A] + t * strides[A][1]), impulse, h)
-            write(a, start, out, before, da, dstart, at, strides, has, t, steps, h)
+            h = advance(a, x, start, out, before, da, dstart, at, strides, has, t, steps, h)
             t += 1
 
     return launch.compiled(serial, variant.dtype)
