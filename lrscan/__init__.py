@@ -10,7 +10,12 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lrscan.ops import linear_recurrence
+    from lrscan.ops import (
+        linear_recurrence,
+        linear_recurrence_step,
+        packed_linear_recurrence,
+        reset_where,
+    )
     from lrscan.reference import linear_recurrence_reference
 
 try:
@@ -21,9 +26,19 @@ except PackageNotFoundError:  # a source tree that was never installed
 _HOMES = {
     "linear_recurrence": "lrscan.ops",
     "linear_recurrence_reference": "lrscan.reference",
+    "linear_recurrence_step": "lrscan.ops",
+    "packed_linear_recurrence": "lrscan.ops",
+    "reset_where": "lrscan.ops",
 }
 
-__all__ = ["__version__", "linear_recurrence", "linear_recurrence_reference"]
+__all__ = [
+    "__version__",
+    "linear_recurrence",
+    "linear_recurrence_reference",
+    "linear_recurrence_step",
+    "packed_linear_recurrence",
+    "reset_where",
+]
 
 
 def __getattr__(name: str) -> Any:

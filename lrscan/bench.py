@@ -15,14 +15,14 @@ import pandas
 import torch
 from torch import Tensor
 
-from lrscan import ops, provenance, records, sweep, workspace
+from lrscan import arguments, ops, provenance, records, sweep, workspace
 from lrscan.records import Records
 from lrscan.reference import linear_recurrence_reference, oracle, rounding_bound
 
 EXPERIMENTS: dict[str, Callable[..., Records]] = {}
 
 # A sample of a CPU timing lasts at least so long, so that the clock does not matter.
-_SHORTEST_SAMPLE_S = 200e-6
+_SHORTEST_SAMPLE_S = 5e-3
 # Written between two GPU samples, so that no input is left in the cache.
 _FLUSH_BYTES = 256 * 2**20
 
@@ -77,12 +77,12 @@ def correctness(
     rows = []
     for name, steps, columns in product(dtypes, lengths, features):
         dtype = getattr(torch, name)
-        if dtype not in ops.DTYPES[where.type]:
+        if dtype not in arguments.DTYPES[where.type]:
             continue
         a, x, h0 = inputs(steps, columns, dtype, where, seed)
         dh = inputs(steps, columns, dtype, where, seed + 1)[1]
         exact = oracle(a.cpu(), x.cpu(), h0.cpu(), dh.cpu())
-        for algorithm in ops.ALGORITHMS[where.type]:
+        for algorithm in arguments.ALGORITHMS[where.type]:
             tensors = [tensor.clone().requires_grad_() for tensor in (a, x, h0)]
             h = ops.linear_recurrence(*tensors, algorithm=algorithm)
             got = [h.detach(), *torch.autograd.grad(h, tensors, dh)]
@@ -115,7 +115,7 @@ def kernel_speedup(
     """
     where = provenance.resolve_device(device)
     parameters = {"lengths": list(lengths), "features": list(features), "runs": runs}
-    algorithms = [name for name in ops.ALGORITHMS[where.type] if name != "auto"]
+    algorithms = [name for name in arguments.ALGORITHMS[where.type] if name != "auto"]
     rows = []
     for steps, columns in product(lengths, features):
         a, x, h0 = inputs(steps, columns, torch.float32, where, seed)
@@ -196,7 +196,8 @@ def time_all(
 ) -> dict[str, tuple[float, float, float]]:
     """Quartiles in milliseconds of each candidate, sampled in turn so that all share the noise.
 
-    On the CPU a sample is as many calls as fill a fifth of a millisecond. On a GPU it is one call
+    On the CPU a sample is as many calls as fill five milliseconds, after one that is not
+    timed. On a GPU it is one call
     replayed as a CUDA graph, between two events, with the cache flushed before.
     """
     sample = _gpu_sampler if device.type == "cuda" else _cpu_sampler
@@ -219,7 +220,11 @@ def _cpu_sampler(call: Callable[[], Any]) -> Callable[[], float]:
         calls *= 2
         seconds = _seconds(call, calls)
 
-    return lambda: _seconds(call, calls) / calls * 1e3
+    def take() -> float:
+        call()  # not to pay for what the candidate before left to be written back
+        return _seconds(call, calls) / calls * 1e3
+
+    return take
 
 
 def _seconds(call: Callable[[], Any], calls: int) -> float:

@@ -122,8 +122,18 @@ def _drawn(records: Records | None) -> dict[str, Any]:
         }
         entry["provenance"] = {
             key: latest[key]
-            for key in ("device", "device_label", "driver", "commit", "dirty", "measured_at",
-                        "parameters", "profile", "seed", "versions")
+            for key in (
+                "device",
+                "device_label",
+                "driver",
+                "commit",
+                "dirty",
+                "measured_at",
+                "parameters",
+                "profile",
+                "seed",
+                "versions",
+            )
         }
     return entry
 

@@ -7,9 +7,8 @@ that every operand steps through alike are merged: (T, B, C) contiguous is one c
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
-
-from torch import Tensor
 
 COLUMN_AXES = 3
 
@@ -25,15 +24,14 @@ class Columns(NamedTuple):
     strides: tuple[tuple[int, ...], ...]
 
 
-def columns_of(operands: list[Tensor], dim: int) -> Columns | None:
-    """Merge the axes other than ``dim`` of tensors of equal shape.
+def columns_of(shape: Sequence[int], strides: Sequence[Sequence[int]], dim: int) -> Columns | None:
+    """Merge the axes other than ``dim`` of operands of equal shape, given their strides.
 
     The first operand decides the order: its smallest stride becomes the inner axis. None if more
     than three axes remain.
     """
-    shape = operands[0].shape
     axes = [
-        (shape[d], *(tensor.stride(d) for tensor in operands))
+        (shape[d], *(own[d] for own in strides))
         for d in range(len(shape))
         if d != dim and shape[d] != 1
     ]
@@ -49,7 +47,7 @@ def columns_of(operands: list[Tensor], dim: int) -> Columns | None:
             merged.append(axis)
     if len(merged) > COLUMN_AXES:
         return None
-    padding = (1,) + (0,) * len(operands)
+    padding = (1,) + (0,) * len(strides)
     merged = [padding] * (COLUMN_AXES - len(merged)) + merged
-    sizes, *strides = zip(*merged, strict=True)
-    return Columns(sizes, tuple(strides))
+    sizes, *merged_strides = zip(*merged, strict=True)
+    return Columns(sizes, tuple(merged_strides))

@@ -1,22 +1,15 @@
-"""The operator: checks, dispatch to a backend, and every derivative."""
+"""The operator: its arguments, checked, and its way to a backend."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
+import lrscan.library  # noqa: F401  (the operator of torch's dispatcher, for compile)
 from lrscan import sweep
-
-ALGORITHMS = {
-    "cpu": ("auto", "serial", "blocked"),
-    "cuda": ("auto", "serial_paper", "serial", "blocked"),
-}
-_FLOATING = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
-DTYPES = {
-    "cpu": (*_FLOATING, torch.complex64, torch.complex128),
-    "cuda": (torch.float64, torch.float32, torch.complex64, torch.complex128),
-}
-_HALF = (torch.float16, torch.bfloat16)
+from lrscan.algebra import step
+from lrscan.arguments import ALGORITHMS, HALF, check, lengths_on_the_host
+from lrscan.autograd import recurrence
 
 
 def linear_recurrence(
@@ -48,7 +41,9 @@ def linear_recurrence(
 
     ``a``, ``x`` and ``h0`` have one dtype: float64, float32, complex64, complex128, on the CPU
     also float16 and bfloat16, which are accumulated in float32. With those, ``a`` and ``h0`` may
-    be float32. All layouts are read in place.
+    be float32. Under autocast, floating dtypes that differ become the widest of them. All layouts
+    are read in place; an axis that ``a`` or ``x`` is broadcast over is not materialised, nor is
+    its gradient.
 
     Returns:
         h, of the broadcast shape of ``a`` and ``x``, and with the dtype of ``x``. Within rounding
@@ -61,132 +56,108 @@ def linear_recurrence(
 
     Source: Martin and Cundy 2018, arXiv:1709.04057, sections 2.2 and 2.3.
     """
-    a, x, h0, dim = _checked(a, x, h0, dim, reverse, algorithm)
-    return _LinearRecurrence.apply(a, x, h0, dim, reverse, algorithm)
+    a, x, h0 = _widened(a, x, h0)
+    dim = check(a, x, h0, dim, reverse, algorithm)
+    return recurrence(a, x, h0, dim, reverse, algorithm)
 
 
-class _LinearRecurrence(torch.autograd.Function):
-    @staticmethod
-    def forward(a, x, h0, dim, reverse, algorithm):
-        return sweep.forward(*map(_plain, (a, x, h0)), dim, reverse, algorithm)
+def linear_recurrence_step(a: Tensor, x: Tensor, h: Tensor) -> Tensor:
+    """One time step, ``a * h + x``, for streaming.
 
-    @staticmethod
-    def setup_context(ctx, inputs, output):
-        a, _, h0, *ctx.options = inputs
-        ctx.save_for_backward(a, h0, output)
-        ctx.save_for_forward(a, h0, output)
+    Args:
+        a: coefficient of this step, broadcastable with ``x``
+        x: input of this step
+        h: state before it
 
-    @staticmethod
-    def backward(ctx, dh):
-        a, h0, h = ctx.saved_tensors
-        wanted = ctx.needs_input_grad[:3]
-        if torch.is_grad_enabled() or torch._C._are_functorch_transforms_active():
-            gradients = _differentiable_gradients(a, h, h0, dh, *ctx.options, wanted)
-        else:
-            tensors = map(_plain, (a, h, h0, dh))
-            gradients = sweep.backward(*tensors, *ctx.options, wanted)
-        return *gradients, None, None, None
+    Returns:
+        The state after it, equal to what :func:`linear_recurrence` gives for a sequence of one
+        step that starts from ``h``. A half-precision ``x`` may have a float32 ``h``; the result
+        then is float32, so that a carried state is not rounded at every step.
 
-    @staticmethod
-    def jvp(ctx, a_tangent, x_tangent, h0_tangent, *_):
-        a, h0, h = ctx.saved_tensors
-        dim, reverse, algorithm = ctx.options
-        impulse = torch.zeros_like(h) if x_tangent is None else x_tangent
-        if a_tangent is not None:
-            impulse = (impulse + a_tangent * _state_before(h, h0, dim, reverse)).to(h.dtype)
-        return linear_recurrence(
-            a, impulse, h0_tangent, dim=dim, reverse=reverse, algorithm=algorithm
-        )
-
-    @staticmethod
-    def vmap(info, in_dims, a, x, h0, dim, reverse, algorithm):
-        batched = [
-            None if tensor is None else
-            tensor.unsqueeze(0) if axis is None else tensor.movedim(axis, 0)
-            for tensor, axis in zip((a, x, h0), in_dims, strict=False)
-        ]
-        h = linear_recurrence(*batched, dim=dim + 1, reverse=reverse, algorithm=algorithm)
-        return h.expand(info.batch_size, *h.shape[1:]), 0
+    Raises:
+        TypeError:  an argument that is no tensor, or of a dtype that does not fit
+        ValueError: shapes or devices that do not fit
+    """
+    one = [t.unsqueeze(0) if isinstance(t, Tensor) else t for t in (a, x)]
+    check(*one, h, 0, False, "auto")
+    if x.dtype not in HALF:
+        return step(a, x, h)
+    return step(a.float(), x.float(), h.float()).to(torch.promote_types(x.dtype, h.dtype))
 
 
-def _differentiable_gradients(a, h, h0, dh, dim, reverse, algorithm, wanted):
-    """(da, dx, dh0) made of differentiable operations, for derivatives of derivatives."""
-    steps = h.shape[dim]
-    if steps == 0:
-        zero = None if h0 is None else torch.zeros_like(h0)
-        return torch.zeros_like(a), torch.zeros_like(h), zero
-    # The coefficient that leads out of step t is that of the step after it; the last has none.
-    start, end = (steps - 1, 0) if reverse else (0, steps - 1)
-    later = a.roll(1 if reverse else -1, dim)
-    index = torch.tensor([end], device=a.device)
-    later = later.index_fill(dim, index, 0).conj()
-    g = linear_recurrence(later, dh, dim=dim, reverse=not reverse, algorithm=algorithm)
-    da = dh0 = None
-    if wanted[0]:
-        da = (_state_before(h, h0, dim, reverse).conj() * g).to(a.dtype)
-    if wanted[2]:
-        dh0 = (a.select(dim, start).conj() * g.select(dim, start)).to(h0.dtype)
-    return da, g, dh0
+def packed_linear_recurrence(
+    a: Tensor,
+    x: Tensor,
+    cu_seqlens: Tensor,
+    h0: Tensor | None = None,
+    *,
+    dim: int = 0,
+    reverse: bool = False,
+    algorithm: str = "auto",
+) -> Tensor:
+    """:func:`linear_recurrence` of many sequences that lie end to end along ``dim``.
 
+    Sequence n is made of the steps from ``cu_seqlens[n]`` up to ``cu_seqlens[n+1]``, and starts
+    from its own ``h0``. All derivatives as there.
 
-def _state_before(h: Tensor, h0: Tensor | None, dim: int, reverse: bool) -> Tensor:
-    """h one step earlier: h0 (or zero), then h without its last step."""
-    steps = h.shape[dim]
-    if steps == 0:
-        return h
-    first = h.select(dim, 0)
-    start = (torch.zeros_like(first) if h0 is None else h0.to(h.dtype)).unsqueeze(dim)
-    parts = [start, h.narrow(dim, 0, steps - 1)]
-    if reverse:
-        parts = [h.narrow(dim, 1, steps - 1), start]
-    return torch.cat(parts, dim)
+    Args:
+        a, x:       as there, the axis ``dim`` holding the steps of all N sequences
+        cu_seqlens: (N + 1) cumulative lengths, int32 or int64, from 0 to the extent of ``dim``;
+                    a sequence may be empty. They are read by the host: on a GPU that waits for
+                    the device, unless they are on the CPU
+        h0:         states before the first steps, with N in the place of time, broadcastable;
+                    zero if None
+        dim, reverse, algorithm: as there; each sequence is reversed on its own
 
+    Returns:
+        h, of the broadcast shape of ``a`` and ``x``.
 
-def _plain(tensor: Tensor | None) -> Tensor | None:
-    """The tensor with conjugation and negation done in memory, where torch left them for later."""
-    return None if tensor is None else tensor.resolve_conj().resolve_neg()
-
-
-def _checked(a, x, h0, dim, reverse, algorithm):
-    """The arguments, broadcast and with ``dim`` counted from the front, or an error."""
-    tensors = {"a": a, "x": x} if h0 is None else {"a": a, "x": x, "h0": h0}
-    for name, tensor in tensors.items():
-        if not isinstance(tensor, Tensor):
-            raise TypeError(f"{name} must be a tensor, not {tensor!r}")
-    if not isinstance(dim, int) or isinstance(dim, bool):
-        raise TypeError(f"dim must be an int, not {dim!r}")
-    if not isinstance(reverse, bool):
-        raise TypeError(f"reverse must be a bool, not {reverse!r}")
-    for name, tensor in tensors.items():
-        if tensor.device != x.device:
-            raise ValueError(f"{name} is on {tensor.device}, but x is on {x.device}")
-    if x.device.type not in ALGORITHMS:
-        raise ValueError(f"x is on {x.device}; linear_recurrence runs on cpu and cuda")
-    if algorithm not in ALGORITHMS[x.device.type]:
-        choices = ", ".join(map(repr, ALGORITHMS[x.device.type]))
-        raise ValueError(f"algorithm on {x.device.type} is one of {choices}, not {algorithm!r}")
-    if x.dtype not in DTYPES[x.device.type]:
-        choices = ", ".join(str(dtype) for dtype in DTYPES[x.device.type])
-        raise TypeError(f"x on {x.device.type} has one of the dtypes {choices}, not {x.dtype}")
-    for name, tensor in tensors.items():
-        if tensor.dtype != x.dtype and not (x.dtype in _HALF and tensor.dtype == torch.float32):
-            raise TypeError(f"{name} is {tensor.dtype}, but x is {x.dtype}")
-    try:
-        shape = torch.broadcast_shapes(a.shape, x.shape)
-    except RuntimeError:
-        raise ValueError(
-            f"a has shape {tuple(a.shape)}, which does not broadcast with x {tuple(x.shape)}"
-        ) from None
-    if not -len(shape) <= dim < len(shape):
-        raise ValueError(f"dim is {dim}, but a and x broadcast to the shape {tuple(shape)}")
-    dim %= len(shape)
+    Raises:
+        TypeError:  as there, and ``cu_seqlens`` that are no integers
+        ValueError: as there, and ``cu_seqlens`` that do not rise from 0 to the extent of ``dim``
+    """
+    cu = lengths_on_the_host(cu_seqlens)
+    a, x, h0 = _widened(a, x, h0)
+    dim = check(a, x, h0, dim, reverse, algorithm, cu)
+    if x.device.type == "cpu":
+        return recurrence(a, x, h0, dim, reverse, algorithm, cu)
+    # No kernel takes several sequences there: start each one with a coefficient of zero.
+    shape = torch.broadcast_shapes(a.shape, x.shape)
+    a, x = a.expand(shape), x.expand(shape)
+    filled = (cu[1:] > cu[:-1]).nonzero().squeeze(1)
+    first = (cu[filled + 1] - 1 if reverse else cu[filled]).to(x.device)
     if h0 is not None:
-        columns = shape[:dim] + shape[dim + 1 :]
-        try:
-            h0 = h0.expand(columns)
-        except RuntimeError:
-            raise ValueError(
-                f"h0 has shape {tuple(h0.shape)}; it must broadcast to {tuple(columns)}, "
-                f"the shape {tuple(shape)} without dim {dim}"
-            ) from None
-    return a.expand(shape), x.expand(shape), h0, dim
+        h0 = h0.expand(sweep.state_shape(shape, dim, cu)).index_select(dim, filled.to(x.device))
+        x = x.index_add(dim, first, (a.index_select(dim, first) * h0).to(x.dtype))
+    return recurrence(a.index_fill(dim, first, 0), x, None, dim, reverse, algorithm)
+
+
+def reset_where(a: Tensor, mask: Tensor) -> Tensor:
+    """``a`` with zeros where ``mask`` is true: a sequence starts there, and forgets all before.
+
+    Args:
+        a:    coefficients
+        mask: bool, broadcastable with ``a``
+
+    Returns:
+        A new tensor of the broadcast shape. No gradient flows to ``a`` where it was reset.
+
+    Raises:
+        TypeError: ``mask`` is not a tensor of bool
+    """
+    if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
+        found = mask.dtype if isinstance(mask, Tensor) else repr(mask)
+        raise TypeError(f"mask must be a tensor of torch.bool, not {found}")
+    return torch.where(mask, 0, a)
+
+
+def _widened(a, x, h0):
+    """Under autocast: the arguments in the widest of their dtypes."""
+    device = x.device.type if isinstance(x, Tensor) else "cpu"
+    if device not in ALGORITHMS or not torch.is_autocast_enabled(device):
+        return a, x, h0
+    dtype = torch.promote_types(a.dtype, x.dtype)
+    if h0 is not None:
+        dtype = torch.promote_types(dtype, h0.dtype)
+        h0 = h0.to(dtype)
+    return a.to(dtype), x.to(dtype), h0

@@ -165,9 +165,7 @@ def git_state() -> tuple[str | None, bool | None]:
 
 def _git(root: Path, *arguments: str) -> str:
     command = ["git", "-C", str(root), *arguments]
-    return subprocess.run(
-        command, check=True, capture_output=True, text=True, timeout=30
-    ).stdout
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=30).stdout
 
 
 def _cpu_model() -> str:

@@ -115,9 +115,7 @@ def write(
     directory = workspace.records_folder() if directory is None else Path(directory)
     path = directory / identity["device"] / f"{experiment}.csv"
     document = identity | {"measurements": [dict(provenance)]}
-    workspace.write_files(
-        {path: text.getvalue(), path.with_suffix(".json"): json_text(document)}
-    )
+    workspace.write_files({path: text.getvalue(), path.with_suffix(".json"): json_text(document)})
     return read(experiment, identity["device"], directory=directory)
 
 

@@ -11,11 +11,16 @@ Forward and backward are the same sweep over a table of operands, in opposite di
     DA                   da
     DSTART               dh0
 
-A backend is a function ``sweep(operands, steps, sizes, backward, algorithm)`` that runs it.
+A backend is a function ``prepare(operands, steps, sizes, backward, algorithm, device)``. It
+returns what runs the sweep: a function of the tensors, by row. That is kept for further calls
+with tensors of the same layout. Where sequences lie end to end in time, START and DSTART have a
+stride over sequences in the place of that over time, and the function also takes the steps at
+which the sweep meets a new sequence, with the end of the last (the CPU backend alone).
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -29,20 +34,34 @@ ROWS = ("A", "X", "START", "OUT", "BEFORE", "DA", "DSTART")
 # Steps that an operand is ahead of the others, in the forward direction.
 _AHEAD = {"A": 1, "BEFORE": -1}
 _TIMELESS = ("START", "DSTART")
+# Outputs of an address that is a multiple of this may be written in whole cache lines.
+_ALIGNMENT = 64
 
 
 class Operand(NamedTuple):
-    """A tensor as a kernel walks through it, in elements.
+    """How a kernel walks through a tensor; strides are in elements.
 
+    dtype    of the tensor
     offset   from the tensor's first element to that of the first step
     time     stride over time, negative when the sweep runs down
     columns  strides over the three column axes
+    aligned  whether the tensor begins at a multiple of 64 bytes
     """
 
-    tensor: Tensor
+    dtype: torch.dtype
     offset: int
     time: int
     columns: tuple[int, ...]
+    aligned: bool
+
+
+class Layout(NamedTuple):
+    """What of a tensor decides how it is swept."""
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    aligned: bool
 
 
 def forward(
@@ -52,16 +71,23 @@ def forward(
     dim: int,
     reverse: bool,
     algorithm: str,
-    sweep: Callable | None = None,
+    cu: Tensor | None = None,
     out: Tensor | None = None,
+    backend: str | None = None,
 ) -> Tensor:
-    """h of the recurrence, in ``out`` if that is given.
+    """h of the recurrence of checked arguments, in ``out`` if that is given.
 
-    ``a`` and ``x`` have the same shape (expanded, not copied).
+    ``dim`` counts from the front of the broadcast shape. With ``cu``, an int64 tensor on the CPU,
+    sequence n is from step cu[n] up to cu[n+1], and h0 has the axis of sequences in the place of
+    time. ``backend`` is that of the tensors' device if None.
     """
-    h = _empty_dense(x) if out is None else out
-    tensors = {"A": a, "X": x, "START": h0, "OUT": h}
-    _run(tensors, False, dim, reverse, algorithm, sweep or _sweep_on(x.device))
+    h = empty_output(a, x) if out is None else out
+    if a.shape != h.shape:
+        a = a.expand(h.shape)
+    if x.shape != h.shape:
+        x = x.expand(h.shape)
+    tensors = {"A": a, "X": x, "START": expand_state(h0, h, dim, cu), "OUT": h}
+    _run(tensors, False, dim, reverse, algorithm, cu, backend or x.device.type)
     return h
 
 
@@ -73,27 +99,37 @@ def backward(
     dim: int,
     reverse: bool,
     algorithm: str,
-    wanted: Sequence[bool] = (True, True, True),
-    sweep: Callable | None = None,
-) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """(da, dx, dh0) for an output gradient dh; those not ``wanted`` are None."""
-    da = torch.empty_like(h, dtype=a.dtype) if wanted[0] else None
-    dx = torch.empty_like(h) if wanted[1] else None
-    dh0 = torch.zeros_like(h0) if wanted[2] and h0 is not None else None
-    tensors = {"A": a, "X": dh, "START": h0, "OUT": dx, "BEFORE": h, "DA": da, "DSTART": dh0}
-    _run(tensors, True, dim, reverse, algorithm, sweep or _sweep_on(h.device))
-    return da, dx, dh0
+    cu: Tensor | None,
+    outputs: tuple[Tensor | None, Tensor | None, Tensor | None],
+    backend: str | None = None,
+) -> None:
+    """Write (da, dx, dh0) to ``outputs``, of the shapes of h, h and a state; None is left out."""
+    da, dx, dh0 = outputs
+    if a.shape != h.shape:
+        a = a.expand(h.shape)
+    tensors = {"A": a, "X": dh, "START": expand_state(h0, h, dim, cu), "OUT": dx}
+    tensors |= {"BEFORE": h, "DA": da, "DSTART": dh0}
+    _run(tensors, True, dim, reverse, algorithm, cu, backend or h.device.type)
 
 
-def _empty_dense(x: Tensor) -> Tensor:
-    """Room for an output: in the layout of x, unless x shares or skips elements."""
-    if torch.ops.aten.is_non_overlapping_and_dense(x):
-        return torch.empty_like(x)
-    return torch.empty(x.shape, dtype=x.dtype, device=x.device)
+def empty_output(a: Tensor, x: Tensor) -> Tensor:
+    """Room for h: in the layout of x, unless that is broadcast, or shares or skips elements."""
+    shape = a.shape if a.shape == x.shape else torch.broadcast_shapes(a.shape, x.shape)
+    for like in (x, a):
+        if like.shape == shape and torch.ops.aten.is_non_overlapping_and_dense(like):
+            return torch.empty_like(like, dtype=x.dtype)
+    return torch.empty(shape, dtype=x.dtype, device=x.device)
 
 
-def _sweep_on(device: torch.device) -> Callable:
-    return importlib.import_module(f"lrscan.{device.type}").sweep
+def state_shape(shape: Sequence[int], dim: int, cu: Tensor | None) -> tuple[int, ...]:
+    """Of the states before the first step: without time, or with sequences in its place."""
+    sequences = () if cu is None else (len(cu) - 1,)
+    return (*shape[:dim], *sequences, *shape[dim + 1 :])
+
+
+def expand_state(h0: Tensor | None, h: Tensor, dim: int, cu: Tensor | None) -> Tensor | None:
+    """h0 with the columns of h."""
+    return None if h0 is None else h0.expand(state_shape(h.shape, dim, cu))
 
 
 def _run(
@@ -102,31 +138,73 @@ def _run(
     dim: int,
     reverse: bool,
     algorithm: str,
-    sweep: Callable,
+    cu: Tensor | None,
+    backend: str,
 ) -> None:
     tensors = {row: tensor for row, tensor in tensors.items() if tensor is not None}
-    shape = tensors["X"].shape
-    if 0 in shape:
+    x = tensors["X"]
+    if x.numel() == 0:
         return
+    layouts = tuple(
+        (row, Layout(t.dtype, t.shape, t.stride(), t.data_ptr() % _ALIGNMENT == 0))
+        for row, t in tensors.items()
+    )
+    threads = torch.get_num_threads()
+    options = (backward, dim, reverse, algorithm, cu is not None, backend, x.device, threads)
+    sweep = _prepared(layouts, *options)
+    if sweep is not None:
+        if cu is None:
+            sweep(tensors)
+        else:  # in the order of the sweep
+            begins = x.shape[dim] - cu.flip(0) if reverse != backward else cu
+            sweep(tensors, begins.contiguous().numpy())
+        return
+    # More axes than a kernel takes: loop over one of them.
+    axis = next(d for d, size in enumerate(x.shape) if d != dim and size != 1)
+    for i in range(x.shape[axis]):
+        part = {
+            row: tensor.select(axis - (cu is None and row in _TIMELESS and axis > dim), i)
+            for row, tensor in tensors.items()
+        }
+        _run(part, backward, dim - (axis < dim), reverse, algorithm, cu, backend)
+
+
+@functools.lru_cache(maxsize=1024)
+def _prepared(
+    layouts: tuple[tuple[str, Layout], ...],
+    backward: bool,
+    dim: int,
+    reverse: bool,
+    algorithm: str,
+    packed: bool,
+    backend: str,
+    device: torch.device,
+    threads: int,
+) -> Callable[[Mapping[str, Tensor]], None] | None:
+    """The sweep over tensors of these layouts; None if they have too many axes.
+
+    ``threads`` is torch's number of threads, by which a backend may divide the work.
+    """
     # An output is dense, so its layout decides the order of the axes.
-    rows = sorted(tensors, key=lambda row: row not in ("OUT", "DA"))
-    views = [tensors[r].unsqueeze(dim) if r in _TIMELESS else tensors[r] for r in rows]
-    columns = columns_of(views, dim)
-    if columns is None:  # more axes than a kernel takes: loop over one of them
-        axis = next(d for d in range(len(shape)) if d != dim and shape[d] != 1)
-        for i in range(shape[axis]):
-            part = {
-                row: tensor.select(axis - (row in _TIMELESS and axis > dim), i)
-                for row, tensor in tensors.items()
-            }
-            _run(part, backward, dim - (axis < dim), reverse, algorithm, sweep)
-        return
-    steps = shape[dim]
-    down = reverse != backward
+    ordered = dict(sorted(layouts, key=lambda item: item[0] not in ("OUT", "DA")))
+    shape = ordered["X"].shape
+    strides = {
+        row: own.strides[:dim] + (0,) + own.strides[dim:]
+        if row in _TIMELESS and not packed
+        else own.strides
+        for row, own in ordered.items()
+    }
+    columns = columns_of(shape, list(strides.values()), dim)
+    if columns is None:
+        return None
+    steps, down = shape[dim], reverse != backward
     operands = {}
-    for row, view, strides in zip(rows, views, columns.strides, strict=True):
-        time = 0 if row in _TIMELESS else view.stride(dim)
+    for (row, own), along in zip(ordered.items(), columns.strides, strict=True):
+        time = strides[row][dim]
         ahead = _AHEAD.get(row, 0) if backward else 0
-        first = (steps - 1 if down else 0) + (-ahead if reverse else ahead)
-        operands[row] = Operand(tensors[row], first * time, -time if down else time, strides)
-    sweep(operands, steps, columns.sizes, backward, algorithm)
+        last = own.shape[dim] - 1 if packed or row not in _TIMELESS else 0
+        first = (last if down else 0) + (-ahead if reverse else ahead)
+        time_stride = -time if down else time
+        operands[row] = Operand(own.dtype, first * time, time_stride, along, own.aligned)
+    prepare = importlib.import_module(f"lrscan.{backend}").prepare
+    return prepare(operands, steps, columns.sizes, backward, algorithm, device)

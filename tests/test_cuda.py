@@ -5,7 +5,7 @@ import torch
 from recurrences import check, draw
 
 from lrscan import linear_recurrence
-from lrscan.ops import ALGORITHMS, DTYPES
+from lrscan.arguments import ALGORITHMS, DTYPES
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 

@@ -1,5 +1,7 @@
 """The operator on CPU tensors, against the float64 loop and the bound that rounding allows."""
 
+from contextlib import contextmanager
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -7,8 +9,8 @@ from hypothesis import strategies as st
 from recurrences import check, draw
 from torch.autograd import gradcheck, gradgradcheck
 
-from lrscan import cpu, linear_recurrence
-from lrscan.ops import ALGORITHMS, DTYPES
+from lrscan import cpu, linear_recurrence, sweep
+from lrscan.arguments import ALGORITHMS, DTYPES
 
 CPU_ALGORITHMS = ALGORITHMS["cpu"]
 # (shape, dim): one column and many, time first, in the middle and last, more axes than a kernel
@@ -21,14 +23,27 @@ LAYOUTS = [
     ((300, 37), 0),
     ((37, 300), 1),
     ((3, 65, 16), 1),
+    ((40, 64), 0),
+    ((4, 48), 1),
     ((2, 3, 2, 33, 5), 3),
 ]
 
 
+@contextmanager
+def small_thresholds():
+    """Cut even short sequences into many pieces, row by row, and write past the cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {"PIECE_BYTES": 1, "ROW_STRIPS": 2, "STREAM_BYTES": 0}.items():
+            patch.setattr(cpu, name, value)
+        sweep._prepared.cache_clear()
+        yield
+    sweep._prepared.cache_clear()
+
+
 @pytest.fixture
-def short_pieces(monkeypatch):
-    """Make "blocked" cut even short sequences into many pieces."""
-    monkeypatch.setattr(cpu, "PIECE_ELEMENTS", 1)
+def short_pieces():
+    with small_thresholds():
+        yield
 
 
 def run(a, x, h0, dh, **options):
@@ -60,14 +75,13 @@ def test_agrees_with_the_loop_in_every_layout(dtype, algorithm, reverse, short_p
 )
 def test_agrees_with_the_loop_at_any_length(steps, columns, reverse, algorithm, threads):
     a, x, h0, dh = draw((steps, columns), torch.float32, 0, seed=steps)
-    before, pieces = torch.get_num_threads(), cpu.PIECE_ELEMENTS
+    before = torch.get_num_threads()
     try:
         torch.set_num_threads(threads)
-        cpu.PIECE_ELEMENTS = 1
-        got = run(a, x, h0, dh, reverse=reverse, algorithm=algorithm)
+        with small_thresholds():
+            got = run(a, x, h0, dh, reverse=reverse, algorithm=algorithm)
     finally:
         torch.set_num_threads(before)
-        cpu.PIECE_ELEMENTS = pieces
     check(got, a, x, h0, dh, 0, reverse)
 
 

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from lrscan.cpu import threads
-from lrscan.cpu.kernels import groups_of, state_bytes, sweep_kernel
+from lrscan.cpu.kernels import HEAD, groups_of, sweep_kernel, workspace_bytes
+from lrscan.cpu.steps import bytes_of, state_kind
 from lrscan.sweep import ROWS, Operand
 
-# Steps x columns of a piece: two float32 inputs of it fill 64 KiB, a small part of an L2 cache.
-PIECE_ELEMENTS = 8 * 1024
+# Bytes of state that a piece runs through: its two inputs fill half of a megabyte of L2 cache.
+PIECE_BYTES = 128 * 1024
 # Columns that one thread takes together when lanes run over columns: the states stay in L1.
-MOST_COLUMNS = 2048
+MOST_COLUMNS = 4096
+# Strips of columns from which a piece is done row by row.
+ROW_STRIPS = 8
+# Outputs from this size on are written past the cache, which they would only sweep empty.
+STREAM_BYTES = 4 * 2**20
 # A thread is woken for this many elements; less is done sooner than the thread wakes.
 ELEMENTS_A_THREAD = 128 * 1024
 
@@ -27,67 +33,114 @@ _KINDS = {
     torch.complex64: "complex64",
     torch.complex128: "complex128",
 }
+_SPACING = {1: "unit", -1: "mirror", 0: "same"}
 
 
-def sweep(
+def prepare(
     operands: Mapping[str, Operand],
     steps: int,
     sizes: tuple[int, ...],
     backward: bool,
     algorithm: str,
-) -> None:
-    """Run a forward or backward sweep over operands in CPU memory."""
+    device: torch.device,
+) -> Callable[..., None]:
+    """What runs a forward or backward sweep over tensors in CPU memory."""
     lead = operands.get("OUT") or operands["X"]
     # Lanes run over columns where those lie side by side, else over time where that does.
-    axis = "time" if lead.columns[2] not in (1, -1) and abs(lead.time) == 1 else "columns"
-    table = np.zeros((len(ROWS), 5), np.int64)
-    spacings = dict.fromkeys(ROWS, "unit")
-    for row, (tensor, offset, time, columns) in operands.items():
-        size = tensor.element_size()
-        base = tensor.data_ptr() + offset * size
-        table[ROWS.index(row)] = (base, *(stride * size for stride in (time, *columns)))
-        spacings[row] = _SPACING.get(columns[2] if axis == "columns" else time, "strided")
-    kinds = tuple(
-        _KINDS[operands.get(row, operands["X"]).tensor.dtype] for row in ("A", "X", "START")
-    )
+    over_time = lead.columns[2] not in (1, -1) and abs(lead.time) == 1
+    kinds = tuple(_KINDS[operands.get(row, operands["X"]).dtype] for row in ("A", "X", "START"))
     # As many lanes as fill 64 bytes of state: an AVX-512 register, two of AVX, four of NEON.
-    state = state_bytes(kinds[1])
+    state = bytes_of(state_kind(kinds[1]))
     lanes = 64 // state
-    while axis == "columns" and lanes > sizes[2]:
+    while not over_time and lanes > sizes[2]:
         lanes //= 2
+    spacings = dict.fromkeys(ROWS, "unit")
+    for row, operand in operands.items():
+        along = operand.time if over_time else operand.columns[2]
+        spacings[row] = _SPACING.get(along, "strided")
+        if row in ("OUT", "DA") and _streams(operand, over_time, lanes, steps, sizes):
+            spacings[row] += " stream"
+    order = "times" if over_time else "rows" if sizes[2] >= ROW_STRIPS * lanes else "strips"
     kernel = sweep_kernel(
-        axis,
+        order,
         lanes,
         backward,
         kinds,
         tuple(spacings[row] for row in ("A", "X", "OUT", "BEFORE", "DA")),
         ("OUT" in operands, "DA" in operands),
     )
-    width, block = _divide(axis, lanes, steps, sizes, state, algorithm)
-    tasks = groups_of(sizes, width) * -(-steps // block)
-    shared = np.zeros(1 + tasks, np.int64)
-    carries = np.empty(tasks * 2 * width * state if block < steps else 0, np.uint8)
-    most = min(tasks, 1 + steps * math.prod(sizes) // ELEMENTS_A_THREAD)
-    args = (table, steps, *sizes, width, block, shared, carries.ctypes.data)
-    threads.run(kernel, args, most)
+    width, block = _divide(over_time, lanes, steps, sizes, state, algorithm)
+    groups, pieces = groups_of(sizes, width), -(-steps // block)
+    most = min(
+        groups * pieces, 1 + steps * math.prod(sizes) // ELEMENTS_A_THREAD, torch.get_num_threads()
+    )
+    table = np.zeros((len(ROWS), 5), np.int64)
+    for row, operand in operands.items():
+        strides = (operand.time, *operand.columns)
+        table[ROWS.index(row), 1:] = np.array(strides) * operand.dtype.itemsize
+    numbers = (steps, *sizes, width, block, most, 0, 0, *[0] * (2 + groups))
+    head = np.concatenate([table.ravel(), np.array(numbers, np.int64)])
+    length = len(head) + workspace_bytes(sizes, width, lanes, state, most) // 8
+    entries = [
+        (row, 5 * ROWS.index(row), operand.offset * operand.dtype.itemsize)
+        for row, operand in operands.items()
+    ]
+
+    whole = np.array([0, steps])
+
+    def sweep(tensors: Mapping[str, Tensor], cu: np.ndarray | None = None) -> None:
+        block = np.empty(length, np.int64)
+        block[: len(head)] = head
+        for row, at, offset in entries:
+            block[at] = tensors[row].data_ptr() + offset
+        cu = whole if cu is None else cu
+        block[HEAD - 2], block[HEAD - 1] = len(cu) - 1, cu.ctypes.data
+        threads.run(kernel, (block.ctypes.data,), most)
+
+    return sweep
 
 
-_SPACING = {1: "unit", -1: "mirror", 0: "same"}
+def _streams(
+    operand: Operand, over_time: bool, lanes: int, steps: int, sizes: tuple[int, ...]
+) -> bool:
+    """Whether an output is written past the cache, in whole vectors."""
+    size = operand.dtype.itemsize
+    if not operand.aligned or steps * math.prod(sizes) * size < STREAM_BYTES:
+        return False
+    if over_time:  # where vectors begin is found on the way
+        return abs(operand.time) == 1
+    apart = (operand.offset, operand.time, *operand.columns[:2], sizes[2])
+    return operand.columns[2] == 1 and all(stride % lanes == 0 for stride in apart)
 
 
 def _divide(
-    axis: str, lanes: int, steps: int, sizes: tuple[int, ...], state: int, algorithm: str
+    over_time: bool, lanes: int, steps: int, sizes: tuple[int, ...], state: int, algorithm: str
 ) -> tuple[int, int]:
     """(columns a group, steps a piece) of an algorithm; "auto" is decided here."""
     outer, inner = sizes[0] * sizes[1], sizes[2]
-    available = torch.get_num_threads()
-    strips = inner // lanes if axis == "columns" else inner
+    threads = torch.get_num_threads()
     if algorithm == "auto":
-        algorithm = "serial" if outer * strips >= available else "blocked"
+        algorithm = _best(over_time, lanes * state, steps, outer, inner, threads)
     if algorithm == "blocked":
-        width = min(inner, MOST_COLUMNS) if axis == "columns" else 1
-        return width, max(PIECE_ELEMENTS * 4 // state // width, 16 * lanes)
-    if axis == "time":
+        width = 1 if over_time else min(inner, MOST_COLUMNS)
+        return width, max(PIECE_BYTES // state // width, 16 * lanes if over_time else 1)
+    if over_time:
         return 1, steps
-    share = max(outer * strips // available, 1) * lanes
+    share = max(outer * (inner // lanes) // threads, 1) * lanes
     return min(inner, MOST_COLUMNS, share), steps
+
+
+def _best(over_time: bool, strip: int, steps: int, outer: int, inner: int, threads: int) -> str:
+    """The faster algorithm, for strips of ``strip`` bytes of state.
+
+    "serial" gives every thread columns of its own. Columns of one row, though, are better not
+    shared out unless they are many: threads that read turn about from the same memory fetch each
+    other's lines. "blocked" does the arithmetic twice, so it needs three threads where arithmetic
+    is the bound: with one column in a register, or fewer than fill one.
+    """
+    if threads == 1 or steps * outer * inner < 2 * ELEMENTS_A_THREAD:
+        return "serial"
+    apart = outer * inner if over_time else outer * max(inner // MOST_COLUMNS, 1)
+    if apart >= threads:
+        return "serial"
+    return "blocked" if threads > 2 or (strip == 64 and not over_time) else "serial"

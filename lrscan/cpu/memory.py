@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from lrscan.cpu.vector import F32, I16, I32, I64, KINDS, Vector, indices, pack, planes_of
@@ -111,13 +112,18 @@ def load(typingctx, kind, lanes, spacing, address, stride):
 
 @intrinsic(prefer_literal=True)
 def store(typingctx, kind, spacing, address, stride, vector):
-    """Write a vector, lanes spaced as in :func:`load` (all but "same")."""
+    """Write a vector, lanes spaced as in :func:`load` (all but "same").
+
+    "unit stream" and "mirror stream" write past the cache, where the lowest address is a multiple
+    of the vector's bytes. They need a :func:`fence` before another thread reads.
+    """
     element, width = KINDS[kind.literal_value], vector.lanes
+    placed, _, streamed = spacing.literal_value.partition(" ")
 
     def lower(context, builder, signature, args):
         address, stride = args[2], args[3]
         planes = [_narrow(builder, element, p) for p in planes_of(builder, vector, args[4])]
-        if spacing.literal_value == "strided":
+        if placed == "strided":
             for lane in range(width):
                 at = builder.add(address, builder.mul(stride, ir.Constant(I64, lane)))
                 for p, plane in enumerate(planes):
@@ -126,7 +132,7 @@ def store(typingctx, kind, spacing, address, stride, vector):
                     pointer = _pointer(builder, at, element.memory, offset)
                     builder.store(number, pointer, align=element.bytes)
             return context.get_dummy_value()
-        if spacing.literal_value == "mirror":
+        if placed == "mirror":
             back = ir.Constant(I64, -(width - 1) * element.bytes * element.planes)
             address = builder.add(address, back)
             order = indices(list(range(width))[::-1])
@@ -135,10 +141,28 @@ def store(typingctx, kind, spacing, address, stride, vector):
         if element.planes == 2:
             order = indices([lane + p * width for lane in range(width) for p in range(2)])
             packed = builder.shuffle_vector(planes[0], planes[1], order)
-        builder.store(packed, _pointer(builder, address, packed.type), align=element.bytes)
+        align = element.bytes * (packed.type.count if streamed else 1)
+        write = builder.store(packed, _pointer(builder, address, packed.type), align=align)
+        if streamed:
+            write.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(I32, 1)]))
         return context.get_dummy_value()
 
     return types.none(kind, spacing, types.int64, types.int64, vector), lower
+
+
+@intrinsic
+def prefetch(typingctx, address):
+    """Begin to bring the line of ``address``, which need not exist, into the L2 cache."""
+
+    def lower(context, builder, signature, args):
+        pointer = ir.IntType(8).as_pointer()
+        kind = ir.FunctionType(ir.VoidType(), [pointer, I32, I32, I32])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+        hints = [ir.Constant(I32, hint) for hint in (0, 2, 1)]  # read, keep in L2, data
+        builder.call(function, [builder.inttoptr(args[0], pointer), *hints])
+        return context.get_dummy_value()
+
+    return types.none(types.int64), lower
 
 
 # ---------------------------------------------------------------- threads
@@ -173,3 +197,14 @@ def store_release(typingctx, address, value):
         return context.get_dummy_value()
 
     return types.none(types.int64, types.int64), lower
+
+
+@intrinsic
+def fence(typingctx):
+    """Everything written before is seen by all threads before anything that comes after."""
+
+    def lower(context, builder, signature, args):
+        builder.fence("seq_cst")
+        return context.get_dummy_value()
+
+    return types.none(), lower

@@ -104,7 +104,7 @@ def indices(values):
 def _add(typingctx, u, v):
     def lower(context, builder, signature, args):
         pairs = zip(planes_of(builder, u, args[0]), planes_of(builder, u, args[1]), strict=True)
-        return pack(builder, u, [builder.fadd(p, q, _FUSE) for p, q in pairs])
+        return pack(builder, u, [builder.fadd(p, q, flags=_FUSE) for p, q in pairs])
 
     return (u(u, v), lower) if u == v else None
 
@@ -115,12 +115,12 @@ def _multiply(typingctx, u, v):
         p, q = planes_of(builder, u, args[0]), planes_of(builder, u, args[1])
 
         def times(m, n):
-            return builder.fmul(m, n, _FUSE)
+            return builder.fmul(m, n, flags=_FUSE)
 
         if u.planes == 1:
             return pack(builder, u, [times(p[0], q[0])])
-        real = builder.fsub(times(p[0], q[0]), times(p[1], q[1]), _FUSE)
-        imaginary = builder.fadd(times(p[0], q[1]), times(p[1], q[0]), _FUSE)
+        real = builder.fsub(times(p[0], q[0]), times(p[1], q[1]), flags=_FUSE)
+        imaginary = builder.fadd(times(p[0], q[1]), times(p[1], q[0]), flags=_FUSE)
         return pack(builder, u, [real, imaginary])
 
     return (u(u, v), lower) if u == v else None

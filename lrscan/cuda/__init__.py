@@ -5,7 +5,10 @@ Under ``NUMBA_ENABLE_CUDASIM=1`` the same kernels run in Numba's simulator, on C
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
 
 from lrscan.cuda import blocked, launch, serial
 from lrscan.cuda.common import Variant
@@ -15,22 +18,27 @@ from lrscan.sweep import Operand
 _THREADS_AN_SM = 512
 
 
-def sweep(
+def prepare(
     operands: Mapping[str, Operand],
     steps: int,
     sizes: tuple[int, ...],
     backward: bool,
     algorithm: str,
-) -> None:
-    """Run a forward or backward sweep over operands on one CUDA device."""
-    x = operands["X"].tensor
-    variant = Variant(backward, x.dtype, "OUT" in operands, "DA" in operands)
-    arguments = launch.arguments(operands, steps, sizes)
+    device: torch.device,
+) -> Callable[[Mapping[str, Tensor]], None]:
+    """What runs a forward or backward sweep over tensors on one CUDA device."""
+    variant = Variant(backward, operands["X"].dtype, "OUT" in operands, "DA" in operands)
     columns = sizes[0] * sizes[1] * sizes[2]
     if algorithm == "auto":
-        enough = launch.processors(x.device) * _THREADS_AN_SM
+        enough = launch.processors(device) * _THREADS_AN_SM
         algorithm = "serial" if columns >= enough or steps < blocked.FEWEST_STEPS else "blocked"
-    if algorithm == "blocked":
-        blocked.run(variant, arguments, steps, columns, x)
-    else:
-        serial.run(variant, arguments, columns, x, plain=algorithm == "serial_paper")
+
+    def sweep(tensors: Mapping[str, Tensor]) -> None:
+        arguments = launch.arguments(tensors, operands, steps, sizes)
+        if algorithm == "blocked":
+            blocked.run(variant, arguments, steps, columns, tensors["X"])
+        else:
+            plain = algorithm == "serial_paper"
+            serial.run(variant, arguments, columns, tensors["X"], plain=plain)
+
+    return sweep

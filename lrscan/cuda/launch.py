@@ -47,14 +47,19 @@ def pointer(tensor: Tensor):
 
 
 def arguments(
-    operands: Mapping[str, Operand], steps: int, sizes: tuple[int, ...]
+    tensors: Mapping[str, Tensor],
+    operands: Mapping[str, Operand],
+    steps: int,
+    sizes: tuple[int, ...],
 ) -> tuple[object, ...]:
     """The arguments that every kernel begins with (see :mod:`lrscan.cuda.common`)."""
-    nothing = Operand(operands["X"].tensor, 0, 0, (0, 0, 0))
+    x = tensors["X"]
+    nothing = Operand(x.dtype, 0, 0, (0, 0, 0), False)
     rows = [operands.get(row, nothing) for row in ROWS]
     has = tuple(int(row in operands) for row in ("START", "DSTART"))
     strides = tuple((row.offset, row.time, *row.columns) for row in rows)
-    return *(pointer(row.tensor) for row in rows), strides, has, (steps, *sizes)
+    pointers = (pointer(tensors.get(row, x)) for row in ROWS)
+    return *pointers, strides, has, (steps, *sizes)
 
 
 def blocks(tasks: int, threads: int) -> int:

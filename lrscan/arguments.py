@@ -1,0 +1,111 @@
+"""What the operator accepts, and the errors for everything else."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch._subclasses import FakeTensor
+
+from lrscan.sweep import state_shape
+
+ALGORITHMS = {
+    "cpu": ("auto", "serial", "blocked"),
+    "cuda": ("auto", "serial_paper", "serial", "blocked"),
+}
+_FLOATING = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+DTYPES = {
+    "cpu": (*_FLOATING, torch.complex64, torch.complex128),
+    "cuda": (torch.float64, torch.float32, torch.complex64, torch.complex128),
+}
+HALF = (torch.float16, torch.bfloat16)
+
+
+def check(a, x, h0, dim, reverse, algorithm, cu=None) -> int:
+    """``dim``, counted from the front of the broadcast shape; or the error that fits.
+
+    ``cu`` are the steps where packed sequences begin and the last one ends, if there are several.
+    """
+    if cu is None and _usual(a, x, h0, dim, reverse, algorithm):
+        return dim % x.dim()
+    tensors = {"a": a, "x": x} if h0 is None else {"a": a, "x": x, "h0": h0}
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"{name} must be a tensor, not {tensor!r}")
+    if not isinstance(dim, int) or isinstance(dim, bool):
+        raise TypeError(f"dim must be an int, not {dim!r}")
+    if not isinstance(reverse, bool):
+        raise TypeError(f"reverse must be a bool, not {reverse!r}")
+    for name, tensor in tensors.items():
+        if tensor.device != x.device:
+            raise ValueError(f"{name} is on {tensor.device}, but x is on {x.device}")
+    if x.device.type not in ALGORITHMS:
+        raise ValueError(f"x is on {x.device}; linear_recurrence runs on cpu and cuda")
+    if algorithm not in ALGORITHMS[x.device.type]:
+        choices = ", ".join(map(repr, ALGORITHMS[x.device.type]))
+        raise ValueError(f"algorithm on {x.device.type} is one of {choices}, not {algorithm!r}")
+    if x.dtype not in DTYPES[x.device.type]:
+        choices = ", ".join(str(dtype) for dtype in DTYPES[x.device.type])
+        raise TypeError(f"x on {x.device.type} has one of the dtypes {choices}, not {x.dtype}")
+    for name, tensor in tensors.items():
+        if tensor.dtype != x.dtype and not (x.dtype in HALF and tensor.dtype == torch.float32):
+            raise TypeError(f"{name} is {tensor.dtype}, but x is {x.dtype}")
+    try:
+        shape = torch.broadcast_shapes(a.shape, x.shape)
+    except RuntimeError:
+        raise ValueError(
+            f"a has shape {tuple(a.shape)}, which does not broadcast with x {tuple(x.shape)}"
+        ) from None
+    if not -len(shape) <= dim < len(shape):
+        raise ValueError(f"dim is {dim}, but a and x broadcast to the shape {tuple(shape)}")
+    dim %= len(shape)
+    if cu is not None:
+        _check_lengths(cu, shape[dim], dim)
+    if h0 is not None:
+        columns = state_shape(shape, dim, cu)
+        try:
+            h0.expand(columns)
+        except RuntimeError:
+            raise ValueError(
+                f"h0 has shape {tuple(h0.shape)}; it must broadcast to {tuple(columns)}, "
+                f"the shape {tuple(shape)} "
+                + (f"without dim {dim}" if cu is None else f"with the sequences as dim {dim}")
+            ) from None
+    return dim
+
+
+def lengths_on_the_host(cu_seqlens) -> Tensor:
+    """Cumulative lengths of packed sequences as int64 on the CPU, or the error that fits."""
+    if not isinstance(cu_seqlens, Tensor) or cu_seqlens.dtype not in (torch.int32, torch.int64):
+        found = cu_seqlens.dtype if isinstance(cu_seqlens, Tensor) else repr(cu_seqlens)
+        raise TypeError(f"cu_seqlens must be a tensor of int32 or int64, not {found}")
+    if cu_seqlens.dim() != 1 or len(cu_seqlens) < 2:
+        raise ValueError(
+            f"cu_seqlens has shape {tuple(cu_seqlens.shape)}; it must be (N + 1,) for N sequences"
+        )
+    return cu_seqlens.to("cpu", torch.int64)
+
+
+def _check_lengths(cu: Tensor, steps: int, dim: int) -> None:
+    if torch.compiler.is_compiling() or isinstance(cu, FakeTensor):
+        return  # known when it runs
+    if cu[0] != 0 or (cu[1:] < cu[:-1]).any():
+        raise ValueError(f"cu_seqlens must rise from 0, not be {cu.tolist()}")
+    if cu[-1] != steps:
+        raise ValueError(f"cu_seqlens ends with {cu[-1]}, but dim {dim} has {steps} steps")
+
+
+def _usual(a, x, h0, dim, reverse, algorithm) -> bool:
+    """Whether the arguments are fine at a glance: nothing is broadcast, and all of one dtype."""
+    return (
+        isinstance(a, Tensor)
+        and isinstance(x, Tensor)
+        and type(dim) is int
+        and type(reverse) is bool
+        and a.shape == x.shape
+        and a.dtype == x.dtype
+        and a.device == x.device
+        and -x.dim() <= dim < x.dim()
+        and algorithm in ALGORITHMS.get(x.device.type, ())
+        and x.dtype in DTYPES[x.device.type]
+        and h0 is None
+    )
