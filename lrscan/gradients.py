@@ -16,7 +16,7 @@ from torch import Tensor
 from lrscan import sweep
 
 # A part has this share of all elements, but is not smaller than this.
-_SHARE = 1 / 128
+_SHARE = 1 / 256
 _SMALLEST_PART = 64 * 1024
 # Time is not cut into parts of fewer steps.
 _FEWEST_STEPS = 16
@@ -74,6 +74,7 @@ def _summed(a, h, h0, dh, dim, reverse, algorithm, cu, outputs, backend):
     da, dx, dh0 = outputs
     da, dx = _Sum(da, h, a.dtype), _Sum(dx, h, h.dtype)
     dh0_whole = None if dh0 is None else h0.new_zeros(h0.shape)
+    arriving = None  # room for the dh of a part, with what comes from the next added
     extents = _part_shape(h, dim, cut_time=cu is None)
     ranges = [_cut(size, by) for size, by in zip(h.shape, extents, strict=True)]
     pieces = ranges[dim] if reverse else ranges[dim][::-1]  # the last one in time first
@@ -93,7 +94,8 @@ def _summed(a, h, h0, dh, dim, reverse, algorithm, cu, outputs, backend):
                 start = h[columns].select(dim, before)
             flowing = dh[part]
             if coming is not None:
-                flowing = flowing.clone()
+                arriving = _room(arriving, flowing, flowing.dtype)
+                flowing = arriving.copy_(flowing)
                 flowing.select(dim, last - steps.start).add_(coming)
             terms = da.terms(part), dx.terms(part, always=len(pieces) > 1)
             start_terms = None if dh0 is None or inside else dh0_whole[state_part]
@@ -112,7 +114,7 @@ def _summed(a, h, h0, dh, dim, reverse, algorithm, cu, outputs, backend):
 
 
 def _cut(size: int, by: int) -> list[slice]:
-    return [slice(begin, min(begin + by, size)) for begin in range(0, size, by)]
+    return [slice(begin, min(begin + by, size)) for begin in range(0, size, max(by, 1))]
 
 
 def _part_shape(h: Tensor, dim: int, cut_time: bool) -> list[int]:
@@ -131,11 +133,18 @@ def _part_shape(h: Tensor, dim: int, cut_time: bool) -> list[int]:
     return shape
 
 
+def _room(last: Tensor | None, like: Tensor, dtype: torch.dtype) -> Tensor:
+    """Memory in the layout of a part: that of the part before, where it fits."""
+    if last is not None and last.shape == like.shape:
+        return last
+    return torch.empty_like(like, dtype=dtype)
+
+
 class _Sum:
     """A gradient that is the sum of its terms over the axes that its input was broadcast over."""
 
     def __init__(self, out: Tensor | None, h: Tensor, dtype: torch.dtype):
-        self._out, self._dtype = out, dtype
+        self._out, self._dtype, self._h, self._terms = out, dtype, h, None
         self._whole = out is not None and out.shape == h.shape
         if out is None or self._whole:
             return
@@ -143,7 +152,6 @@ class _Sum:
         shape = (1,) * (h.dim() - out.dim()) + out.shape
         self._total = torch.zeros(shape, dtype=wide, device=h.device)
         self._broadcast = [axis for axis, size in enumerate(shape) if size != h.shape[axis]]
-        self._h = h
 
     def terms(self, part, always: bool = False) -> Tensor | None:
         """Where the sweep over a part shall write the terms."""
@@ -151,7 +159,8 @@ class _Sum:
             return self._out[part]
         if self._out is None and not always:
             return None
-        return torch.empty_like(self._h[part], dtype=self._dtype)
+        self._terms = _room(self._terms, self._h[part], self._dtype)
+        return self._terms
 
     def add(self, part, terms: Tensor | None) -> None:
         """Take in the terms of a part."""
