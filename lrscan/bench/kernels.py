@@ -1,61 +1,20 @@
-"""Measurements, each a function from parameters to records. They need the core packages only.
-
-A measurement compares the results first and times them then, all in one run.
-"""
+"""The operator alone: its errors, and its time over length and features."""
 
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterable, Mapping
 from itertools import product
-from typing import Any
 
 import pandas
 import torch
 from torch import Tensor
 
 from lrscan import arguments, ops, provenance, records, sweep, workspace
+from lrscan.bench.registry import experiment, inputs
+from lrscan.bench.timing import time_all
 from lrscan.records import Records
 from lrscan.reference import linear_recurrence_reference, oracle, rounding_bound
-
-EXPERIMENTS: dict[str, Callable[..., Records]] = {}
-
-# A sample of a CPU timing lasts at least so long, so that the clock does not matter.
-_SHORTEST_SAMPLE_S = 5e-3
-# Written between two GPU samples, so that no input is left in the cache.
-_FLUSH_BYTES = 256 * 2**20
-
-
-def experiment(notebook: str) -> Callable[[Callable[..., Records]], Callable[..., Records]]:
-    """Enter a function into EXPERIMENTS, as what ``notebook`` measures."""
-
-    def enter(function: Callable[..., Records]) -> Callable[..., Records]:
-        function.name = function.__name__
-        function.notebook = notebook
-        function.summary = function.__doc__.partition("\n")[0].rstrip(".")
-        EXPERIMENTS[function.name] = function
-        return function
-
-    return enter
-
-
-def inputs(
-    steps: int, columns: int, dtype: torch.dtype, device: torch.device, seed: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """(a, x, h0) of shapes (T, C), (T, C), (C,): coefficients of either sign, magnitude under 1.
-
-    Drawn on the CPU, so that every device sees the same numbers.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    wide = torch.complex128 if dtype.is_complex else torch.float64
-    a = torch.rand(steps, columns, generator=generator, dtype=torch.float64) * 2 - 1
-    if dtype.is_complex:
-        angle = torch.rand(steps, columns, generator=generator, dtype=torch.float64)
-        a = torch.polar(a.abs(), 2 * math.pi * angle)
-    x = torch.randn(steps, columns, generator=generator, dtype=wide)
-    h0 = torch.randn(columns, generator=generator, dtype=wide)
-    return a.to(device, dtype), x.to(device, dtype), h0.to(device, dtype)
 
 
 @experiment("reproduce/01_correctness")
@@ -189,66 +148,3 @@ def _agree(candidates: Mapping[str, Callable], out: Tensor, a: Tensor, x: Tensor
             raise RuntimeError(f"{name} is not the recurrence at shape {tuple(out.shape)}")
         first = out.clone() if first is None else first
         torch.testing.assert_close(out, first, rtol=1e-4, atol=1e-4)
-
-
-def time_all(
-    candidates: Mapping[str, Callable[[], Any]], device: torch.device, runs: int
-) -> dict[str, tuple[float, float, float]]:
-    """Quartiles in milliseconds of each candidate, sampled in turn so that all share the noise.
-
-    On the CPU a sample is as many calls as fill five milliseconds, after one that is not
-    timed. On a GPU it is one call
-    replayed as a CUDA graph, between two events, with the cache flushed before.
-    """
-    sample = _gpu_sampler if device.type == "cuda" else _cpu_sampler
-    samplers = {name: sample(candidate) for name, candidate in candidates.items()}
-    samples: dict[str, list[float]] = {name: [] for name in samplers}
-    for _ in range(runs):
-        for name, take in samplers.items():
-            samples[name].append(take())
-    quartiles = torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)
-    return {
-        name: tuple(torch.tensor(taken, dtype=torch.float64).quantile(quartiles).tolist())
-        for name, taken in samples.items()
-    }
-
-
-def _cpu_sampler(call: Callable[[], Any]) -> Callable[[], float]:
-    call()
-    calls, seconds = 1, 0.0
-    while seconds < _SHORTEST_SAMPLE_S:
-        calls *= 2
-        seconds = _seconds(call, calls)
-
-    def take() -> float:
-        call()  # not to pay for what the candidate before left to be written back
-        return _seconds(call, calls) / calls * 1e3
-
-    return take
-
-
-def _seconds(call: Callable[[], Any], calls: int) -> float:
-    start = time.perf_counter()
-    for _ in range(calls):
-        call()
-    return time.perf_counter() - start
-
-
-def _gpu_sampler(call: Callable[[], Any]) -> Callable[[], float]:
-    call()
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        call()
-    flush = torch.empty(_FLUSH_BYTES, dtype=torch.uint8, device="cuda")
-    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-
-    def take() -> float:
-        flush.zero_()
-        start.record()
-        graph.replay()
-        end.record()
-        end.synchronize()
-        return start.elapsed_time(end)
-
-    return take
