@@ -1,5 +1,6 @@
 """The thread pool of the CPU backend: results stay right however it is used."""
 
+import ctypes
 import multiprocessing
 import threading
 import time
@@ -49,40 +50,66 @@ def test_a_forked_child_computes_too():
     assert child.exitcode == 0
 
 
-def test_every_caller_works_and_an_error_reaches_the_caller():
-    seen, together = set(), threading.Barrier(2, timeout=30)
+@pytest.fixture(params=["team", "pool"])
+def either(request, monkeypatch):
+    """With the threads of torch's OpenMP, and with those of the pool."""
+    if request.param == "pool":
+        monkeypatch.setattr(threads, "_team", None)
+    elif threads._team is None:
+        pytest.skip("torch's OpenMP cannot be reached here")
 
-    def work():
+
+def compiled(function):
+    """A Python function as a C function: (what keeps it alive, its address)."""
+    callback = ctypes.CFUNCTYPE(None, ctypes.c_int64)(function)
+    return callback, ctypes.cast(callback, ctypes.c_void_p).value
+
+
+def test_every_thread_is_given_the_work(either):
+    seen, together = set(), threading.Barrier(3, timeout=30)
+
+    def work(argument):
         together.wait()
-        seen.add(threading.get_ident())
+        seen.add((threading.get_ident(), argument))
 
+    alive, address = compiled(work)
+    for _ in range(2):
+        seen.clear()
+        threads.run(address, 7, 3)
+        assert len(seen) == 3 and (threading.get_ident(), 7) in seen
+
+
+def test_a_worker_that_wakes_late_is_not_waited_for(monkeypatch):
+    monkeypatch.setattr(threads, "_team", None)
+    monkeypatch.setattr(threads._Worker, "begin", lambda self, function, argument: late(self))
+    workers, calls = [], []
+
+    def late(worker):  # given its work, but not woken
+        worker._function, worker._argument, worker._claim = calls.append, 2, threading.Lock()
+        workers.append(worker)
+
+    alive, address = compiled(calls.append)
+    threads.run(address, 1, 2)
+    assert calls == [1]
+    workers[0]._wake.release()
+    for _ in range(500):
+        if workers[0] in threads._idle:
+            break
+        time.sleep(0.01)
+    assert workers[0] in threads._idle and calls == [1]
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_the_number_of_threads_is_obeyed(count, monkeypatch):
+    asked = []
+    monkeypatch.setattr(threads, "run", lambda kernel, argument, threads: asked.append(threads))
     before = torch.get_num_threads()
-    torch.set_num_threads(2)
+    torch.set_num_threads(count)
     try:
-        threads.run(work, (), most=2)
-        assert len(seen) == 2 and threading.get_ident() in seen
-
-        def fail_elsewhere(caller):
-            if threading.get_ident() != caller:
-                raise ZeroDivisionError
-            time.sleep(0.01)
-
-        with pytest.raises(ZeroDivisionError):
-            threads.run(fail_elsewhere, (threading.get_ident(),), most=2)
-        threads.run(work, (), most=2)  # the worker is back
+        linear_recurrence(torch.rand(4000, 300), torch.rand(4000, 300))
     finally:
         torch.set_num_threads(before)
-
-
-def test_one_thread_is_obeyed():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        seen = []
-        threads.run(lambda: seen.append(threading.get_ident()), (), most=8)
-        assert seen == [threading.get_ident()]
-    finally:
-        torch.set_num_threads(before)
+    assert asked == [count]
 
 
 def test_a_task_larger_than_a_threads_share_is_right():

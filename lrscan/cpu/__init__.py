@@ -95,7 +95,7 @@ def prepare(
             block[at] = tensors[row].data_ptr() + offset
         cu = whole if cu is None else cu
         block[HEAD - 2], block[HEAD - 1] = len(cu) - 1, cu.ctypes.data
-        threads.run(kernel, (block.ctypes.data,), most)
+        threads.run(kernel, block.ctypes.data, most)
 
     return sweep
 

@@ -12,8 +12,10 @@ import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
-from numba import njit
+from numba import types
+from numba.core import sigutils
 from numba.core.caching import FunctionCache
+from numba.core.ccallback import CFunc
 
 
 @functools.cache
@@ -32,15 +34,22 @@ class _KernelCache(FunctionCache):
         return sig, codegen.magic_tuple(), (_sources_digest(), self._variant)
 
 
-def kernel(variant: str) -> Callable[[Callable], Callable]:
-    """Decorate a function to compile it without the interpreter lock, cached as ``variant``."""
+def kernel(variant: str) -> Callable[[Callable], int]:
+    """Decorate a function of an int64 to compile it, cached as ``variant``, to the address of its
+    machine code: that of a C function ``void (int64)``, which needs no interpreter."""
 
-    def decorate(function: Callable) -> Callable:
-        dispatcher = njit(nogil=True, error_model="numpy")(function)
+    def decorate(function: Callable) -> int:
+        signature = sigutils.normalize_signature(types.void(types.int64))
+        compiled = CFunc(function, signature, locals={}, options={"error_model": "numpy"})
         try:
-            dispatcher._cache = _KernelCache(function, variant)
+            compiled._cache = _KernelCache(function, variant)
         except RuntimeError:  # no folder can be written: compile in every process
             pass
-        return dispatcher
+        compiled.compile()
+        _kept.append(compiled)
+        return compiled.address
 
     return decorate
+
+
+_kept: list[CFunc] = []  # machine code lives as long as these

@@ -190,9 +190,9 @@ def sweep_kernel(order: str, lanes: int, backward: bool, kinds, spacings, wanted
                         h0 = at[START] + last * apart[START] if wanted_start else 0
                         begin(states, h0, lane[START], count)
                     carry_over(here, product, end, states, count)
+                    copy(states, before, count)  # the next but one may write there from now on
                     store_release(done + 8 * group, piece + 1)
                     passed_on = True
-                    copy(states, before, count)
             t, n = t0, _sequence_of(t0, cu, sequences)
             while t < t1:
                 opens = _number(cu, n) == t

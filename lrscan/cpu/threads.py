@@ -1,20 +1,54 @@
-"""A pool of threads for kernels that release the interpreter lock.
+"""Threads for kernels that divide their work among whoever calls them.
 
-Numba's own thread layers abort after a fork (omp) or when two Python threads use them at once
-(workqueue). Here a call borrows the workers that happen to be idle and works along itself, so it
-needs none of them to finish: calls from several threads share the pool, and a forked child starts
-a new one. The kernels hand out their pieces through a shared counter, so a worker that wakes late
-costs little.
+Where torch's OpenMP can be reached from here, a kernel runs on its threads: they are awake already
+when torch has just used them, and would be in the way of any others, since they go on spinning for
+some milliseconds. They do not survive a fork, and some platforms do not let them be reached: then
+there is a pool of Python threads. A call borrows the workers that happen to be idle, and none that
+has not yet woken is waited for.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 import threading
 from collections import deque
 from collections.abc import Callable
 
-import torch
+
+def _find_team() -> Callable[[int, int, int, int], None] | None:
+    """``GOMP_parallel(function, argument, threads, flags)`` of torch's OpenMP, if it has that."""
+    try:
+        team = ctypes.CDLL(None).GOMP_parallel
+    except (AttributeError, OSError, TypeError):
+        return None
+    team.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
+    team.restype = None
+    return team
+
+
+_team = _find_team()
+_function_type = ctypes.CFUNCTYPE(None, ctypes.c_int64)
+
+
+def run(kernel: int, argument: int, threads: int) -> None:
+    """Call the C function at address ``kernel`` with ``argument``, on so many threads at once.
+
+    The function divides the task among those that call it, and finishes it if only one does.
+    """
+    if threads > 1 and _team is not None:
+        _team(kernel, argument, threads, 0)
+        return
+    function = _functions.get(kernel)
+    if function is None:
+        function = _functions[kernel] = _function_type(kernel)
+    if threads == 1:
+        function(argument)
+    else:
+        _run_in_pool(function, argument, threads)
+
+
+_functions: dict[int, Callable[[int], None]] = {}
 
 
 class _Worker(threading.Thread):
@@ -23,28 +57,26 @@ class _Worker(threading.Thread):
         self._wake, self._finished = threading.Lock(), threading.Lock()
         self._wake.acquire()
         self._finished.acquire()
-        self._error: BaseException | None = None
         self.start()
 
     def run(self) -> None:
         while True:
             self._wake.acquire()
-            try:
-                self._work(*self._args)
-            except BaseException as error:  # handed on by wait()
-                self._error = error
-            self._work = self._args = None
-            self._finished.release()
+            if self._claim.acquire(blocking=False):
+                self._function(self._argument)
+                self._finished.release()
+            else:  # too late: the call is over, and nobody waits
+                _idle.append(self)
 
-    def begin(self, work: Callable, args: tuple) -> None:
-        self._work, self._args = work, args
+    def begin(self, function: Callable[[int], None], argument: int) -> None:
+        self._function, self._argument, self._claim = function, argument, threading.Lock()
         self._wake.release()
 
-    def wait(self) -> BaseException | None:
-        """Wait for the work to end; returns what it raised."""
-        self._finished.acquire()
-        error, self._error = self._error, None
-        return error
+    def end(self) -> None:
+        """Wait until the work has ended, or see to it that it never begins."""
+        if not self._claim.acquire(blocking=False):
+            self._finished.acquire()
+            _idle.append(self)
 
 
 _idle: deque[_Worker] = deque()
@@ -54,8 +86,8 @@ _growing = threading.Lock()
 
 def _forget() -> None:
     """After a fork the child has no threads: start with an empty pool."""
-    global _idle, _count, _growing
-    _idle, _count, _growing = deque(), 0, threading.Lock()
+    global _idle, _count, _growing, _team
+    _idle, _count, _growing, _team = deque(), 0, threading.Lock(), None
 
 
 if hasattr(os, "register_at_fork"):
@@ -78,21 +110,10 @@ def _borrow(wanted: int) -> list[_Worker]:
     return workers
 
 
-def run(work: Callable, args: tuple, most: int) -> None:
-    """Call ``work(*args)`` on this thread and, at the same time, on up to ``most - 1`` others.
-
-    ``work`` divides the task among whoever calls it. ``torch.set_num_threads`` is obeyed.
-    """
-    wanted = min(most, torch.get_num_threads()) - 1
-    workers = _borrow(wanted) if wanted > 0 else ()
+def _run_in_pool(function: Callable[[int], None], argument: int, threads: int) -> None:
+    workers = _borrow(threads - 1)
     for worker in workers:
-        worker.begin(work, args)
-    errors = []
-    try:
-        work(*args)
-    finally:  # a worker may still be writing to what the caller owns
-        for worker in workers:
-            errors.append(worker.wait())
-            _idle.append(worker)
-    for error in filter(None, errors):
-        raise error
+        worker.begin(function, argument)
+    function(argument)
+    for worker in workers:
+        worker.end()
