@@ -18,7 +18,7 @@ ENVIRONMENT = (ROOT / "environment.yml").read_text()
 CONSTRAINTS = (ROOT / "constraints.txt").read_text()
 
 PYTHONS = ("3.11", "3.12", "3.13")
-LOCKED_EXTRAS = ("cu13", "notebooks", "test")
+LOCKED_EXTRAS = ("cu13", "notebooks", "test", "book", "browser")
 CONDA_NAMES = {"torch": "pytorch"}
 
 
