@@ -49,7 +49,7 @@ lock:  ## pin what pyproject.toml asks for in constraints.txt again
 	  --custom-compile-command "make lock" -o constraints.txt $(ARGS) pyproject.toml
 
 clean:  ## remove build/ and the caches
-	@rm -rf build .pytest_cache .ruff_cache .hypothesis
+	@rm -rf build .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	@find lrscan notebooks tests -name __pycache__ -prune -exec rm -rf {} +
 
 distclean: clean  ## and .venv

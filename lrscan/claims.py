@@ -26,7 +26,7 @@ class Claim:
     statement   what the paper says, in our words
     source      where it says so
     number      its number, with the device it was measured on
-    experiment  the records that bear on it; None if there is no such experiment yet
+    experiment  the records that bear on it; empty if there is no such experiment yet
     ours        from a record to our number, and whether the claim holds there; None if the
                 device cannot tell
     """
@@ -35,7 +35,7 @@ class Claim:
     statement: str
     source: str
     number: str
-    experiment: str | None = None
+    experiment: str = ""
     ours: Callable[[Records], tuple[str, bool | None]] | None = None
 
 
@@ -110,12 +110,12 @@ def table(directory: Path | None = None) -> "pandas.DataFrame":
             "id": claim.id, "claim": claim.statement, "source": claim.source,
             "paper": claim.number,
         }  # fmt: skip
-        found = sorted(directory.glob(f"*/{claim.experiment}.csv")) if claim.ours else []
-        for path in found:
-            measured = records.read(claim.experiment, path.parent.name, directory=directory)
-            told, holds = claim.ours(measured)
+        paths = sorted(directory.glob(f"*/{claim.experiment}.csv")) if claim.ours else []
+        for path in paths:
+            measured = records.read(path.stem, path.parent.name, directory=directory)
+            told, holds = claim.ours(measured)  # type: ignore[misc]
             word = {True: "yes", False: "no", None: "it is about a GPU"}[holds]
             rows.append(about | {"device": measured.device_label, "ours": told, "holds": word})
-        if not found:
+        if not paths:
             rows.append(about | {"device": "", "ours": "", "holds": NOT_MEASURED})
     return pandas.DataFrame(rows)

@@ -134,6 +134,7 @@ def list_(profile: str) -> None:
         for name, value in values.parameters[notebook.name].items():
             click.echo(f"      {name} = {value!r}   ({notebooks.type_name(value)})")
     click.echo("\nExperiments of lrscan bench:\n")
+    experiment: Any
     for experiment in EXPERIMENTS.values():
         click.echo(f"  {experiment.name}: {experiment.summary} ({experiment.notebook})")
 
@@ -183,7 +184,7 @@ def bench(
         device = str(resolve_device(device))
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-    chosen = [EXPERIMENTS[name] for name in dict.fromkeys(experiments) or EXPERIMENTS]
+    chosen: list[Any] = [EXPERIMENTS[name] for name in dict.fromkeys(experiments) or EXPERIMENTS]
     owners = {experiment.notebook for experiment in chosen}
     owning = [notebook for notebook in every if notebook.name in owners]
     if missing := owners - {notebook.name for notebook in owning}:

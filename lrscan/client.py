@@ -65,20 +65,20 @@ class Watch:
 class Client(PapermillNotebookClient):
     """papermill's client for one notebook and one kernel."""
 
-    def __init__(self, nb_man, watch: Watch, **settings: Any) -> None:
+    def __init__(self, nb_man: Any, watch: Watch, **settings: Any) -> None:
         super().__init__(nb_man, **settings)
         self.watch = watch
-        self.manager = None
-        self.log_file = None
+        self.manager: Any = None
+        self.log_file: Any = None
         self.on_cell_executed = self._refuse_exit
 
-    def create_kernel_manager(self):
+    def create_kernel_manager(self) -> Any:
         self.manager = super().create_kernel_manager()
         # "python3" is this very Python, whatever kernels are installed elsewhere by that name.
         self.manager.kernel_spec_manager = KernelSpecManager(kernel_dirs=[])
         return self.manager
 
-    def execute(self, **kwargs: Any):
+    def execute(self, **kwargs: Any) -> Any:
         self.watch.brake.clients.add(self)
         try:
             return super().execute(**kwargs)
@@ -187,7 +187,7 @@ class Client(PapermillNotebookClient):
         trace = shown[-1].traceback if shown else self._last_words()
         trace = _COLOURS.sub("", "\n".join(trace)).splitlines()
         failure = Failure(self._message(error, shown), number, traceback=trace)
-        if cell:
+        if cell and number:
             failure.heading = _heading(self.watch.notebook.cells[: number - 1])
             lines = cell.source.splitlines()
             failure.line = _line(trace, cell.execution_count)

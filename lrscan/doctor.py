@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -182,16 +183,14 @@ def self_test(devices: list[str]) -> list[Finding]:
     """Copy bandwidth of each device, and each algorithm against the double-precision loop."""
     import torch
 
-    from lrscan import bench, ops
+    from lrscan import ops
 
     findings = []
     for name in devices:
         device = torch.device(name)
-        findings.append(_guard(f"{name} copy", lambda d=device: _bandwidth(d)))
+        findings.append(_guard(f"{name} copy", partial(_bandwidth, device)))
         for algorithm in ops.ALGORITHMS[device.type]:
-            findings.append(
-                _guard(f"{name} {algorithm}", lambda d=device, a=algorithm: _exact(bench, d, a))
-            )
+            findings.append(_guard(f"{name} {algorithm}", partial(_exact, device, algorithm)))
     return findings
 
 
@@ -216,11 +215,11 @@ def _bandwidth(device: Any) -> str:
     return f"{2 * _COPIED_BYTES / median_ms / 1e6:.1f} GB/s"
 
 
-def _exact(bench: Any, device: Any, algorithm: str) -> str:
+def _exact(device: Any, algorithm: str) -> str:
     """Run an algorithm forward and backward, and hold it against its rounding bound."""
     import torch
 
-    from lrscan import linear_recurrence
+    from lrscan import bench, linear_recurrence
     from lrscan.reference import oracle
 
     a, x, h0 = bench.inputs(1025, 7, torch.float32, device, 0)

@@ -104,7 +104,9 @@ class _Engine(Engine):
     """papermill's hook for executing a notebook in one's own way."""
 
     @classmethod
-    def execute_managed_notebook(cls, nb_man, kernel_name, *, watch: Watch, **_: Any) -> None:
+    def execute_managed_notebook(
+        cls, nb_man: Any, kernel_name: str, *, watch: Watch, **_: Any
+    ) -> None:
         # One kernel in ten or so does not hear the request to shut down; the default is to
         # wait for 2.5 seconds before it is told by a signal.
         manager: dict[str, Any] = {"shutdown_wait_time": _SHUTDOWN_S}

@@ -24,7 +24,7 @@ PNG_DPI = 150
 # The packages that decide a figure's bytes.
 DRAWN_BY = ("matplotlib", "seaborn", "pandas", "numpy")
 # Ids in the SVG are hashes of what they name; without a salt they are drawn at random.
-SAVING = {"svg.hashsalt": "lrscan", "svg.fonttype": "path"}
+SAVING: dict[Any, str] = {"svg.hashsalt": "lrscan", "svg.fonttype": "path"}
 
 
 def save(figure: "Figure", name: str, records: Records | None, *, alt: str) -> dict[str, Path]:
@@ -78,7 +78,7 @@ def read_manifest(path: Path) -> dict[str, dict[str, Any]]:
 def _describe(figure: "Figure", alt: str) -> None:
     """Let a notebook that shows the figure keep the text, as the metadata of its output."""
     metadata = {kind: {"alt": alt} for kind in ("image/png", "image/svg+xml")}
-    figure._repr_mimebundle_ = lambda include=None, exclude=None: ({}, metadata)
+    vars(figure)["_repr_mimebundle_"] = lambda **_: ({}, metadata)
 
 
 def _render(figure: "Figure", kind: str, backend: str, metadata: dict[str, Any]) -> bytes:
@@ -89,7 +89,8 @@ def _render(figure: "Figure", kind: str, backend: str, metadata: dict[str, Any])
     # rcParams are read again when a figure is drawn, for fonts for instance.
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
-        matplotlib.rcParams.update(SAVING)
+        for name, value in SAVING.items():
+            matplotlib.rcParams[name] = value
         figure.savefig(buffer, format=kind, backend=backend, dpi=PNG_DPI, metadata=metadata)
     return buffer.getvalue()
 

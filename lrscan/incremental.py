@@ -69,7 +69,7 @@ def store(
     used       {"read": paths, "written": paths, "since": time.time() at the start}
     """
     read = list(map(Path, used["read"]))
-    written = [root / outcome.executed, *map(Path, used["written"])]
+    written = [root / str(outcome.executed), *map(Path, used["written"])]
     written = [path for path in written if path.name != "manifest.json" and path.is_file()]
     if any(not path.is_file() or path.stat().st_mtime >= used["since"] for path in read):
         return forget(root, notebook)
@@ -100,12 +100,12 @@ def restore(root: Path, notebook: Notebook, outcome: Outcome) -> None:
         Cell(cell.number, PASSED, taken)
         for cell, taken in zip(outcome.cells, seconds, strict=True)
     ]
-    executed = root / outcome.executed
+    executed = root / last["executed"]
     document = json.loads(executed.read_text(encoding="utf-8"))
     merged = _with_prose(notebook.cells, document["cells"])
     if merged != document["cells"]:
         text = json.dumps(document | {"cells": merged}, indent=1, ensure_ascii=False) + "\n"
-        state["written"][outcome.executed] = _digest(text.encode())
+        state["written"][last["executed"]] = _digest(text.encode())
         workspace.write_files({executed: text, _path(root, notebook): json_text(state)})
 
 

@@ -28,8 +28,7 @@ def junit_xml(outcomes: list[Outcome], started_at: str) -> str:
                 ElementTree.SubElement(case, "skipped", message=f"unchanged, {outcome.reason}")
             elif status == NOT_RUN:
                 ElementTree.SubElement(case, "skipped", message=NOT_RUN)
-            elif status in (FAILED, INTERRUPTED):
-                failure = outcome.failure
+            elif status in (FAILED, INTERRUPTED) and (failure := outcome.failure):
                 element = ElementTree.SubElement(
                     case, "failure", type=status, message=_clean(failure.error)
                 )

@@ -67,7 +67,7 @@ def where(failure: Failure) -> str:
 
 def describe(outcome: Outcome) -> list[str]:
     """A failure in lines: notebook, cell, heading, source line, error, end of traceback."""
-    failure = outcome.failure
+    failure = outcome.failure or Failure("nothing is known")
     return [
         f"{outcome.notebook} {outcome.verdict}: {failure.error}",
         f"  {where(failure)}",

@@ -85,12 +85,13 @@ def hardware() -> str:
 
 def usable_cores() -> int:
     """The cores this process may use: its affinity, and its container's quota if lower."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS
+    cores = (len(affinity(0)) if affinity else os.cpu_count()) or 1
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
         return min(cores, math.ceil(int(quota) / int(period)))
     except (OSError, ValueError):  # no such file, or "max": no quota
-        return cores or 1
+        return cores
 
 
 def package_version(name: str) -> str | None:
@@ -212,4 +213,4 @@ def _numba_threads() -> int:
     # numba.get_num_threads() would start the thread pool, which must not happen before a fork.
     from numba.core import config
 
-    return config.NUMBA_NUM_THREADS
+    return vars(config)["NUMBA_NUM_THREADS"]

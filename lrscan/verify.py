@@ -31,7 +31,7 @@ _ENTRY = (
 def run(root: Path, *, redraw: bool, say: Callable[[str], None]) -> int:
     """Check everything, tell what is wrong, and return the exit status: 1 if anything is."""
     notebooks = discover(root)
-    problems, notes = check_notebooks(notebooks), []
+    problems, notes = check_notebooks(notebooks), list[str]()
     problems += check_files(root, root / "figures", root / "figures" / "records")
     problems += check_files(root, root / "build" / "figures", root / "build" / "records")
     if redraw and not problems:
@@ -192,7 +192,8 @@ def _carried(path: Path) -> list[str]:
     from PIL import Image
 
     with Image.open(path) as image:
-        return [*image.text.values(), *filter(None, [image.text.get("Provenance")])]
+        texts = getattr(image, "text", {})
+        return [*texts.values(), *filter(None, [texts.get("Provenance")])]
 
 
 def _private(root: Path, path: Path) -> Iterator[str]:

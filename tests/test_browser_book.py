@@ -132,6 +132,12 @@ def test_no_page_asks_for_anything_from_the_network(crawled):
     assert [page["errors"] for page in crawled.values() if page["errors"]] == []
 
 
+def test_no_page_names_a_folder_of_this_machine(address):
+    pages = [*BOOK.rglob("*.html"), *BOOK.rglob("*.js"), *BOOK.rglob("*.ipynb")]
+    assert len(pages) > 10
+    assert [path for path in pages if str(ROOT) in path.read_text(errors="replace")] == []
+
+
 def test_the_book_opens_from_the_disk(page):
     page.goto((BOOK / "index.html").as_uri())
     assert page.locator("h1").inner_text().startswith("lrscan")

@@ -105,6 +105,32 @@ def test_run_executes_what_was_selected(project):
     assert not (project / "figures").exists()
 
 
+HOSTILE = (
+    "'; import os; os.mkdir('owned') #",
+    '"""); import os; os.mkdir("owned")',
+    "cpu\n!mkdir owned\nimport os; os.mkdir('owned')",
+    "{__import__('os').mkdir('owned')}",
+    "$(mkdir owned) `mkdir owned` %mkdir owned",
+)
+
+
+def test_hostile_values_from_the_command_line_stay_text(project):
+    pytest.importorskip("papermill")
+    source = f"assert device in {HOSTILE!r}"
+    write_notebook(project, "learn/01_idea", source, parameters=PARAMETERS)
+    for value in HOSTILE[:3]:
+        result = lrscan_("run", "--only", "learn", "-p", f"device={value}")
+        assert result.exit_code == 0, result.output
+    assert not list(project.rglob("owned"))
+
+
+@pytest.mark.parametrize("value", [*HOSTILE, "__import__('os').mkdir('owned')", "[mkdir()]"])
+@pytest.mark.parametrize("name", ["seed", "measure", "lengths", "device\nx", "os.x", "__x__"])
+def test_hostile_names_and_types_are_refused(project, name, value):
+    assert "parameter" in refused("run", "-p", f"{name}={value}")
+    assert not (project / "build").exists() and not list(project.rglob("owned"))
+
+
 def test_run_takes_its_timeout_from_the_option_or_the_profile(project, monkeypatch):
     pytest.importorskip("papermill")
     from lrscan import runner

@@ -1,17 +1,19 @@
 """Bring source notebooks into their one form: `python tools/canonical.py [--fix] [FILE]...`.
 
-No outputs, no counts, no metadata but tags and the name of the kernel, unique ids, one space of
-indentation. So a change of a notebook shows as what was changed. Without `--fix` the files that
-differ are named, and the exit status is 1.
+No outputs, no counts, no metadata but tags, solutions of exercises and the name of the kernel,
+unique ids, one space of indentation. So a change of a notebook shows as what was changed.
+Without `--fix` the files that differ are named, and the exit status is 1.
 """
 
 import copy
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
+KEPT = ("tags", "solution")  # of an exercise
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 
 
@@ -29,7 +31,7 @@ def canonical(document: dict[str, Any]) -> str:
         cell = copy.deepcopy(given)
         source = "".join(cell["source"])
         lines = [line.rstrip() for line in source.strip("\n").split("\n")]
-        tags = cell.get("metadata", {}).get("tags", [])
+        kept_metadata = {k: v for k, v in cell.get("metadata", {}).items() if k in KEPT and v}
         name = cell.get("id", "")
         if not name or name in taken:
             name = next(n for n in _names(number) if n not in taken)
@@ -37,7 +39,7 @@ def canonical(document: dict[str, Any]) -> str:
         kept = {
             "cell_type": cell["cell_type"],
             "id": name,
-            "metadata": {"tags": tags} if tags else {},
+            "metadata": kept_metadata,
             "source": [f"{line}\n" for line in lines[:-1]] + [lines[-1]] * bool(lines[-1]),
         }
         if cell["cell_type"] == "code":
@@ -50,7 +52,7 @@ def canonical(document: dict[str, Any]) -> str:
     return json.dumps(whole, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
 
 
-def _names(number: int):
+def _names(number: int) -> Iterator[str]:
     yield f"cell-{number:02}"
     for letter in "abcdefghijklmnopqrstuvwxyz":
         yield f"cell-{number:02}{letter}"
