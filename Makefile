@@ -23,7 +23,7 @@ reproduce: venv  ## execute every notebook and draw every figure
 	@$(BIN)/lrscan run $(ARGS)
 
 test: venv  ## run the test suite
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 test-browser: book  ## test the notebooks and the book in Chromium
 	@sh tools/chromium.sh $(BIN)/python

@@ -21,8 +21,13 @@ ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "build" / "book-source"
 BOOK = ROOT / "build" / "book"
 PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
-# Kernels and their internals are read in the source, not in an interface reference.
-INTERNAL = ("lrscan.cpu", "lrscan.cuda", "lrscan.__main__")
+# How the public modules do it is read in the source, not in a reference.
+INTERNAL = tuple(
+    f"lrscan.{name}" for name in (
+        "__main__", "arguments", "autograd", "cli", "client", "cpu", "cuda", "gradients", "layout",
+        "library", "sweep", "terminal", "used",
+    )
+)  # fmt: skip
 
 
 def main() -> int:

@@ -1,7 +1,9 @@
 """What README.md tells people to type works: its code is run, its commands are carried out."""
 
+import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -9,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from projects import PYTHONPATH
 
 from lrscan import bench, cli
 
@@ -81,9 +84,13 @@ def test_pip_installs_extras_that_there_are(command):
     assert "-c" not in command or (ROOT / command[command.index("-c") + 1]).is_file()
 
 
-def test_a_notebook_of_the_readme_runs():
+def test_a_notebook_of_the_readme_runs(tmp_path):
     pytest.importorskip("papermill")
+    shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks")
     command = ["lrscan", "run", "--only", "learn/01"]
     assert command in COMMANDS
-    done = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, capture_output=True)
+    environment = os.environ | {"PYTHONPATH": PYTHONPATH}
+    done = subprocess.run(
+        [sys.executable, "-m", *command], cwd=tmp_path, env=environment, capture_output=True
+    )
     assert done.returncode == 0, done.stdout
