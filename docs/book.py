@@ -46,16 +46,21 @@ def main() -> int:
         shutil.copy(ROOT / name, SOURCE / name)
     shutil.copytree(ROOT / "figures", SOURCE / "figures")
     texts, silent = {}, []
+    guides = sorted((ROOT / "notebooks").rglob("[!.]*.md"))
+    for path in guides:
+        target = SOURCE / path.relative_to(ROOT)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, target)
     for notebook, path in zip(every, executed, strict=True):
         target = SOURCE / "notebooks" / f"{notebook.name}.ipynb"
         target.parent.mkdir(parents=True, exist_ok=True)
-        document = without_repetition(json.loads(path.read_text(encoding="utf-8")))
+        document = as_shown(json.loads(path.read_text(encoding="utf-8")))
         target.write_text(json.dumps(document), encoding="utf-8")
         found, without = alternative_texts(document)
         texts |= found
         silent += [f"{notebook.name}: an image of cell {n} has no text" for n in without]
     (SOURCE / "alt.json").write_text(json.dumps(texts))
-    for name, text in (pages(every) | reference()).items():
+    for name, text in (pages(every, guides) | reference()).items():
         (SOURCE / name).parent.mkdir(exist_ok=True)
         (SOURCE / name).write_text(text, encoding="utf-8")
     for line in silent:
@@ -86,24 +91,27 @@ def alternative_texts(document: dict) -> tuple[dict[str, str], list[int]]:
     return texts, silent
 
 
-def without_repetition(document: dict) -> dict:
-    """A notebook without the cell of given parameters, where it only repeats the defaults."""
+def as_shown(document: dict) -> dict:
+    """A notebook without the parameters that only repeat the defaults, solutions folded away."""
     cells, before = [], set()
     for cell in document["cells"]:
         lines = set("".join(cell["source"]).split("\n")) - {"# Parameters"}
-        tags = cell["metadata"].get("tags", [])
+        tags = cell["metadata"].setdefault("tags", [])
+        if "solution" in cell["metadata"]:
+            tags.append("hide-input")
         if "injected-parameters" not in tags or lines != before:
             cells.append(cell)
         before = lines
     return document | {"cells": cells}
 
 
-def pages(every: list[notebooks.Notebook]) -> dict[str, str]:
+def pages(every: list[notebooks.Notebook], guides: list[Path]) -> dict[str, str]:
     """The pages that are not in the repository: the front page and one for each section."""
     lessons, claimed = (
         [f"notebooks/{n.name}" for n in every if n.name.startswith(folder)]
         for folder in notebooks.FOLDERS
     )
+    lessons += [str(path.relative_to(ROOT).with_suffix("")) for path in guides]
     return {
         "index.md": front_page(),
         "lessons.md": "# Lessons\n\nOne idea each; no GPU is needed.\n\n" + contents(lessons),

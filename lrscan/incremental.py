@@ -27,7 +27,8 @@ _PACKAGE = Path(lrscan.__file__).resolve().parent
 
 def facts(root: Path, notebook: Notebook, parameters: dict[str, Any]) -> dict[str, Any]:
     """Everything but files that a notebook's results depend on, by a name that can be told."""
-    code = [cell["source"] for cell in notebook.cells if cell["cell_type"] == "code"]
+    cells = [cell for cell in notebook.cells if cell["cell_type"] == "code"]
+    code = [cell["metadata"].get("solution", cell["source"]) for cell in cells]
     variables = {name: value for name, value in os.environ.items() if name.startswith(_VARIABLES)}
     versions = {name: provenance.package_version(name) for name in provenance.PACKAGES}
     return {

@@ -361,3 +361,16 @@ def test_parameters_that_are_injected_keep_the_cells_number(project):
     write_notebook(project, "learn/01_a", "1 / 0", parameters=PARAMETERS + "\n")
     _, report = run(project)
     assert report["notebooks"][0]["failure"]["cell"] == 3
+
+
+def test_an_exercise_is_run_with_its_solution(project):
+    write_notebook(project, "learn/01_a", "def half(x):\n    ...", "assert half(4) == 2")
+    path = project / "notebooks" / "learn" / "01_a.ipynb"
+    document = json.loads(path.read_text())
+    document["cells"][2]["metadata"]["solution"] = "def half(x):\n    return x / 2"
+    path.write_text(json.dumps(document))
+    assert run(project)[0] == 0
+    document["cells"][2]["metadata"]["solution"] = "def half(x):\n    return x / 3"
+    path.write_text(json.dumps(document))
+    status, report = run(project)  # another solution is other code
+    assert (status, report["notebooks"][0]["failure"]["cell"]) == (1, 4)
