@@ -31,6 +31,7 @@ toc_object_entries = False
 html_theme = "pydata_sphinx_theme"
 html_title = "lrscan"
 html_static_path = ["_static"]
+html_favicon = "_static/favicon.svg"
 html_css_files = ["book.css"]
 html_js_files = ["book.js"]
 html_show_sourcelink = False
