@@ -9,10 +9,10 @@ PYTHON ?=
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help venv reproduce test lab lock clean distclean
+.PHONY: help venv reproduce test test-browser book lab format lock clean distclean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 	@echo 'ARGS="..." is passed on: make reproduce ARGS="--only learn/01", make test ARGS="-k name".'
 	@echo 'PYTHON=... names the Python that .venv is built with: make test PYTHON=python3.12.'
 
@@ -23,21 +23,33 @@ reproduce: venv  ## execute every notebook and draw every figure
 	@$(BIN)/lrscan run $(ARGS)
 
 test: venv  ## run the test suite
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+
+test-browser: book  ## test the notebooks and the book in Chromium
+	@sh tools/chromium.sh $(BIN)/python
+	@$(BIN)/python -m pytest -m browser $(ARGS)
+
+book: venv  ## build the book, which opens without a network
+	@$(BIN)/lrscan run
+	@$(BIN)/python docs/book.py
 
 lab: venv  ## open the notebooks in JupyterLab, on this machine only
 	@$(BIN)/jupyter lab --ip=127.0.0.1 --LabApp.default_url=/lab/tree/notebooks $(ARGS)
+
+format: venv  ## bring sources and notebooks into their one form
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/python tools/canonical.py --fix
 
 # uv keeps the pins that still hold; ARGS=--upgrade takes the newest of everything.
 lock:  ## pin what pyproject.toml asks for in constraints.txt again
 	@'$(or $(PYTHON),python3)' -m venv build/uv
 	@build/uv/bin/python -m pip install -q --disable-pip-version-check --upgrade uv
 	@build/uv/bin/uv pip compile -q --universal --python-version 3.11 \
-	  --extra cu13 --extra notebooks --extra test --no-annotate \
+	  --extra cu13 --extra notebooks --extra test --extra book --extra browser --no-annotate \
 	  --custom-compile-command "make lock" -o constraints.txt $(ARGS) pyproject.toml
 
 clean:  ## remove build/ and the caches
-	@rm -rf build .pytest_cache .ruff_cache .hypothesis
+	@rm -rf build .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	@find lrscan notebooks tests -name __pycache__ -prune -exec rm -rf {} +
 
 distclean: clean  ## and .venv

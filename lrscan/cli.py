@@ -33,7 +33,7 @@ record_option = click.option(
 
 
 def told_plainly(command: Callable[..., None]) -> Callable[..., None]:
-    """Turn what a user can mend into a message and exit status 2."""
+    """Turn what a user can mend into a message and exit status 2, Ctrl-C into 130."""
 
     @wraps(command)
     def wrapped(*arguments: Any, **options: Any) -> None:
@@ -41,6 +41,8 @@ def told_plainly(command: Callable[..., None]) -> Callable[..., None]:
             command(*arguments, **options)
         except (workspace.WorkspaceError, notebooks.ParameterError) as error:
             raise click.UsageError(str(error)) from None
+        except KeyboardInterrupt:
+            sys.exit(130)
 
     return wrapped
 
@@ -63,6 +65,16 @@ def main() -> None:
     "--timeout", type=click.IntRange(min=1), metavar="SECONDS",
     help="How long a cell may run; default: the profile's timeout_s.",
 )  # fmt: skip
+@click.option(
+    "--jobs", type=click.IntRange(min=1), default=1, show_default=True, metavar="N",
+    help="How many notebooks may run at once; those that measure always run alone.",
+)  # fmt: skip
+@click.option("--fail-fast", is_flag=True, help="Begin no other notebook after one that failed.")
+@click.option("--force", is_flag=True, help="Execute also the notebooks that have not changed.")
+@click.option(
+    "--junit", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+    help="Where the JUnit XML goes; default: build/junit.xml.",
+)  # fmt: skip
 @told_plainly
 def run(
     profile: str,
@@ -70,8 +82,12 @@ def run(
     assignments: tuple[str, ...],
     record: bool,
     timeout: int | None,
+    jobs: int,
+    fail_fast: bool,
+    force: bool,
+    junit: Path | None,
 ) -> None:
-    """Execute the notebooks and draw the figures."""
+    """Execute the notebooks that have changed, and draw the figures."""
     root = workspace.find_root()
     every = notebooks.discover(root)
     values = notebooks.load_profile(root, profile, every)
@@ -94,6 +110,10 @@ def run(
             profile=profile,
             timeout_s=timeout or values.timeout_s,
             record=record,
+            jobs=jobs,
+            fail_fast=fail_fast,
+            force=force,
+            junit=junit.resolve() if junit else None,
         )
     )
 
@@ -114,6 +134,7 @@ def list_(profile: str) -> None:
         for name, value in values.parameters[notebook.name].items():
             click.echo(f"      {name} = {value!r}   ({notebooks.type_name(value)})")
     click.echo("\nExperiments of lrscan bench:\n")
+    experiment: Any
     for experiment in EXPERIMENTS.values():
         click.echo(f"  {experiment.name}: {experiment.summary} ({experiment.notebook})")
 
@@ -163,7 +184,7 @@ def bench(
         device = str(resolve_device(device))
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-    chosen = [EXPERIMENTS[name] for name in dict.fromkeys(experiments) or EXPERIMENTS]
+    chosen: list[Any] = [EXPERIMENTS[name] for name in dict.fromkeys(experiments) or EXPERIMENTS]
     owners = {experiment.notebook for experiment in chosen}
     owning = [notebook for notebook in every if notebook.name in owners]
     if missing := owners - {notebook.name for notebook in owning}:
@@ -178,6 +199,25 @@ def bench(
         for experiment in chosen:
             given = parameters[experiment.notebook] | {"device": device}
             _show(experiment(**_accepted(experiment, given)))
+
+
+@main.command()
+@click.option("--no-redraw", is_flag=True, help="Compare hashes only; draw nothing again.")
+@told_plainly
+def verify(no_redraw: bool) -> None:
+    """Find any changed byte in figures and records, and draw the figures again."""
+    from lrscan import verify
+
+    sys.exit(verify.run(workspace.find_root(), redraw=not no_redraw, say=click.echo))
+
+
+@main.command()
+@told_plainly
+def doctor() -> None:
+    """Tell what this machine has, test every algorithm on it, and say how to mend what is wrong."""
+    from lrscan import doctor
+
+    sys.exit(doctor.run(Path.cwd()))
 
 
 def _accepted(function: Callable[..., Any], parameters: dict[str, Any]) -> dict[str, Any]:

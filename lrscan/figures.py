@@ -8,20 +8,23 @@ import hashlib
 import io
 import json
 import os
+import time
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lrscan import workspace
-from lrscan.provenance import git_state, utc_now
+from lrscan.provenance import git_state, package_version, utc_now
 from lrscan.records import Records, json_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PNG_DPI = 150
+# The packages that decide a figure's bytes.
+DRAWN_BY = ("matplotlib", "seaborn", "pandas", "numpy")
 # Ids in the SVG are hashes of what they name; without a salt they are drawn at random.
-SAVING = {"svg.hashsalt": "lrscan", "svg.fonttype": "path"}
+SAVING: dict[Any, str] = {"svg.hashsalt": "lrscan", "svg.fonttype": "path"}
 
 
 def save(figure: "Figure", name: str, records: Records | None, *, alt: str) -> dict[str, Path]:
@@ -61,13 +64,21 @@ def save(figure: "Figure", name: str, records: Records | None, *, alt: str) -> d
         for path, data in images.items()
     }
     manifest = folder / "manifest.json"
-    workspace.write_files({**images, manifest: json_text(read_manifest(manifest) | entries)})
+    with workspace.locked(manifest):
+        workspace.write_files({**images, manifest: json_text(read_manifest(manifest) | entries)})
+    _describe(figure, alt)
     return paths
 
 
 def read_manifest(path: Path) -> dict[str, dict[str, Any]]:
     """The manifest's entries by figure file, relative to its folder; none if it is absent."""
     return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def _describe(figure: "Figure", alt: str) -> None:
+    """Let a notebook that shows the figure keep the text, as the metadata of its output."""
+    metadata = {kind: {"alt": alt} for kind in ("image/png", "image/svg+xml")}
+    vars(figure)["_repr_mimebundle_"] = lambda **_: ({}, metadata)
 
 
 def _render(figure: "Figure", kind: str, backend: str, metadata: dict[str, Any]) -> bytes:
@@ -78,7 +89,8 @@ def _render(figure: "Figure", kind: str, backend: str, metadata: dict[str, Any])
     # rcParams are read again when a figure is drawn, for fonts for instance.
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
-        matplotlib.rcParams.update(SAVING)
+        for name, value in SAVING.items():
+            matplotlib.rcParams[name] = value
         figure.savefig(buffer, format=kind, backend=backend, dpi=PNG_DPI, metadata=metadata)
     return buffer.getvalue()
 
@@ -104,14 +116,18 @@ def _png(figure: "Figure", name: str, alt: str, provenance: str) -> bytes:
 def _drawn(records: Records | None) -> dict[str, Any]:
     """What the manifest says of a figure drawn here and now."""
     commit, dirty = git_state()
+    parameters = json.loads(os.environ.get("LRSCAN_PARAMETERS", "null"))
     entry: dict[str, Any] = {
         "records": None,
         "provenance": None,
         "notebook": os.environ.get("LRSCAN_NOTEBOOK"),
-        "parameters": json.loads(os.environ.get("LRSCAN_PARAMETERS", "null")),
+        "parameters": parameters,
+        "seed": (parameters or {}).get("seed"),
         "drawn_at": utc_now(),
         "commit": commit,
         "dirty": dirty,
+        "duration_s": _duration(),
+        "versions": {name: package_version(name) for name in DRAWN_BY},
     }
     if records:
         latest = records.provenance["measurements"][-1]
@@ -136,6 +152,12 @@ def _drawn(records: Records | None) -> dict[str, Any]:
             )
         }
     return entry
+
+
+def _duration() -> float | None:
+    """How long the notebook had run when it drew the figure; None by hand."""
+    started = os.environ.get("LRSCAN_STARTED")
+    return round(time.time() - float(started), 1) if started else None
 
 
 def _sha256(data: bytes) -> str:

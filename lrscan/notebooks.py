@@ -6,6 +6,7 @@ A notebook is known by its path below `notebooks/`, without the suffix, such as
 
 import ast
 import json
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import Any
 
 FOLDERS = ("learn", "reproduce")  # in the order in which they are run
 TIMEOUT = "timeout_s"  # the one key of a profile that is no parameter
+MEASURE = "measure"  # the parameter: take measurements, or read records
 
 
 class ParameterError(ValueError):
@@ -28,12 +30,25 @@ class Notebook:
     path       the file
     cells      its cells, as in the file
     defaults   its parameters and their values when it is opened by hand
+    kernel     the kernel that it asks for
     """
 
     name: str
     path: Path
     cells: list[dict[str, Any]]
     defaults: dict[str, Any]
+    kernel: str | None = None
+
+    def measures(self, parameters: Mapping[str, Any]) -> bool:
+        """Whether it takes measurements, and so wants the machine for itself.
+
+        It does if its parameter `measure` is true and its code looks at it.
+        """
+        return bool(parameters.get(MEASURE)) and any(
+            cell["cell_type"] == "code" and re.search(rf"\b{MEASURE}\b", cell["source"])
+            for cell in self.cells
+            if "parameters" not in cell.get("metadata", {}).get("tags", [])
+        )
 
 
 @dataclass(frozen=True)
@@ -51,10 +66,18 @@ def discover(root: Path) -> list[Notebook]:
     Raises
     ------
     ParameterError
-        A file is not a notebook, or its cell of parameters holds more than literals.
+        A file is not a notebook or a link to one elsewhere, or its cell of parameters holds
+        more than literals.
     """
     folders = (root / "notebooks" / folder for folder in FOLDERS)
-    return [_load(path) for folder in folders for path in sorted(folder.glob("[!.]*.ipynb"))]
+    paths = [path for folder in folders for path in sorted(folder.glob("[!.]*.ipynb"))]
+    for path in paths:
+        if not path.resolve().is_relative_to(root.resolve() / "notebooks"):
+            raise ParameterError(
+                f"{path.parent.name}/{path.stem} is a link to a file outside notebooks/: "
+                "only the project's own notebooks are run"
+            )
+    return [_load(path) for path in paths]
 
 
 def select(notebooks: list[Notebook], prefixes: Iterable[str]) -> list[Notebook]:
@@ -140,15 +163,16 @@ def type_name(default: Any) -> str:
 def _load(path: Path) -> Notebook:
     name = f"{path.parent.name}/{path.stem}"
     try:
-        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-        cells = [cell | {"source": "".join(cell["source"])} for cell in cells]
-    except (ValueError, KeyError, TypeError) as error:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        cells = [cell | {"source": "".join(cell["source"])} for cell in document["cells"]]
+        kernel = document.get("metadata", {}).get("kernelspec", {}).get("name")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ParameterError(f"{name}: not a notebook: {error!r}") from None
     tagged = [c for c in cells if "parameters" in c.get("metadata", {}).get("tags", [])]
     if len(tagged) > 1:
         raise ParameterError(f"{name}: {len(tagged)} cells are tagged parameters, expected one")
     defaults = _literals(name, tagged[0]["source"]) if tagged else {}
-    return Notebook(name, path, cells, defaults)
+    return Notebook(name, path, cells, defaults, kernel)
 
 
 def _literals(notebook: str, source: str) -> dict[str, Any]:

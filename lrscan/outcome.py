@@ -5,7 +5,9 @@ from typing import Any
 
 from lrscan.notebooks import Notebook
 
-PASSED, FAILED, INTERRUPTED, NOT_RUN = "passed", "failed", "interrupted", "not run"
+PASSED, UNCHANGED, FAILED = "passed", "unchanged", "failed"
+INTERRUPTED, NOT_RUN = "interrupted", "not run"
+GOOD = (PASSED, UNCHANGED)
 TRACEBACK_LINES = 12  # the end of a traceback; the whole stands in the report
 
 
@@ -35,12 +37,13 @@ class Failure:
 
 @dataclass
 class Outcome:
-    """How a notebook went."""
+    """How a notebook went; `reason` says why it was run, or why it was not."""
 
     notebook: str
     parameters: dict[str, Any]
     cells: list[Cell]
     verdict: str = NOT_RUN
+    reason: str | None = None
     seconds: float = 0.0
     failure: Failure | None = None
     executed: str | None = None
@@ -53,14 +56,20 @@ def expected(notebook: Notebook, parameters: dict[str, Any]) -> Outcome:
     return Outcome(notebook.name, parameters, [Cell(number) for number in code])
 
 
+def where(failure: Failure) -> str:
+    """The place of a failure: cell, heading, source line."""
+    if failure.cell is None:
+        return "no cell was running"
+    heading = f', under "{failure.heading}"' if failure.heading else ""
+    line = f"line {failure.line}" if failure.line else "which begins"
+    return f"cell {failure.cell}{heading}, {line}: {failure.source}"
+
+
 def describe(outcome: Outcome) -> list[str]:
     """A failure in lines: notebook, cell, heading, source line, error, end of traceback."""
-    failure = outcome.failure
-    lines = [f"{outcome.notebook} {outcome.verdict}: {failure.error}"]
-    if failure.cell is None:
-        lines.append("  no cell was running")
-    else:
-        heading = f', under "{failure.heading}"' if failure.heading else ""
-        where = f"line {failure.line}" if failure.line else "which begins"
-        lines.append(f"  cell {failure.cell}{heading}, {where}: {failure.source}")
-    return lines + [f"  | {line}" for line in failure.traceback[-TRACEBACK_LINES:]]
+    failure = outcome.failure or Failure("nothing is known")
+    return [
+        f"{outcome.notebook} {outcome.verdict}: {failure.error}",
+        f"  {where(failure)}",
+        *(f"  | {line}" for line in failure.traceback[-TRACEBACK_LINES:]),
+    ]

@@ -77,14 +77,21 @@ def device_label(device: "torch.device | str") -> str:
     return ", ".join(filter(None, ["CPU", f"{cores} core{'s' * (cores > 1)}", _cpu_model()]))
 
 
+def hardware() -> str:
+    """The processor, the GPUs and their driver, in a line; without torch, and so at once."""
+    gpus = _nvidia_smi("name,driver_version")
+    return "; ".join([f"{usable_cores()} cores, {_cpu_model()}", *(gpus or [])])
+
+
 def usable_cores() -> int:
     """The cores this process may use: its affinity, and its container's quota if lower."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS
+    cores = (len(affinity(0)) if affinity else os.cpu_count()) or 1
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
         return min(cores, math.ceil(int(quota) / int(period)))
     except (OSError, ValueError):  # no such file, or "max": no quota
-        return cores or 1
+        return cores
 
 
 def package_version(name: str) -> str | None:
@@ -127,7 +134,7 @@ def collect(
         "device_label": device_label(device),
         "device_type": device.type,
         "capability": "{}.{}".format(*torch.cuda.get_device_capability(device)) if gpu else None,
-        "driver": _driver_version() if gpu else None,
+        "driver": driver_version() if gpu else None,
         "cuda": torch.version.cuda if gpu else None,
         "platform": f"{platform.system()} {platform.machine()}",
         "versions": {"python": platform.python_version()}
@@ -186,18 +193,24 @@ def _cpu_model() -> str:
     return " ".join(name.split()) or platform.machine()
 
 
-def _driver_version() -> str | None:
-    """The NVIDIA driver's version; torch does not tell it."""
-    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+def driver_version() -> str | None:
+    """The NVIDIA driver's version, or None without one; torch does not tell it."""
+    found = _nvidia_smi("driver_version")
+    return found[0] if found else None
+
+
+def _nvidia_smi(fields: str) -> list[str] | None:
+    """A line a GPU; None without a driver."""
+    command = ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader"]
     try:
         done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=30)
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.split("\n")[0].strip() or None
+    return [line.strip() for line in done.stdout.splitlines() if line.strip()]
 
 
 def _numba_threads() -> int:
     # numba.get_num_threads() would start the thread pool, which must not happen before a fork.
     from numba.core import config
 
-    return config.NUMBA_NUM_THREADS
+    return vars(config)["NUMBA_NUM_THREADS"]

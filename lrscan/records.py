@@ -98,15 +98,15 @@ def write(
         A value does not have its column's type.
     """
     workspace.check_name(experiment)
-    rows = [dict(row) for row in rows]
-    if not rows:
+    whole = [dict(row) for row in rows]
+    if not whole:
         raise ValueError(f"{experiment}: no rows to write")
     identity = {"experiment": experiment, "device": provenance["device"]}
-    columns = _columns(experiment, rows)
+    columns = _columns(experiment, whole)
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(columns)
-    for row in rows:
+    for row in whole:
         for name, value in identity.items():
             if row.setdefault(name, value) != value:
                 raise ValueError(f"{experiment}: {name} is {value!r}, but a row has {row[name]!r}")

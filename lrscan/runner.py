@@ -1,30 +1,34 @@
-"""Run notebooks one after another, and report what happened: on the terminal and as JSON."""
+"""Run notebooks, and report what happened: on the terminal, as JSON and as JUnit XML."""
 
 import json
 import logging
 import signal
-import sys
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
-from rich.text import Text
-
-from lrscan import execution, workspace
+from lrscan import execution, incremental, terminal, workspace
+from lrscan.client import Brake
 from lrscan.figures import read_manifest
+from lrscan.junit import junit_xml
 from lrscan.notebooks import Notebook
-from lrscan.outcome import FAILED, INTERRUPTED, NOT_RUN, PASSED, Outcome, describe, expected
+from lrscan.outcome import (
+    FAILED,
+    GOOD,
+    INTERRUPTED,
+    PASSED,
+    UNCHANGED,
+    Failure,
+    Outcome,
+    expected,
+)
 from lrscan.provenance import utc_now
 from lrscan.records import json_text
-
-STYLES = {PASSED: "green", FAILED: "bold red", INTERRUPTED: "yellow", NOT_RUN: "dim"}
 
 
 def run(
@@ -35,8 +39,15 @@ def run(
     profile: str,
     timeout_s: int | None = None,
     record: bool = False,
+    jobs: int = 1,
+    fail_fast: bool = False,
+    force: bool = False,
+    junit: Path | None = None,
 ) -> int:
-    """Execute notebooks in order; write `build/report.json` and print a summary.
+    """Execute notebooks; write `build/report.json` and JUnit XML, and print a summary.
+
+    A notebook whose last pass still stands is not executed again (`incremental`). Those that
+    measure have the machine for themselves, after the others.
 
     Arguments
     ---------
@@ -46,76 +57,164 @@ def run(
     profile      the profile's name, for provenance
     timeout_s    how long a cell may run; None: without end
     record       write records and figures to the committed folder `figures/`
+    jobs         how many notebooks that do not measure may run at once
+    fail_fast    begin no other notebook after one that failed
+    force        execute also what has not changed
+    junit        where the JUnit XML goes; None: `build/junit.xml`
 
     Returns
     -------
     int
         The exit status: 0 if all passed, 1 if not, 130 after Ctrl-C, 143 after SIGTERM.
     """
-    outcomes = [expected(n, parameters[n.name]) for n in notebooks]
-    report = {"started_at": utc_now(), "profile": profile, "recorded": record}
     settings = {
         "LRSCAN_PROFILE": profile,
         "LRSCAN_RECORD": "1" if record else None,
         "LRSCAN_RECORDS": None,
     }
-    started = perf_counter()
-    stopped_by = None
-    with workspace.environment(**settings), _interruptible() as signals, _quiet():
+    outcomes = [expected(n, parameters[n.name]) for n in notebooks]
+    this = _Run(root, outcomes, profile, record, junit or root / "build" / "junit.xml")
+    with workspace.environment(**settings), _interruptible(this.brake), _quiet():
+        this.write("running")  # a report of an earlier run must not be taken for this one's
+        pairs = list(zip(notebooks, outcomes, strict=True))
+        alone = [pair for pair in pairs if pair[0].measures(pair[1].parameters)]
+        together = [pair for pair in pairs if pair not in alone]
+        # One after another they keep their order.
+        stages = [(jobs, together), (1, alone)] if jobs > 1 else [(1, pairs)]
+        with terminal.progress(outcomes) as (begin, on_cell, end):
 
-        def write_report(verdict: str) -> list[str]:
-            figures = _figures(outcomes, report["started_at"])
-            document = report | {
-                "verdict": verdict,
-                "seconds": round(perf_counter() - started, 3),
-                "figures": figures,
-                "notebooks": [asdict(outcome) for outcome in outcomes],
-            }
-            workspace.write_files({root / "build" / "report.json": json_text(document)})
-            return figures
+            def one(pair: tuple[Notebook, Outcome]) -> None:
+                notebook, outcome = pair
+                failed = any(o.verdict == FAILED for o in outcomes)
+                if this.brake.pulled or this.full or (fail_fast and failed):
+                    return
+                begin(outcome)
+                _execute_or_skip(this, notebook, outcome, timeout_s, force, on_cell)
+                end(outcome)
+                this.write("running")
 
-        write_report("running")  # a report of an earlier run must not be taken for this one's
-        try:
-            with _progress(outcomes) as (begin, on_cell, end):
-                for notebook, outcome in zip(notebooks, outcomes, strict=True):
-                    begin(outcome)
-                    execution.execute(
-                        notebook,
-                        outcome,
-                        root / "build" / "notebooks" / f"{notebook.name}.ipynb",
-                        timeout_s=timeout_s,
-                        environment={
-                            "LRSCAN_NOTEBOOK": notebook.name,
-                            "LRSCAN_PARAMETERS": json.dumps(outcome.parameters),
-                        },
-                        on_cell=on_cell,
-                    )
-                    end(outcome)
-                    write_report("running")
-        except KeyboardInterrupt:
-            stopped_by = signals[0] if signals else signal.SIGINT
-        passed = bool(outcomes) and all(outcome.verdict == PASSED for outcome in outcomes)
-        verdict = INTERRUPTED if stopped_by else PASSED if passed else FAILED
-        figures = write_report(verdict)
-    _summary(outcomes, figures)
-    return 128 + stopped_by if stopped_by else 0 if passed else 1
+            for workers, stage in stages:
+                with ThreadPoolExecutor(workers) as pool:
+                    list(pool.map(one, stage))
+        passed = bool(outcomes) and all(outcome.verdict in GOOD for outcome in outcomes)
+        stopped = this.brake.pulled
+        this.write(INTERRUPTED if stopped else PASSED if passed else FAILED)
+        figures = this.figures()
+    terminal.summary(outcomes, figures, this.written())
+    return 128 + stopped if stopped else 0 if passed and not this.full else 1
+
+
+@dataclass
+class _Run:
+    """A run's account of itself; written by several threads, one at a time."""
+
+    root: Path
+    outcomes: list[Outcome]
+    profile: str
+    record: bool
+    junit: Path
+    brake: Brake = field(default_factory=Brake)
+    full: OSError | None = None
+    started_at: str = field(default_factory=utc_now)
+    started: float = field(default_factory=time.perf_counter)
+    lock: Any = field(default_factory=threading.Lock)
+
+    def write(self, verdict: str) -> None:
+        """Write both reports; if the disk is full, leave none that could be mistaken."""
+        document = {
+            "started_at": self.started_at,
+            "profile": self.profile,
+            "recorded": self.record,
+            "verdict": verdict,
+            "seconds": round(time.perf_counter() - self.started, 3),
+            "figures": self.figures(),
+            "notebooks": [asdict(outcome) for outcome in self.outcomes],
+        }
+        report = self.root / "build" / "report.json"
+        with self.lock:
+            try:
+                workspace.write_files(
+                    {
+                        report: json_text(document),
+                        self.junit: junit_xml(self.outcomes, self.started_at),
+                    }
+                )
+            except OSError as error:
+                self.full = error
+                for path in (report, self.junit):
+                    path.unlink(missing_ok=True)
+
+    def figures(self) -> list[str]:
+        """The figures that these notebooks have drawn, relative to the root."""
+        folder = workspace.figures_folder()
+        verdicts = {outcome.notebook: outcome.verdict for outcome in self.outcomes}
+        return [
+            workspace.relative(folder / file)
+            for file, entry in read_manifest(folder / "manifest.json").items()
+            if entry["notebook"] in verdicts
+            and (verdicts[entry["notebook"]] == UNCHANGED or entry["drawn_at"] >= self.started_at)
+        ]
+
+    def written(self) -> list[str]:
+        """What the summary says of the reports."""
+        if self.full:
+            return [f"No report could be written: {self.full.strerror}. The run has failed."]
+        return [f"Report: build/report.json, {workspace.relative(self.junit)}"]
+
+
+def _execute_or_skip(
+    this: _Run,
+    notebook: Notebook,
+    outcome: Outcome,
+    timeout_s: int | None,
+    force: bool,
+    on_cell: Any,
+) -> None:
+    """Execute a notebook, unless its last pass still stands; remember a pass."""
+    root = this.root
+    now = incremental.facts(root, notebook, outcome.parameters)
+    if this.record:
+        outcome.reason = "a recording run runs everything"
+    elif force:
+        outcome.reason = "--force"
+    else:
+        outcome.reason = incremental.why(root, notebook, now)
+    if outcome.reason is None:
+        return incremental.restore(root, notebook, outcome)
+    try:
+        incremental.forget(root, notebook)
+        used = execution.execute(
+            notebook,
+            outcome,
+            root / "build" / "notebooks" / f"{notebook.name}.ipynb",
+            timeout_s=timeout_s,
+            environment={
+                "LRSCAN_NOTEBOOK": notebook.name,
+                "LRSCAN_PARAMETERS": json.dumps(outcome.parameters),
+                "LRSCAN_STARTED": repr(time.time()),
+            },
+            on_cell=on_cell,
+            brake=this.brake,
+        )
+        if outcome.verdict == PASSED and used and not this.record:
+            incremental.store(root, notebook, now, outcome, used)
+    except OSError as error:  # what is left of the disk does not suffice
+        outcome.verdict = FAILED
+        outcome.failure = outcome.failure or Failure(f"{type(error).__name__}: {error.strerror}")
 
 
 @contextmanager
-def _interruptible() -> Iterator[list[int]]:
-    """Let SIGTERM stop a run as Ctrl-C does, so that no kernel stays; yields what came."""
-    signals: list[int] = []
-
-    def stop(number: int, _: Any) -> None:
-        signals.append(number)
-        raise KeyboardInterrupt
-
+def _interruptible(brake: Brake) -> Iterator[None]:
+    """Ctrl-C and SIGTERM stop the kernels; what ran so far is reported."""
     if threading.current_thread() is not threading.main_thread():
-        yield signals  # only the main thread may set a handler
+        yield  # only the main thread may set a handler
         return
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {
+        number: signal.signal(number, lambda number, _: brake.pull(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
     try:
-        yield signals
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -131,80 +230,3 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         logger.disabled = before
-
-
-@contextmanager
-def _progress(outcomes: list[Outcome]) -> Iterator[tuple[Callable, Callable, Callable]]:
-    """Functions to call at a notebook's begin, after a cell, and at a notebook's end.
-
-    On a terminal a bar counts the cells of all notebooks; elsewhere a line tells of each
-    notebook when it ends.
-    """
-    console = Console(stderr=True, highlight=False)
-    width = len(str(len(outcomes)))
-
-    def end(outcome: Outcome) -> None:
-        number = f"[{outcomes.index(outcome) + 1:{width}}/{len(outcomes)}]"
-        line = f"{number} {outcome.notebook}: {outcome.verdict} in {outcome.seconds:.1f} s"
-        console.print(Text(line, STYLES[outcome.verdict]), soft_wrap=True)
-
-    if not sys.stderr.isatty():
-        yield (lambda outcome: None), (lambda: None), end
-        return
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("cells"),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("", total=sum(len(outcome.cells) for outcome in outcomes))
-
-        def update() -> None:
-            done = sum(cell.status != NOT_RUN for o in outcomes for cell in o.cells)
-            bar.update(task, completed=done)
-
-        yield (lambda outcome: bar.update(task, description=outcome.notebook)), update, end
-
-
-def _figures(outcomes: list[Outcome], since: str) -> list[str]:
-    """The figures that these notebooks have drawn since then, relative to the root."""
-    folder = workspace.figures_folder()
-    names = {outcome.notebook for outcome in outcomes}
-    entries = read_manifest(folder / "manifest.json").items()
-    drawn = [file for file, e in entries if e["notebook"] in names and e["drawn_at"] >= since]
-    return [workspace.relative(folder / file) for file in drawn]
-
-
-def _summary(outcomes: list[Outcome], figures: list[str]) -> None:
-    """Print the table, the failures and what was written."""
-    console = Console(highlight=False)
-    table = Table("notebook", "verdict", "cells passed", "seconds")
-    for name in ("cells passed", "seconds"):
-        next(column for column in table.columns if column.header == name).justify = "right"
-    for outcome in outcomes:
-        passed = sum(cell.status == PASSED for cell in outcome.cells)
-        table.add_row(
-            Text(outcome.notebook),
-            Text(outcome.verdict, STYLES[outcome.verdict]),
-            f"{passed}/{len(outcome.cells)}",
-            f"{outcome.seconds:.1f}",
-        )
-    console.print(table)
-
-    def say(line: str = "", style: str = "") -> None:
-        console.print(Text(line, style), soft_wrap=True)
-
-    for outcome in outcomes:
-        if outcome.failure:
-            for line in describe(outcome):
-                say(line)
-            say()
-    if figures:
-        say("Figures:")
-        for figure in figures:
-            say(f"  {figure}")
-    if any(outcome.executed for outcome in outcomes):
-        say("Executed notebooks: build/notebooks/")
-    say("Report: build/report.json")

@@ -12,9 +12,12 @@ what it is by environment variables, because a notebook runs in a process of its
 - `LRSCAN_PROFILE`: the profile's name; absent when a notebook is opened by hand.
 - `LRSCAN_RECORD=1`: a recording run (`--record`).
 - `LRSCAN_RECORDS=DIR`: records go to `DIR/<device>/` instead (`lrscan bench --out DIR`).
-- `LRSCAN_NOTEBOOK`, `LRSCAN_PARAMETERS` (JSON): what draws the figure, for the manifest.
+- `LRSCAN_FIGURES=DIR`: figures go to `DIR` instead (`lrscan verify` draws them again there).
+- `LRSCAN_NOTEBOOK`, `LRSCAN_PARAMETERS` (JSON), `LRSCAN_STARTED` (seconds since 1970): what
+  draws the figure, and since when it has run, for the manifest.
 """
 
+import hashlib
 import os
 import re
 import secrets
@@ -73,6 +76,8 @@ def records_folder() -> Path:
 
 def figures_folder() -> Path:
     """The folder this run writes figures and `manifest.json` to."""
+    if out := os.environ.get("LRSCAN_FIGURES"):
+        return Path(out)
     return find_root() / ("figures" if recording() else "build/figures")
 
 
@@ -118,6 +123,18 @@ def _set(settings: Mapping[str, str | None]) -> None:
             os.environ.pop(name, None)
         else:
             os.environ[name] = value
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Keep other processes from changing a file that is read, then written again."""
+    from filelock import FileLock
+
+    folder = find_root() / "build"
+    folder.mkdir(parents=True, exist_ok=True)
+    name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
+    with FileLock(folder / f".{name}.lock"):
+        yield
 
 
 def write_files(files: Mapping[Path, bytes | str]) -> None:

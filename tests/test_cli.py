@@ -78,12 +78,13 @@ def test_help_waits_for_nothing_heavy():
         "import sys\n"
         "from lrscan.cli import main\n"
         "main(['--help'], standalone_mode=False)\n"
-        "heavy = {'torch', 'numba', 'pandas', 'matplotlib', 'papermill', 'rich'}\n"
+        "heavy = {'torch', 'numba', 'pandas', 'matplotlib', 'papermill', 'rich', 'filelock'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert all(f"\n  {verb} " in done.stdout for verb in ("run", "list", "bench"))
+    verbs = ("run", "list", "bench", "verify", "doctor")
+    assert all(f"\n  {verb} " in done.stdout for verb in verbs)
 
 
 def test_python_m_lrscan_is_lrscan():
@@ -104,6 +105,32 @@ def test_run_executes_what_was_selected(project):
     assert not (project / "figures").exists()
 
 
+HOSTILE = (
+    "'; import os; os.mkdir('owned') #",
+    '"""); import os; os.mkdir("owned")',
+    "cpu\n!mkdir owned\nimport os; os.mkdir('owned')",
+    "{__import__('os').mkdir('owned')}",
+    "$(mkdir owned) `mkdir owned` %mkdir owned",
+)
+
+
+def test_hostile_values_from_the_command_line_stay_text(project):
+    pytest.importorskip("papermill")
+    source = f"assert device in {HOSTILE!r}"
+    write_notebook(project, "learn/01_idea", source, parameters=PARAMETERS)
+    for value in HOSTILE[:3]:
+        result = lrscan_("run", "--only", "learn", "-p", f"device={value}")
+        assert result.exit_code == 0, result.output
+    assert not list(project.rglob("owned"))
+
+
+@pytest.mark.parametrize("value", [*HOSTILE, "__import__('os').mkdir('owned')", "[mkdir()]"])
+@pytest.mark.parametrize("name", ["seed", "measure", "lengths", "device\nx", "os.x", "__x__"])
+def test_hostile_names_and_types_are_refused(project, name, value):
+    assert "parameter" in refused("run", "-p", f"{name}={value}")
+    assert not (project / "build").exists() and not list(project.rglob("owned"))
+
+
 def test_run_takes_its_timeout_from_the_option_or_the_profile(project, monkeypatch):
     pytest.importorskip("papermill")
     from lrscan import runner
@@ -113,6 +140,7 @@ def test_run_takes_its_timeout_from_the_option_or_the_profile(project, monkeypat
     (project / "notebooks" / "profiles.toml").write_text("[quick]\ntimeout_s = 50\n[full]\n")
     for arguments in ([], ["--timeout", "7"], ["--profile", "full"], ["--record"]):
         assert lrscan_("run", *arguments).exit_code == 0
+    assert {options["jobs"] for options in seen} == {1}
     assert [options["timeout_s"] for options in seen] == [50, 7, None, 50]
     assert [options["record"] for options in seen] == [False, False, False, True]
     assert [options["profile"] for options in seen] == ["quick", "quick", "full", "quick"]
@@ -127,6 +155,7 @@ def test_run_takes_its_timeout_from_the_option_or_the_profile(project, monkeypat
         (["-p", "lengths=x"], "parameter lengths is 'x', expected list of int"),
         (["-p", "seed"], "NAME=VALUE, not 'seed'"),
         (["--timeout", "0"], "0 is not in the range"),
+        (["--jobs", "0"], "0 is not in the range"),
         (["--timeout", "soon"], "'soon'"),
     ],
 )
@@ -135,13 +164,27 @@ def test_run_refuses_before_anything_is_started(project, arguments, message):
     assert not (project / "build").exists()
 
 
+def test_run_passes_its_switches_on(project, monkeypatch):
+    pytest.importorskip("papermill")
+    from lrscan import runner
+
+    seen = []
+    monkeypatch.setattr(runner, "run", lambda *_, **options: seen.append(options) or 0)
+    lrscan_("run")
+    lrscan_("run", "--jobs", "3", "--fail-fast", "--force", "--junit", "out/junit.xml")
+    names = ("jobs", "fail_fast", "force", "junit")
+    assert [[options[name] for name in names] for options in seen] == [
+        [1, False, False, None], [3, True, True, project / "out" / "junit.xml"],
+    ]  # fmt: skip
+
+
 def test_run_without_notebooks_is_no_success(project):
     for path in project.glob("notebooks/*/*.ipynb"):
         path.unlink()
     assert "there is no notebook to run" in refused("run")
 
 
-@pytest.mark.parametrize("verb", ["run", "list", "bench"])
+@pytest.mark.parametrize("verb", ["run", "list", "bench", "verify"])
 def test_without_the_project_each_verb_says_so(verb, calls, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("lrscan.workspace.__file__", str(tmp_path / "workspace.py"))
@@ -151,7 +194,7 @@ def test_without_the_project_each_verb_says_so(verb, calls, tmp_path, monkeypatc
 def test_run_without_papermill_says_what_to_install(monkeypatch):
     for name in JUPYTER:
         monkeypatch.setitem(sys.modules, name, None)
-    for name in ("runner", "execution"):
+    for name in ("runner", "execution", "client"):
         monkeypatch.delitem(sys.modules, f"lrscan.{name}", raising=False)
         monkeypatch.delattr(lrscan, name, raising=False)
     result = lrscan_("run")

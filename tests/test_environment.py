@@ -2,6 +2,8 @@
 
 import importlib.metadata
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -18,7 +20,7 @@ ENVIRONMENT = (ROOT / "environment.yml").read_text()
 CONSTRAINTS = (ROOT / "constraints.txt").read_text()
 
 PYTHONS = ("3.11", "3.12", "3.13")
-LOCKED_EXTRAS = ("cu13", "notebooks", "test")
+LOCKED_EXTRAS = ("cu13", "notebooks", "test", "book", "browser")
 CONDA_NAMES = {"torch": "pytorch"}
 
 
@@ -171,6 +173,37 @@ def test_torch_and_numba_cuda_share_one_cuda():
     """The lock's toolkit satisfies torch; a second major version would be another name."""
     assert "cuda-toolkit==13.0.3" in CONSTRAINTS
     assert not re.search(r"(?m)^[a-z-]+-cu12==", CONSTRAINTS)
+
+
+def test_binder_has_the_same_packages_and_a_torch_for_the_cpu():
+    binder = yaml.safe_load((ROOT / ".binder" / "environment.yml").read_text())
+    whole = yaml.safe_load(ENVIRONMENT)
+    assert binder["channels"] == whole["channels"]
+    renamed = {"pytorch": "pytorch-cpu"}
+    wanted = ["python=3.12", "pip"]
+    for requirement in requirements(PYPROJECT, "notebooks"):
+        name = CONDA_NAMES.get(requirement.name, requirement.name)
+        if name != "numba-cuda":
+            wanted.append(f"{renamed.get(name, name)}{requirement.specifier}")
+    assert binder["dependencies"] == wanted
+    script = ROOT / ".binder" / "postBuild"
+    assert script.stat().st_mode & 0o111
+    subprocess.run(["sh", "-n", script], check=True)
+    assert script.read_text().splitlines()[-1] == "python -m pip install --no-deps -e ."
+
+
+@pytest.mark.skipif(Path(sys.prefix) != ROOT / ".venv", reason="of the .venv that make builds")
+def test_what_is_installed_is_what_the_lock_says():
+    pins = [Requirement(line) for line in CONSTRAINTS.splitlines() if not line.startswith("#")]
+    pins = {pin.name: pin for pin in pins if not pin.marker or pin.marker.evaluate()}
+    other = []
+    for found in importlib.metadata.distributions():
+        name = canonicalize_name(found.metadata["Name"])
+        if name in pins and Version(found.version).public not in pins[name].specifier:
+            other.append(f"{name} {found.version} is not {pins[name].specifier}")
+        elif name not in pins and name not in ("lrscan", "pip", "setuptools"):
+            other.append(f"{name} {found.version} is not in the lock")
+    assert other == []
 
 
 def test_setup_script_asks_for_the_same_python():

@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+import time
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -149,6 +150,7 @@ def test_settings_of_pyplot_neither_leak_in_nor_change(measured):
 def test_the_manifest_says_what_each_figure_is(project, measured, monkeypatch):
     monkeypatch.setenv("LRSCAN_NOTEBOOK", "reproduce/02")
     monkeypatch.setenv("LRSCAN_PARAMETERS", '{"seed": 3}')
+    monkeypatch.setenv("LRSCAN_STARTED", repr(time.time() - 60))
     paths = figures.save(draw(measured), "timing", measured, alt=ALT)
     manifest = json.loads((project / "build" / "figures" / "manifest.json").read_text())
     assert set(manifest) == {"cpu-2-core/timing.svg", "cpu-2-core/timing.png"}
@@ -156,6 +158,8 @@ def test_the_manifest_says_what_each_figure_is(project, measured, monkeypatch):
         entry = manifest[f"cpu-2-core/timing.{kind}"]
         assert entry["sha256"] == digest
         assert (entry["notebook"], entry["parameters"]) == ("reproduce/02", {"seed": 3})
+        assert entry["seed"] == 3 and 60 <= entry["duration_s"] < 90
+        assert entry["versions"]["matplotlib"] == matplotlib.__version__
         assert (entry["alt"], entry["commit"], entry["dirty"]) == (ALT, None, None)
         assert entry["drawn_at"].endswith("Z")
         assert entry["provenance"]["versions"] == {"torch": "2.13.0"}
@@ -172,6 +176,36 @@ def test_the_manifest_keeps_other_figures(project, measured):
     figures.save(draw(measured), "two", measured, alt=ALT)
     entries = figures.read_manifest(project / "build" / "figures" / "manifest.json")
     assert {Path(name).stem for name in entries} == {"one", "two"}
+
+
+def test_two_processes_that_draw_at_once_lose_no_entry(project, measured):
+    script = (
+        "import sys\nfrom test_figures import ALT\nfrom matplotlib.figure import Figure\n"
+        "from lrscan import figures\n"
+        "for n in range(8): figures.save(Figure(), f'{sys.argv[1]}{n}', None, alt=ALT)\n"
+    )
+    paths = os.pathsep.join([PYTHONPATH, str(Path(__file__).parent)])
+    command = [sys.executable, "-c", script]
+    both = [
+        subprocess.Popen([*command, name], env=os.environ | {"PYTHONPATH": paths})
+        for name in "ab"
+    ]
+    assert [process.wait(timeout=60) for process in both] == [0, 0]
+    entries = figures.read_manifest(project / "build" / "figures" / "manifest.json")
+    assert {Path(name).stem for name in entries} == {f"{p}{n}" for p in "ab" for n in range(8)}
+
+
+def test_a_figure_shown_in_a_notebook_keeps_its_text(measured):
+    pytest.importorskip("IPython")
+    from IPython.core.interactiveshell import InteractiveShell
+    from IPython.core.pylabtools import select_figure_formats
+
+    figure = draw(measured)
+    figures.save(figure, "timing", measured, alt=ALT)
+    shell = InteractiveShell()
+    select_figure_formats(shell, {"png"})
+    data, metadata = shell.display_formatter.format(figure)
+    assert data["image/png"] and metadata["image/png"]["alt"] == ALT
 
 
 def test_a_drawing_has_no_records(project, measured):

@@ -186,3 +186,28 @@ def test_a_wrong_assignment_is_refused_by_name(every, assignment, message):
     defaults = {notebook.name: notebook.defaults for notebook in every}
     with pytest.raises(ParameterError, match=message):
         notebooks.override(defaults, every, [assignment])
+
+
+def test_a_link_out_of_the_project_is_not_run(tmp_path):
+    elsewhere = make_project(tmp_path / "elsewhere")
+    write_notebook(elsewhere, "learn/01_foreign", "1")
+    root = make_project(tmp_path / "project")
+    (root / "notebooks" / "learn").symlink_to(elsewhere / "notebooks" / "learn")
+    with pytest.raises(ParameterError, match="learn/01_foreign is a link to a file outside"):
+        notebooks.discover(root)
+
+
+@pytest.mark.parametrize(
+    ("source", "value", "measures"),
+    [
+        ("if measure:\n    1", True, True),
+        ("if measure:\n    1", False, False),
+        ("print('measured')", True, False),
+    ],
+    ids=["asks", "told not to", "never asks"],
+)
+def test_a_notebook_measures_if_it_asks_whether_it_should(tmp_path, source, value, measures):
+    root = make_project(tmp_path)
+    write_notebook(root, "learn/01", source, parameters="measure = True")
+    (notebook,) = notebooks.discover(root)
+    assert notebook.measures({"measure": value}) is measures

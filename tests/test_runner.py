@@ -35,12 +35,12 @@ def project(tmp_path, monkeypatch):
     return root
 
 
-def run(root: Path, timeout_s: int | None = 60, record: bool = False, **parameters):
+def run(root: Path, *, timeout_s: int | None = 60, options: dict | None = None, **parameters):
     """Run all notebooks of a project; the exit status and the report."""
     every = notebooks.discover(root)
     values = {notebook.name: notebook.defaults | parameters for notebook in every}
     status = runner.run(
-        root, every, values, profile="quick", timeout_s=timeout_s, record=record
+        root, every, values, profile="quick", timeout_s=timeout_s, **(options or {})
     )
     return status, json.loads((root / "build" / "report.json").read_text())
 
@@ -91,7 +91,7 @@ FAILURES = {
     "SystemExit(0)": ("import sys\nsys.exit(0)", "SystemExit: 0", None, "import sys"),
     "exit()": ("exit()", "exit() ended the notebook", None, "exit()"),
     "os._exit(0)": ("os._exit(0)", "the kernel died (exit status 0)", None, "os._exit(0)"),
-    "killed": ("os.kill(os.getpid(), 9)", "the kernel died (SIGKILL)", None, "os.kill(os"),
+    "killed": ("os.kill(os.getpid(), 9)", "the kernel died (SIGKILL, which", None, "os.kill(os"),
     "error output only": (
         "from IPython.display import publish_display_data\n"
         "get_ipython().kernel.send_response(get_ipython().kernel.iopub_socket, 'error',"
@@ -197,16 +197,39 @@ def test_a_missing_kernel_fails_and_leaves_no_old_copy(project):
 
 
 def test_a_kernel_that_does_not_start_tells_why(project, monkeypatch, tmp_path):
-    kernel = tmp_path / "jupyter" / "kernels" / "broken"
-    kernel.mkdir(parents=True)
-    command = [sys.executable, "-c", "raise SystemExit('this kernel is broken')"]
-    spec = {"argv": command, "display_name": "broken", "language": "python"}
-    (kernel / "kernel.json").write_text(json.dumps(spec))
-    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
-    write_notebook(project, "learn/01_a", "1", kernel="broken")
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "ipykernel_launcher.py").write_text("raise SystemExit('this kernel is broken')")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(broken), PYTHONPATH]))
+    write_notebook(project, "learn/01_a", "1")
     status, report = run(project)
     failure = report["notebooks"][0]["failure"]
     assert status == 1 and failure["traceback"][-1] == "this kernel is broken"
+
+
+@pytest.mark.parametrize("where", ["JUPYTER_PATH", "JUPYTER_DATA_DIR"])
+def test_a_foreign_kernel_of_the_same_name_is_not_used(project, monkeypatch, tmp_path, where):
+    foreign = tmp_path / "jupyter" / "kernels" / "python3"
+    foreign.mkdir(parents=True)
+    command = [sys.executable, "-c", "raise SystemExit('a foreign kernel')"]
+    spec = {"argv": command, "display_name": "foreign", "language": "python"}
+    (foreign / "kernel.json").write_text(json.dumps(spec))
+    monkeypatch.setenv(where, str(tmp_path / "jupyter"))
+    monkeypatch.setenv("JUPYTER_PREFER_ENV_PATH", "0")
+    source = f"import sys\nassert sys.executable == {sys.executable!r}"
+    write_notebook(project, "learn/01_a", source)
+    assert run(project)[0] == 0
+
+
+def test_start_up_files_of_the_user_are_not_run(project, monkeypatch, tmp_path):
+    startup = tmp_path / "ipython" / "profile_default" / "startup"
+    startup.mkdir(parents=True)
+    (startup / "00.py").write_text("foreign = 1")
+    (tmp_path / "startup.py").write_text("foreign = 1")
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    monkeypatch.setenv("PYTHONSTARTUP", str(tmp_path / "startup.py"))
+    write_notebook(project, "learn/01_a", "assert 'foreign' not in globals()")
+    assert run(project)[0] == 0
 
 
 def test_one_failure_does_not_stop_the_others(project):
@@ -250,10 +273,11 @@ def test_a_kernel_knows_its_run_and_works_in_the_notebooks_folder(project, monke
     write_notebook(project, "reproduce/01_a", source)
     folder = project / "notebooks" / "reproduce"
     for record in (False, True):
-        assert run(project, record=record)[0] == 0
+        assert run(project, options={"record": record})[0] == 0
         cwd, variables = json.loads((folder / "seen.json").read_text())
         assert Path(cwd) == folder
         assert json.loads(variables.pop("LRSCAN_PARAMETERS")) == {"seed": 0, "device": "auto"}
+        assert 0 < time.time() - float(variables.pop("LRSCAN_STARTED")) < 60
         told = {"LRSCAN_NOTEBOOK": "reproduce/01_a", "LRSCAN_PROFILE": "quick"}
         assert variables == told | ({"LRSCAN_RECORD": "1"} if record else {})
     assert os.environ["LRSCAN_RECORDS"] == "/somewhere/else"
@@ -337,3 +361,16 @@ def test_parameters_that_are_injected_keep_the_cells_number(project):
     write_notebook(project, "learn/01_a", "1 / 0", parameters=PARAMETERS + "\n")
     _, report = run(project)
     assert report["notebooks"][0]["failure"]["cell"] == 3
+
+
+def test_an_exercise_is_run_with_its_solution(project):
+    write_notebook(project, "learn/01_a", "def half(x):\n    ...", "assert half(4) == 2")
+    path = project / "notebooks" / "learn" / "01_a.ipynb"
+    document = json.loads(path.read_text())
+    document["cells"][2]["metadata"]["solution"] = "def half(x):\n    return x / 2"
+    path.write_text(json.dumps(document))
+    assert run(project)[0] == 0
+    document["cells"][2]["metadata"]["solution"] = "def half(x):\n    return x / 3"
+    path.write_text(json.dumps(document))
+    status, report = run(project)  # another solution is other code
+    assert (status, report["notebooks"][0]["failure"]["cell"]) == (1, 4)

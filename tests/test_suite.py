@@ -49,6 +49,17 @@ def test_every_notebook_passes_and_draws(report):
         assert own and all(len(entry["alt"]) > 40 for entry in own), notebook.name
 
 
+def test_executed_notebooks_name_no_folder_of_this_machine(report):
+    for outcome in report["notebooks"]:
+        text = (ROOT / outcome["executed"]).read_text()
+        assert str(ROOT) not in text and str(Path.home()) + "/" not in text, outcome["notebook"]
+
+
+def test_committed_figures_and_records_agree_to_the_byte(report):
+    done = lrscan("verify", "--no-redraw")
+    assert done.returncode == 0, done.stdout
+
+
 @pytest.mark.parametrize("experiment", ["correctness", "kernel_speedup"])
 def test_drawing_again_gives_the_same_bytes(experiment, report, tmp_path, monkeypatch):
     path = next((ROOT / "build" / "records").glob(f"*/{experiment}.csv"))

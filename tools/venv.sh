@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 here=$(pwd -P)
 bin=.venv/bin
 stamp=.venv/.complete
-extras=cu13,notebooks,test
+extras=cu13,notebooks,test,book,browser
 version='import sys; print("%d.%d.%d" % sys.version_info[:3])'
 suitable='import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))'
 

@@ -1,0 +1,97 @@
+"""Sphinx settings of the book. It is staged by `docs/book.py`, and needs no network."""
+
+import hashlib
+import json
+import re
+from pathlib import Path
+
+import latex2mathml.converter
+from docutils import nodes
+
+from lrscan import __version__
+
+project = "lrscan"
+author = "The lrscan authors"
+version = release = __version__
+copyright = "The lrscan authors; code under the MIT licence, text under CC BY 4.0"
+
+extensions = ["myst_nb", "sphinx.ext.autodoc"]
+source_suffix = {".md": "myst-nb", ".ipynb": "myst-nb"}
+myst_enable_extensions = ["dollarmath", "amsmath"]
+myst_heading_anchors = 4
+nb_execution_mode = "off"  # lrscan run has executed them
+nb_ipywidgets_js = {}  # else each page would fetch scripts from the network
+nb_merge_streams = True
+
+default_role = "code"
+autodoc_typehints = "signature"
+autodoc_member_order = "bysource"
+toc_object_entries = False
+
+html_theme = "pydata_sphinx_theme"
+html_title = "lrscan"
+html_static_path = ["_static"]
+html_favicon = "_static/favicon.svg"
+html_css_files = ["book.css"]
+html_js_files = ["book.js"]
+html_show_sourcelink = False
+html_theme_options = {
+    "navigation_with_keys": False,
+    "show_toc_level": 2,
+    "footer_start": ["copyright"],
+    "footer_end": [],
+    "pygments_light_style": "a11y-high-contrast-light",
+    "pygments_dark_style": "a11y-high-contrast-dark",
+}
+
+
+def setup(app):
+    """Formulae as MathML, alternative text from the figures, docstrings as the package writes."""
+    app.add_html_math_renderer("mathml", (_inline, None), (_block, None))
+    app.connect("autodoc-process-docstring", _docstring)
+    app.connect("doctree-read", _describe_images)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
+
+
+html_math_renderer = "mathml"
+
+
+def _inline(writer, node):
+    writer.body.append(latex2mathml.converter.convert(node.astext()))
+    raise nodes.SkipNode
+
+
+def _block(writer, node):
+    latex = re.sub(r"\\(?:begin|end)\{(?:equation|align)\*?\}", "", node.astext())
+    writer.body.append('<div class="math-block">')
+    writer.body.append(latex2mathml.converter.convert(latex, display="block") + "</div>\n")
+    raise nodes.SkipNode
+
+
+def _docstring(app, what, name, obj, options, lines):
+    """Docstrings are plain text: paragraphs flow, and what is aligned stays as it is written."""
+    blocks = [block for block in "\n".join(lines).strip("\n").split("\n\n") if block.strip()]
+    lines[:] = [line for block in blocks for line in (*_block_of_docstring(block), "")]
+
+
+def _block_of_docstring(block):
+    heading = re.match(r"(\w[\w ]*)(?:\n-{3,}|:(?=\n ))\n", block)
+    if heading:
+        block = block[heading.end() :]
+        return [f".. rubric:: {heading[1]}", "", *_block_of_docstring(block)]
+    if re.search(r"^[ |]|\S  +\S", block, re.M):
+        return ["::", "", *(f"    {line}" for line in block.split("\n"))]
+    parts = re.split(r"(`+[^`]*`+)", block)  # what stands between backticks stays
+    parts[::2] = [re.sub(r"([*|_\\])", r"\\\1", part) for part in parts[::2]]
+    return "".join(parts).split("\n")
+
+
+def _describe_images(app, doctree):
+    """Give each image of a notebook the text that its figure was saved with."""
+    texts = json.loads((Path(app.srcdir) / "alt.json").read_text())
+    for image in doctree.findall(nodes.image):
+        if image.get("alt"):
+            continue
+        path = Path(app.srcdir) / image["uri"]
+        path = path if path.is_file() else Path(image["uri"])
+        image["alt"] = texts.get(hashlib.sha256(path.read_bytes()).hexdigest(), "")

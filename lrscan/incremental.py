@@ -1,0 +1,152 @@
+"""What a notebook's last pass depended on, so that it is run again only if that has changed.
+
+Kept in `build/passed/<notebook>.json`: a table of named facts (code cells, parameters, lock,
+versions, device), and the hashes of the files that the notebook read, imported and wrote.
+Prose is not among them.
+"""
+
+import hashlib
+import json
+import os
+import platform
+from collections import deque
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import lrscan
+from lrscan import provenance, workspace
+from lrscan.notebooks import Notebook
+from lrscan.outcome import PASSED, UNCHANGED, Cell, Outcome
+from lrscan.records import json_text
+
+# Variables that change what is computed, how fast, or where it goes.
+_VARIABLES = ("CUDA_", "LRSCAN_", "MKL_", "NUMBA_", "OMP_", "PYTORCH_", "TORCH_")
+_PACKAGE = Path(lrscan.__file__).resolve().parent
+
+
+def facts(root: Path, notebook: Notebook, parameters: dict[str, Any]) -> dict[str, Any]:
+    """Everything but files that a notebook's results depend on, by a name that can be told."""
+    cells = [cell for cell in notebook.cells if cell["cell_type"] == "code"]
+    code = [cell["metadata"].get("solution", cell["source"]) for cell in cells]
+    variables = {name: value for name, value in os.environ.items() if name.startswith(_VARIABLES)}
+    versions = {name: provenance.package_version(name) for name in provenance.PACKAGES}
+    return {
+        "the code": _digest(json.dumps([notebook.kernel, code]).encode()),
+        "the lock": digest(root / "constraints.txt"),
+        "the device": provenance.hardware(),
+        "Python": platform.python_version(),
+        **versions,
+        **{f"parameter {name}": value for name, value in parameters.items()},
+        **variables,
+    }
+
+
+def why(root: Path, notebook: Notebook, now: dict[str, Any]) -> str | None:
+    """Why a notebook has to be run, in a few words; None if its last pass still stands."""
+    try:
+        state = json.loads(_path(root, notebook).read_text())
+        before = state["facts"]
+        for name in sorted(before.keys() | now.keys()):
+            if before.get(name) != now.get(name):
+                return f"{name} changed"
+        for name, wanted in (state["read"] | state["written"]).items():
+            if digest(_locate(root, name)) != wanted:
+                return f"{name} changed"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return "it has not passed before"
+    return None
+
+
+def store(
+    root: Path, notebook: Notebook, now: dict[str, Any], outcome: Outcome, used: dict[str, Any]
+) -> None:
+    """Remember a pass, unless a file it read was changed or written while it ran.
+
+    Arguments
+    ---------
+    now        from `facts`, taken before the notebook ran
+    outcome    how it went
+    used       {"read": paths, "written": paths, "since": time.time() at the start}
+    """
+    read = list(map(Path, used["read"]))
+    written = [root / str(outcome.executed), *map(Path, used["written"])]
+    written = [path for path in written if path.name != "manifest.json" and path.is_file()]
+    if any(not path.is_file() or path.stat().st_mtime >= used["since"] for path in read):
+        return forget(root, notebook)
+    state = {
+        "facts": now,
+        "read": {_name(root, path): digest(path) for path in read},
+        "written": {_name(root, path): digest(path) for path in written},
+        "outcome": asdict(outcome),
+        "passed_at": provenance.utc_now(),
+    }
+    workspace.write_files({_path(root, notebook): json_text(state)})
+
+
+def forget(root: Path, notebook: Notebook) -> None:
+    """The next run has to run the notebook."""
+    _path(root, notebook).unlink(missing_ok=True)
+
+
+def restore(root: Path, notebook: Notebook, outcome: Outcome) -> None:
+    """Fill in the outcome of a notebook that need not be run; bring its copy's prose up to date."""
+    state = json.loads(_path(root, notebook).read_text())
+    last = state["outcome"]
+    outcome.verdict = UNCHANGED
+    outcome.reason = f"as it passed at {state['passed_at']}"
+    outcome.executed = last["executed"]
+    seconds = [cell["seconds"] for cell in last["cells"]]
+    outcome.cells = [  # numbers move when prose is added
+        Cell(cell.number, PASSED, taken)
+        for cell, taken in zip(outcome.cells, seconds, strict=True)
+    ]
+    executed = root / last["executed"]
+    document = json.loads(executed.read_text(encoding="utf-8"))
+    merged = _with_prose(notebook.cells, document["cells"])
+    if merged != document["cells"]:
+        text = json.dumps(document | {"cells": merged}, indent=1, ensure_ascii=False) + "\n"
+        state["written"][last["executed"]] = _digest(text.encode())
+        workspace.write_files({executed: text, _path(root, notebook): json_text(state)})
+
+
+def _with_prose(source: list[dict], executed: list[dict]) -> list[dict]:
+    """The source's prose between the executed code cells."""
+    code = deque(cell for cell in executed if cell["cell_type"] == "code")
+    merged: list[dict] = []
+
+    def injected() -> None:  # papermill's cell has no counterpart in the source
+        while code and "injected-parameters" in code[0]["metadata"].get("tags", []):
+            merged.append(code.popleft())
+
+    injected()
+    for cell in source:
+        if cell["cell_type"] == "code":  # ids of the source, so that none is there twice
+            cell = code.popleft() | {key: cell[key] for key in ("id",) if key in cell}
+        merged.append(cell)
+        injected()
+    return merged
+
+
+def digest(path: Path) -> str | None:
+    """A file's SHA-256; None if there is no such file."""
+    return _digest(path.read_bytes()) if path.is_file() else None
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _path(root: Path, notebook: Notebook) -> Path:
+    return root / "build" / "passed" / f"{notebook.name}.json"
+
+
+def _name(root: Path, path: Path) -> str:
+    """A path without the folders of this machine; the package may lie outside the project."""
+    path = path.resolve()
+    base = _PACKAGE.parent if path.is_relative_to(_PACKAGE) else root.resolve()
+    return path.relative_to(base).as_posix()
+
+
+def _locate(root: Path, name: str) -> Path:
+    return (_PACKAGE.parent if name.startswith(f"{_PACKAGE.name}/") else root) / name

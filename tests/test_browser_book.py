@@ -1,0 +1,228 @@
+"""The book in a real browser: every page, every link, no network, and usable by everybody."""
+
+import re
+from pathlib import Path
+from urllib.parse import unquote, urldefrag
+
+import pytest
+
+pytest.importorskip("playwright", reason="needs the extra browser")
+
+from axe_playwright_python.sync_playwright import Axe  # noqa: E402
+from browser import chromium, served  # noqa: E402
+
+from lrscan import claims, notebooks  # noqa: E402
+
+pytestmark = pytest.mark.browser
+
+ROOT = Path(__file__).parents[1]
+BOOK = ROOT / "build" / "book"
+RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]}
+# What axe cannot know is for people to see; these are the faults that it finds.
+FAULTY = "<img src='x.png'><p style='color: #aaa; background: #fff'>pale</p>"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def address():
+    if not (BOOK / "index.html").is_file():
+        pytest.fail("there is no book: make book")
+    with served(BOOK) as address:
+        yield address
+
+
+def watch(page):
+    """Let a page note its errors, and requests that go elsewhere than to this machine."""
+    page.errors, page.elsewhere = [], []
+    local = ("http://127.0.0.1", "file:", "data:", "blob:")
+
+    def note(message) -> None:
+        # The theme calls it an error that nobody has chosen between light and dark yet.
+        if message.type == "error" and "theme mode" not in message.text:
+            page.errors.append(message.text)
+
+    page.on("pageerror", lambda error: page.errors.append(str(error)))
+    page.on("console", note)
+    page.on(
+        "request", lambda r: None if r.url.startswith(local) else page.elsewhere.append(r.url)
+    )
+    return page
+
+
+@pytest.fixture
+def page(browser):
+    context = browser.new_context(viewport={"width": 1200, "height": 900})
+    yield watch(context.new_page())
+    context.close()
+
+
+@pytest.fixture(scope="module")
+def crawled(browser, address):
+    """Every page that is linked from the first: its links, anchors, images and formulae."""
+    context = browser.new_context()
+    pages, waiting = {}, [address + "index.html"]
+    page = watch(context.new_page())
+    while waiting:
+        url = waiting.pop()
+        if url in pages or not url.endswith(".html"):
+            continue
+        status = page.goto(url).status
+        if "/api/" not in url:  # what a script may fetch later
+            page.wait_for_load_state("networkidle")
+        pages[url] = page.evaluate(
+            r"""() => ({
+                title: document.title,
+                links: [...document.querySelectorAll("a[href]")].map((a) => a.href),
+                ids: [...document.querySelectorAll("[id]")].map((e) => e.id),
+                images: [...document.querySelectorAll("img")].map(
+                    (i) => [i.getAttribute("src"), i.alt, i.complete && i.naturalWidth > 0]),
+                formulae: [...document.querySelectorAll("math")].map(
+                    (m) => m.getBoundingClientRect().width),
+                raw: /\$\$|\\frac|\\begin\{/.test(document.querySelector("main").innerText),
+            })"""
+        ) | {"status": status, "errors": page.errors, "elsewhere": page.elsewhere}
+        waiting += [
+            urldefrag(link).url for link in pages[url]["links"] if link.startswith(address)
+        ]
+    context.close()
+    return pages
+
+
+def test_every_notebook_and_the_reference_are_reached(crawled, address):
+    names = {url.removeprefix(address) for url in crawled}
+    for notebook in notebooks.discover(ROOT):
+        assert f"notebooks/{notebook.name}.html" in names
+    assert {"index.html", "README.html", "api/lrscan.html", "api/lrscan.ops.html"} <= names
+    assert all(page["status"] == 200 and page["title"] for page in crawled.values())
+
+
+def test_every_internal_link_and_anchor_is_there(crawled, address):
+    broken = []
+    for url, page in crawled.items():
+        for link in page["links"]:
+            target, anchor = urldefrag(link)
+            if not link.startswith(address):
+                continue
+            if target in crawled:
+                found = not anchor or unquote(anchor) in crawled[target]["ids"]
+            else:
+                found = (BOOK / unquote(target.removeprefix(address))).exists()
+            broken += [] if found else [(url, link)]
+    assert broken == []
+
+
+def test_every_image_is_there_and_described(crawled):
+    images = [image for page in crawled.values() for image in page["images"]]
+    assert len(images) > 2
+    assert [image for image in images if not (image[1].strip() and image[2])] == []
+
+
+def test_formulae_are_shown_without_the_network(crawled):
+    widths = [width for page in crawled.values() for width in page["formulae"]]
+    assert widths and min(widths) > 0
+    assert [url for url, page in crawled.items() if page["raw"] and "/api/" not in url] == []
+
+
+def test_no_page_asks_for_anything_from_the_network(crawled):
+    assert [page["elsewhere"] for page in crawled.values() if page["elsewhere"]] == []
+    assert [page["errors"] for page in crawled.values() if page["errors"]] == []
+
+
+def test_no_page_names_a_folder_of_this_machine(address):
+    pages = [*BOOK.rglob("*.html"), *BOOK.rglob("*.js"), *BOOK.rglob("*.ipynb")]
+    assert len(pages) > 10
+    assert [path for path in pages if str(ROOT) in path.read_text(errors="replace")] == []
+
+
+def test_the_book_opens_from_the_disk(page):
+    page.goto((BOOK / "index.html").as_uri())
+    assert page.locator("h1").inner_text().startswith("lrscan")
+    page.get_by_role("main").get_by_role("link", name="Lessons").first.click()
+    assert page.locator("h1").inner_text().startswith("Lessons")
+    assert (page.elsewhere, page.errors) == ([], [])
+
+
+def test_the_front_page_is_the_claims_table(page, address):
+    page.goto(address + "index.html")
+    rows = page.locator("main table tbody tr").all_inner_texts()
+    table = claims.table()
+    assert len(rows) == len(table)
+    for row, (_, claim) in zip(rows, table.iterrows(), strict=True):
+        assert row.startswith(claim["id"]) and claim["holds"] in row and claim["ours"] in row
+
+
+def test_search_finds_without_the_network(page, address):
+    page.goto(address + "search.html?q=recurrence")
+    results = page.locator("#search-results li a")
+    results.first.wait_for(timeout=10_000)
+    assert results.count() > 2
+    assert (page.elsewhere, page.errors) == ([], [])
+
+
+@pytest.mark.parametrize("width", [1200, 400], ids=["desktop", "phone"])
+def test_no_page_breaks_a_rule_of_accessibility(crawled, page, width):
+    page.set_viewport_size({"width": width, "height": 900})
+    found = {}
+    # The pages of the reference are alike, and so are the notebooks on a small screen.
+    alike = r"/api/(?!index|lrscan\.ops)" if width > 1000 else r"/api/|/notebooks/learn/0[2-9]"
+    for url in [url for url in crawled if not re.search(alike, url)]:
+        page.goto(url)
+        report = Axe().run(page, options=RULES)
+        assert len(report.response["passes"]) > 5
+        broken = [
+            (rule["id"], node["html"][:200])
+            for rule in report.response["violations"]
+            for node in rule["nodes"]
+        ]
+        if broken:
+            found[url] = broken
+    assert found == {}
+
+
+def test_the_rules_bite(page, address):
+    page.goto(address + "index.html")
+    page.evaluate("html => document.querySelector('main').insertAdjacentHTML('beforeend', html)",
+                  FAULTY)  # fmt: skip
+    broken = {rule["id"] for rule in Axe().run(page, options=RULES).response["violations"]}
+    assert {"image-alt", "color-contrast"} <= broken
+
+
+def test_the_keyboard_suffices(page, address):
+    page.goto(address + "index.html")
+    page.keyboard.press("Tab")
+    assert "skip" in page.evaluate("document.activeElement.textContent").lower()
+    seen = set()
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        seen.add(page.evaluate("document.activeElement.getAttribute('href')"))
+    assert "lessons.html" in seen
+    page.goto(address + "index.html")
+    page.keyboard.press("Control+k")
+    page.keyboard.type("gradient")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/search.html?q=gradient*")
+
+
+def test_a_stepper_of_a_lesson_moves_in_the_book(crawled, page, address):
+    lessons = [notebook for notebook in notebooks.discover(ROOT) if "learn" in notebook.name]
+    with_stepper = [
+        f"{address}notebooks/{lesson.name}.html" for lesson in lessons
+        if 'class="lrscan-player"' in (BOOK / f"notebooks/{lesson.name}.html").read_text()
+    ]  # fmt: skip
+    if not with_stepper:
+        pytest.skip("no lesson has a stepper")
+    for url in with_stepper:
+        page.goto(url)
+        stepper = page.locator(".lrscan-player").first
+        slider = stepper.locator("input[type=range]").first
+        before = slider.input_value()
+        stepper.get_by_role("button", name="step on").click()
+        assert slider.input_value() != before
+        slider.press("Home")
+        assert slider.input_value() == "0"
+    assert page.errors == []

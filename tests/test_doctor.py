@@ -1,0 +1,125 @@
+"""The doctor names what is wrong with a machine, and how it is mended."""
+
+import math
+import shlex
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from lrscan import bench, doctor
+from lrscan.doctor import GOOD, NOTE, PROBLEM, Machine
+
+ROOT = Path(__file__).parents[1]
+VERSIONS = {name: "1.0" for name in doctor.PACKAGES} | {"nvidia-cuda-nvcc": "13.0.88"}
+LAPTOP = Machine((3, 12, 1), VERSIONS, memory_gib=16, free_gib=100)
+H100 = replace(
+    LAPTOP, torch_cuda="13.0", driver="580.65.06", gpus=[("NVIDIA H100 80GB HBM3", (9, 0), 79.6)]
+)
+
+
+def problems(machine):
+    return {f.what: f for f in doctor.judge(machine) if f.status == PROBLEM}
+
+
+@pytest.mark.parametrize("machine", [LAPTOP, H100], ids=["laptop", "H100"])
+def test_a_sound_machine_has_no_problem(machine):
+    assert problems(machine) == {}
+
+
+def test_what_is_there_is_told():
+    told = {finding.what: finding.found for finding in doctor.judge(H100)}
+    assert told["GPU"] == "NVIDIA H100 80GB HBM3, compute capability 9.0, 80 GiB"
+    assert (told["driver"], told["torch is built for"]) == ("580.65.06", "CUDA 13.0")
+    assert (told["CUDA toolkit"], told["memory"]) == ("13", "16.0 GiB")
+    assert {f.what: f.found for f in doctor.judge(LAPTOP)}["GPU"].startswith("none")
+
+
+# what: (the machine, the finding's name, words of what was found, of the command)
+WRONG = {
+    "old Python": (replace(LAPTOP, python=(3, 10, 1)), "Python", "3.10.1", "make venv"),
+    "new Python": (replace(LAPTOP, python=(3, 14, 0)), "Python", "3.14.0", "make venv"),
+    "no torch": (replace(LAPTOP, versions=VERSIONS | {"torch": None}), "torch", "not", "-e ."),
+    "no papermill": (
+        replace(LAPTOP, versions=VERSIONS | {"papermill": None}), "papermill", "no notebooks",
+        "[notebooks]",
+    ),
+    "mixed CUDA majors": (
+        replace(H100, versions=VERSIONS | {"nvidia-cuda-nvcc": "12.8.1"}), "CUDA toolkit",
+        "nvidia-cuda-nvcc 12 beside CUDA 13", "numba-cuda[cu13]",
+    ),
+    "two toolkits": (
+        replace(H100, versions=VERSIONS | {"nvidia-nvjitlink-cu12": "12.8.1"}), "CUDA toolkit",
+        "nvidia-nvjitlink-cu12 12 beside CUDA 13", "numba-cuda[cu13]",
+    ),
+    "old toolkit": (replace(H100, torch_cuda="12.6"), "CUDA toolkit", "13 beside CUDA 12", "cu12"),
+    "old driver": (replace(H100, driver="535.104"), "driver", "older than the 580", "conda"),
+    "ancient driver": (replace(H100, driver="470.1"), "driver", "older than the 580", "conda"),
+    "torch for the CPU": (replace(H100, torch_cuda=None), "driver", "cannot use a GPU", "torch"),
+    "old GPU": (
+        replace(H100, gpus=[("Tesla K80", (3, 7), 12.0)]), "GPU", "3.7", "-p device=cpu"
+    ),
+    "no GPU seen": (replace(H100, gpus=[]), "GPU", "torch sees no GPU", "reboot"),
+    "full disk": (replace(LAPTOP, free_gib=0.2), "disk", "0.20 GiB", "make clean"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_each_problem_has_the_command_that_mends_it(name):
+    machine, what, found, command = WRONG[name]
+    ((only, finding),) = problems(machine).items()
+    assert only == what and found in finding.found and command in finding.mend
+    assert shlex.split(finding.mend) and "\n" not in finding.mend
+
+
+def test_what_was_chosen_is_no_problem():
+    hidden = replace(H100, gpus=[], visible="")
+    assert problems(hidden) == {}
+    assert [f.what for f in doctor.judge(hidden) if f.status == NOTE] == ["GPU"]
+
+
+def test_every_algorithm_is_tested():
+    found = doctor.self_test(["cpu"])
+    assert [f.what for f in found] == ["cpu copy", "cpu auto", "cpu serial", "cpu blocked"]
+    assert {f.status for f in found} == {GOOD}
+    assert float(found[0].found.split()[0]) > 0
+
+
+def test_a_wrong_algorithm_is_found(monkeypatch):
+    import lrscan
+
+    def off_by_one_step(a, x, h0, algorithm):
+        h = lrscan.ops.linear_recurrence(a, x, h0)
+        return h.roll(1, 0) if algorithm == "blocked" else h
+
+    monkeypatch.setattr(lrscan, "linear_recurrence", off_by_one_step, raising=False)
+    wrong = [f.what for f in doctor.self_test(["cpu"]) if f.status == PROBLEM]
+    assert wrong == ["cpu blocked"]
+
+
+def test_a_result_of_nan_is_found(monkeypatch):
+    import lrscan
+
+    def nan(a, x, h0, algorithm):
+        return lrscan.ops.linear_recurrence(a, x, h0) * math.nan
+
+    monkeypatch.setattr(lrscan, "linear_recurrence", nan, raising=False)
+    assert all(f.status == PROBLEM for f in doctor.self_test(["cpu"])[1:])
+
+
+def test_an_algorithm_that_raises_is_found(monkeypatch):
+    monkeypatch.setattr(bench, "inputs", lambda *_: torch.zeros(0).item())
+    assert all(f.status == PROBLEM for f in doctor.self_test(["cpu"])[1:])
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a machine without a GPU is meant")
+def test_a_machine_without_a_gpu_is_sound():
+    pytest.importorskip("papermill")
+    command = [sys.executable, "-m", "lrscan", "doctor"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "This machine is sound." in done.stdout
+    assert "cpu blocked        correct" in done.stdout

@@ -1,0 +1,153 @@
+"""What has not changed is not run again, and what has is: seen in real runs."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from projects import make_project, read_executed, write_notebook
+
+pytest.importorskip("papermill", reason="notebooks are executed by papermill")
+
+from lrscan import incremental, notebooks, runner  # noqa: E402
+
+PACKAGE = Path(__file__).parents[1] / "lrscan"
+SCAN = "from lrscan import linear_recurrence\nimport lrscan.cpu  # as its first call does"
+ALGEBRA = "from lrscan import algebra\nprint(algebra.compose(2.0, 1.0, 3.0, 4.0))"
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A project with a package of its own, to be edited."""
+    root = make_project(tmp_path / "project")
+    shutil.copytree(PACKAGE, root / "lrscan", ignore=shutil.ignore_patterns("__pycache__"))
+    (root / "constraints.txt").write_text("torch==2.13.0\n")
+    monkeypatch.chdir(root)
+    monkeypatch.setenv("PYTHONPATH", str(root))
+    monkeypatch.setattr(incremental, "_PACKAGE", root / "lrscan")
+    return root
+
+
+def run(root, parameters=None, **options):
+    """The verdict and the reason of each notebook."""
+    every = notebooks.discover(root)
+    values = {notebook.name: notebook.defaults | (parameters or {}) for notebook in every}
+    runner.run(root, every, values, profile="quick", timeout_s=60, **options)
+    report = json.loads((root / "build" / "report.json").read_text())
+    return [(outcome["verdict"], outcome["reason"]) for outcome in report["notebooks"]]
+
+
+def verdicts(root, **options):
+    return [verdict for verdict, _ in run(root, **options)]
+
+
+def edit(path, old, new):
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def test_editing_a_kernel_reruns_exactly_what_depends_on_it(project):
+    write_notebook(project, "learn/01_algebra", ALGEBRA)
+    write_notebook(project, "learn/02_scan", SCAN)
+    assert run(project) == [("passed", "it has not passed before")] * 2
+    assert verdicts(project) == ["unchanged", "unchanged"]
+    kernels = project / "lrscan" / "cpu" / "kernels.py"
+    kernels.write_text(kernels.read_text() + "\n# another kernel\n")
+    (first, _), second = run(project)
+    assert first == "unchanged" and second == ("passed", "lrscan/cpu/kernels.py changed")
+    algebra = project / "lrscan" / "algebra.py"
+    algebra.write_text(algebra.read_text() + "\n# another algebra\n")
+    assert run(project) == [("passed", "lrscan/algebra.py changed")] * 2
+    assert verdicts(project) == ["unchanged", "unchanged"]
+
+
+def test_editing_prose_reruns_nothing_but_shows(project):
+    write_notebook(project, "learn/01_a", "# One", "print(seed)", "# Two", "2")
+    run(project, parameters={"seed": 5})
+    write_notebook(project, "learn/01_a", "# Uno", "print(seed)", "# New", "# Due", "2")
+    assert verdicts(project, parameters={"seed": 5}) == ["unchanged"]
+    cells = read_executed(project, "learn/01_a").cells
+    told = [cell.source for cell in cells if cell.cell_type == "markdown"]
+    assert told == ["# Title", "# Uno", "# New", "# Due"]
+    assert "injected-parameters" in cells[2].metadata.tags
+    assert cells[4].outputs[0].text == "5\n"
+    report = json.loads((project / "build" / "report.json").read_text())
+    assert [cell["number"] for cell in report["notebooks"][0]["cells"]] == [2, 4, 7]
+    assert verdicts(project, parameters={"seed": 5}) == ["unchanged"]
+
+
+def code(project):
+    write_notebook(project, "learn/01_a", "open('../data.txt').read() + ''")
+
+
+def executed(project):
+    (project / "build" / "notebooks" / "learn" / "01_a.ipynb").unlink()
+
+
+CHANGES = {
+    "code": (code, "the code changed"),
+    "lock": (lambda p: edit(p / "constraints.txt", "13", "14"), "the lock changed"),
+    "data": (lambda p: (p / "notebooks/data.txt").write_text("2"), "notebooks/data.txt changed"),
+    "copy": (executed, "build/notebooks/learn/01_a.ipynb changed"),
+    "threads": (lambda p: os.environ.update(NUMBA_NUM_THREADS="1"), "NUMBA_NUM_THREADS changed"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_a_notebook_depends_on_is_named(project, monkeypatch, change):
+    monkeypatch.setenv("NUMBA_NUM_THREADS", "2")
+    write_notebook(project, "learn/01_a", "open('../data.txt').read()")
+    (project / "notebooks" / "data.txt").write_text("1")
+    run(project)
+    assert verdicts(project) == ["unchanged"]
+    make, reason = CHANGES[change]
+    make(project)
+    assert run(project) == [("passed", reason)]
+
+
+def test_parameters_device_and_force_rerun(project, monkeypatch):
+    write_notebook(project, "learn/01_a", "1")
+    run(project)
+    assert run(project, parameters={"seed": 3}) == [("passed", "parameter seed changed")]
+    assert run(project, parameters={"seed": 3}, force=True) == [("passed", "--force")]
+    monkeypatch.setattr(incremental.provenance, "hardware", lambda: "another machine")
+    assert run(project, parameters={"seed": 3}) == [("passed", "the device changed")]
+
+
+def test_a_failure_is_never_remembered(project):
+    write_notebook(project, "learn/01_a", "import os\nassert not os.path.exists('fail')")
+    run(project)
+    (project / "notebooks" / "learn" / "fail").touch()
+    assert verdicts(project, force=True) == ["failed"]
+    (project / "notebooks" / "learn" / "fail").unlink()
+    assert run(project) == [("passed", "it has not passed before")]
+
+
+def test_a_lost_figure_is_drawn_again_and_a_kept_one_is_listed(project):
+    source = (
+        "import matplotlib.pyplot as plt\nfrom lrscan import figures\n"
+        "figure, axes = plt.subplots()\nfigures.save(figure, 'line', None, alt='A line.')"
+    )
+    write_notebook(project, "learn/01_a", source)
+    run(project)
+    assert verdicts(project) == ["unchanged"]
+    report = json.loads((project / "build" / "report.json").read_text())
+    assert "build/figures/drawings/line.svg" in report["figures"]
+    (project / "build" / "figures" / "drawings" / "line.svg").unlink()
+    assert run(project) == [("passed", "build/figures/drawings/line.svg changed")]
+
+
+def test_a_source_that_changes_while_it_runs_is_not_trusted(project):
+    source = "path = '../data.txt'\nopen(path).read()\nopen(path, 'a').write('x')"
+    write_notebook(project, "learn/01_a", source)
+    (project / "notebooks" / "data.txt").write_text("1")
+    run(project)
+    assert run(project) == [("passed", "it has not passed before")]
+
+
+def test_a_recording_run_runs_everything(project):
+    write_notebook(project, "learn/01_a", "1")
+    run(project)
+    assert run(project, record=True) == [("passed", "a recording run runs everything")]

@@ -1,0 +1,96 @@
+"""What README.md tells people to type works: its code is run, its commands are carried out."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from projects import PYTHONPATH
+
+from lrscan import bench, cli
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+
+
+def blocks(language):
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.S | re.M)
+
+
+def commands():
+    """Every command of a shell block, and every one that stands in a sentence."""
+    prose = re.sub(r"^```.*?^```", "", README, flags=re.S | re.M)
+    lines = [line for block in blocks("sh") for line in block.splitlines()]
+    lines += [re.sub(r"\s+", " ", code) for code in re.findall(r"`([^`]+)`", prose)]
+    program = re.compile(r"(\.venv/bin/)?(make|lrscan|python3?|pip|conda) ")
+    return [shlex.split(line, comments=True) for line in lines if program.match(line)]
+
+
+COMMANDS = commands()
+
+
+def ids(command):
+    return " ".join(command)
+
+
+@pytest.mark.parametrize("code", blocks("python"), ids=lambda code: code.split("\n")[0])
+def test_the_code_runs(code):
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
+def test_there_are_commands_of_every_kind():
+    assert {"make", "lrscan", "python3", "python", "conda"} <= {Path(c[0]).name for c in COMMANDS}
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c[0] == "make"], ids=ids)
+def test_make_knows_its_targets(command):
+    done = subprocess.run([command[0], "-n", *command[1:]], cwd=ROOT, capture_output=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "command", [c for c in COMMANDS if Path(c[0]).name == "lrscan"], ids=ids
+)  # fmt: skip
+def test_lrscan_accepts_its_arguments(command, monkeypatch):
+    """With the real notebooks and profiles; only the work itself is left out."""
+    runner = pytest.importorskip("lrscan.runner", reason="the notebooks need papermill")
+    done = []
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(runner, "run", lambda *_, **options: done.append(options) or 0)
+    for name, experiment in bench.EXPERIMENTS.items():
+        stand_in = lambda **parameters: done.append(parameters)  # noqa: E731
+        stand_in.notebook, stand_in.name = experiment.notebook, name
+        stand_in.summary = experiment.summary
+        monkeypatch.setitem(bench.EXPERIMENTS, name, stand_in)
+    monkeypatch.setattr(cli, "_show", lambda records: None)
+    result = CliRunner().invoke(cli.main, command[1:])
+    assert result.exit_code == 0, result.output
+    assert done or command[1] not in ("run", "bench")
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if "install" in c], ids=ids)
+def test_pip_installs_extras_that_there_are(command):
+    asked = re.findall(r"\[([a-z0-9,]+)\]", " ".join(command))
+    assert all(extra in EXTRAS for found in asked for extra in found.split(","))
+    assert "-c" not in command or (ROOT / command[command.index("-c") + 1]).is_file()
+
+
+def test_a_notebook_of_the_readme_runs(tmp_path):
+    pytest.importorskip("papermill")
+    shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks")
+    command = ["lrscan", "run", "--only", "learn/01"]
+    assert command in COMMANDS
+    environment = os.environ | {"PYTHONPATH": PYTHONPATH}
+    done = subprocess.run(
+        [sys.executable, "-m", *command], cwd=tmp_path, env=environment, capture_output=True
+    )
+    assert done.returncode == 0, done.stdout

@@ -1,0 +1,66 @@
+"""Type hints: mypy on the package, and on programs that use it."""
+
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("mypy", reason="types are checked by mypy")
+
+import lrscan  # noqa: E402
+
+ROOT = Path(__file__).parents[1]
+USE = """
+from torch import Tensor, rand
+from lrscan import linear_recurrence
+def decay(a: Tensor, x: Tensor) -> Tensor:
+    return linear_recurrence(a, x, x[0], dim=0, reverse=True, algorithm="blocked")
+"""
+
+
+def mypy(*arguments, cwd=ROOT):
+    command = [sys.executable, "-m", "mypy", *arguments]
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True)
+    return done.returncode, done.stdout
+
+
+def test_the_package_passes_mypy():
+    status, said = mypy("--cache-dir", str(ROOT / "build" / ".mypy_cache"))
+    assert status == 0, said
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "complaint"),
+    [
+        ("", "", None),
+        ("dim=0", 'dim="T"', 'Argument "dim"'),
+        ("-> Tensor", "-> str", "Incompatible return value"),
+        ("reverse=True", "revers=True", "Unexpected keyword"),
+        ("(a, x, x[0]", "(a, x, x[0], 0", "gets multiple values"),
+    ],
+    ids=["right", "dim", "result", "keyword", "positional"],
+)
+def test_a_user_is_told_of_a_wrong_call(tmp_path, old, new, complaint):
+    program = USE.replace(old, new, 1) if old else USE
+    (tmp_path / "program.py").write_text(program)
+    # The package's own modules are read, not checked again.
+    cache = str(ROOT / "build" / ".mypy_users")
+    status, said = mypy(
+        "--config-file", str(ROOT / "pyproject.toml"), "--cache-dir", cache,
+        str(tmp_path / "program.py"),
+    )  # fmt: skip
+    assert (status == 0) == (complaint is None), said
+    assert complaint is None or complaint in said
+
+
+def test_every_public_function_is_annotated():
+    exported = [getattr(lrscan, name) for name in lrscan.__all__ if not name.startswith("__")]
+    functions = [one for one in exported if inspect.isfunction(one)]
+    assert len(functions) >= 2
+    for function in functions:
+        signature = inspect.signature(function)
+        assert signature.return_annotation is not signature.empty, function.__name__
+        for name, parameter in signature.parameters.items():
+            assert parameter.annotation is not signature.empty, f"{function.__name__}: {name}"

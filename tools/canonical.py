@@ -1,0 +1,78 @@
+"""Bring source notebooks into their one form: `python tools/canonical.py [--fix] [FILE]...`.
+
+No outputs, no counts, no metadata but tags, solutions of exercises and the name of the kernel,
+unique ids, one space of indentation. So a change of a notebook shows as what was changed.
+Without `--fix` the files that differ are named, and the exit status is 1.
+"""
+
+import copy
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+KEPT = ("tags", "solution")  # of an exercise
+KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
+
+
+def canonical(document: dict[str, Any]) -> str:
+    """The text of a notebook in its one form.
+
+    Raises
+    ------
+    KeyError
+        It is no notebook.
+    """
+    cells = []
+    taken: set[str] = set()
+    for number, given in enumerate(document["cells"]):
+        cell = copy.deepcopy(given)
+        source = "".join(cell["source"])
+        lines = [line.rstrip() for line in source.strip("\n").split("\n")]
+        kept_metadata = {k: v for k, v in cell.get("metadata", {}).items() if k in KEPT and v}
+        name = cell.get("id", "")
+        if not name or name in taken:
+            name = next(n for n in _names(number) if n not in taken)
+        taken.add(name)
+        kept = {
+            "cell_type": cell["cell_type"],
+            "id": name,
+            "metadata": kept_metadata,
+            "source": [f"{line}\n" for line in lines[:-1]] + [lines[-1]] * bool(lines[-1]),
+        }
+        if cell["cell_type"] == "code":
+            kept |= {"execution_count": None, "outputs": []}
+        elif "attachments" in cell:
+            kept["attachments"] = cell["attachments"]
+        cells.append(kept)
+    metadata = {"kernelspec": KERNEL, "language_info": {"name": "python"}}
+    whole = {"cells": cells, "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}
+    return json.dumps(whole, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def _names(number: int) -> Iterator[str]:
+    yield f"cell-{number:02}"
+    for letter in "abcdefghijklmnopqrstuvwxyz":
+        yield f"cell-{number:02}{letter}"
+
+
+def main(arguments: list[str]) -> int:
+    fix = "--fix" in arguments
+    named = [Path(argument) for argument in arguments if argument != "--fix"]
+    differ = False
+    for path in named or sorted((ROOT / "notebooks").glob("*/[!.]*.ipynb")):
+        text = path.read_text(encoding="utf-8")
+        wanted = canonical(json.loads(text))
+        if text == wanted:
+            continue
+        differ = True
+        print(f"{path.name}: " + ("brought into its form" if fix else "not in its one form"))
+        if fix:
+            path.write_text(wanted, encoding="utf-8")
+    return 1 if differ and not fix else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
