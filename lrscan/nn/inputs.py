@@ -78,6 +78,8 @@ class Window(nn.Module):
 
     def __init__(self, input_size: int, steps: int = 1) -> None:
         super().__init__()
+        if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
+            raise ValueError(f"steps must be a positive int, not {steps!r}")
         self.input_size, self.steps = input_size, steps
         self.hidden_size = steps * input_size
 
@@ -91,7 +93,7 @@ class Window(nn.Module):
         total = 0
         for lag in range(1, self.steps + 1):
             U = weight[:, (lag - 1) * m : lag * m]
-            before = F.linear(past[self.steps - lag :], U)
+            before = F.linear(past[self.steps - lag :].to(U.dtype), U)
             recent = product(U, apply(x, lambda t, end=steps - lag: t[: max(end, 0)]))
             total = total + torch.cat([before.to(recent.dtype), recent])[:steps]
         newest = apply(x, lambda t: t[max(steps - self.steps, 0) :])

@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 from lrscan.nn.init import reset_gates
 from lrscan.nn.inputs import Input, Window, extent, pieces, product
 from lrscan.nn.stack import State, state_dtype
-from lrscan.ops import linear_recurrence
+from lrscan.ops import linear_recurrence, linear_recurrence_step
 
 # A cell: from the gates' pre-activations to (a, u, read-out).
 Cell = Callable[..., tuple[Tensor, Tensor, Callable[[Tensor], Tensor] | None]]
@@ -165,7 +165,7 @@ def surrogate_product(
 def recurrence(a: Tensor, u: Tensor, start: Tensor, algorithm: str) -> Tensor:
     """c[t] = a[t] * c[t-1] + u[t] along the first axis; a single step needs no scan."""
     if len(u) == 1:
-        return a * start + u
+        return linear_recurrence_step(a[0], u[0], start).unsqueeze(0)
     return linear_recurrence(a, u, start, algorithm=algorithm)
 
 
