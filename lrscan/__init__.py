@@ -10,6 +10,9 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lrscan import nn as nn
+    from lrscan import tasks as tasks
+    from lrscan import train as train
     from lrscan.ops import (
         linear_recurrence,
         linear_recurrence_step,
@@ -30,22 +33,28 @@ _HOMES = {
     "packed_linear_recurrence": "lrscan.ops",
     "reset_where": "lrscan.ops",
 }
+_MODULES = ("nn", "tasks", "train")
 
 __all__ = [
     "__version__",
     "linear_recurrence",
     "linear_recurrence_reference",
     "linear_recurrence_step",
+    "nn",
     "packed_linear_recurrence",
     "reset_where",
+    "tasks",
+    "train",
 ]
 
 
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return import_module(f"lrscan.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'lrscan' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES})
+    return sorted({*globals(), *_HOMES, *_MODULES})

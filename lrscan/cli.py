@@ -220,6 +220,43 @@ def doctor() -> None:
     sys.exit(doctor.run(Path.cwd()))
 
 
+@main.command()
+@click.option(
+    "--set", "assignments", multiple=True, metavar="NAME=VALUE",
+    help="A setting of the run, such as steps=1024; --settings lists them. Repeatable.",
+)  # fmt: skip
+@click.option("--seed", "seeds", multiple=True, type=click.IntRange(min=0), default=(0,),
+              show_default=True, help="A run for each. Repeatable.")  # fmt: skip
+@click.option("--settings", "listing", is_flag=True, help="List the settings and their defaults.")
+@click.option("--name", default="problem_2b", show_default=True, help="The records' name.")
+@click.option(
+    "--device", default="auto", show_default=True, metavar="|".join(DEVICES),
+    help="Where to train; auto is the GPU where there is one.",
+)  # fmt: skip
+@click.option(
+    "--checkpoints", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
+    help="Where runs are kept and resumed from; default: build/checkpoints.",
+)  # fmt: skip
+@click.option("--minutes", type=click.FloatRange(min=0, min_open=True),
+              help="Pause after so long; the same command goes on from there.")  # fmt: skip
+@click.option("--graph/--no-graph", default=None,
+              help="Replay steps as a CUDA graph; default: on a GPU.")  # fmt: skip
+@record_option
+@click.option(
+    "--out", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
+    help="Write records to DIR/<device>/.",
+)  # fmt: skip
+@told_plainly
+def train(**options: Any) -> None:
+    """Train on the long-memory task, or go on with a run that was paused or killed.
+
+    Exits with 1 if a run diverged or did not learn, with 75 if it was paused.
+    """
+    from lrscan.train import command
+
+    sys.exit(command.main(**options))
+
+
 def _accepted(function: Callable[..., Any], parameters: dict[str, Any]) -> dict[str, Any]:
     """Those parameters that a function takes."""
     signature = inspect.signature(function).parameters

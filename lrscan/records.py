@@ -39,9 +39,26 @@ IDENTITY = (
 COLUMNS = (*IDENTITY, "runs", "q1_ms", "median_ms", "q3_ms", "bytes", "reference_ms")
 # Accuracy checks: the largest error that was seen, and the bound it was held against.
 ACCURACY_COLUMNS = (*IDENTITY, "error", "bound")
+# Training: a row an iteration; `held_out` is the accuracy on fresh sequences, where it was taken.
+TRAINING_COLUMNS = (
+    *IDENTITY,
+    "layers",
+    "distractors",
+    "initialisation",
+    "rate",
+    "iteration",
+    "seconds",
+    "loss",
+    "accuracy",
+    "gradient_norm",
+    "held_out",
+)
 
-_INTEGERS = frozenset({"T", "B", "C", "seed", "runs", "bytes"})
-_FLOATS = frozenset({"q1_ms", "median_ms", "q3_ms", "reference_ms", "error", "bound"})
+_INTEGERS = frozenset({"T", "B", "C", "seed", "runs", "bytes", "layers", "iteration"})
+_FLOATS = frozenset(
+    {"q1_ms", "median_ms", "q3_ms", "reference_ms", "error", "bound"}
+    | {"rate", "seconds", "loss", "accuracy", "gradient_norm", "held_out"}
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,11 +114,68 @@ def write(
     TypeError
         A value does not have its column's type.
     """
+    return _write(experiment, rows, [dict(provenance)], directory)
+
+
+def add(
+    experiment: str,
+    rows: Iterable[Mapping[str, Any]],
+    provenance: Mapping[str, Any],
+    *,
+    key: tuple[str, ...],
+    directory: Path | None = None,
+) -> Records:
+    """Write rows beside those that are there, replacing those that agree with them in ``key``.
+
+    Arguments
+    ---------
+    experiment, rows, directory   as for `write`; all rows agree in ``key``
+    provenance   what `provenance.collect` returned; it replaces the one with the same parameters
+    key          the columns that tell one part of the records from another
+
+    Returns
+    -------
+    Records
+        All of them, read back from the files.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `write`, and for rows that differ in ``key``.
+    """
+    workspace.check_name(experiment)
+    rows = [dict(row) for row in rows]
+    if len(parts := {tuple(row.get(name) for name in key) for row in rows}) > 1:
+        raise ValueError(f"{experiment}: the rows are of {len(parts)} parts, not one")
+    measurements = [dict(provenance)]
+    folder = workspace.records_folder() if directory is None else Path(directory)
+    if parts and (folder / provenance["device"] / f"{experiment}.csv").is_file():
+        there = read(experiment, provenance["device"], directory=folder)
+        table = there.table.astype(object).where(there.table.notna(), None)
+        kept = [
+            {name: value for name, value in row.items() if value is not None}
+            for row in table.to_dict("records")
+        ]
+        part = parts.pop()
+        rows = [row for row in kept if tuple(row.get(name) for name in key) != part] + rows
+        measurements = [
+            one for one in there.provenance["measurements"]
+            if one["parameters"] != provenance["parameters"]
+        ] + measurements  # fmt: skip
+    return _write(experiment, rows, measurements, directory)
+
+
+def _write(
+    experiment: str,
+    rows: Iterable[Mapping[str, Any]],
+    measurements: list[dict[str, Any]],
+    directory: Path | None,
+) -> Records:
     workspace.check_name(experiment)
     whole = [dict(row) for row in rows]
     if not whole:
         raise ValueError(f"{experiment}: no rows to write")
-    identity = {"experiment": experiment, "device": provenance["device"]}
+    identity = {"experiment": experiment, "device": measurements[-1]["device"]}
     columns = _columns(experiment, whole)
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
@@ -114,7 +188,7 @@ def write(
 
     directory = workspace.records_folder() if directory is None else Path(directory)
     path = directory / identity["device"] / f"{experiment}.csv"
-    document = identity | {"measurements": [dict(provenance)]}
+    document = identity | {"measurements": measurements}
     workspace.write_files({path: text.getvalue(), path.with_suffix(".json"): json_text(document)})
     return read(experiment, identity["device"], directory=directory)
 
@@ -191,10 +265,10 @@ def _plain(value: Any) -> Any:
 def _columns(experiment: str, rows: list[dict[str, Any]]) -> tuple[str, ...]:
     """The schema that holds all columns of the rows."""
     given = dict.fromkeys(name for row in rows for name in row)
-    for schema in (COLUMNS, ACCURACY_COLUMNS):
+    for schema in (COLUMNS, ACCURACY_COLUMNS, TRAINING_COLUMNS):
         if set(given) <= set(schema):
             return schema
-    known = set(COLUMNS) | set(ACCURACY_COLUMNS)
+    known = {*COLUMNS, *ACCURACY_COLUMNS, *TRAINING_COLUMNS}
     if unknown := [name for name in given if name not in known]:
         raise ValueError(f"{experiment}: unknown column {', '.join(map(repr, unknown))}")
     mixed = [name for name in given if name not in IDENTITY]

@@ -1,0 +1,26 @@
+"""Recurrent nets whose recurrences are linear, called like ``nn.LSTM``: the paper's models.
+
+    st             a surrogate: follows from x by a linear recurrence
+    c              the linear state of a cell, c[t] = a[t] * c[t-1] + u[t]
+    T, B, m, n     steps, minibatch, input size, hidden size
+"""
+
+from lrscan.nn.init import chrono, scaled
+from lrscan.nn.inputs import Tokens, Window
+from lrscan.nn.lstm import SerialLSTM
+from lrscan.nn.models import GILR, GILRLSTM, QRNN, SRU, StronglyTypedRNN
+from lrscan.nn.surrogate import LinearSurrogateRNN
+
+__all__ = [
+    "GILR",
+    "GILRLSTM",
+    "QRNN",
+    "SRU",
+    "LinearSurrogateRNN",
+    "SerialLSTM",
+    "StronglyTypedRNN",
+    "Tokens",
+    "Window",
+    "chrono",
+    "scaled",
+]

@@ -1,0 +1,188 @@
+"""One layer and direction of a linear surrogate RNN: its parameters and its two recurrences."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from lrscan.nn.init import reset_gates
+from lrscan.nn.inputs import Input, Window, extent, pieces, product
+from lrscan.nn.stack import State, state_dtype
+from lrscan.ops import linear_recurrence, linear_recurrence_step
+
+# A cell: from the gates' pre-activations to (a, u, read-out).
+Cell = Callable[..., tuple[Tensor, Tensor, Callable[[Tensor], Tensor] | None]]
+
+# Elements (steps x batch x hidden units) of a piece. A longer sequence is worked through in such
+# pieces, of which only the outputs are kept: backward evaluates each again. On a CPU a piece stays
+# in the cache, and its memory is used again where one long tensor would be mapped anew.
+PIECE_ELEMENTS = {"cpu": 2**18, "cuda": 2**28}
+# A sequence of up to so many pieces is taken whole, and nothing is evaluated twice.
+PIECES_KEPT = 8
+
+
+class SurrogateLayer(nn.Module):
+    """c[t] = a[t] * c[t-1] + u[t], with (a, u, read-out) from a cell of V x[t] + U st[t-1] + b.
+
+    Args:
+        gates:       for each gate the letters of what it adds up; see LinearSurrogateRNN
+        input_size:  m
+        hidden_size: n
+        surrogate:   the module that makes st from x, or None
+    """
+
+    def __init__(
+        self,
+        gates: Mapping[str, str],
+        input_size: int,
+        hidden_size: int,
+        surrogate: nn.Module | None,
+        **placed,
+    ) -> None:
+        super().__init__()
+        self.gates, self.hidden_size = dict(gates), hidden_size
+        self.x_gates, self.s_gates, self.b_gates, self.i_gates = (
+            tuple(gate for gate, letters in self.gates.items() if letter in letters)
+            for letter in "xsbi"
+        )
+        _check_gates(self.gates, surrogate)
+        n = hidden_size
+        self.weight_x = nn.Parameter(torch.empty(n * len(self.x_gates), input_size, **placed))
+        self.surrogate = surrogate
+        self.weight_s = self.weight_i = self.bias = None
+        self.state_sizes: tuple[int, ...] = (n,)
+        if surrogate is not None:
+            width = surrogate.hidden_size
+            self.weight_s = nn.Parameter(torch.empty(n * len(self.s_gates), width, **placed))
+            self.state_sizes = (width, n)
+        if self.i_gates and input_size != hidden_size:
+            self.weight_i = nn.Parameter(torch.empty(n, input_size, **placed))
+        if self.b_gates:
+            self.bias = nn.Parameter(torch.empty(n * len(self.b_gates), **placed))
+        self.reset_parameters()
+
+    def forward(
+        self, x: Input, state: State, cell: Cell, algorithm: str = "auto"
+    ) -> tuple[Tensor, State]:
+        """Outputs (T, B, n) of all steps, and the state after the last."""
+        steps, batch = extent(x)
+        elements = PIECE_ELEMENTS.get(state[-1].device.type, 2**28)
+        if steps * batch * self.hidden_size <= PIECES_KEPT * elements:
+            return self._piece(x, state, cell, algorithm)
+        outputs = []
+        for piece in pieces(x, max(1, elements // (batch * self.hidden_size))):
+            output, state = checkpoint(
+                self._piece, piece, state, cell, algorithm,
+                use_reentrant=False, preserve_rng_state=False,
+            )  # fmt: skip
+            outputs.append(output)
+        return torch.cat(outputs), state
+
+    def _piece(
+        self, x: Input, state: State, cell: Cell, algorithm: str
+    ) -> tuple[Tensor, State]:
+        gates, ends = self._gates(x, state)
+        out, c = self._recurrence(cell, state[-1], algorithm, *gates)
+        return out, (*ends, c)
+
+    def _gates(self, x: Input, state: State) -> tuple[list[Tensor], State]:
+        """The pre-activations of every gate, (T, B, n), and the surrogate's state at the end."""
+        of_x = product(self.weight_x, x, self._bias_of_x())
+        ends: State = ()
+        if self.surrogate is None:
+            gates = _split(self.x_gates, of_x)
+        else:
+            of_s, end = surrogate_product(self.surrogate, self.weight_s, x, state[0])
+            ends = (end,)
+            if self.s_gates == self.x_gates:
+                gates = _split(self.x_gates, of_x + of_s)
+            else:
+                gates = _split(self.x_gates, of_x)
+                for name, part in _split(self.s_gates, of_s).items():
+                    gates[name] = gates[name] + part if name in gates else part
+        for name in self.i_gates:
+            if self.weight_i is not None:
+                gates[name] = product(self.weight_i, x)
+            else:
+                dtype = self.weight_x.dtype
+                gates[name] = x if isinstance(x, Tensor) else x.dense(self.hidden_size, dtype)
+        return [gates[name] for name in self.gates], ends
+
+    def _bias_of_x(self) -> Tensor | None:
+        """The bias of every gate that reads x, with zeros for those that have none."""
+        if self.bias is None or self.b_gates == self.x_gates:
+            return self.bias
+        parts = _split(self.b_gates, self.bias)
+        none = self.bias.new_zeros(self.hidden_size)
+        return torch.cat([parts.get(name, none) for name in self.x_gates])
+
+    def _recurrence(
+        self, cell: Cell, start: Tensor, algorithm: str, *gates: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """(h, c after the last step): all that is elementwise or over time, in float32 at least."""
+        wide = state_dtype(gates[0].dtype)
+        # Half precision has no number between 0.996 and 1: neither a coefficient nor a state
+        # may be rounded to it.
+        with torch.autocast(start.device.type, enabled=False):
+            a, u, read_out = cell(*(gate.to(wide) for gate in gates))
+            c = recurrence(a, u, start.to(wide), algorithm)
+            h = c if read_out is None else read_out(c)
+        # A copy: a view would keep every step of c alive.
+        return h.to(self.weight_x.dtype), c[-1].clone() if len(c) else start
+
+    def reset_parameters(
+        self,
+        *,
+        forget_bias: float | tuple[float, float] = 1.0,
+        input_bias: float | None = 0.0,
+        input_scale: float = 1.0,
+        surrogate: Mapping | None = None,
+    ) -> None:
+        """Draw all parameters again; see :meth:`LinearSurrogateRNN.reset_parameters`."""
+        weights = [w for w in (self.weight_x, self.weight_s, self.weight_i) if w is not None]
+        reset_gates(
+            weights, self.bias, self.hidden_size, self.b_gates,
+            forget_bias=forget_bias, input_bias=input_bias, input_scale=input_scale,
+        )  # fmt: skip
+        if hasattr(self.surrogate, "reset_parameters"):
+            self.surrogate.reset_parameters(**(surrogate or {}))
+
+
+def surrogate_product(
+    surrogate: nn.Module, weight: Tensor, x: Input, start: Tensor
+) -> tuple[Tensor, Tensor]:
+    """``U st[t-1]`` for every step, (T, B, G), and the last ``st``; ``start`` is st before x."""
+    if isinstance(surrogate, Window):
+        return surrogate.product(weight, x, start)
+    st, (end,) = surrogate(x, (start.unsqueeze(0),))
+    before = torch.cat([start.unsqueeze(0).to(st.dtype), st[:-1]]) if len(st) else st
+    return product(weight, before), end.squeeze(0)
+
+
+def recurrence(a: Tensor, u: Tensor, start: Tensor, algorithm: str) -> Tensor:
+    """c[t] = a[t] * c[t-1] + u[t] along the first axis; a single step needs no scan."""
+    if len(u) == 1:
+        return linear_recurrence_step(a[0], u[0], start).unsqueeze(0)
+    return linear_recurrence(a, u, start, algorithm=algorithm)
+
+
+def _split(names: tuple[str, ...], whole: Tensor) -> dict[str, Tensor]:
+    return dict(zip(names, whole.chunk(len(names), -1), strict=True))
+
+
+def _check_gates(gates: Mapping[str, str], surrogate: nn.Module | None) -> None:
+    if not any("x" in letters for letters in gates.values()):
+        raise ValueError(f"no gate reads x: {dict(gates)}")
+    for name, letters in gates.items():
+        if not letters or set(letters) - set("xsbi") or len(set(letters)) < len(letters):
+            raise ValueError(f"gate {name!r} is made of the letters x, s, b, i, not {letters!r}")
+        if "b" in letters and "x" not in letters:
+            raise ValueError(f"gate {name!r} is {letters!r}: a bias goes with x")
+        if "i" in letters and letters != "i":
+            raise ValueError(f"gate {name!r} is {letters!r}: i stands alone")
+    reads = [name for name, letters in gates.items() if "s" in letters]
+    if bool(reads) != (surrogate is not None):
+        raise ValueError(f"gates {reads} read the surrogate, which is {surrogate}")

@@ -1,0 +1,86 @@
+"""The LSTM as the paper writes it: a loop over time, the serial rival of GILR-LSTM."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lrscan.nn.init import reset_gates
+from lrscan.nn.inputs import Input, product
+from lrscan.nn.stack import RecurrentStack, State, state_dtype
+
+_GATES = ("forget", "input", "output", "candidate")
+
+
+class SerialLSTM(RecurrentStack):
+    """The paper's LSTM, whose every step waits for h of the one before.
+
+        f, i, o = sigmoid(U h[t-1] + V x[t] + b)        z = tanh(U_z h[t-1] + V_z x[t] + b_z)
+        c[t] = f[t] * c[t-1] + i[t] * z[t]              h[t] = o[t] * c[t]
+
+    ``torch.nn.LSTM``, which runs cuDNN on a GPU, has h[t] = o[t] * tanh(c[t]) and a second bias.
+
+    Takes the arguments of :class:`lrscan.nn.LinearSurrogateRNN`; ``algorithm`` changes nothing.
+    The state is ``(h, c)``.
+
+    Source: Martin and Cundy 2018, arXiv:1709.04057, section 3.3.
+    """
+
+    def make_layer(self, input_size: int, **placed) -> SerialLSTMLayer:
+        return SerialLSTMLayer(input_size, self.hidden_size, **placed)
+
+    def run_layer(self, layer: nn.Module, x: Input, state: State) -> tuple[Tensor, State]:
+        return layer(x, state)
+
+    def reset_parameters(
+        self,
+        *,
+        forget_bias: float | tuple[float, float] = 1.0,
+        input_bias: float | None = 0.0,
+        input_scale: float = 1.0,
+    ) -> None:
+        """As :meth:`lrscan.nn.LinearSurrogateRNN.reset_parameters`."""
+        super().reset_parameters(
+            forget_bias=forget_bias, input_bias=input_bias, input_scale=input_scale
+        )
+
+
+class SerialLSTMLayer(nn.Module):
+    """One layer and direction; parameters laid out as in SurrogateLayer, with h in st's place."""
+
+    def __init__(self, input_size: int, hidden_size: int, **placed) -> None:
+        super().__init__()
+        n = hidden_size
+        self.state_sizes = (n, n)
+        self.weight_x = nn.Parameter(torch.empty(4 * n, input_size, **placed))
+        self.weight_s = nn.Parameter(torch.empty(4 * n, n, **placed))
+        self.bias = nn.Parameter(torch.empty(4 * n, **placed))
+        self.reset_parameters()
+
+    def forward(self, x: Input, state: State) -> tuple[Tensor, State]:
+        """Outputs (T, B, n) of all steps, and the state after the last."""
+        h, c = state
+        outputs = []
+        of_x = product(self.weight_x, x, self.bias)
+        for of_x_t in of_x:
+            gates = of_x_t + F.linear(h.to(self.bias.dtype), self.weight_s)
+            f, i, o, z = gates.to(state_dtype(gates.dtype)).chunk(4, -1)
+            c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(z)
+            h = torch.sigmoid(o) * c
+            outputs.append(h.to(self.bias.dtype))
+        empty = of_x.new_empty(0, len(h), h.shape[-1])
+        return torch.stack(outputs) if outputs else empty, (h, c)
+
+    def reset_parameters(
+        self,
+        *,
+        forget_bias: float | tuple[float, float] = 1.0,
+        input_bias: float | None = 0.0,
+        input_scale: float = 1.0,
+    ) -> None:
+        """Draw all parameters again."""
+        reset_gates(
+            [self.weight_x, self.weight_s], self.bias, self.state_sizes[0], _GATES,
+            forget_bias=forget_bias, input_bias=input_bias, input_scale=input_scale,
+        )  # fmt: skip

@@ -1,0 +1,236 @@
+"""What every model here shares with ``nn.LSTM``: layers, directions, batches, chunks and states."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lrscan.nn.inputs import Input, Tokens, apply, extent
+from lrscan.ops import ALGORITHMS
+
+State = tuple[Tensor, ...]
+_NAMES = tuple(dict.fromkeys(name for names in ALGORITHMS.values() for name in names))
+
+
+class RecurrentStack(nn.Module):
+    """Layers of a recurrent net, one or two directions each, called like ``nn.LSTM``.
+
+    A subclass makes its layers by :meth:`make_layer`. A layer is a module of one direction, with
+
+        state_sizes                     the width of each part of its state
+        reset_parameters(**options)
+
+    and :meth:`run_layer` runs one.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        *,
+        batch_first: bool = False,
+        bidirectional: bool = False,
+        dropout: float = 0.0,
+        algorithm: str = "auto",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        sizes = {"input_size": input_size, "hidden_size": hidden_size, "num_layers": num_layers}
+        for name, size in sizes.items():
+            if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+                raise ValueError(f"{name} must be a positive int, not {size!r}")
+        for name, flag in {"batch_first": batch_first, "bidirectional": bidirectional}.items():
+            if not isinstance(flag, bool):
+                raise TypeError(f"{name} must be a bool, not {flag!r}")
+        if isinstance(dropout, bool) or not 0 <= dropout <= 1:
+            raise ValueError(f"dropout is a probability, not {dropout!r}")
+        if dtype is not None and not dtype.is_floating_point:
+            raise TypeError(f"dtype must be a real floating-point type, not {dtype}")
+        self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
+        self.batch_first, self.bidirectional = batch_first, bidirectional
+        self.dropout = float(dropout)
+        directions = 1 + bidirectional
+        widths = [input_size] + [hidden_size * directions] * (num_layers - 1)
+        placed = {"device": device, "dtype": dtype}
+        self.layers = nn.ModuleList(
+            self.make_layer(width, **placed) for width in widths for _ in range(directions)
+        )
+        self.algorithm = algorithm
+
+    def make_layer(self, input_size: int, **placed) -> nn.Module:
+        """One layer of one direction that reads vectors of a width; ``placed``: device, dtype."""
+        raise NotImplementedError(f"{type(self).__name__} has no make_layer")
+
+    def run_layer(self, layer: nn.Module, x: Input, state: State) -> tuple[Tensor, State]:
+        """All steps of a layer.
+
+        Args:
+            x:     (T, B, width of the layer's input), or tokens
+            state: (B, width) tensors, one for each of ``layer.state_sizes``
+
+        Returns:
+            outputs (T, B, hidden_size), and the state after the last step
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no run_layer")
+
+    @property
+    def algorithm(self) -> str:
+        """How the recurrences are evaluated, in the surrogates too: see linear_recurrence."""
+        return self._algorithm
+
+    @algorithm.setter
+    def algorithm(self, name: str) -> None:
+        if name not in _NAMES:
+            raise ValueError(f"algorithm is one of {', '.join(map(repr, _NAMES))}, not {name!r}")
+        for module in self.modules():
+            if isinstance(module, RecurrentStack):
+                module._algorithm = name
+
+    def reset_parameters(self, **options) -> None:
+        """Draw all parameters again; the options are those of the layers."""
+        for layer in self.layers:
+            layer.reset_parameters(**options)
+
+    @property
+    def state_sizes(self) -> tuple[int, ...]:
+        """The width of each tensor of the state, that of its widest layer."""
+        return tuple(map(max, zip(*(layer.state_sizes for layer in self.layers), strict=True)))
+
+    def forward(self, input: Input, state: State | None = None) -> tuple[Tensor, State]:
+        """All steps of a sequence, or of a chunk of one.
+
+        Args:
+            input: (T, B, m), or (B, T, m) with ``batch_first``, or (T, m) without a batch;
+                   :class:`Tokens`, or a tensor of integers, without the last axis
+            state: what the call for the chunk before returned; zero if None
+
+        Returns:
+            output: (T, B, n), or (T, B, 2 n) if bidirectional, in the layout of the input
+            state:  after the last step (before the first one, in the backward direction): a tuple
+                    of (layers * directions, B, width) tensors, in the order of ``nn.LSTM``; a
+                    layer that needs less than the width leaves zeros
+
+        Raises:
+            TypeError, ValueError: an input or a state that does not fit
+        """
+        x, batched = self._checked(input)
+        states = self._unpack(state, extent(x)[1], batched)
+        ends = []
+        for number in range(self.num_layers):
+            if number and self.dropout:
+                x = F.dropout(x, self.dropout, self.training)
+            outputs = []
+            for direction in range(1 + self.bidirectional):
+                index = len(ends)
+                # From the end is the same layer on the sequence turned round.
+                given = apply(x, lambda t: t.flip(0)) if direction else x
+                output, end = self.run_layer(self.layers[index], given, states[index])
+                outputs.append(output.flip(0) if direction else output)
+                ends.append(end)
+            x = torch.cat(outputs, -1) if self.bidirectional else outputs[0]
+        if not batched:
+            x = x.squeeze(1)
+        elif self.batch_first:
+            x = x.transpose(0, 1)
+        return x, self._pack(ends, batched)
+
+    def step(self, input: Input, state: State | None = None) -> tuple[Tensor, State]:
+        """One time step, for streaming: :meth:`forward` of one step without its axis of time.
+
+        Args:
+            input: (B, m), or (B,) for tokens
+            state: what the step before returned; zero if None
+
+        Returns:
+            output (B, n), and the state after the step
+
+        Raises:
+            RuntimeError: the model is bidirectional: it needs the end of the sequence first
+        """
+        if self.bidirectional:
+            raise RuntimeError("step: a bidirectional model cannot run step by step")
+        axis = 1 if self.batch_first else 0
+        tokens = isinstance(input, Tokens) or not input.is_floating_point()
+        if (dims := (input[0] if isinstance(input, Tokens) else input).dim()) != 2 - tokens:
+            raise ValueError(f"step takes {2 - tokens} axes, (B{', m' * (not tokens)}): not {dims}")
+        output, state = self(apply(input, lambda t: t.unsqueeze(axis)), state)
+        return output.squeeze(axis), state
+
+    def _checked(self, input: Input) -> tuple[Input, bool]:
+        """The input with time first and a batch, and whether it had one."""
+        x = input
+        if isinstance(x, Tensor) and not x.is_floating_point() and not x.is_complex():
+            x = Tokens(x)
+        weight = next(self.parameters())
+        if isinstance(x, Tokens):
+            axes, shape = 2, x.index.shape
+            if x.index.dtype not in (torch.int64, torch.int32):
+                raise TypeError(f"tokens are int64 or int32, not {x.index.dtype}")
+            if x.sign is not None and x.sign.shape != shape:
+                raise ValueError(f"{tuple(shape)} tokens, but {tuple(x.sign.shape)} signs")
+        elif isinstance(x, Tensor):
+            axes, shape = 3, x.shape
+            if x.dtype != weight.dtype and not torch.is_autocast_enabled(x.device.type):
+                raise TypeError(f"the input is {x.dtype}, but the parameters are {weight.dtype}")
+            if x.dim() and x.shape[-1] != self.input_size:
+                raise ValueError(f"input_size is {self.input_size}, but x has {tuple(x.shape)}")
+        else:
+            raise TypeError(f"the input must be a tensor or Tokens, not {type(input).__name__}")
+        if len(shape) not in (axes - 1, axes):
+            raise ValueError(f"the input has {axes} axes ({axes - 1} unbatched): {tuple(shape)}")
+        batched = len(shape) == axes
+        if not batched:
+            x = apply(x, lambda t: t.unsqueeze(1))
+        elif self.batch_first:
+            x = apply(x, lambda t: t.transpose(0, 1))
+        return x, batched
+
+    def _unpack(self, state: State | None, batch: int, batched: bool) -> list[State]:
+        """For each layer and direction the parts of its state, (B, width)."""
+        weight = next(self.parameters())
+        if state is None:
+            kind = {"device": weight.device, "dtype": state_dtype(weight.dtype)}
+            return [
+                tuple(torch.zeros(batch, width, **kind) for width in layer.state_sizes)
+                for layer in self.layers
+            ]
+        shapes = [(len(self.layers), *[batch] * batched, width) for width in self.state_sizes]
+        if not isinstance(state, Sequence) or [tuple(part.shape) for part in state] != shapes:
+            given = [tuple(p.shape) for p in state] if isinstance(state, Sequence) else state
+            raise ValueError(f"the state has the shapes {shapes}, not {given}")
+        parts = [part if batched else part.unsqueeze(1) for part in state]
+        return [
+            tuple(
+                part[k, :, :width].to(state_dtype(part.dtype))
+                for part, width in zip(parts, layer.state_sizes, strict=True)
+            )
+            for k, layer in enumerate(self.layers)
+        ]
+
+    def _pack(self, ends: list[State], batched: bool) -> State:
+        parts = []
+        for width, part in zip(self.state_sizes, zip(*ends, strict=True), strict=True):
+            whole = torch.stack([F.pad(end, (0, width - end.shape[-1])) for end in part])
+            parts.append(whole if batched else whole.squeeze(1))
+        return tuple(parts)
+
+    def extra_repr(self) -> str:
+        parts = [str(self.input_size), str(self.hidden_size)]
+        defaults = {
+            "num_layers": 1, "batch_first": False, "bidirectional": False,
+            "dropout": 0.0, "algorithm": "auto",
+        }  # fmt: skip
+        for name, default in defaults.items():
+            if (value := getattr(self, name)) != default:
+                parts.append(f"{name}={value!r}")
+        return ", ".join(parts)
+
+
+def state_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype that a state is carried in: float32 at least, as half precision would round it."""
+    return torch.promote_types(dtype, torch.float32)

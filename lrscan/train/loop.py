@@ -1,0 +1,245 @@
+"""The training loop: until it has learned, gives up, or is told to stop; and on from there."""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lrscan import workspace
+from lrscan.provenance import resolve_device
+from lrscan.tasks import problem_2b
+from lrscan.train.settings import Classifier, Settings
+from lrscan.train.step import Step
+
+LEARNED, NOT_LEARNED, DIVERGED, PAUSED = "learned", "not learned", "diverged", "paused"
+IN_A_ROW = 5  # minibatches without a mistake: the paper's criterion
+FRESH, ENOUGH = 256, 0.99  # sequences of the strict criterion, and the share to get right
+
+# What is kept of every iteration; `held_out` is NaN where there was no evaluation.
+HISTORY = ("iteration", "seconds", "loss", "accuracy", "gradient_norm", "held_out")
+
+
+@dataclass
+class Run:
+    """A training run as far as it went.
+
+    settings     what it is
+    status       "learned", "not learned", "diverged" or "paused"
+    history      a tuple of HISTORY for each iteration
+    paper_at     the iteration of the fifth minibatch in a row without a mistake, or None
+    strict_at    the iteration after which 99% of 256 fresh sequences were right, or None
+    resumed      how often it went on from a checkpoint
+    model        the model
+    """
+
+    settings: Settings
+    model: Classifier
+    status: str = PAUSED
+    history: list[tuple[float, ...]] = field(default_factory=list)
+    paper_at: int | None = None
+    strict_at: int | None = None
+    resumed: int = 0
+
+    @property
+    def iteration(self) -> int:
+        """How many iterations it has done."""
+        return len(self.history)
+
+    @property
+    def seconds(self) -> float:
+        """The time of all iterations, without evaluations and checkpoints."""
+        return self.history[-1][HISTORY.index("seconds")] if self.history else 0.0
+
+
+def train(
+    settings: Settings,
+    *,
+    device: torch.device | str = "auto",
+    folder: Path | None = None,
+    seconds: float | None = None,
+    graph: bool | None = None,
+    checkpoint_every_s: float = 30.0,
+    on_iteration: Callable[[Run], None] | None = None,
+) -> Run:
+    """Train on problem 2b, from the newest checkpoint of the same settings if there is one.
+
+    A checkpoint holds everything that the next iteration depends on, and minibatches depend on
+    their number alone: so a run that was killed and resumed gives the same parameters and the
+    same history, bit for bit, as one that was not. It is written aside and then renamed.
+
+    Args:
+        settings:           the run
+        device:             "auto", "cpu" or "cuda"
+        folder:             where checkpoints lie, one file a run; None: none are written
+        seconds:            pause after so long, at the end of an iteration; None: never
+        graph:              replay steps as a CUDA graph; None: on a GPU
+        checkpoint_every_s: seconds between two checkpoints
+        on_iteration:       called after each iteration
+
+    Returns:
+        The run. "diverged" means that a loss or a gradient was not finite: the parameters are
+        those before that step or after it, and nothing is trained on.
+
+    Raises:
+        ValueError: no such device, a graph without a GPU, or a checkpoint of other settings
+    """
+    where = resolve_device(device)
+    if graph and where.type != "cuda":
+        raise ValueError(f"a CUDA graph needs a GPU, not {where}")
+    graph = where.type == "cuda" if graph is None else graph
+    path = None if folder is None else Path(folder) / f"{settings.name()}.pt"
+    started = saved = time.perf_counter()
+    with _deterministic(where):
+        torch.manual_seed(settings.seed)
+        run = Run(settings, Classifier(settings, where))
+        step = Step(settings, run.model, graph)
+        if path is not None and path.is_file():
+            _load(path, run, step, where)
+        while run.status == PAUSED:
+            _iterate(run, step, where)
+            if on_iteration is not None:
+                on_iteration(run)
+            now = time.perf_counter()
+            paused = seconds is not None and now - started >= seconds
+            if path is not None and (
+                paused or run.status != PAUSED or now - saved >= checkpoint_every_s
+            ):
+                _save(path, run, step)
+                saved = now
+            if paused:
+                break
+    return run
+
+
+def _iterate(run: Run, step: Step, device: torch.device) -> None:
+    settings = run.settings
+    number = run.iteration
+    tokens, label = _minibatch(settings, settings.batch, number, False, device)
+    begun = time.perf_counter()
+    loss, accuracy, norm = step(tokens, label)
+    seconds = run.seconds + time.perf_counter() - begun
+    held_out = math.nan
+    if not math.isfinite(loss) or not math.isfinite(norm):
+        run.status = DIVERGED
+    column = HISTORY.index("accuracy")
+    latest = [row[column] for row in run.history[-(IN_A_ROW - 1) :]] + [accuracy]
+    met = len(latest) == IN_A_ROW and min(latest) == 1.0
+    if met and run.paper_at is None:
+        run.paper_at = number + 1
+    # Fresh sequences only where the minibatches give hope: an evaluation costs as much as ten
+    # steps. When it is due depends on the history alone.
+    if met and _since_evaluation(run) >= settings.evaluate_every:
+        held_out, _ = evaluate(run.model, settings, FRESH, number=number * FRESH, device=device)
+        if held_out >= ENOUGH and run.strict_at is None:
+            run.strict_at = number + 1
+    run.history.append((number + 1, seconds, loss, accuracy, norm, held_out))
+    reached = {"strict": run.strict_at, "paper": run.paper_at, "never": None}[settings.until]
+    if run.status == PAUSED and reached is not None:
+        run.status = LEARNED
+    elif run.status == PAUSED and number + 1 == settings.iterations:
+        run.status = LEARNED if run.strict_at is not None else NOT_LEARNED
+
+
+def _since_evaluation(run: Run) -> int:
+    column = HISTORY.index("held_out")
+    for back, row in enumerate(reversed(run.history)):
+        if not math.isnan(row[column]):
+            return back + 1
+    return run.iteration + run.settings.evaluate_every
+
+
+def _minibatch(settings: Settings, batch: int, number: int, held_out: bool, device):
+    return problem_2b(
+        settings.steps, batch, seed=settings.seed, number=number, held_out=held_out,
+        width=settings.width, distractors=settings.distractors, device=device,
+    )  # fmt: skip
+
+
+@torch.no_grad()
+def evaluate(
+    model: Classifier,
+    settings: Settings,
+    sequences: int,
+    *,
+    number: int = 0,
+    device: torch.device | str = "cpu",
+) -> tuple[float, tuple[float, float]]:
+    """Accuracy on fresh sequences, and its 95% confidence interval.
+
+    Args:
+        model, settings: of the run
+        sequences:       how many, drawn in minibatches from the held-out stream
+        number:          where in that stream to begin; other numbers far apart give other ones
+        device:          where the model is
+
+    Source: the interval is that of Wilson 1927, which holds near 0 and 1 too.
+    """
+    right = torch.zeros((), dtype=torch.int64, device=device)
+    for first in range(0, sequences, settings.batch):
+        size = min(settings.batch, sequences - first)
+        tokens, label = _minibatch(settings, size, number + first, True, device)
+        right += ((model(tokens) > 0) == (label > 0)).sum()
+    share, z = right.item() / sequences, 1.959964
+    centre = share + z * z / (2 * sequences)
+    half = z * math.sqrt(share * (1 - share) / sequences + z * z / (4 * sequences**2))
+    scale = 1 + z * z / sequences
+    return share, (max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale))
+
+
+def _save(path: Path, run: Run, step: Step) -> None:
+    content = {
+        "settings": asdict(run.settings),
+        "model": run.model.state_dict(),
+        "optimizer": step.optimizer.state_dict(),
+        "history": torch.tensor(run.history, dtype=torch.float64),
+        "status": run.status,
+        "paper_at": run.paper_at,
+        "strict_at": run.strict_at,
+        "resumed": run.resumed,
+    }
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    workspace.write_files({path: buffer.getvalue()})
+
+
+def _load(path: Path, run: Run, step: Step, device: torch.device) -> None:
+    try:
+        content: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:
+        raise ValueError(f"{workspace.relative(path)} is no checkpoint: {error}") from error
+    if content.get("settings") != asdict(run.settings):
+        raise ValueError(f"{workspace.relative(path)} is a checkpoint of other settings")
+    run.model.load_state_dict(content["model"])
+    step.optimizer.load_state_dict(content["optimizer"])
+    run.history = [tuple(row) for row in content["history"].tolist()]
+    run.status, run.paper_at = content["status"], content["paper_at"]
+    run.strict_at, run.resumed = content["strict_at"], content["resumed"] + 1
+
+
+@contextmanager
+def _deterministic(device: torch.device) -> Iterator[None]:
+    """Deterministic operations and full float32 products, and torch as it was afterwards."""
+    before = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    backends = (torch.backends.cuda.matmul, torch.backends.cudnn.rnn)
+    precisions = [backend.fp32_precision for backend in backends]
+    if device.type == "cuda":  # cuBLAS reads it when its first handle is made
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    try:
+        torch.use_deterministic_algorithms(True)
+        for backend in backends:
+            backend.fp32_precision = "ieee"
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before, warn_only=warn_only)
+        for backend, precision in zip(backends, precisions, strict=True):
+            backend.fp32_precision = precision

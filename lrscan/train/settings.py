@@ -1,0 +1,133 @@
+"""What a training run is: its settings, its model, and the name that both give it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import lrscan.nn as models
+from lrscan.nn.init import chrono, reset_gates, scaled
+from lrscan.nn.inputs import Tokens
+from lrscan.ops import ALGORITHMS
+from lrscan.tasks import DISTRACTORS
+
+# "LSTM" is torch's own, which runs cuDNN on a GPU.
+MODELS = ("GILRLSTM", "GILR", "SRU", "QRNN", "StronglyTypedRNN", "SerialLSTM", "LSTM")
+INITIALISATIONS = ("constant", "chrono", "scaled")
+CRITERIA = ("strict", "paper", "never")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A training run on problem 2b; the same settings on one device give the same run.
+
+    model           one of MODELS
+    steps, width    T and p of the task
+    distractors     "any" or "apart", see :func:`lrscan.tasks.problem_2b`
+    hidden, layers  hidden units and stacked layers
+    batch           sequences in a minibatch
+    rate            learning rate of Adam
+    clip            largest norm of the gradient
+    initialisation  "constant" (forget bias `forget_bias`), "chrono" or "scaled"
+    forget_bias     of the initialisation "constant"
+    algorithm       how the recurrences are evaluated
+    iterations      where to give up
+    until           "strict": stop at 99% of 256 fresh sequences; "paper": after five minibatches
+                    in a row without a mistake; "never": go on to the last iteration
+    evaluate_every  fewest iterations between two evaluations on fresh sequences
+    seed            of the initial weights and of all sequences
+    """
+
+    model: str = "GILRLSTM"
+    steps: int = 256
+    width: int = 128
+    distractors: str = "any"
+    hidden: int = 128
+    layers: int = 2
+    batch: int = 8
+    rate: float = 2e-3
+    clip: float = 1.0
+    initialisation: str = "scaled"
+    forget_bias: float = 1.0
+    algorithm: str = "auto"
+    iterations: int = 2000
+    until: str = "strict"
+    evaluate_every: int = 10
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        choices = {
+            "model": MODELS, "distractors": DISTRACTORS, "initialisation": INITIALISATIONS,
+            "until": CRITERIA, "algorithm": {n: None for a in ALGORITHMS.values() for n in a},
+        }  # fmt: skip
+        for name, allowed in choices.items():
+            if (value := getattr(self, name)) not in allowed:
+                raise ValueError(f"{name} is one of {', '.join(allowed)}, not {value!r}")
+        least = {"steps": 3, "width": 2, "seed": 0}
+        for name in ("hidden", "layers", "batch", "iterations", "evaluate_every", *least):
+            value, bound = getattr(self, name), least.get(name, 1)
+            if not isinstance(value, int) or isinstance(value, bool) or value < bound:
+                raise ValueError(f"{name} is an int of at least {bound}, not {value!r}")
+        for name in ("rate", "clip"):
+            if not 0 < (value := getattr(self, name)) < math.inf:
+                raise ValueError(f"{name} is a number above zero, not {value!r}")
+
+    def name(self) -> str:
+        """A file's name for this run: readable, and another one for any other settings."""
+        text = json.dumps(asdict(self), sort_keys=True)
+        digest = hashlib.sha256(text.encode()).hexdigest()[:10]
+        return f"{self.model}-T{self.steps}-seed{self.seed}-{digest}"
+
+
+class Classifier(nn.Module):
+    """A recurrent net with a linear read-out of its last output: one logit a sequence."""
+
+    def __init__(self, settings: Settings, device: torch.device) -> None:
+        super().__init__()
+        sizes = (settings.width, settings.hidden, settings.layers)
+        if settings.model == "LSTM":
+            self.net = nn.LSTM(*sizes, device=device)
+        else:
+            make = getattr(models, settings.model)
+            self.net = make(*sizes, algorithm=settings.algorithm, device=device)
+        self.read_out = nn.Linear(settings.hidden, 1, device=device)
+        self.reset_parameters(settings)
+
+    def forward(self, tokens: Tokens) -> Tensor:
+        x: Tokens | Tensor = tokens
+        if isinstance(self.net, nn.LSTM):  # it takes no look-ups
+            x = tokens.dense(self.net.input_size, self.read_out.weight.dtype)
+        return self.read_out(self.net(x)[0][-1]).squeeze(-1)
+
+    def reset_parameters(self, settings: Settings) -> None:
+        """Draw all parameters again, from torch's generator."""
+        options: dict[str, Any] = {"forget_bias": settings.forget_bias}
+        if settings.initialisation == "chrono":
+            options = chrono(settings.steps)
+        elif settings.initialisation == "scaled":
+            options = scaled(settings.steps, settings.rate)
+        if isinstance(self.net, nn.LSTM):
+            _reset_torch_lstm(self.net, options)
+        else:
+            self.net.reset_parameters(**options)
+        nn.init.xavier_uniform_(self.read_out.weight)
+        nn.init.zeros_(self.read_out.bias)
+
+
+def _reset_torch_lstm(net: nn.LSTM, options: dict[str, Any]) -> None:
+    """The initialisations of `lrscan.nn` for torch's LSTM, with its order of the gates."""
+    gates = ("input", "forget", "candidate", "output")
+    given = {"input_bias": 0.0, "input_scale": 1.0} | options
+    for layer in range(net.num_layers):
+        weight_x, weight_h, bias, other = (
+            getattr(net, f"{name}_l{layer}").data
+            for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        )
+        reset_gates([weight_x, weight_h], bias, net.hidden_size, gates, **given)
+        other.zero_()

@@ -1,0 +1,258 @@
+"""Training: it learns, stops where it should, and a killed run goes on as if nothing happened."""
+
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+from click.testing import CliRunner
+from projects import PYTHONPATH, make_project
+
+from lrscan import cli, records
+from lrscan.train import DIVERGED, LEARNED, NOT_LEARNED, PAUSED, Settings, evaluate, files, train
+from lrscan.train import loop as loop_
+from lrscan.train.loop import HISTORY
+from lrscan.train.settings import MODELS, Classifier
+from lrscan.train.step import Step
+
+SMALL = Settings(
+    steps=12, width=8, hidden=8, layers=1, batch=4, iterations=40, until="never", rate=1e-2
+)
+
+
+def without_time(run):
+    column = HISTORY.index("seconds")
+    return torch.tensor([row[:column] + row[column + 1 :] for row in run.history])
+
+
+def same(one, other):
+    assert without_time(one).equal(without_time(other)) or torch.testing.assert_close(
+        without_time(one), without_time(other), rtol=0, atol=0, equal_nan=True
+    ) is None
+    for a, b in zip(one.model.parameters(), other.model.parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert (one.status, one.paper_at, one.strict_at) == (other.status, other.paper_at,
+                                                         other.strict_at)  # fmt: skip
+
+
+def test_the_long_memory_task_is_learned():
+    run = train(Settings(steps=64, hidden=32, iterations=400), device="cpu")
+    assert run.status == LEARNED and run.strict_at == run.iteration
+    share, (low, high) = evaluate(run.model, run.settings, 512, number=2**40)
+    assert share > 0.97 and low <= share <= high
+    column = HISTORY.index("accuracy")
+    assert all(row[column] == 1 for row in run.history[-5:])
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_seed_gives_the_same_run_and_another_seed_another(model):
+    settings = replace(SMALL, model=model, iterations=5)
+    one = train(settings, device="cpu")
+    torch.rand(3)
+    same(one, train(settings, device="cpu"))
+    other = train(replace(settings, seed=1), device="cpu")
+    assert not without_time(one)[:, 1].equal(without_time(other)[:, 1])
+
+
+def test_a_run_in_pieces_is_the_run_in_one_go(tmp_path):
+    whole = train(SMALL, device="cpu")
+    while (part := train(SMALL, device="cpu", folder=tmp_path, seconds=1e-9)).status == PAUSED:
+        assert part.iteration == part.resumed + 1
+    same(whole, part)
+    again = train(SMALL, device="cpu", folder=tmp_path)  # it is done: nothing happens
+    assert again.iteration == 40 and again.resumed == part.resumed + 1
+
+
+def test_a_run_killed_at_any_moment_is_the_run_in_one_go(tmp_path):
+    script = (
+        "from dataclasses import replace; from pathlib import Path\n"
+        "from test_train import SMALL; from lrscan.train import train\n"
+        "train(replace(SMALL, iterations=3000), device='cpu', folder=Path('.'), "
+        "checkpoint_every_s=0)\n"
+    )
+    tests = os.path.dirname(__file__)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([PYTHONPATH, tests])}
+    for _ in range(3):
+        process = subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path, env=environment)
+        seen = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.pt")}
+        deadline = time.monotonic() + 60
+        while {p: p.stat().st_mtime_ns for p in tmp_path.glob("*.pt")} == seen:
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.01)
+        time.sleep(0.11)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    settings = replace(SMALL, iterations=3000)
+    kept = torch.load(next(tmp_path.glob("*.pt")), weights_only=True)
+    reached = len(kept["history"])
+    assert 3 < reached < 3000 and kept["resumed"] == 2
+    # Ten iterations on from there, and as many in one go.
+    on, whole = (
+        _until(reached + 10, settings, folder) for folder in (tmp_path, None)
+    )
+    same(on, whole)
+
+
+def _until(iteration, settings, folder):
+    class Enough(Exception):
+        pass
+
+    def stop(run):
+        kept.append(run)
+        if run.iteration >= iteration:
+            raise Enough
+
+    kept = []
+    with pytest.raises(Enough):
+        train(settings, device="cpu", folder=folder, on_iteration=stop)
+    return kept[-1]
+
+
+def test_a_checkpoint_that_is_none_or_another_is_refused(tmp_path):
+    path = tmp_path / f"{SMALL.name()}.pt"
+    path.write_bytes(b"half")
+    with pytest.raises(ValueError, match="is no checkpoint"):
+        train(SMALL, device="cpu", folder=tmp_path)
+    path.unlink()
+    other = replace(SMALL, seed=9)
+    train(other, device="cpu", folder=tmp_path)
+    (tmp_path / f"{other.name()}.pt").rename(path)
+    with pytest.raises(ValueError, match="other settings"):
+        train(SMALL, device="cpu", folder=tmp_path)
+    assert SMALL.name() != other.name() != replace(other, rate=2e-2).name()
+
+
+def test_a_loss_that_is_not_finite_stops_it_at_once():
+    def spoil(run):
+        if run.iteration == 7:
+            next(run.model.parameters()).data.fill_(math.nan)
+
+    run = train(SMALL, device="cpu", on_iteration=spoil)
+    assert run.status == DIVERGED and run.iteration == 8
+    assert math.isnan(run.history[-1][HISTORY.index("loss")])
+
+
+def test_the_papers_criterion_is_five_minibatches_in_a_row(monkeypatch):
+    answers = iter([1.0, 1.0, 1.0, 1.0, 0.5, *[1.0] * 35])
+    monkeypatch.setattr(Step, "__call__", lambda *_: (0.1, next(answers), 1.0))
+    shares = iter([0.5, 0.98, 0.995])
+    monkeypatch.setattr(loop_, "evaluate", lambda *_, **__: (next(shares), (0.0, 1.0)))
+    run = train(replace(SMALL, until="strict", evaluate_every=10), device="cpu")
+    assert (run.paper_at, run.strict_at, run.status) == (10, 30, LEARNED)
+    held_out = [row[0] for row in run.history if not math.isnan(row[HISTORY.index("held_out")])]
+    assert held_out == [10, 20, 30]
+
+
+def test_giving_up_is_not_learning():
+    run = train(replace(SMALL, iterations=3, until="strict"), device="cpu")
+    assert run.status == NOT_LEARNED and run.iteration == 3 and run.strict_at is None
+
+
+def test_a_warm_up_leaves_no_trace():
+    torch.manual_seed(0)
+    model = Classifier(SMALL, torch.device("cpu"))
+    step, (tokens, label) = Step(SMALL, model, False), loop_._minibatch(SMALL, 4, 0, False, "cpu")
+    before = [p.detach().clone() for p in model.parameters()]
+    step.without_trace(tokens, label, 2)
+    assert all(map(torch.equal, before, model.parameters()))
+    results = [step(tokens, label) for _ in range(3)]
+    torch.manual_seed(0)
+    fresh = Step(SMALL, Classifier(SMALL, torch.device("cpu")), False)
+    assert results == [fresh(tokens, label) for _ in range(3)]
+    step.without_trace(tokens, label, 2)
+    assert step(tokens, label) == fresh(tokens, label)
+
+
+def test_the_interval_is_that_of_wilson(monkeypatch):
+    monkeypatch.setattr(Classifier, "forward", lambda self, tokens: tokens.sign[0].float())
+    model = Classifier(SMALL, torch.device("cpu"))
+    share, (low, high) = evaluate(model, SMALL, 256)
+    assert share == high == 1.0 and low == pytest.approx(256 / (256 + 1.959964**2))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"model": "GRU"}, "model is one of GILRLSTM, .* not 'GRU'"),
+        ({"steps": 2}, "steps .* at least 3, not 2"),
+        ({"rate": 0.0}, "rate .* not 0.0"),
+        ({"batch": 1.5}, "batch .* not 1.5"),
+        ({"until": "bored"}, "not 'bored'"),
+        ({"algorithm": "fast"}, "not 'fast'"),
+    ],
+)
+def test_wrong_settings_are_refused(given, message):
+    with pytest.raises(ValueError, match=message):
+        Settings(**given)
+
+
+def test_a_graph_needs_a_gpu():
+    with pytest.raises(ValueError, match="needs a GPU, not cpu"):
+        train(SMALL, device="cpu", graph=True)
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    root = make_project(tmp_path / "project")
+    monkeypatch.chdir(root)
+    return root
+
+
+def lrscan_(*arguments):
+    sets = [f"--set={name}={getattr(SMALL, name)}" for name in
+            ("steps", "width", "hidden", "layers", "batch", "rate")]  # fmt: skip
+    return CliRunner().invoke(cli.main, ["train", "--device", "cpu", *sets, *arguments])
+
+
+def test_records_gather_seeds_and_a_run_replaces_itself(project):
+    done = lrscan_("--set", "iterations=6", "--set", "until=never", "--seed", "0", "--seed", "1")
+    assert done.exit_code == 1 and "not learned after 6 iterations" in done.output, done.output
+    lrscan_("--set", "iterations=6", "--set", "until=never", "--seed", "1", "--seed", "2")
+    path = next((project / "build" / "records").glob("*/problem_2b.csv"))
+    written = records.read("problem_2b", path.parent.name, directory=path.parents[1])
+    assert written.table.groupby("seed").size().to_dict() == {0: 6, 1: 6, 2: 6}
+    assert written.table["iteration"].tolist() == [1, 2, 3, 4, 5, 6] * 3
+    outcomes = [one["outcome"] for one in written.provenance["measurements"]]
+    assert [one["resumed"] for one in outcomes] == [0, 1, 0]
+    assert all(one["status"] == "not learned" and one["sequences"] == 1024 for one in outcomes)
+
+
+def test_a_paused_run_is_told_and_goes_on(project):
+    paused = lrscan_("--set", "iterations=1000000", "--set", "until=never", "--minutes", "0.001")
+    assert paused.exit_code == 75 and "paused after" in paused.output, paused.output
+    again = lrscan_("--set", "iterations=1000000", "--set", "until=never", "--minutes", "0.001")
+    first, second = (
+        int(result.output.split("after ")[1].split()[0]) for result in (paused, again)
+    )
+    assert second > first
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--set", "step=3"], "'step=3' sets none of: model, steps"),
+        (["--set", "iterations=many"], "iterations is of type int, not 'many'"),
+        (["--set", "model=GRU"], "not 'GRU'"),
+        (["--device", "tpu"], "'tpu'"),
+        (["--name", "../x"], "'../x'"),
+        (["--record", "--out", "x"], "give one"),
+        (["--graph"], "needs a GPU"),
+    ],
+)
+def test_wrong_options_are_refused_before_anything_is_trained(project, arguments, message):
+    result = lrscan_(*arguments)
+    assert result.exit_code == 2 and message in " ".join(result.output.split()), result.output
+    assert not (project / "build").exists()
+
+
+def test_a_diverged_run_leaves_its_finite_rows(project):
+    run = train(SMALL, device="cpu", on_iteration=lambda run: run.iteration == 3 and next(
+        run.model.parameters()).data.fill_(math.nan))  # fmt: skip
+    written = files.write(run, "spoiled", "cpu")
+    assert len(written.table) == 3
+    assert written.provenance["measurements"][0]["outcome"]["status"] == DIVERGED
