@@ -188,6 +188,8 @@ class _Client(PapermillNotebookClient):
             number += "injected-parameters" not in cell.metadata.tags
             self.nb_man.cell_start(cell, index)
             if number in entries and cell.cell_type == "code":
+                # An exercise is a stub with its solution beside it.
+                cell.source = cell.metadata.get("solution", cell.source)
                 self._run(cell, index, entries[number])
             self.nb_man.cell_complete(cell, cell_index=index)
 

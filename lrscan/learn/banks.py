@@ -33,7 +33,7 @@ def ways(indices: Sequence[int]) -> int:
 
 
 def scene(
-    index_of: Callable[[int, int], int], strides: Sequence[int], lanes: int, title: str
+    index_of: Callable[[int, int], int], strides: Sequence[int], title: str, lanes: int = 32
 ) -> Scene:
     """A column for each bank, and in it the lanes that want it; a frame a stride."""
     shapes: list[Shape] = []
@@ -43,23 +43,22 @@ def scene(
     shapes.append(Text(-0.5, 0, "bank", align="right"))
     for frame, stride in enumerate(strides):
         until = frame + 1 if frame + 1 < len(strides) else None
-        busy = max(lanes // stride, 1)
-        indices = [index_of(lane, stride) for lane in range(busy)]
+        indices = [index_of(lane, stride) for lane in range(lanes)]
         turns = ways(indices)
         columns: dict[int, int] = defaultdict(int)
         for lane, index in enumerate(indices):
             bank = index % BANKS
             columns[bank] += 1
             style = "pair" if columns[bank] == 1 else "carry"
-            y = 0.5 * columns[bank]
-            box = Box(bank * CELL, y, str(lane), style, frame, CELL * 0.94, 0.42, until)
+            y = 0.36 * columns[bank] + 0.14
+            box = Box(bank * CELL, y, str(lane), style, frame, CELL * 0.94, 0.3, until)
             shapes.append(box)
         noun = "turn" if turns == 1 else "turns"
-        words = f"stride {stride}: {busy} lanes, {turns} {noun}"
+        words = f"stride {stride}: {turns} {noun}"
         shapes.append(Text(BANKS * CELL, 0.6, words, frame, "left", until=until))
         captions.append(
-            f"Stride {stride}: {busy} lanes at {', '.join(map(str, indices[:6]))}"
-            f"{', ...' if busy > 6 else ''}; the fullest bank has {turns}, so {turns} {noun}."
+            f"Stride {stride}: {lanes} lanes at {', '.join(map(str, indices[:6]))}"
+            f", ...; the fullest bank has {turns}, so {turns} {noun}."
         )
     alt = f"Map of 32 memory banks, {title}. " + " ".join(captions)
     return Scene(title, alt, captions, shapes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from lrscan import algebra
 from lrscan.learn import trace
 from lrscan.learn.scene import Arrow, Box, Scene, Shape, Text
 from lrscan.learn.trace import START, Cell, Trace, show
@@ -102,6 +103,113 @@ def chain(a: Sequence, x: Sequence, h0=0) -> Scene:
         "The serial loop: each state waits for the one to its left",
         f"{len(a)} states in a row; a blue arrow leads from each to the next, "
         "so none can start early.",
+        captions,
+        shapes,
+    )
+
+
+def brackets(pairs: Sequence[tuple], order: str) -> Scene:
+    """Composing neighbours until one map is left: "left", "right", or "tree"; a frame a pair.
+
+    Raises:
+        ValueError: an unknown order
+    """
+    if order not in ("left", "right", "tree"):
+        raise ValueError(f"order is {order!r}, expected 'left', 'right' or 'tree'")
+    wide = 1.5
+    row = [(t * wide, 0.0, tuple(pair)) for t, pair in enumerate(pairs)]
+    shapes: list[Shape] = [Box(x, y, show(pair), "input", 0, 1.25) for x, y, pair in row]
+    shapes += [Text(x, 0.45, f"map {t + 1}") for t, (x, _, _) in enumerate(row)]
+    captions = ["The maps, in order of time from left to right."]
+    at = 0
+    while len(row) > 1:
+        if order != "tree":
+            at = 0 if order == "left" else len(row) - 2
+        elif at >= len(row) - 1:
+            at = 0
+        (x1, y1, first), (x2, y2, second) = row[at], row[at + 1]
+        value = algebra.compose(*first, *second)
+        x, y = (x1 + x2) / 2, min(y1, y2) - 1
+        frame = len(captions)
+        shapes += [Arrow(x1, y1, x, y, frame=frame, width=1.25)]
+        shapes += [Arrow(x2, y2, x, y, frame=frame, width=1.25)]
+        shapes.append(Box(x, y, show(value), "pair", frame, 1.25))
+        captions.append(f"({show(first)}) then ({show(second)}) is ({show(value)}).")
+        row[at : at + 2] = [(x, y, value)]
+        at += 1
+    return Scene(
+        f"Composing {len(pairs)} maps: {order}",
+        f"{len(pairs)} maps composed two at a time ({order}); the last is {show(row[0][2])}.",
+        captions,
+        shapes,
+    )
+
+
+def accesses(log, array: str, threads: int, cells: int) -> Scene:
+    """Who reads and writes the cells of an array, from a log of the simulator.
+
+    A row for each stretch between two barriers (a frame each): threads stand under the cells of
+    their own number; black arrows are reads, orange ones writes into the row of cells below.
+    Threads and cells beyond those asked for are left out.
+    """
+    shapes: list[Shape] = []
+    captions = [f"{array}: {cells} cells, before the kernel."]
+    own = [a for a in log.accesses if a.array == array and a.thread < threads and a.index < cells]
+    epochs = sorted({a.epoch for a in own})
+    for k in range(len(epochs) + 1):
+        shapes.append(Text(-0.8, -2 * k, array, k, "right"))
+        shapes += [Box(c, -2 * k, str(c), "input", k) for c in range(cells)]
+    for k, epoch in enumerate(epochs):
+        frame, y = k + 1, -2 * k - 1
+        busy = sorted({(a.thread, a.kind, a.index) for a in own if a.epoch == epoch})
+        shapes.append(Text(-0.8, y, "threads", frame, "right"))
+        for thread in sorted({thread for thread, _, _ in busy}):
+            shapes.append(Box(thread, y, f"t{thread}", "pair", frame))
+        for thread, kind, index in busy:
+            if kind == "read":
+                shapes.append(Arrow(index, y + 1, thread, y, frame=frame))
+            else:
+                shapes.append(Arrow(thread, y, index, y - 1, "carry", frame))
+        reads = sum(kind == "read" for _, kind, _ in busy)
+        writes = len(busy) - reads
+        captions.append(f"After {epoch} barriers: {reads} reads (black), {writes} writes (orange).")
+    return Scene(
+        f"Reads and writes of {array} by {threads} threads",
+        f"Cells of {array} in rows, threads between them, with an arrow for every access. "
+        + " ".join(captions[1:]),
+        captions,
+        shapes,
+    )
+
+
+def memory(log, arrays: dict[str, str], cells: int) -> Scene:
+    """What one launch reads of one array and writes of another, a frame a thread.
+
+    Args:
+        log:    from the simulator
+        arrays: the name of the array that is read, and of the one that is written, as
+                ``{"x": "reads", "x_out": "writes"}``
+        cells:  how many cells are drawn
+    """
+    source, target = arrays
+    shapes: list[Shape] = []
+    for name, y in ((source, 0), (target, -2)):
+        shapes.append(Text(-0.8, y, name, align="right"))
+        shapes += [Box(c, y, str(c), "input") for c in range(cells)]
+    captions = [f"{cells} cells before the launch."]
+    for thread in sorted({access.thread for access in log.accesses}):
+        own = [a for a in log.accesses if a.thread == thread]
+        reads = [a.index for a in own if a.array == source and a.kind == "read"]
+        writes = [a.index for a in own if a.array == target and a.kind == "write"]
+        frame = len(captions)
+        shapes.append(Box(thread, -1, f"t{thread}", "pair", frame))
+        shapes += [Arrow(index, 0, thread, -1, frame=frame) for index in reads]
+        shapes += [Arrow(thread, -1, index, -2, "carry", frame) for index in writes]
+        captions.append(f"Thread {thread} reads {source}{reads} and writes {target}{writes}.")
+    return Scene(
+        f"What every thread reads of {source} and writes of {target}",
+        "A row of cells that are read, a row of threads, a row of cells that are written, with "
+        f"an arrow for every access. {' '.join(captions[1:])}",
         captions,
         shapes,
     )

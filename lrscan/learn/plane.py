@@ -8,7 +8,8 @@ from typing import NamedTuple
 from lrscan.learn import counts
 from lrscan.learn.scene import Axes, Dot, Line, Scene, Shape, Text
 
-MARKERS = {"serial": "s", "Hillis-Steele": "^", "Blelloch": "v", "blocked": "o", "blocked, tree": "D"}
+MARKERS = {"serial": "s", "Hillis-Steele": "^", "Blelloch": "v", "blocked": "o",
+           "blocked, tree": "D"}  # fmt: skip
 STYLES = {"serial": "plain", "Hillis-Steele": "carry", "Blelloch": "good", "blocked": "state",
           "blocked, tree": "wrong"}  # fmt: skip
 

@@ -139,6 +139,7 @@ LONGEST_INPUT = 16
 
 def read_numbers(a: str, x: str, h0: str) -> tuple[list[float], list[float], float]:
     """Numbers that somebody typed, or a ValueError that says what is wrong with them."""
+
     def one(word: str) -> float:
         try:
             value = float(word)

@@ -156,15 +156,20 @@ class Scene:
         return svg[svg.index("<svg") :], [(shape.frame, shape.until) for shape in self.shapes]
 
     def _draw(self, frame: int | None, tagged: bool = False) -> tuple[Figure, plt.Axes]:
-        figure, panel = plt.subplots(figsize=self._size(), layout="constrained")
+        last = len(self.captions) - 1 if frame is None else frame
+        drawn = [
+            (k, shape)
+            for k, shape in enumerate(self.shapes)
+            if tagged or shape.frame <= last and (shape.until is None or last < shape.until)
+        ]
+        extent = _extent([shape for _, shape in drawn])
+        size = (6.4, 4.0) if self.axes else _size(extent)
+        figure, panel = plt.subplots(figsize=size, layout="constrained")
         plt.close(figure)  # pyplot must not show it a second time
-        for k, shape in enumerate(self.shapes):
-            last = len(self.captions) - 1 if frame is None else frame
-            there = shape.frame <= last and (shape.until is None or last < shape.until)
-            if tagged or there:
-                artist = _DRAW[type(shape)](panel, shape)
-                if tagged:
-                    artist.set_gid(f"shape-{k}")
+        for k, shape in drawn:
+            artist = _DRAW[type(shape)](panel, shape)
+            if tagged:
+                artist.set_gid(f"shape-{k}")
         if self.axes:
             panel.set_xscale("log")
             panel.set_yscale("log")
@@ -174,37 +179,37 @@ class Scene:
             panel.tick_params(labelsize=8)
             panel.grid(color="0.92")
         else:
-            (left, right), (low, high) = self._extent()
-            panel.set(xlim=(left, right), ylim=(low, high))
+            panel.set(xlim=extent[0], ylim=extent[1])
             panel.axis("off")
         panel.set_title(self.title, fontsize=10)
         return figure, panel
 
-    def _extent(self) -> tuple[tuple[float, float], tuple[float, float]]:
-        xs, ys = [], []
-        for shape in self.shapes:
-            match shape:
-                case Box(x=x, y=y, width=w, height=h):
-                    xs += [x - w / 2, x + w / 2]
-                    ys += [y - h / 2, y + h / 2]
-                case Text(x=x, y=y, text=text, align=align):
-                    wide = 0.115 * max(map(len, text.split("\n")))
-                    left = {"left": 0, "center": wide / 2, "right": wide}[align]
-                    xs += [x - left, x - left + wide]
-                    ys += [y - 0.3, y + 0.3]
-                case Line(points=points):
-                    xs += [x for x, _ in points]
-                    ys += [y for _, y in points]
-                case Dot(x=x, y=y):
-                    xs += [x]
-                    ys += [y]
-        return (min(xs) - 0.2, max(xs) + 0.2), (min(ys) - 0.2, max(ys) + 0.2)
 
-    def _size(self) -> tuple[float, float]:
-        if self.axes:
-            return 6.4, 4.0
-        (left, right), (low, high) = self._extent()
-        return (right - left) * INCH, (high - low) * INCH + 0.35
+def _extent(shapes: list[Shape]) -> tuple[tuple[float, float], tuple[float, float]]:
+    """The least and the greatest x, and y, that shapes reach to, with a margin."""
+    xs, ys = [], []
+    for shape in shapes:
+        match shape:
+            case Box(x=x, y=y, width=w, height=h):
+                xs += [x - w / 2, x + w / 2]
+                ys += [y - h / 2, y + h / 2]
+            case Text(x=x, y=y, text=text, align=align):
+                wide = 0.115 * max(map(len, text.split("\n")))
+                left = {"left": 0, "center": wide / 2, "right": wide}[align]
+                xs += [x - left, x - left + wide]
+                ys += [y - 0.3, y + 0.3]
+            case Line(points=points):
+                xs += [x for x, _ in points]
+                ys += [y for _, y in points]
+            case Dot(x=x, y=y):
+                xs += [x]
+                ys += [y]
+    return (min(xs) - 0.2, max(xs) + 0.2), (min(ys) - 0.2, max(ys) + 0.2)
+
+
+def _size(extent) -> tuple[float, float]:
+    (left, right), (low, high) = extent
+    return (right - left) * INCH, (high - low) * INCH + 0.35
 
 
 def _box(panel, box: Box):

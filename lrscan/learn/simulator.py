@@ -38,7 +38,8 @@ if not config.ENABLE_CUDASIM or not hasattr(cuda, "simulator"):
 from numba.cuda.simulator import kernel as _kernels  # noqa: E402
 from numba.cuda.simulator.kernelapi import FakeCUDAModule, FakeCUDAShared  # noqa: E402
 
-BANKS = 32
+from lrscan.learn import banks  # noqa: E402
+
 WARP = 32
 
 
@@ -119,9 +120,7 @@ class Log:
 
     def count(self, kind: str, *, shared: bool) -> int:
         """Reads or writes of shared or of global memory."""
-        return sum(
-            a.kind == kind and a.array.startswith("shared") == shared for a in self.accesses
-        )
+        return sum(a.kind == kind and a.array.startswith("shared") == shared for a in self.accesses)
 
     def conflicts(self) -> list[tuple[Access, int]]:
         """For every access to shared memory that a warp makes together: (one of them, ways).
@@ -133,17 +132,7 @@ class Log:
             if a.array.startswith("shared"):
                 key = (a.block, a.thread // WARP, a.epoch, a.array, a.kind, a.place)
                 together[key].append(a)
-        return [
-            (group[0], conflict_ways([a.index for a in group])) for group in together.values()
-        ]
-
-
-def conflict_ways(indices: list[int]) -> int:
-    """Turns that one access of a warp takes: the most different addresses in one bank."""
-    banks: dict[int, set[int]] = defaultdict(set)
-    for index in indices:
-        banks[index % BANKS].add(index)
-    return max(len(found) for found in banks.values())
+        return [(group[0], banks.ways([a.index for a in group])) for group in together.values()]
 
 
 class _Watched:
@@ -274,9 +263,11 @@ class _Shared(FakeCUDAShared):
         if block != self.block:
             self.block, self.wrapped = block, {}
         if key not in self.wrapped:
-            numpy_type = cuda.np.numpy_support.as_dtype(dtype) if not isinstance(
-                dtype, np.dtype | type
-            ) else np.dtype(dtype)
+            numpy_type = (
+                cuda.np.numpy_support.as_dtype(dtype)
+                if not isinstance(dtype, np.dtype | type)
+                else np.dtype(dtype)
+            )
             nothing = np.nan if numpy_type.kind in "fc" else 0
             array = np.full(shape, nothing, numpy_type)
             name = f"shared {len(self.wrapped)}"

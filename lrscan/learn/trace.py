@@ -301,6 +301,36 @@ def blocked(
     return machine.finish([Cell("state", t) for t in range(n)])
 
 
+class Piece(NamedTuple):
+    """What one processor does in Algorithm 1.
+
+    start, stop  the steps that it holds
+    product      P, the product of its coefficients
+    end          R, its end state from a zero start
+    carry        the state that comes in
+    states       h at its steps
+    """
+
+    start: int
+    stop: int
+    product: Any
+    end: Any
+    carry: Any
+    states: list[Any]
+
+
+def pieces(a: Sequence, x: Sequence, h0: Any = 0, *, processors: int) -> list[Piece]:
+    """Algorithm 1 piece by piece, read from the trace of :func:`blocked`."""
+    traced = blocked(a, x, h0, processors=processors)
+    whole = {e.writes.index - len(a): e.value for e in traced.events if e.op == "compose"}
+    edges = piece_edges(len(a), processors)
+    before = [h0, *traced.states]
+    return [
+        Piece(start, stop, *whole[p], before[start], traced.states[start:stop])
+        for p, (start, stop) in enumerate(zip(edges, edges[1:], strict=False))
+    ]
+
+
 def piece_edges(steps: int, processors: int) -> list[int]:
     """Where the pieces of so many processors begin, and the end of the last."""
     if not 1 <= processors <= steps:

@@ -137,7 +137,11 @@ def _examine_repeat(answer) -> None:
 
         got, expected = call(answer, pair, n, counted), _repeat(pair, n, algebra.compose)
         if same(got, _repeat(pair, n + 1, algebra.compose)) and not same(got, expected):
-            raise NotYet("one too many", f"For n = {n} you have composed {n + 1} maps.")
+            raise NotYet(
+                "one too many",
+                f"For n = {n} the map was composed {n + 1} times: begin from the identity or from "
+                "the map, not from both.",
+            )
         if not same(got, expected):
             raise NotYet("another value", f"{n} times {pair} gives {got}, expected {expected}.")
         most = 2 * n.bit_length()

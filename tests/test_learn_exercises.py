@@ -1,0 +1,55 @@
+"""Checks of the exercises name typical mistakes. Those that need the simulator: tests/simulator."""
+
+import pytest
+
+from lrscan.learn.exercises import maps, models, numbers, protocol, scans
+from lrscan.learn.exercises.check import Check, NotYet
+
+CHECKS = {
+    f"{module.__name__.split('.')[-1]}-{name}": check
+    for module in (maps, scans, protocol, numbers, models)
+    for name, check in vars(module).items()
+    if isinstance(check, Check)
+}
+MISTAKES = [(key, name) for key, check in CHECKS.items() for name in check.mistakes]
+
+
+@pytest.mark.parametrize(("key", "name"), MISTAKES, ids=lambda value: value.replace(" ", "-"))
+def test_a_typical_mistake_is_called_by_its_name(key, name):
+    problem = CHECKS[key].verdict(CHECKS[key].mistakes[name].answer)
+    assert problem is not None and problem.name == name, problem
+    assert len(problem.words) > 40
+
+
+def test_every_check_knows_a_mistake():
+    assert all(check.mistakes for check in CHECKS.values())
+
+
+def test_a_wrong_answer_is_printed_for_a_learner_and_raised_in_a_headless_run(monkeypatch, capsys):
+    def swapped(a1, x1, a2, x2):
+        return a1 * a2, a1 * x2 + x1
+
+    monkeypatch.delenv("LRSCAN_NOTEBOOK", raising=False)
+    maps.compose(swapped)
+    assert "Not yet: swapped operands. That is the second map" in capsys.readouterr().out
+    maps.compose(lambda a1, x1, a2, x2: (a2 * a1, a2 * x1 + x2))
+    assert capsys.readouterr().out == "Right: first one map, then the other, is one map.\n"
+    monkeypatch.setenv("LRSCAN_NOTEBOOK", "learn/02")
+    with pytest.raises(NotYet, match="swapped operands"):
+        maps.compose(swapped)
+
+
+@pytest.mark.parametrize(
+    ("answer", "name", "words"),
+    [
+        (lambda a1, x1, a2, x2: None, "nothing returned", "Replace the three dots"),
+        (lambda a1, x1, a2, x2: ..., "nothing returned", "Replace the three dots"),
+        (lambda a1, x1, a2, x2: 1 / 0, "ZeroDivisionError", "your code stops: division by zero"),
+        (lambda a1, x1: (a1, x1), "TypeError", "positional argument"),
+        (lambda a1, x1, a2, x2: (1, 2), "another value", "but the right answer is (10, 22)"),
+        (lambda a1, x1, a2, x2: "?", "another value", "it gives '?'"),
+    ],
+)
+def test_other_wrong_answers_are_told_in_words(answer, name, words):
+    problem = maps.compose.verdict(answer)
+    assert problem.name == name and words in problem.words
