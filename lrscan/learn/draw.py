@@ -108,6 +108,42 @@ def chain(a: Sequence, x: Sequence, h0=0) -> Scene:
     )
 
 
+def gradient_chain(a: Sequence, x: Sequence, dh: Sequence, h0=0) -> Scene:
+    """States from left to right, and below them gradients from right to left."""
+    n, pitch = len(a), 2.0
+    h = trace.serial(a, x, h0).states
+    g = trace.serial([*a[1:], 0][::-1], dh[::-1]).states[::-1]
+    shapes: list[Shape] = [Box(-pitch, 0, show(h0), "state"), Text(-pitch, 0.45, "h0")]
+    for label, y in (("h", 0), ("g", -1.6), ("dh", -2.7)):
+        shapes.append(Text(-1.6 * pitch, y, label, bold=True))
+    for t in range(n):
+        at = t * pitch
+        shapes.append(Arrow(at - pitch, 0, at, 0, "state", t + 1))
+        shapes.append(Text(at - pitch / 2, 0.22, f"a{t} = {show(a[t])}", t + 1))
+        shapes.append(Box(at, 0, show(h[t]), "state", t + 1))
+        shapes.append(Text(at, 0.45, f"h{t}", t + 1))
+        shapes.append(Box(at, -2.7, show(dh[t]), "input", 0))
+        frame = 2 * n - t
+        shapes.append(Arrow(at, -2.7, at, -1.6, frame=frame))
+        if t + 1 < n:
+            shapes.append(Arrow(at + pitch, -1.6, at, -1.6, "carry", frame))
+            shapes.append(Text(at + pitch / 2, -1.38, f"a{t + 1} = {show(a[t + 1])}", frame))
+        shapes.append(Box(at, -1.6, show(g[t]), "carry", frame))
+        shapes.append(Text(at + 0.3, -1.15, f"g{t}", frame))
+    captions = ["Before: coefficients, inputs, and the gradients dh that the loss gives."]
+    captions += [f"Forward: h{t} = {show(h[t])}." for t in range(n)]
+    for t in reversed(range(n)):
+        more = f" + a{t + 1} * g{t + 1}" if t + 1 < n else ""
+        captions.append(f"Backward: g{t} = dh{t}{more} = {show(g[t])}.")
+    return Scene(
+        "Forward to the right, backward to the left, over the same coefficients",
+        f"{n} states with arrows to the right, each over its coefficient; below them {n} gradients "
+        "with arrows to the left, from g(t+1) to g(t), over the coefficient a(t+1).",
+        captions,
+        shapes,
+    )
+
+
 def brackets(pairs: Sequence[tuple], order: str) -> Scene:
     """Composing neighbours until one map is left: "left", "right", or "tree"; a frame a pair.
 

@@ -35,9 +35,12 @@ if not config.ENABLE_CUDASIM or not hasattr(cuda, "simulator"):
         "restart the kernel and import lrscan.learn.simulator first"
     )
 
+import torch  # noqa: E402
 from numba.cuda.simulator import kernel as _kernels  # noqa: E402
 from numba.cuda.simulator.kernelapi import FakeCUDAModule, FakeCUDAShared  # noqa: E402
 
+from lrscan import cuda as package  # noqa: E402
+from lrscan import sweep  # noqa: E402
 from lrscan.learn import banks  # noqa: E402
 
 WARP = 32
@@ -320,3 +323,23 @@ def launch(
     with watching(order) as log:
         jitted[grid, threads](*arguments)
     return log
+
+
+def bytes_moved(algorithm: str, steps: int, columns: int, *, backward: bool = False) -> float:
+    """Bytes an element that a kernel of the package moves, counted access by access.
+
+    Args:
+        algorithm: one of ``lrscan.ops.ALGORITHMS["cuda"]``
+        steps, columns: the shape, float32
+        backward:  count the gradients' sweep instead of the forward one
+    """
+    a, x = torch.full((steps, columns), 0.5), torch.ones(steps, columns)
+    options = (0, False, algorithm)
+    h = sweep.forward(a, x, None, *options, sweep=package.sweep) if backward else None
+    with watching() as log:
+        if backward:
+            sweep.backward(a, h, None, x, *options, sweep=package.sweep)
+        else:
+            sweep.forward(a, x, None, *options, sweep=package.sweep)
+    accesses = log.count("read", shared=False) + log.count("write", shared=False)
+    return accesses * x.element_size() / x.numel()

@@ -32,6 +32,7 @@ def run(tile: Callable, tiles: int, *, relaxed: bool = True) -> Outcome:
 
     programs = [lambda k=k: tile(k, PAIRS[k]) for k in range(tiles)]
     memory = {"flag": [0] * tiles, "total": [UNWRITTEN] * tiles, "prefix": [UNWRITTEN] * tiles}
+    memory["word"] = [0] * tiles
     return explore(programs, memory, check, relaxed=relaxed)
 
 
@@ -129,6 +130,20 @@ def tile(k, pair, *, flag_first=False, store=Release, flip=False, onward=True, s
         at -= 1
     yield Write("prefix", k, compose(*carry, *pair))
     yield store("flag", k, PREFIX)
+    return carry
+
+
+def one_word(k, pair):
+    """A tile whose flag and value are one word, so that no order of stores can part them."""
+    yield Write("word", k, (TOTAL, pair))
+    carry, at = IDENTITY, k - 1
+    while at >= 0:
+        kind, value = yield Wait("word", at)
+        carry = compose(*value, *carry)
+        if kind == PREFIX:
+            break
+        at -= 1
+    yield Write("word", k, (PREFIX, compose(*carry, *pair)))
     return carry
 
 
