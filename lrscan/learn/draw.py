@@ -144,6 +144,43 @@ def gradient_chain(a: Sequence, x: Sequence, dh: Sequence, h0=0) -> Scene:
     )
 
 
+def surrogate() -> Scene:
+    """A recurrent layer beside a linear surrogate one: what waits for what over three steps."""
+    shapes: list[Shape] = []
+    for block, (title, left) in enumerate((("RNN", 0.0), ("linear surrogate RNN", 7.5))):
+        shapes.append(Text(left + 2, 0.8, title, bold=True))
+        for t in range(3):
+            x = left + 2 * t
+            shapes.append(Box(x, -3, f"x{t}", "input"))
+            shapes.append(Box(x, 0, f"h{t}", "state", 3 * block + t + 1 if not block else 5))
+            if not block:
+                shapes.append(Arrow(x, -3, x, 0, frame=t + 1))
+                if t:
+                    shapes.append(Arrow(x - 2, 0, x, 0, "state", t + 1))
+                continue
+            shapes.append(Box(x, -1.5, f"s{t}", "pair", 4))
+            shapes.append(Arrow(x, -3, x, -1.5, frame=4))
+            if t:
+                shapes.append(Arrow(x - 2, -1.5, x, -1.5, "plain", 4))
+                shapes.append(Arrow(x - 2, -1.5, x, 0, "state", 5))
+            shapes.append(Arrow(x, -3, x + 0.01, 0, "faint", 5))
+    captions = [
+        "The inputs of three steps.",
+        "RNN: h0 from x0.",
+        "RNN: h1 waits for h0, through a nonlinear function and a matrix.",
+        "RNN: h2 waits for h1. A loop, whatever the hardware.",
+        "Surrogate: s0, s1 and s2 by one linear scan over the inputs.",
+        "Then every h at once, each from its input and the surrogate of the step before.",
+    ]
+    return Scene(
+        "What waits for what",
+        "Left: three hidden states of an RNN in a chain. Right: three surrogate states made by a "
+        "scan, and above them three hidden states that wait only for surrogates and inputs.",
+        captions,
+        shapes,
+    )
+
+
 def brackets(pairs: Sequence[tuple], order: str) -> Scene:
     """Composing neighbours until one map is left: "left", "right", or "tree"; a frame a pair.
 

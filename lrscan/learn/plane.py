@@ -110,3 +110,34 @@ def roofline(machine: Machine, dtype: str) -> Scene:
         shapes,
         Axes("flops a byte", "flop/s", (low, high), (low * machine.bytes_per_s / 2, peak * 4)),
     )
+
+
+def curves(
+    title: str,
+    x_label: str,
+    y_label: str,
+    lines: Mapping[str, Sequence[tuple[float, float]]],
+    ceiling: float,
+) -> Scene:
+    """Lines through points on logarithmic axes, a frame a line.
+
+    A value that is infinite or above ``ceiling`` is drawn on the upper edge, as a failure.
+    """
+    shapes: list[Shape] = []
+    captions = ["The axes; no line yet."]
+    shown = [y for points in lines.values() for _, y in points if 0 < y < ceiling]
+    low = min(shown) / 3
+    for frame, ((name, points), style, marker) in enumerate(
+        zip(lines.items(), ("plain", "state", "carry", "good"), "sovD", strict=False), 1
+    ):
+        inside = tuple((x, min(max(y, low), ceiling)) for x, y in points)
+        shapes.append(Line(inside, style, frame))
+        last = len(inside) - 1
+        for k, (x, y) in enumerate(inside):
+            shapes.append(Dot(x, y, name if k == last else "", marker, style, frame))
+        words = ", ".join(f"{x:g}: {'fails' if y >= ceiling else f'{y:.1e}'}" for x, y in points)
+        captions.append(f"{name}: {words}.")
+    xs = [x for points in lines.values() for x, _ in points]
+    limits = (min(xs) / 1.5, max(xs) * 8), (low / 2, ceiling * 3)
+    alt = f"{y_label} over {x_label}, logarithmic. {' '.join(captions[1:])}"
+    return Scene(title, alt, captions, shapes, Axes(x_label, y_label, *limits))

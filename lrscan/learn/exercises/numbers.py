@@ -93,7 +93,8 @@ attainable = compared(
 )
 
 
-def _faster(steps, columns, lanes, launch, split=True):
+def model(steps: int, columns: int, lanes: int, launch: float, *, split: bool = True) -> str:
+    """The faster of "serial" and "blocked", every lane doing one flop a unit of time."""
     serial = 2 * steps * columns / (min(columns, lanes) if split else lanes) + launch
     blocked = 5 * steps * columns / lanes + 3 * launch
     return "serial" if serial <= blocked else "blocked"
@@ -111,16 +112,16 @@ _SIZES = [
 
 faster = compared(
     "where the serial kernel wins",
-    _faster,
+    model,
     _SIZES,
     {
         "idle lanes forgotten": Mistake(
-            lambda *sizes: _faster(*sizes, split=False),
+            lambda *sizes: model(*sizes, split=False),
             "The serial kernel has one lane a column. With fewer columns than lanes, the rest of "
             "the lanes have nothing to do.",
         ),
         "launches forgotten": Mistake(
-            lambda steps, columns, lanes, launch: _faster(steps, columns, lanes, 0),
+            lambda steps, columns, lanes, launch: model(steps, columns, lanes, 0),
             "Every launch costs time, and the blocked scan has three. That decides short ones.",
         ),
     },
