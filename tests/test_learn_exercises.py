@@ -1,6 +1,7 @@
 """Checks of the exercises name typical mistakes. Those that need the simulator: tests/simulator."""
 
 import pytest
+from lessons import NOTEBOOKS, exercises
 
 from lrscan.learn.exercises import maps, models, numbers, protocol, scans
 from lrscan.learn.exercises.check import Check, NotYet
@@ -53,3 +54,31 @@ def test_a_wrong_answer_is_printed_for_a_learner_and_raised_in_a_headless_run(mo
 def test_other_wrong_answers_are_told_in_words(answer, name, words):
     problem = maps.compose.verdict(answer)
     assert problem.name == name and words in problem.words
+
+
+@pytest.fixture
+def alone(monkeypatch):
+    monkeypatch.delenv("LRSCAN_NOTEBOOK", raising=False)
+
+
+EXERCISES = exercises(simulated=False)
+
+
+@pytest.mark.parametrize("exercise", EXERCISES, ids=lambda e: e.name)
+def test_every_stub_fails_and_says_what_to_do(exercise, alone, capsys):
+    exercise.run(exercise.stub)
+    said = capsys.readouterr().out
+    assert said.startswith("Not yet: ") and len(said) > 60
+
+
+@pytest.mark.parametrize("exercise", EXERCISES, ids=lambda e: e.name)
+def test_every_solution_passes(exercise, alone, capsys):
+    exercise.run(exercise.solution)
+    assert capsys.readouterr().out.startswith("Right: ")
+
+
+def test_every_notebook_has_two_or_three_exercises():
+    every = [*EXERCISES, *exercises(simulated=True)]
+    for notebook in NOTEBOOKS:
+        assert 2 <= sum(e.notebook == notebook.name for e in every) <= 4, notebook.name
+    assert {e.notebook for e in every} == {notebook.name for notebook in NOTEBOOKS}

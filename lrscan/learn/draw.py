@@ -113,7 +113,7 @@ def gradient_chain(a: Sequence, x: Sequence, dh: Sequence, h0=0) -> Scene:
     n, pitch = len(a), 2.0
     h = trace.serial(a, x, h0).states
     g = trace.serial([*a[1:], 0][::-1], dh[::-1]).states[::-1]
-    shapes: list[Shape] = [Box(-pitch, 0, show(h0), "state"), Text(-pitch, 0.45, "h0")]
+    shapes: list[Shape] = [Box(-pitch, 0, show(h0), "state"), Text(-pitch, 0.45, "start")]
     for label, y in (("h", 0), ("g", -1.6), ("dh", -2.7)):
         shapes.append(Text(-1.6 * pitch, y, label, bold=True))
     for t in range(n):
@@ -147,23 +147,22 @@ def gradient_chain(a: Sequence, x: Sequence, dh: Sequence, h0=0) -> Scene:
 def surrogate() -> Scene:
     """A recurrent layer beside a linear surrogate one: what waits for what over three steps."""
     shapes: list[Shape] = []
-    for block, (title, left) in enumerate((("RNN", 0.0), ("linear surrogate RNN", 7.5))):
-        shapes.append(Text(left + 2, 0.8, title, bold=True))
-        for t in range(3):
-            x = left + 2 * t
-            shapes.append(Box(x, -3, f"x{t}", "input"))
-            shapes.append(Box(x, 0, f"h{t}", "state", 3 * block + t + 1 if not block else 5))
-            if not block:
-                shapes.append(Arrow(x, -3, x, 0, frame=t + 1))
-                if t:
-                    shapes.append(Arrow(x - 2, 0, x, 0, "state", t + 1))
-                continue
-            shapes.append(Box(x, -1.5, f"s{t}", "pair", 4))
-            shapes.append(Arrow(x, -3, x, -1.5, frame=4))
-            if t:
-                shapes.append(Arrow(x - 2, -1.5, x, -1.5, "plain", 4))
-                shapes.append(Arrow(x - 2, -1.5, x, 0, "state", 5))
-            shapes.append(Arrow(x, -3, x + 0.01, 0, "faint", 5))
+    for left, title in ((0.0, "RNN"), (8.0, "linear surrogate RNN")):
+        shapes.append(Text(left + 2.2, 0.8, title, bold=True))
+        shapes += [Box(left + 2.2 * t, -3, f"x{t}", "input") for t in range(3)]
+    for t in range(3):
+        x, frame = 2.2 * t, t + 1
+        shapes.append(Box(x, 0, f"h{t}", "state", frame))
+        shapes.append(Arrow(x, -3, x, 0, frame=frame))
+        if t:
+            shapes.append(Arrow(x - 2.2, 0, x, 0, "state", frame))
+    for t in range(3):
+        x = 8 + 2.2 * t
+        shapes += [Box(x, -1.5, f"s{t}", "pair", 4), Arrow(x, -3, x, -1.5, frame=4)]
+        shapes += [Box(x + 1.1, 0, f"h{t}", "state", 5), Arrow(x, -3, x + 1.1, 0, "faint", 5)]
+        if t:
+            shapes.append(Arrow(x - 2.2, -1.5, x, -1.5, frame=4))
+            shapes.append(Arrow(x - 2.2, -1.5, x + 1.1, 0, "state", 5))
     captions = [
         "The inputs of three steps.",
         "RNN: h0 from x0.",
@@ -229,23 +228,25 @@ def accesses(log, array: str, threads: int, cells: int) -> Scene:
     captions = [f"{array}: {cells} cells, before the kernel."]
     own = [a for a in log.accesses if a.array == array and a.thread < threads and a.index < cells]
     epochs = sorted({a.epoch for a in own})
+    high = 1.4  # of a row
     for k in range(len(epochs) + 1):
-        shapes.append(Text(-0.8, -2 * k, array, k, "right"))
-        shapes += [Box(c, -2 * k, str(c), "input", k) for c in range(cells)]
+        shapes.append(Text(-0.8, -2 * high * k, array, k, "right"))
+        shapes += [Box(c, -2 * high * k, str(c), "input", k) for c in range(cells)]
     for k, epoch in enumerate(epochs):
-        frame, y = k + 1, -2 * k - 1
+        frame, y = k + 1, -(2 * k + 1) * high
         busy = sorted({(a.thread, a.kind, a.index) for a in own if a.epoch == epoch})
         shapes.append(Text(-0.8, y, "threads", frame, "right"))
         for thread in sorted({thread for thread, _, _ in busy}):
             shapes.append(Box(thread, y, f"t{thread}", "pair", frame))
         for thread, kind, index in busy:
             if kind == "read":
-                shapes.append(Arrow(index, y + 1, thread, y, frame=frame))
+                shapes.append(Arrow(index, y + high, thread, y, frame=frame))
             else:
-                shapes.append(Arrow(thread, y, index, y - 1, "carry", frame))
+                shapes.append(Arrow(thread, y, index, y - high, "carry", frame))
         reads = sum(kind == "read" for _, kind, _ in busy)
         writes = len(busy) - reads
-        captions.append(f"After {epoch} barriers: {reads} reads (black), {writes} writes (orange).")
+        noun = "barrier" if epoch == 1 else "barriers"
+        captions.append(f"After {epoch} {noun}: {reads} reads (black), {writes} writes (orange).")
     return Scene(
         f"Reads and writes of {array} by {threads} threads",
         f"Cells of {array} in rows, threads between them, with an arrow for every access. "

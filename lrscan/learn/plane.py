@@ -134,7 +134,8 @@ def curves(
         shapes.append(Line(inside, style, frame))
         last = len(inside) - 1
         for k, (x, y) in enumerate(inside):
-            shapes.append(Dot(x, y, name if k == last else "", marker, style, frame))
+            above = (9, 6) if frame % 2 else (9, -6)  # labels of close lines stay apart
+            shapes.append(Dot(x, y, name if k == last else "", marker, style, frame, above))
         words = ", ".join(f"{x:g}: {'fails' if y >= ceiling else f'{y:.1e}'}" for x, y in points)
         captions.append(f"{name}: {words}.")
     xs = [x for points in lines.values() for x, _ in points]

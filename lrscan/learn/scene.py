@@ -178,6 +178,7 @@ class Scene:
             panel.spines[["top", "right"]].set_visible(False)
             panel.tick_params(labelsize=8)
             panel.grid(color="0.92")
+            panel.set_axisbelow(True)
         else:
             panel.set(xlim=extent[0], ylim=extent[1])
             panel.axis("off")

@@ -91,8 +91,8 @@ def _sources(asked: dict[int, Any], lanes: int) -> list[int]:
     away = [lane for lane in range(lanes) if lane not in asked]
     if away:
         raise Divergence(
-            f"lanes {_range(away)} did not take part in shuffle {next(iter(asked.values()))[1:]} "
-            f"of lanes {_range(list(asked))}: shuffle before the `if`, not inside it"
+            f"{_range(away)} did not take part in the shuffle of {_range(list(asked))}: shuffle "
+            "before the `if`, not inside it"
         )
     kinds = {(type(one).__name__, one[1]) for one in asked.values()}
     if len(kinds) > 1:
@@ -108,4 +108,4 @@ def _sources(asked: dict[int, Any], lanes: int) -> list[int]:
 
 
 def _range(lanes: list[int]) -> str:
-    return f"{lanes[0]} to {lanes[-1]}" if len(lanes) > 1 else str(lanes[0])
+    return f"lanes {lanes[0]} to {lanes[-1]}" if len(lanes) > 1 else f"lane {lanes[0]}"

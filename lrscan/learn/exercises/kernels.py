@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 
 from lrscan.algebra import compose
-from lrscan.learn import banks, simulator, trace, warp
+from lrscan.learn import banks, monoids, simulator, trace, warp
 from lrscan.learn.exercises.check import Check, Mistake, NotYet, call, same
 
 TILE = 32
@@ -86,6 +86,19 @@ def _states(a, x, h0):
     return np.array(trace.serial(a.tolist(), x.tolist(), h0).states, dtype=np.float32)
 
 
+def _swapped(a, x, h0, tile=None):
+    """What the block or tile kernel gives with the operands of compose the wrong way round."""
+    states, size = [], tile or len(a)
+    for start in range(0, len(a), size):
+        pairs = monoids.scan(
+            lambda first, second: compose(*second, *first),
+            list(zip(a[start : start + size], x[start : start + size], strict=True)),
+        )
+        states += [P * h0 + R for P, R in pairs]
+        h0 = states[-1]
+    return np.array(states)
+
+
 def _compare(h, a, x, h0, tile=None) -> None:
     expected = _states(a, x, h0)
     if same(h, expected):
@@ -99,6 +112,12 @@ def _compare(h, a, x, h0, tile=None) -> None:
                      "scan, h = P * h0 + R.")  # fmt: skip
     if same(h[1:], expected[:-1]) and same(h[0], h0):
         raise NotYet("exclusive for inclusive", "h[t] is the state after step t, not before it.")
+    if same(h, _swapped(a, x, h0, tile)):
+        raise NotYet(
+            "swapped operands",
+            "The states are those of a scan with the later map first. What lies at i - distance "
+            "is earlier in time: it is the first operand of compose.",
+        )
     if tile:
         alone = [_states(a[k : k + tile], x[k : k + tile], h0 if k == 0 else 0)
                  for k in range(0, len(a), tile)]  # fmt: skip
