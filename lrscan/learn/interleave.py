@@ -57,13 +57,13 @@ class Outcome(NamedTuple):
     states    different situations that were visited
     problem   None, or what went wrong in one of them
     schedule  how it came about, a line for each event
-    results   what each program returned, in the failing order or in any other
+    results   what the programs that had ended returned, in the failing order or in any other
     """
 
     states: int
     problem: str | None
     schedule: list[str]
-    results: list[Any]
+    results: dict[int, Any]
 
     def __str__(self) -> str:
         if self.problem is None:
@@ -85,17 +85,20 @@ class _Done(NamedTuple):
 def explore(
     programs: Sequence[Callable[[], Generator]],
     memory: Mapping[str, Sequence],
-    check: Callable[[list[Any]], str | None],
+    check: Callable[[dict[int, Any]], str | None],
     *,
     relaxed: bool = False,
+    noun: str = "program",
 ) -> Outcome:
     """Run the programs in every order.
 
     Args:
         programs: functions that start one generator each
         memory:   the arrays and what they hold at first; 0 means "not yet" to a Wait
-        check:    given what the programs returned, None or what is wrong with it
+        check:    given what the programs that have ended returned, by number: None, or what is
+                  wrong with it
         relaxed:  whether ordinary stores may arrive late
+        noun:     what the programs are called in a schedule
 
     Raises:
         IndexError:   a program reaches outside an array
@@ -123,24 +126,27 @@ def explore(
         return known[k, heard]
 
     parents: dict[_State, tuple[_State, str] | None] = {start: None}
-    queue, results = deque([start]), []
+    queue, results = deque([start]), {}
     while queue:
         state = queue.popleft()
         actions = [doing(k, heard) for k, heard in enumerate(state.heard)]
-        if all(isinstance(action, _Done) for action in actions):
-            results = [action.result for action in actions]
-            if problem := check(results):
-                return Outcome(len(parents), problem, _schedule(parents, state), results)
+        results = {k: a.result for k, a in enumerate(actions) if isinstance(a, _Done)}
+        if problem := check(results):
+            return Outcome(len(parents), problem, _schedule(parents, state), results)
+        if len(results) == len(programs):
             continue
-        moves = list(_moves(state, actions, names, relaxed))
+        moves = [
+            (after, f"{noun} {k}{line}")
+            for after, k, line in _moves(state, actions, names, relaxed)
+        ]
         if not moves:
             waiting = ", ".join(
-                f"program {k} waits for {a.array}[{a.index}]"
+                f"{noun} {k} waits for {a.array}[{a.index}]"
                 for k, a in enumerate(actions)
                 if isinstance(a, Wait)
             )
             schedule = _schedule(parents, state)
-            return Outcome(len(parents), f"stuck: {waiting}", schedule, [])
+            return Outcome(len(parents), f"stuck: {waiting}", schedule, results)
         for after, line in moves:
             if after not in parents:
                 parents[after] = (state, line)
@@ -151,7 +157,7 @@ def explore(
 
 
 def _moves(state: _State, actions: list, names: list[str], relaxed: bool):
-    """Every situation that can come next, with what happened."""
+    """Every situation that can come next, with whose doing it is and what happened."""
     for k, action in enumerate(actions):
         for j, (array, index, value) in enumerate(state.pending[k]):
             if any(p[:2] == (array, index) for p in state.pending[k][:j]):
@@ -159,30 +165,28 @@ def _moves(state: _State, actions: list, names: list[str], relaxed: bool):
             left = state.pending[k][:j] + state.pending[k][j + 1 :]
             stored = _store(state, names, array, index, value)
             pending = _put(state.pending, k, left)
-            yield (
-                stored._replace(pending=pending),
-                f"program {k}'s store {array}[{index}] = {value} arrives",
-            )
+            line = f"'s store {array}[{index}] = {value} arrives"
+            yield stored._replace(pending=pending), k, line
         if isinstance(action, _Done):
             continue
         where = f"{action.array}[{action.index}]"
         if not 0 <= action.index < len(state.memory[names.index(action.array)]):
-            raise IndexError(f"program {k} reaches for {where}, which does not exist")
+            raise IndexError(f"number {k} reaches for {where}, which does not exist")
         match action:
             case Read() | Wait():
                 value = _load(state, names, k, action)
                 if isinstance(action, Read) or value != 0:
-                    yield _answer(state, k, value), f"program {k} reads {where}: {value}"
+                    yield _answer(state, k, value), k, f" reads {where}: {value}"
             case Write(array, index, value) if relaxed:
                 pending = (*state.pending[k], (array, index, value))
                 after = state._replace(pending=_put(state.pending, k, pending))
-                yield _answer(after, k, None), f"program {k} stores {where} = {value} (on its way)"
+                yield _answer(after, k, None), k, f" stores {where} = {value} (on its way)"
             case Write(array, index, value):
                 after = _store(state, names, array, index, value)
-                yield _answer(after, k, None), f"program {k} stores {where} = {value}"
+                yield _answer(after, k, None), k, f" stores {where} = {value}"
             case Release(array, index, value) if not state.pending[k]:
                 after = _store(state, names, array, index, value)
-                yield _answer(after, k, None), f"program {k} releases {where} = {value}"
+                yield _answer(after, k, None), k, f" releases {where} = {value}"
 
 
 def _load(state: _State, names: list[str], k: int, action: Read | Wait) -> Any:

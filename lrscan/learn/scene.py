@@ -162,15 +162,15 @@ class Scene:
             for k, shape in enumerate(self.shapes)
             if tagged or shape.frame <= last and (shape.until is None or last < shape.until)
         ]
-        extent = _extent([shape for _, shape in drawn])
-        size = (6.4, 4.0) if self.axes else _size(extent)
+        extent = None if self.axes else _extent([shape for _, shape in drawn])
+        size = _size(extent) if extent else (6.4, 4.0)
         figure, panel = plt.subplots(figsize=size, layout="constrained")
         plt.close(figure)  # pyplot must not show it a second time
         for k, shape in drawn:
             artist = _DRAW[type(shape)](panel, shape)
             if tagged:
                 artist.set_gid(f"shape-{k}")
-        if self.axes:
+        if extent is None:
             panel.set_xscale("log")
             panel.set_yscale("log")
             panel.set(xlabel=self.axes.x, ylabel=self.axes.y)

@@ -14,9 +14,11 @@ import os
 import random
 import sys
 import threading
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 from unittest import mock
 
@@ -336,10 +338,36 @@ def bytes_moved(algorithm: str, steps: int, columns: int, *, backward: bool = Fa
     a, x = torch.full((steps, columns), 0.5), torch.ones(steps, columns)
     options = (0, False, algorithm)
     h = sweep.forward(a, x, None, *options, sweep=package.sweep) if backward else None
-    with watching() as log:
+    with watching() as log, _bytes_counted() as counted:
         if backward:
             sweep.backward(a, h, None, x, *options, sweep=package.sweep)
         else:
             sweep.forward(a, x, None, *options, sweep=package.sweep)
     accesses = log.count("read", shared=False) + log.count("write", shared=False)
-    return accesses * x.element_size() / x.numel()
+    return (counted["bytes"] + accesses * x.element_size()) / x.numel()
+
+
+@contextmanager
+def _bytes_counted() -> Iterator[Counter[str]]:
+    """Count what kernels load and store by address, through lrscan.cuda.memory."""
+    counted: Counter[str] = Counter()
+    if find_spec("lrscan.cuda.simulated_memory") is None:
+        yield counted
+        return
+    memory = import_module("lrscan.cuda.simulated_memory")
+    kinds = import_module("lrscan.cuda.kinds").KINDS
+    read, write = memory._read, memory._write
+
+    def counted_read(kind, address, alignment):
+        counted["bytes"] += kinds[kind].size
+        return read(kind, address, alignment)
+
+    def counted_write(kind, address, value, alignment):
+        counted["bytes"] += kinds[kind].size
+        write(kind, address, value, alignment)
+
+    with (
+        mock.patch.object(memory, "_read", counted_read),
+        mock.patch.object(memory, "_write", counted_write),
+    ):
+        yield counted

@@ -24,16 +24,16 @@ def run(tile: Callable, tiles: int, *, relaxed: bool = True) -> Outcome:
     for pair in PAIRS[: tiles - 1]:
         expected.append(compose(*expected[-1], *pair))
 
-    def check(results: list) -> str | None:
-        for k, (got, right) in enumerate(zip(results, expected, strict=True)):
-            if got != right:
-                return f"tile {k} has the carry {got}, expected {right}"
+    def check(results: dict) -> str | None:
+        for k, got in results.items():
+            if got != expected[k]:
+                return f"tile {k} has the carry {got}, expected {expected[k]}"
         return None
 
     programs = [lambda k=k: tile(k, PAIRS[k]) for k in range(tiles)]
     memory = {"flag": [0] * tiles, "total": [UNWRITTEN] * tiles, "prefix": [UNWRITTEN] * tiles}
     memory["word"] = [0] * tiles
-    return explore(programs, memory, check, relaxed=relaxed)
+    return explore(programs, memory, check, relaxed=relaxed, noun="tile")
 
 
 def _examine(tile: Callable) -> None:
@@ -42,7 +42,7 @@ def _examine(tile: Callable) -> None:
         strict = run(tile, 3, relaxed=False)
     except Exception as error:
         raise NotYet(type(error).__name__, f"A tile stops: {error}") from None
-    if alone.results == [None]:
+    if alone.results == {0: None}:
         raise NotYet("nothing returned", "The tile ends with no carry: return the pair of "
                      "everything before it; for tile 0 that is the identity.")  # fmt: skip
     if strict.problem:
@@ -78,7 +78,7 @@ def _explain(outcome: Outcome) -> tuple[str, str]:
             "lies further back is in it already.",
         )
     for name, (right, words) in _ARITHMETIC.items():
-        if outcome.results == right:
+        if outcome.results.items() <= dict(enumerate(right)).items():
             return name, f"{text}\n{words}"
     return "another carry", text
 
@@ -87,7 +87,7 @@ def _reads_on(schedule: list[str]) -> bool:
     """Whether a program reads another value after a prefix."""
     done = set()
     for line in schedule:
-        if found := re.match(r"program (\d) reads (total|prefix)", line):
+        if found := re.match(r"tile (\d) reads (total|prefix)", line):
             if found[1] in done:
                 return True
             done |= {found[1]} if found[2] == "prefix" else set()
