@@ -1,8 +1,12 @@
 """Checks of the exercises name typical mistakes. Those that need the simulator: tests/simulator."""
 
+import json
+
+import nbformat
 import pytest
 from lessons import NOTEBOOKS, exercises
 
+from lrscan.learn import editions
 from lrscan.learn.exercises import maps, models, numbers, protocol, scans
 from lrscan.learn.exercises.check import Check, NotYet
 
@@ -82,3 +86,28 @@ def test_every_notebook_has_two_or_three_exercises():
     for notebook in NOTEBOOKS:
         assert 2 <= sum(e.notebook == notebook.name for e in every) <= 4, notebook.name
     assert {e.notebook for e in every} == {notebook.name for notebook in NOTEBOOKS}
+
+
+def test_editions_for_students_and_with_solutions(tmp_path):
+    root = NOTEBOOKS[0].path.parents[2]
+    written = editions.write(root, tmp_path)
+    assert len(written) == 2 * len(NOTEBOOKS)
+    every = {e.name: e for e in [*EXERCISES, *exercises(simulated=True)]}
+    for notebook in NOTEBOOKS:
+        texts = {}
+        for edition in ("student", "solutions"):
+            path = tmp_path / edition / notebook.path.name
+            nbformat.validate(nbformat.read(path, as_version=4))
+            cells = json.loads(path.read_text())["cells"]
+            assert all("solution" not in cell["metadata"] for cell in cells)
+            texts[edition] = ["".join(cell["source"]) for cell in cells]
+        for exercise in (e for e in every.values() if e.notebook == notebook.name):
+            assert exercise.stub in texts["student"]
+            assert exercise.solution not in texts["student"]
+            assert exercise.solution in texts["solutions"]
+
+
+def test_editions_without_lessons_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="there are no lessons in"):
+        editions.write(tmp_path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -26,7 +26,7 @@ def scan(traced: Trace) -> Scene:
         shapes.append(Box(t * wide, 0, show(pair), "input", width=0.84 * wide))
         shapes.append(Text(t * wide, 0.42, str(t)))
     left = min(columns.values()) * wide
-    shapes.append(Text(left - 0.7, 0, "a, x", align="right"))
+    shapes.append(Text(left - 0.6, 0, "a, x", align="right"))
     shapes += [Box(-wide, 0, show(traced.h0), "state", width=0.84 * wide), Text(-wide, 0.42, "h0")]
     for event in traced.events:
         here = columns[event.writes] * wide
@@ -41,9 +41,8 @@ def scan(traced: Trace) -> Scene:
         style = "faint" if event.op == "move" else style
         shapes.append(Box(here, y, show(event.value), style, event.round, 0.84 * wide))
     for k, active in enumerate(traced.active, 1):
-        shapes.append(Text(left - 0.7, -ROW * k, f"round {k}", k, align="right"))
-        right = max(columns.values()) * wide
-        shapes.append(Text(right + 0.7, -ROW * k, f"{active} at work", k, align="left"))
+        label = f"round {k}:\n{active} at work"
+        shapes.append(Text(left + 0.3, -ROW * k, label, k, align="right"))
     return Scene(
         f"{traced.algorithm}: {traced.rounds} rounds, {traced.work} operations",
         f"The {traced.algorithm} scan of {len(traced.inputs)} steps as rows of boxes, a row a "

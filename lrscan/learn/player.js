@@ -47,6 +47,9 @@
     const scene = data.scenes[panel.scene];
     panel.picture.innerHTML = scene.svg;
     panel.picture.setAttribute("aria-label", scene.alt);
+    // A wide picture gets a row of its own.
+    const wide = panel.picture.querySelector("svg").viewBox.baseVal.width > 640;
+    panel.picture.parentElement.style.flexBasis = wide ? "100%" : "";
     panel.groups = scene.shapes.map((_, k) =>
       [...panel.picture.querySelectorAll(`[id="shape-${k}"], [id="shape-${k}a"], [id="shape-${k}b"]`)]);
     // Ids are per page, and several pictures share one.

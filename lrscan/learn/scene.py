@@ -224,7 +224,7 @@ def _box(panel, box: Box):
     return _Together([panel.add_patch(patch), _words(panel, box.x, box.y, box.text, style.ink)])
 
 
-def _words(panel, x, y, text, ink=INK, align="center", weight="normal", size=8.5):
+def _words(panel, x, y, text, ink=INK, align="center", weight="normal", size=9):
     return panel.text(
         x, y, text, ha=align, va="center", fontsize=size, color=ink, weight=weight, zorder=4
     )
