@@ -41,7 +41,6 @@ import torch  # noqa: E402
 from numba.cuda.simulator import kernel as _kernels  # noqa: E402
 from numba.cuda.simulator.kernelapi import FakeCUDAModule, FakeCUDAShared  # noqa: E402
 
-from lrscan import cuda as package  # noqa: E402
 from lrscan import sweep  # noqa: E402
 from lrscan.learn import banks  # noqa: E402
 
@@ -331,18 +330,18 @@ def bytes_moved(algorithm: str, steps: int, columns: int, *, backward: bool = Fa
     """Bytes an element that a kernel of the package moves, counted access by access.
 
     Args:
-        algorithm: one of ``lrscan.ops.ALGORITHMS["cuda"]``
+        algorithm: one of ``lrscan.arguments.ALGORITHMS["cuda"]``
         steps, columns: the shape, float32
         backward:  count the gradients' sweep instead of the forward one
     """
     a, x = torch.full((steps, columns), 0.5), torch.ones(steps, columns)
-    options = (0, False, algorithm)
-    h = sweep.forward(a, x, None, *options, sweep=package.sweep) if backward else None
+    h = sweep.forward(a, x, None, 0, False, algorithm, backend="cuda")
     with watching() as log, _bytes_counted() as counted:
         if backward:
-            sweep.backward(a, h, None, x, *options, sweep=package.sweep)
+            outputs = torch.empty_like(h), torch.empty_like(h), None
+            sweep.backward(a, h, None, x, 0, False, algorithm, None, outputs, backend="cuda")
         else:
-            sweep.forward(a, x, None, *options, sweep=package.sweep)
+            sweep.forward(a, x, None, 0, False, algorithm, backend="cuda")
     accesses = log.count("read", shared=False) + log.count("write", shared=False)
     return (counted["bytes"] + accesses * x.element_size()) / x.numel()
 

@@ -75,7 +75,7 @@ MISTAKES = [
     ("05-look_back", "plain store for the flag", "Release(", "Write("),
     ("05-look_back", "swapped operands", "compose(*found, *carry)", "compose(*carry, *found)"),
     ("05-look_back", "no look-back", 'yield Release("flag", k, 1)', "pass"),
-    ("05-look_back", "stuck", 'Release("flag", k,', 'Release("flag", 0,'),
+    ("05-look_back", "stuck", 'Release("flag", k,', 'Release("flag", k, 0 *'),
     ("06-gradients", "coefficient not shifted", "np.append(a[1:], 0)", "a"),
     ("06-gradients", "h[t] for h[t-1]", "before * g", "h * g"),
     ("06-gradients", "forgotten start", "np.append(h0,", "np.append(0.0,"),
