@@ -133,6 +133,7 @@ def test_typed_input_is_read_as_numbers():
 
 def test_the_explorer_draws_again_for_every_change(monkeypatch, capsys):
     drawn = []
+    monkeypatch.delenv("LRSCAN_NOTEBOOK", raising=False)
     monkeypatch.setattr(player, "Player", lambda *scenes: drawn.append([s.title for s in scenes]))
     box = player.explore(draw.ALGORITHMS, a="1 2", x="3 4")
     (left, _), (a, x) = box.children[0].children, box.children[1].children
@@ -143,6 +144,13 @@ def test_the_explorer_draws_again_for_every_change(monkeypatch, capsys):
     assert len(drawn) == 2 and "a has 3 numbers, but x has 2" in capsys.readouterr().out
     x.value = "3 4 5"
     assert drawn[-1][0].startswith("Blelloch: 5 rounds")
+
+
+def test_the_explorer_is_a_plain_stepper_in_a_headless_run(monkeypatch):
+    monkeypatch.setenv("LRSCAN_NOTEBOOK", "learn/03")
+    page = player.explore(draw.ALGORITHMS, a="1 2 3", x="4 5 6")
+    assert isinstance(page, player.Player)
+    assert list(page.panels[0]) == list(draw.ALGORITHMS)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 9, 64])

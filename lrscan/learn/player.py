@@ -10,6 +10,7 @@ from __future__ import annotations
 import html
 import itertools
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 
@@ -100,19 +101,23 @@ def compare(scenes: Mapping[str, Scene], left: str, right: str) -> Player:
 def explore(scenes: Mapping[str, Callable[..., Scene]], a: str = "1 2 0 1", x: str = "3 1 4 1"):
     """A stepper with boxes to type the input into, and two algorithms side by side.
 
-    It needs a running kernel: the algorithms run again for every change.
+    It needs a running kernel: the algorithms run again for every change. In a headless run, whose
+    page nobody can type into, it is the plain stepper on the first input.
 
     Args:
         scenes: for each name, a function of (a, x, h0) that draws a scene
         a, x:   the first input, as numbers between spaces
 
     Returns:
-        ipywidgets' container
+        ipywidgets' container, or a :class:`Player`
     """
+    names = list(scenes)
+    if "LRSCAN_NOTEBOOK" in os.environ:
+        numbers = read_numbers(a, x, "0")
+        return compare({name: draw(*numbers) for name, draw in scenes.items()}, names[0], names[-1])
     import ipywidgets
     from IPython.display import display
 
-    names = list(scenes)
     controls = {
         "left": ipywidgets.Dropdown(options=names, value=names[0], description="left"),
         "right": ipywidgets.Dropdown(options=names, value=names[-1], description="right"),

@@ -179,6 +179,7 @@ class Scene:
             panel.tick_params(labelsize=8)
             panel.grid(color="0.92")
             panel.set_axisbelow(True)
+            panel.minorticks_off()
         else:
             panel.set(xlim=extent[0], ylim=extent[1])
             panel.axis("off")
