@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from lrscan import algebra
 from lrscan.learn import trace
+from lrscan.learn.machine import START, Cell, Trace, show
 from lrscan.learn.scene import Arrow, Box, Scene, Shape, Text
-from lrscan.learn.trace import START, Cell, Trace, show
 
 ROW = 0.95  # height of a round
 PITCH = 1.25  # from one state to the next where all stand in a row

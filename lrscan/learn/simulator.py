@@ -14,12 +14,9 @@ import os
 import random
 import sys
 import threading
-from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib import import_module
-from importlib.util import find_spec
-from typing import Any, NamedTuple
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -37,106 +34,10 @@ if not config.ENABLE_CUDASIM or not hasattr(cuda, "simulator"):
         "restart the kernel and import lrscan.learn.simulator first"
     )
 
-import torch  # noqa: E402
 from numba.cuda.simulator import kernel as _kernels  # noqa: E402
 from numba.cuda.simulator.kernelapi import FakeCUDAModule, FakeCUDAShared  # noqa: E402
 
-from lrscan import sweep  # noqa: E402
-from lrscan.learn import banks  # noqa: E402
-
-WARP = 32
-
-
-class Access(NamedTuple):
-    """One read or write by one thread.
-
-    epoch   how many barriers the thread had passed
-    array   the name of the array; shared ones are called "shared 0", "shared 1", ...
-    kind    "read" or "write"
-    line    in the source of the kernel
-    place   the instruction and how often the thread had run it in this epoch, so that accesses
-            of a warp that happen together can be found
-    """
-
-    block: int
-    thread: int
-    epoch: int
-    array: str
-    index: Any
-    kind: str
-    line: int
-    place: tuple[int, int]
-
-
-class Race(NamedTuple):
-    """Two accesses of different threads to one place, one a write, with no barrier between."""
-
-    first: Access
-    second: Access
-
-    def __str__(self) -> str:
-        one, two = self.first, self.second
-        return (
-            f"thread {one.thread} {one.kind}s {one.array}[{one.index}] (line {one.line}) and "
-            f"thread {two.thread} {two.kind}s it (line {two.line}), with no barrier in between"
-        )
-
-
-class Log:
-    """All accesses of the launches that were watched.
-
-    accesses   in the order in which they happened
-    stranded   threads that waited at a barrier which others never reached, as (block, thread)
-    """
-
-    def __init__(self) -> None:
-        self.accesses: list[Access] = []
-        self.stranded: list[tuple[int, int]] = []
-        self._counts: dict[tuple, int] = defaultdict(int)
-
-    def note(self, array: str, index: Any, kind: str) -> None:
-        """Write an access down; its thread and line are those that are running."""
-        thread = threading.current_thread()
-        if not isinstance(thread, _Thread):
-            return
-        frame = sys._getframe(2)
-        key = (thread.launch, thread.block, thread.thread_id, thread.epoch, frame.f_lasti, array)
-        self._counts[key] += 1
-        place = (frame.f_lasti, self._counts[key])
-        line = frame.f_lineno - frame.f_code.co_firstlineno + 1
-        self.accesses.append(
-            Access(thread.block, thread.thread_id, thread.epoch, array, index, kind, line, place)
-        )
-
-    def races(self) -> list[Race]:
-        """Pairs of accesses that only luck keeps apart, within a block."""
-        seen: dict[tuple, list[Access]] = defaultdict(list)
-        for access in self.accesses:
-            seen[access.block, access.epoch, access.array, access.index].append(access)
-        found = []
-        for group in seen.values():
-            for write in (a for a in group if a.kind == "write"):
-                other = next((a for a in group if a.thread != write.thread), None)
-                if other:
-                    found.append(Race(write, other))
-                    break
-        return sorted(found, key=lambda race: race.first.epoch)
-
-    def count(self, kind: str, *, shared: bool) -> int:
-        """Reads or writes of shared or of global memory."""
-        return sum(a.kind == kind and a.array.startswith("shared") == shared for a in self.accesses)
-
-    def conflicts(self) -> list[tuple[Access, int]]:
-        """For every access to shared memory that a warp makes together: (one of them, ways).
-
-        The banks hold consecutive elements of four bytes. So many ways means so many turns.
-        """
-        together: dict[tuple, list[Access]] = defaultdict(list)
-        for a in self.accesses:
-            if a.array.startswith("shared"):
-                key = (a.block, a.thread // WARP, a.epoch, a.array, a.kind, a.place)
-                together[key].append(a)
-        return [(group[0], banks.ways([a.index for a in group])) for group in together.values()]
+from lrscan.learn.accesses import Log  # noqa: E402
 
 
 class _Watched:
@@ -324,49 +225,3 @@ def launch(
     with watching(order) as log:
         jitted[grid, threads](*arguments)
     return log
-
-
-def bytes_moved(algorithm: str, steps: int, columns: int, *, backward: bool = False) -> float:
-    """Bytes an element that a kernel of the package moves, counted access by access.
-
-    Args:
-        algorithm: one of ``lrscan.arguments.ALGORITHMS["cuda"]``
-        steps, columns: the shape, float32
-        backward:  count the gradients' sweep instead of the forward one
-    """
-    a, x = torch.full((steps, columns), 0.5), torch.ones(steps, columns)
-    h = sweep.forward(a, x, None, 0, False, algorithm, backend="cuda")
-    with watching() as log, _bytes_counted() as counted:
-        if backward:
-            outputs = torch.empty_like(h), torch.empty_like(h), None
-            sweep.backward(a, h, None, x, 0, False, algorithm, None, outputs, backend="cuda")
-        else:
-            sweep.forward(a, x, None, 0, False, algorithm, backend="cuda")
-    accesses = log.count("read", shared=False) + log.count("write", shared=False)
-    return (counted["bytes"] + accesses * x.element_size()) / x.numel()
-
-
-@contextmanager
-def _bytes_counted() -> Iterator[Counter[str]]:
-    """Count what kernels load and store by address, through lrscan.cuda.memory."""
-    counted: Counter[str] = Counter()
-    if find_spec("lrscan.cuda.simulated_memory") is None:
-        yield counted
-        return
-    memory = import_module("lrscan.cuda.simulated_memory")
-    kinds = import_module("lrscan.cuda.kinds").KINDS
-    read, write = memory._read, memory._write
-
-    def counted_read(kind, address, alignment):
-        counted["bytes"] += kinds[kind].size
-        return read(kind, address, alignment)
-
-    def counted_write(kind, address, value, alignment):
-        counted["bytes"] += kinds[kind].size
-        write(kind, address, value, alignment)
-
-    with (
-        mock.patch.object(memory, "_read", counted_read),
-        mock.patch.object(memory, "_write", counted_write),
-    ):
-        yield counted

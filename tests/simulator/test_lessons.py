@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from lessons import exercises
 
-from lrscan.learn import kernels, simulator, trace, warp
+from lrscan.learn import kernels, simulator, trace, traffic, warp
 from lrscan.learn.exercises import backward
 from lrscan.learn.exercises import kernels as check
 from lrscan.learn.exercises.check import NotYet
@@ -121,9 +121,9 @@ def test_conflicts_are_those_of_the_addresses():
 
 
 def test_bytes_of_the_packages_kernels():
-    assert simulator.bytes_moved("serial", 256, 4) == 12
-    assert 20 <= simulator.bytes_moved("blocked", 256, 4) < 21
-    assert 19.9 < simulator.bytes_moved("serial", 256, 4, backward=True) < 20.1
+    assert traffic.bytes_moved("serial", 256, 4) == 12
+    assert 20 <= traffic.bytes_moved("blocked", 256, 4) < 21
+    assert 19.9 < traffic.bytes_moved("serial", 256, 4, backward=True) < 20.1
 
 
 def test_an_error_in_a_kernel_is_told(capsys):
