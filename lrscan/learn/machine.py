@@ -119,7 +119,7 @@ def show(value: Any) -> str:
 class Machine:
     """Lanes that work in rounds: all reads of a round happen before all its writes."""
 
-    def __init__(self, algorithm: str, a: Sequence, x: Sequence, h0: Any = 0.0) -> None:
+    def __init__(self, algorithm: str, a: Sequence, x: Sequence, h0: Any = 0) -> None:
         inputs = list(zip(a, x, strict=True))
         self.trace = Trace(algorithm, inputs, h0)
         self._memory = {Cell("pair", t): (pair, 0) for t, pair in enumerate(inputs)}

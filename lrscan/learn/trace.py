@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from lrscan.learn.machine import START, Cell, Machine, Trace
 
 
-def serial(a: Sequence, x: Sequence, h0: Any = 0.0) -> Trace:
+def serial(a: Sequence, x: Sequence, h0: Any = 0) -> Trace:
     """``h[t] = a[t] * h[t-1] + x[t]``, one step after the other."""
     machine = Machine("serial", a, x, h0)
     machine.put(START, h0)
@@ -23,7 +23,7 @@ def serial(a: Sequence, x: Sequence, h0: Any = 0.0) -> Trace:
     return machine.finish([Cell("state", t) for t in range(len(a))])
 
 
-def hillis_steele(a: Sequence, x: Sequence, h0: Any = 0.0) -> Trace:
+def hillis_steele(a: Sequence, x: Sequence, h0: Any = 0) -> Trace:
     """Every lane composes with the lane 1, 2, 4, ... before it (Hillis and Steele 1986)."""
     machine, n = Machine("Hillis-Steele", a, x, h0), len(a)
     machine.put(START, h0)
@@ -45,7 +45,7 @@ def _hillis_steele_rounds(machine: Machine, cells: Sequence[int]) -> None:
         distance *= 2
 
 
-def blelloch(a: Sequence, x: Sequence, h0: Any = 0.0) -> Trace:
+def blelloch(a: Sequence, x: Sequence, h0: Any = 0) -> Trace:
     """A tree: pairs go up, states come down (Blelloch 1990, sections 1.3 and 1.4).
 
     The length is padded with identities to a power of two. A node keeps its pair in the last cell
@@ -84,7 +84,7 @@ def blelloch(a: Sequence, x: Sequence, h0: Any = 0.0) -> Trace:
 
 
 def blocked(
-    a: Sequence, x: Sequence, h0: Any = 0.0, *, processors: int, carries: str = "chain"
+    a: Sequence, x: Sequence, h0: Any = 0, *, processors: int, carries: str = "chain"
 ) -> Trace:
     """Algorithm 1 of Martin and Cundy (2018): reduce the pieces, pass carries, run them again.
 
@@ -172,8 +172,8 @@ ALGORITHMS: dict[str, Callable[..., Trace]] = {
     "serial": serial,
     "Hillis-Steele": hillis_steele,
     "Blelloch": blelloch,
-    "blocked": lambda a, x, h0=0.0: blocked(a, x, h0, processors=min(3, len(a))),
-    "blocked, tree": lambda a, x, h0=0.0: blocked(
+    "blocked": lambda a, x, h0=0: blocked(a, x, h0, processors=min(3, len(a))),
+    "blocked, tree": lambda a, x, h0=0: blocked(
         a, x, h0, processors=min(4, len(a)), carries="tree"
     ),
 }
