@@ -1,78 +1,293 @@
-"""Drawings of traces."""
+"""Scenes of traced scans: positions from left to right, rounds from top to bottom."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import matplotlib.pyplot as plt
-from matplotlib.figure import Figure
-
+from lrscan import algebra
 from lrscan.learn import trace
-from lrscan.learn.trace import Piece
+from lrscan.learn.machine import START, Cell, Trace, show
+from lrscan.learn.scene import Arrow, Box, Scene, Shape, Text
 
-INK, ACCENT, PALE = "#222222", "#0072b2", "#e8eef4"
-
-
-def dependence_chain(a: Sequence[float], x: Sequence[float], h0: float = 0.0) -> Figure:
-    """Every state with the arrows of what it waits for."""
-    states = trace.serial(a, x, h0)
-    figure, panel = _canvas(len(a), rows=2)
-    _node(panel, -1, 0, f"{h0:g}")
-    panel.text(-1, -0.55, "h0", ha="center", fontsize=8)
-    for t, (a_t, x_t, h) in enumerate(zip(a, x, states, strict=True)):
-        _node(panel, t, 1, f"{a_t:g}, {x_t:g}", PALE)
-        _node(panel, t, 0, f"{h:g}")
-        _arrow(panel, (t, 1), (t, 0))
-        _arrow(panel, (t - 1, 0), (t, 0), ACCENT)
-        panel.text(t, -0.55, f"step {t + 1}", ha="center", fontsize=8)
-    panel.text(-1, 1, "a, x", ha="center", va="center", fontsize=9)
-    panel.set_title("The serial loop: each state waits for the one to its left", fontsize=10)
-    return figure
+ROW = 0.95  # height of a round
+PITCH = 1.25  # from one state to the next where all stand in a row
 
 
-def blocked(pieces: list[Piece], a: Sequence[float], x: Sequence[float]) -> Figure:
-    """Algorithm 1 as three rows: reduce, pass the carries, run again."""
-    figure, panel = _canvas(len(a), rows=4)
-    for k, piece in enumerate(pieces):
-        middle = (piece.start + piece.stop - 1) / 2
-        width = piece.stop - piece.start
-        panel.axvspan(piece.start - 0.46, piece.stop - 0.54, color=PALE, zorder=0)
-        panel.text(middle, 3.55, f"processor {k + 1}", ha="center", fontsize=9)
-        _node(panel, middle, 2, f"P, R = {piece.product:g}, {piece.end:g}")
-        _node(panel, middle - width * 0.3, 1, f"{piece.carry:g}", ACCENT, ink="white")
-        if k + 1 < len(pieces):
-            after = pieces[k + 1]
-            onward = (after.start + after.stop - 1) / 2 - (after.stop - after.start) * 0.3
-            _arrow(panel, (middle - width * 0.3, 1), (onward, 1), ACCENT)
-            _arrow(panel, (middle, 2), (onward, 1))
-        for t in range(piece.start, piece.stop):
-            _node(panel, t, 3, f"{a[t]:g}, {x[t]:g}", "white")
-            _arrow(panel, (t, 3), (middle, 2))
-            _node(panel, t, 0, f"{piece.states[t - piece.start]:g}", "white")
-            if t > piece.start:
-                _arrow(panel, (t - 1, 0), (t, 0))
-        _arrow(panel, (middle - width * 0.3, 1), (piece.start, 0), ACCENT)
-    for y, label in ((3, "a, x"), (2, "1. reduce"), (1, "2. carry"), (0, "3. run")):
-        panel.text(-1, y, label, ha="center", va="center", fontsize=9)
-    panel.set_title("Algorithm 1: all processors work at once; only the carries wait", fontsize=10)
-    return figure
+def scan(traced: Trace) -> Scene:
+    """A trace in space and time: a frame a round, and an arrow for every operand.
+
+    Pairs are light, states are dark. Arrows come from the round that wrote the operand; a cell
+    that is not written in a round is not drawn again.
+    """
+    wide = 1.35 if any(len(show(e.value)) > 6 for e in traced.events) else 1.0
+    columns = _columns(traced)
+    shapes: list[Shape] = []
+    for t, pair in enumerate(traced.inputs):
+        shapes.append(Box(t * wide, 0, show(pair), "input", width=0.84 * wide))
+        shapes.append(Text(t * wide, 0.42, str(t)))
+    left = min(columns.values()) * wide
+    shapes.append(Text(left - 0.6, 0, "a, x", align="right"))
+    shapes += [Box(-wide, 0, show(traced.h0), "state", width=0.84 * wide), Text(-wide, 0.42, "h0")]
+    for event in traced.events:
+        here = columns[event.writes] * wide
+        y = -ROW * event.round
+        for cell, source in zip(event.reads, event.sources, strict=True):
+            if source == 0 and cell.index >= len(traced.inputs):
+                continue  # an identity: what a piece starts from, or padding
+            there = columns[cell] * wide
+            style = "state" if cell.kind == "state" else "plain"
+            shapes.append(Arrow(there, -ROW * source, here, y, style, event.round, 0.84 * wide))
+        style = "state" if event.writes.kind == "state" else "pair"
+        style = "faint" if event.op == "move" else style
+        shapes.append(Box(here, y, show(event.value), style, event.round, 0.84 * wide))
+    for k, active in enumerate(traced.active, 1):
+        label = f"round {k}:\n{active} at work"
+        shapes.append(Text(left + 0.3, -ROW * k, label, k, align="right"))
+    return Scene(
+        f"{traced.algorithm}: {traced.rounds} rounds, {traced.work} operations",
+        f"The {traced.algorithm} scan of {len(traced.inputs)} steps as rows of boxes, a row a "
+        f"round, with arrows from operands to results: {traced.rounds} rounds with "
+        f"{', '.join(map(str, traced.active))} operations.",
+        ["The input: a pair (a, x) for every step.", *_captions(traced)],
+        shapes,
+    )
 
 
-def _canvas(steps: int, rows: int) -> tuple[Figure, plt.Axes]:
-    size = (1.0 * steps + 1.6, 0.85 * rows + 0.7)
-    figure, panel = plt.subplots(figsize=size, layout="constrained")
-    plt.close(figure)
-    panel.set_xlim(-1.7, steps - 0.4)
-    panel.set_ylim(-0.8, rows - 0.1)
-    panel.axis("off")
-    return figure, panel
+def _columns(traced: Trace) -> dict[Cell, float]:
+    """Where each cell stands; pairs of a whole piece at its end, states into it at its start."""
+    n = len(traced.inputs)
+    columns = {START: -1.0}
+    written = {event.writes for event in traced.events}
+    for cell in {Cell("pair", t) for t in range(n)} | written:
+        columns[cell] = float(cell.index)
+    extra = [cell for cell in written if cell.index >= n]
+    if traced.algorithm.startswith("blocked"):
+        edges = trace.piece_edges(n, len({c for c in extra if c.kind == "pair"}))
+        for cell in extra:
+            piece = cell.index - n
+            columns[cell] = edges[piece] if cell.kind == "state" else edges[piece + 1] - 1.0
+    return columns
 
 
-def _node(panel, x: float, y: float, text: str, face: str = "white", ink: str = INK) -> None:
-    box = {"boxstyle": "round,pad=0.3", "fc": face, "ec": INK, "lw": 0.8}
-    panel.text(x, y, text, ha="center", va="center", fontsize=9, color=ink, bbox=box, zorder=3)
+def _captions(traced: Trace) -> list[str]:
+    captions = []
+    for k, (caption, active) in enumerate(zip(traced.captions, traced.active, strict=True), 1):
+        done = [e for e in traced.events if e.round == k and e.op != "move"]
+        writes = "; ".join(f"{e.writes.index}: {show(e.value)}" for e in done[:8])
+        more = "; ..." if len(done) > 8 else ""
+        captions.append(f"Round {k}, {caption}. {active} at work. {writes}{more}")
+    return captions
 
 
-def _arrow(panel, start, stop, colour: str = INK) -> None:
-    arrow = {"arrowstyle": "->", "color": colour, "lw": 1.1, "shrinkA": 13, "shrinkB": 13}
-    panel.annotate("", xy=stop, xytext=start, arrowprops=arrow, zorder=2)
+def chain(a: Sequence, x: Sequence, h0=0) -> Scene:
+    """The serial loop: every state with the arrows of what it waits for, all in one row."""
+    traced = trace.serial(a, x, h0)
+    shapes: list[Shape] = [Box(-PITCH, 0, show(h0), "state"), Text(-PITCH, -0.45, "h0")]
+    shapes.append(Text(-PITCH, 1, "a, x"))
+    for t, (pair, h) in enumerate(zip(traced.inputs, traced.states, strict=True)):
+        at = PITCH * t
+        shapes += [
+            Box(at, 1, show(pair), "input"),
+            Arrow(at, 1, at, 0, frame=t + 1),
+            Arrow(at - PITCH, 0, at, 0, "state", t + 1),
+            Box(at, 0, show(h), "state", t + 1),
+            Text(at, -0.45, f"step {t + 1}"),
+        ]
+    captions = [f"Before the loop: h0 = {show(h0)}, and the inputs are all there."]
+    captions += [
+        f"Step {t + 1}: {show(a[t])} * {show(before)} + {show(x[t])} = {show(h)}."
+        for t, (before, h) in enumerate(zip([h0, *traced.states], traced.states, strict=False))
+    ]
+    return Scene(
+        "The serial loop: each state waits for the one to its left",
+        f"{len(a)} states in a row; a blue arrow leads from each to the next, "
+        "so none can start early.",
+        captions,
+        shapes,
+    )
+
+
+def gradient_chain(a: Sequence, x: Sequence, dh: Sequence, h0=0) -> Scene:
+    """States from left to right, and below them gradients from right to left."""
+    n, pitch = len(a), 2.0
+    h = trace.serial(a, x, h0).states
+    g = trace.serial([*a[1:], 0][::-1], dh[::-1]).states[::-1]
+    shapes: list[Shape] = [Box(-pitch, 0, show(h0), "state"), Text(-pitch, 0.45, "start")]
+    for label, y in (("h", 0), ("g", -1.6), ("dh", -2.7)):
+        shapes.append(Text(-1.6 * pitch, y, label, bold=True))
+    for t in range(n):
+        at = t * pitch
+        shapes.append(Arrow(at - pitch, 0, at, 0, "state", t + 1))
+        shapes.append(Text(at - pitch / 2, 0.22, f"a{t} = {show(a[t])}", t + 1))
+        shapes.append(Box(at, 0, show(h[t]), "state", t + 1))
+        shapes.append(Text(at, 0.45, f"h{t}", t + 1))
+        shapes.append(Box(at, -2.7, show(dh[t]), "input", 0))
+        frame = 2 * n - t
+        shapes.append(Arrow(at, -2.7, at, -1.6, frame=frame))
+        if t + 1 < n:
+            shapes.append(Arrow(at + pitch, -1.6, at, -1.6, "carry", frame))
+            shapes.append(Text(at + pitch / 2, -1.38, f"a{t + 1} = {show(a[t + 1])}", frame))
+        shapes.append(Box(at, -1.6, show(g[t]), "carry", frame))
+        shapes.append(Text(at + 0.3, -1.15, f"g{t}", frame))
+    captions = ["Before: coefficients, inputs, and the gradients dh that the loss gives."]
+    captions += [f"Forward: h{t} = {show(h[t])}." for t in range(n)]
+    for t in reversed(range(n)):
+        more = f" + a{t + 1} * g{t + 1}" if t + 1 < n else ""
+        captions.append(f"Backward: g{t} = dh{t}{more} = {show(g[t])}.")
+    return Scene(
+        "Forward to the right, backward to the left, over the same coefficients",
+        f"{n} states with arrows to the right, each over its coefficient; below them {n} gradients "
+        "with arrows to the left, from g(t+1) to g(t), over the coefficient a(t+1).",
+        captions,
+        shapes,
+    )
+
+
+def surrogate() -> Scene:
+    """A recurrent layer beside a linear surrogate one: what waits for what over three steps."""
+    shapes: list[Shape] = []
+    for left, title in ((0.0, "RNN"), (8.0, "linear surrogate RNN")):
+        shapes.append(Text(left + 2.2, 0.8, title, bold=True))
+        shapes += [Box(left + 2.2 * t, -3, f"x{t}", "input") for t in range(3)]
+    for t in range(3):
+        x, frame = 2.2 * t, t + 1
+        shapes.append(Box(x, 0, f"h{t}", "state", frame))
+        shapes.append(Arrow(x, -3, x, 0, frame=frame))
+        if t:
+            shapes.append(Arrow(x - 2.2, 0, x, 0, "state", frame))
+    for t in range(3):
+        x = 8 + 2.2 * t
+        shapes += [Box(x, -1.5, f"s{t}", "pair", 4), Arrow(x, -3, x, -1.5, frame=4)]
+        shapes += [Box(x + 1.1, 0, f"h{t}", "state", 5), Arrow(x, -3, x + 1.1, 0, "faint", 5)]
+        if t:
+            shapes.append(Arrow(x - 2.2, -1.5, x, -1.5, frame=4))
+            shapes.append(Arrow(x - 2.2, -1.5, x + 1.1, 0, "state", 5))
+    captions = [
+        "The inputs of three steps.",
+        "RNN: h0 from x0.",
+        "RNN: h1 waits for h0, through a nonlinear function and a matrix.",
+        "RNN: h2 waits for h1. A loop, whatever the hardware.",
+        "Surrogate: s0, s1 and s2 by one linear scan over the inputs.",
+        "Then every h at once, each from its input and the surrogate of the step before.",
+    ]
+    return Scene(
+        "What waits for what",
+        "Left: three hidden states of an RNN in a chain. Right: three surrogate states made by a "
+        "scan, and above them three hidden states that wait only for surrogates and inputs.",
+        captions,
+        shapes,
+    )
+
+
+def brackets(pairs: Sequence[tuple], order: str) -> Scene:
+    """Composing neighbours until one map is left: "left", "right", or "tree"; a frame a pair.
+
+    Raises:
+        ValueError: an unknown order
+    """
+    if order not in ("left", "right", "tree"):
+        raise ValueError(f"order is {order!r}, expected 'left', 'right' or 'tree'")
+    wide = 1.5
+    row = [(t * wide, 0.0, tuple(pair)) for t, pair in enumerate(pairs)]
+    shapes: list[Shape] = [Box(x, y, show(pair), "input", 0, 1.25) for x, y, pair in row]
+    shapes += [Text(x, 0.45, f"map {t + 1}") for t, (x, _, _) in enumerate(row)]
+    captions = ["The maps, in order of time from left to right."]
+    at = 0
+    while len(row) > 1:
+        if order != "tree":
+            at = 0 if order == "left" else len(row) - 2
+        elif at >= len(row) - 1:
+            at = 0
+        (x1, y1, first), (x2, y2, second) = row[at], row[at + 1]
+        value = algebra.compose(*first, *second)
+        x, y = (x1 + x2) / 2, min(y1, y2) - 1
+        frame = len(captions)
+        shapes += [Arrow(x1, y1, x, y, frame=frame, width=1.25)]
+        shapes += [Arrow(x2, y2, x, y, frame=frame, width=1.25)]
+        shapes.append(Box(x, y, show(value), "pair", frame, 1.25))
+        captions.append(f"({show(first)}) then ({show(second)}) is ({show(value)}).")
+        row[at : at + 2] = [(x, y, value)]
+        at += 1
+    return Scene(
+        f"Composing {len(pairs)} maps: {order}",
+        f"{len(pairs)} maps composed two at a time ({order}); the last is {show(row[0][2])}.",
+        captions,
+        shapes,
+    )
+
+
+def accesses(log, array: str, threads: int, cells: int) -> Scene:
+    """Who reads and writes the cells of an array, from a log of the simulator.
+
+    A row for each stretch between two barriers (a frame each): threads stand under the cells of
+    their own number; black arrows are reads, orange ones writes into the row of cells below.
+    Threads and cells beyond those asked for are left out.
+    """
+    shapes: list[Shape] = []
+    captions = [f"{array}: {cells} cells, before the kernel."]
+    own = [a for a in log.accesses if a.array == array and a.thread < threads and a.index < cells]
+    epochs = sorted({a.epoch for a in own})
+    high = 1.4  # of a row
+    for k in range(len(epochs) + 1):
+        shapes.append(Text(-0.8, -2 * high * k, array, k, "right"))
+        shapes += [Box(c, -2 * high * k, str(c), "input", k) for c in range(cells)]
+    for k, epoch in enumerate(epochs):
+        frame, y = k + 1, -(2 * k + 1) * high
+        busy = sorted({(a.thread, a.kind, a.index) for a in own if a.epoch == epoch})
+        shapes.append(Text(-0.8, y, "threads", frame, "right"))
+        for thread in sorted({thread for thread, _, _ in busy}):
+            shapes.append(Box(thread, y, f"t{thread}", "pair", frame))
+        for thread, kind, index in busy:
+            if kind == "read":
+                shapes.append(Arrow(index, y + high, thread, y, frame=frame))
+            else:
+                shapes.append(Arrow(thread, y, index, y - high, "carry", frame))
+        reads = sum(kind == "read" for _, kind, _ in busy)
+        writes = len(busy) - reads
+        noun = "barrier" if epoch == 1 else "barriers"
+        captions.append(f"After {epoch} {noun}: {reads} reads (black), {writes} writes (orange).")
+    return Scene(
+        f"Reads and writes of {array} by {threads} threads",
+        f"Cells of {array} in rows, threads between them, with an arrow for every access. "
+        + " ".join(captions[1:]),
+        captions,
+        shapes,
+    )
+
+
+def memory(log, arrays: dict[str, str], cells: int) -> Scene:
+    """What one launch reads of one array and writes of another, a frame a thread.
+
+    Args:
+        log:    from the simulator
+        arrays: the name of the array that is read, and of the one that is written, as
+                ``{"x": "reads", "x_out": "writes"}``
+        cells:  how many cells are drawn
+    """
+    source, target = arrays
+    shapes: list[Shape] = []
+    for name, y in ((source, 0), (target, -2)):
+        shapes.append(Text(-0.8, y, name, align="right"))
+        shapes += [Box(c, y, str(c), "input") for c in range(cells)]
+    captions = [f"{cells} cells before the launch."]
+    for thread in sorted({access.thread for access in log.accesses}):
+        own = [a for a in log.accesses if a.thread == thread]
+        reads = [a.index for a in own if a.array == source and a.kind == "read"]
+        writes = [a.index for a in own if a.array == target and a.kind == "write"]
+        frame = len(captions)
+        shapes.append(Box(thread, -1, f"t{thread}", "pair", frame))
+        shapes += [Arrow(index, 0, thread, -1, frame=frame) for index in reads]
+        shapes += [Arrow(thread, -1, index, -2, "carry", frame) for index in writes]
+        captions.append(f"Thread {thread} reads {source}{reads} and writes {target}{writes}.")
+    return Scene(
+        f"What every thread reads of {source} and writes of {target}",
+        "A row of cells that are read, a row of threads, a row of cells that are written, with "
+        f"an arrow for every access. {' '.join(captions[1:])}",
+        captions,
+        shapes,
+    )
+
+
+ALGORITHMS = {
+    name: lambda a, x, h0=0, run=run: scan(run(a, x, h0)) for name, run in trace.ALGORITHMS.items()
+}

@@ -1,14 +1,134 @@
 """Scans that write down what they do, on inputs small enough to look at.
 
-They call :mod:`lrscan.algebra`, the same bodies that the kernels are compiled from.
+Each one runs on a :class:`lrscan.learn.machine.Machine`, over the same bodies of
+:mod:`lrscan.algebra` that the kernels are compiled from. It returns a trace: every operation with
+its round, its lane, what it read and what it wrote.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
-from lrscan import algebra
+from lrscan.learn.machine import START, Cell, Machine, Trace
+
+
+def serial(a: Sequence, x: Sequence, h0: Any = 0) -> Trace:
+    """``h[t] = a[t] * h[t-1] + x[t]``, one step after the other."""
+    machine = Machine("serial", a, x, h0)
+    machine.put(START, h0)
+    for t in range(len(a)):
+        with machine.round(f"step {t}"):
+            machine.step(0, Cell("pair", t), Cell("state", t - 1), Cell("state", t))
+    return machine.finish([Cell("state", t) for t in range(len(a))])
+
+
+def hillis_steele(a: Sequence, x: Sequence, h0: Any = 0) -> Trace:
+    """Every lane composes with the lane 1, 2, 4, ... before it (Hillis and Steele 1986)."""
+    machine, n = Machine("Hillis-Steele", a, x, h0), len(a)
+    machine.put(START, h0)
+    _hillis_steele_rounds(machine, range(n))
+    with machine.round("apply to h0"):
+        for t in range(n):
+            machine.step(t, Cell("pair", t), START, Cell("state", t))
+    return machine.finish([Cell("state", t) for t in range(n)])
+
+
+def _hillis_steele_rounds(machine: Machine, cells: Sequence[int]) -> None:
+    """Inclusive scan of these pairs, in place."""
+    distance = 1
+    while distance < len(cells):
+        with machine.round(f"compose with the one {distance} before"):
+            for k in range(distance, len(cells)):
+                first, second = Cell("pair", cells[k - distance]), Cell("pair", cells[k])
+                machine.compose(k, first, second, second)
+        distance *= 2
+
+
+def blelloch(a: Sequence, x: Sequence, h0: Any = 0) -> Trace:
+    """A tree: pairs go up, states come down (Blelloch 1990, sections 1.3 and 1.4).
+
+    The length is padded with identities to a power of two. A node keeps its pair in the last cell
+    that it covers. On the way down its first half gets the state that comes in, its second half
+    that state after the first half: each leaf ends with the state *before* it, an exclusive scan.
+    """
+    machine, n = Machine("Blelloch", a, x, h0), len(a)
+    size = 1 << (n - 1).bit_length()
+    for t in range(n, size):
+        machine.put(Cell("pair", t), (1, 0))
+    half = 1
+    while half < size:
+        with machine.round(f"up: pairs of {2 * half} steps"):
+            for right in range(2 * half - 1, size, 2 * half):
+                first, second = Cell("pair", right - half), Cell("pair", right)
+                # Down needs the pair of the first half: it stays where it is.
+                machine.compose(right, first, second, second)
+        half *= 2
+    machine.put(START, h0)
+    while half > 1:
+        half //= 2
+        with machine.round(f"down: states before {half} step{'s' * (half > 1)}"):
+            for right in range(2 * half - 1, size, 2 * half):
+                left = right - half
+                incoming = Cell("state", right) if 2 * half < size else START
+                machine.move(left, incoming, Cell("state", left))
+                machine.step(right, Cell("pair", left), incoming, Cell("state", right))
+    # The leaves' own pairs, which the way up has overwritten, come from the input again.
+    for t, pair in enumerate(machine.trace.inputs):
+        machine.put(Cell("pair", t), pair)
+    with machine.round("every leaf takes its own step"):
+        for t in range(n):
+            before = Cell("state", t) if size > 1 else START
+            machine.step(t, Cell("pair", t), before, Cell("state", t))
+    return machine.finish([Cell("state", t) for t in range(n)])
+
+
+def blocked(
+    a: Sequence, x: Sequence, h0: Any = 0, *, processors: int, carries: str = "chain"
+) -> Trace:
+    """Algorithm 1 of Martin and Cundy (2018): reduce the pieces, pass carries, run them again.
+
+    Args:
+        a, x, h0:   the recurrence
+        processors: one piece for each, as even as can be
+        carries:    "chain", one after the other, or "tree", by a scan
+
+    Raises:
+        ValueError: ``processors`` is not between 1 and the number of steps, or ``carries`` unknown
+    """
+    if carries not in ("chain", "tree"):
+        raise ValueError(f"carries is {carries!r}, expected 'chain' or 'tree'")
+    edges = piece_edges(len(a), processors)
+    n, bounds = len(a), list(zip(edges, edges[1:], strict=False))
+    machine = Machine("blocked" if carries == "chain" else "blocked, tree", a, x, h0)
+    whole = [Cell("pair", n + p) for p in range(processors)]
+    into = [START, *(Cell("state", n + p) for p in range(1, processors))]
+    for cell in whole:
+        machine.put(cell, (1, 0))
+    machine.put(START, h0)
+    longest = max(stop - start for start, stop in bounds)
+    for k in range(longest):
+        with machine.round(f"reduce: step {k} of every piece"):
+            for p, (start, stop) in enumerate(bounds):
+                if start + k < stop:
+                    machine.compose(p, whole[p], Cell("pair", start + k), whole[p])
+    if carries == "chain":
+        for p in range(1, processors):
+            with machine.round(f"carry into piece {p}"):
+                machine.step(p, whole[p - 1], into[p - 1], into[p])
+    elif processors > 1:
+        _hillis_steele_rounds(machine, [cell.index for cell in whole])
+        with machine.round("carries into all pieces"):
+            for p in range(1, processors):
+                machine.step(p, whole[p - 1], into[0], into[p])
+    for k in range(longest):
+        with machine.round(f"run: step {k} of every piece"):
+            for p, (start, stop) in enumerate(bounds):
+                if start + k < stop:
+                    before = Cell("state", start + k - 1) if k else into[p]
+                    here = Cell("pair", start + k)
+                    machine.step(p, here, before, Cell("state", start + k))
+    return machine.finish([Cell("state", t) for t in range(n)])
 
 
 class Piece(NamedTuple):
@@ -23,52 +143,37 @@ class Piece(NamedTuple):
 
     start: int
     stop: int
-    product: float
-    end: float
-    carry: float
-    states: list[float]
+    product: Any
+    end: Any
+    carry: Any
+    states: list[Any]
 
 
-def serial(a: Sequence[float], x: Sequence[float], h0: float = 0.0) -> list[float]:
-    """h[t] = a[t] * h[t-1] + x[t], one step after the other."""
-    states = []
-    for a_t, x_t in zip(a, x, strict=True):
-        h0 = algebra.step(a_t, x_t, h0)
-        states.append(h0)
-    return states
+def pieces(a: Sequence, x: Sequence, h0: Any = 0, *, processors: int) -> list[Piece]:
+    """Algorithm 1 piece by piece, read from the trace of :func:`blocked`."""
+    traced = blocked(a, x, h0, processors=processors)
+    whole = {e.writes.index - len(a): e.value for e in traced.events if e.op == "compose"}
+    edges = piece_edges(len(a), processors)
+    before = [h0, *traced.states]
+    return [
+        Piece(start, stop, *whole[p], before[start], traced.states[start:stop])
+        for p, (start, stop) in enumerate(zip(edges, edges[1:], strict=False))
+    ]
 
 
-def blocked(
-    a: Sequence[float], x: Sequence[float], h0: float = 0.0, *, processors: int
-) -> list[Piece]:
-    """Algorithm 1 of Martin and Cundy (2018): a piece for each processor, as even as can be.
-
-    Raises:
-        ValueError: ``processors`` is not between 1 and the number of steps
-    """
-    if not 1 <= processors <= len(a):
-        raise ValueError(f"processors is {processors}, expected 1 to {len(a)}, the steps")
-    edges = [len(a) * p // processors for p in range(processors + 1)]
-    pieces, carry = [], h0
-    for start, stop in zip(edges, edges[1:], strict=False):
-        product, end = 1, 0
-        for t in range(start, stop):
-            product, end = algebra.compose(product, end, a[t], x[t])
-        states = serial(a[start:stop], x[start:stop], carry)
-        pieces.append(Piece(start, stop, product, end, carry, states))
-        carry = algebra.step(product, end, carry)
-    return pieces
+def piece_edges(steps: int, processors: int) -> list[int]:
+    """Where the pieces of so many processors begin, and the end of the last."""
+    if not 1 <= processors <= steps:
+        raise ValueError(f"processors is {processors}, expected 1 to {steps}, the steps")
+    return [steps * p // processors for p in range(processors + 1)]
 
 
-def serial_rounds(steps: int) -> int:
-    """Time steps of the serial loop, each waiting for the one before."""
-    return steps
-
-
-def blocked_rounds(steps: int, processors: int) -> int:
-    """The same for Algorithm 1, its carries taken one after the other.
-
-    Every processor reduces its piece, then the carries pass, then every processor runs its piece.
-    """
-    longest = -(-steps // processors)
-    return longest + (processors - 1) + longest
+ALGORITHMS: dict[str, Callable[..., Trace]] = {
+    "serial": serial,
+    "Hillis-Steele": hillis_steele,
+    "Blelloch": blelloch,
+    "blocked": lambda a, x, h0=0: blocked(a, x, h0, processors=min(3, len(a))),
+    "blocked, tree": lambda a, x, h0=0: blocked(
+        a, x, h0, processors=min(4, len(a)), carries="tree"
+    ),
+}

@@ -1,0 +1,119 @@
+"""Exercises of notebook 06: gradients by a scan, and the package's test for the whole kernel."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from lrscan.learn import simulator
+from lrscan.learn.exercises.check import Check, Mistake, NotYet, compared
+from lrscan.learn.exercises.kernels import inputs, run_tiles
+from lrscan.reference import oracle
+
+
+def scan_loop(a, x, h0):
+    """The recurrence in NumPy, as a function for the exercises."""
+    h, states = h0, []
+    for a_t, x_t in zip(a, x, strict=True):
+        h = a_t * h + x_t
+        states.append(h)
+    return np.array(states)
+
+
+def _gradients(a, h, h0, dh, scan, *, shifted=True, reverse=True, before=True, start=True):
+    later = np.append(a[1:], 0) if shifted else a
+    g = scan(later[::-1], dh[::-1], 0.0)[::-1] if reverse else scan(later, dh, 0.0)
+    previous = np.append(h0 if start else 0.0, h[:-1]) if before else h
+    return previous * g, g, a[0] * g[0]
+
+
+def _gradient_cases():
+    cases = []
+    for steps in (1, 2, 7):
+        a, x = (v.astype(float) for v in inputs(steps, 40 + steps))
+        a[a == 0] = 3  # a zero would hide mistakes
+        dh = np.arange(1.0, steps + 1)
+        cases.append((a, scan_loop(a, x, 2.0), 2.0, dh, scan_loop))
+    return cases
+
+
+gradients = compared(
+    "da, dx and dh0 by one more scan",
+    _gradients,
+    _gradient_cases(),
+    {
+        "coefficient not shifted": Mistake(
+            lambda *inputs: _gradients(*inputs, shifted=False),
+            "Between h[t] and h[t+1] stands the coefficient a[t+1]: the gradient that comes back "
+            "from step t + 1 is multiplied by a[t+1], not by a[t].",
+        ),
+        "not reversed": Mistake(
+            lambda *inputs: _gradients(*inputs, reverse=False),
+            "Gradients come from the end: g[T-1] = dh[T-1] is the first that is known. Turn the "
+            "inputs of the scan round, and its result back.",
+        ),
+        "h[t] for h[t-1]": Mistake(
+            lambda *inputs: _gradients(*inputs, before=False),
+            "a[t] multiplies the state before step t, so da[t] = h[t-1] * g[t].",
+        ),
+        "forgotten start": Mistake(
+            lambda *inputs: _gradients(*inputs, start=False),
+            "The state before the first step is h0, so da[0] = h0 * g[0].",
+        ),
+    },
+)
+
+# Shapes and axes of time as in the package's tests: one tile, several, a short last one.
+LAYOUTS = [((1, 1), 0), ((2, 3), 0), ((70, 2), 0), ((2, 33, 2), 1)]
+
+
+def _examine_accepted(kernel: Callable, gradients: Callable) -> None:
+    def scan(a, x, h0):
+        a, x = (np.ascontiguousarray(values, dtype=np.float32) for values in (a, x))
+        return run_tiles(kernel, a, x, np.float32(h0))[0]
+
+    generator = torch.Generator().manual_seed(0)
+    for (shape, dim), reverse in itertools.product(LAYOUTS, (False, True)):
+        a, x, dh = (torch.randn(shape, generator=generator) for _ in range(3))
+        a *= 0.4
+        h0 = torch.randn([n for d, n in enumerate(shape) if d != dim], generator=generator)
+        way = "from the end" if reverse else "forward in time"
+        case = f"shape {shape} with time on axis {dim}, {way}"
+        try:
+            with simulator.watching():  # one thread at a time, which is also quicker
+                results = _every_column(scan, gradients, (a, x, dh), h0, dim, reverse)
+        except Exception as error:
+            raise NotYet(type(error).__name__, f"For {case} your code stops: {error}") from None
+        exact = oracle(a, x, h0, dh, dim=dim, reverse=reverse)
+        for name, got, (value, bound) in zip(exact._fields, results, exact, strict=True):
+            if not ((got - value).abs() <= bound).all():
+                worst = ((got - value).abs() / bound.clamp_min(1e-300)).max().item()
+                words = f"{name} for {case} is off by {worst:.3g} times what rounding allows."
+                raise NotYet("beyond rounding", words)
+
+
+def _every_column(scan, gradients, tensors, h0, dim: int, reverse: bool):
+    """(h, da, dx, dh0), every column by itself, in the layout of the inputs."""
+    flipped = [t.movedim(dim, 0).flip(0) if reverse else t.movedim(dim, 0) for t in tensors]
+    a, x, dh = (t.reshape(len(t), -1).numpy() for t in flipped)
+    h, da, dx = np.empty_like(x), np.empty_like(x), np.empty_like(x)
+    dh0 = np.empty_like(x[0])
+    for c, start in enumerate(h0.flatten().numpy()):
+        h[:, c] = scan(a[:, c], x[:, c], start)
+        da[:, c], dx[:, c], dh0[c] = gradients(a[:, c], h[:, c], start, dh[:, c], scan)
+
+    def back(values):
+        tensor = torch.from_numpy(values).reshape(flipped[0].shape)
+        return (tensor.flip(0) if reverse else tensor).movedim(0, dim)
+
+    return back(h), back(da), back(dx), torch.from_numpy(dh0).reshape(h0.shape)
+
+
+accepted = Check(
+    "your kernel passes the package's test: h, da, dx and dh0 within what rounding allows",
+    _examine_accepted,
+    {},
+)

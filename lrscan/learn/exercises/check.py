@@ -1,0 +1,130 @@
+"""What all checks share: the verdict, comparing answers, and naming mistakes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class NotYet(Exception):
+    """An answer that is not right yet.
+
+    name   of the mistake, such as "swapped operands"
+    words  what is wrong, and where to look
+    """
+
+    def __init__(self, name: str, words: str) -> None:
+        super().__init__(f"Not yet: {name}. {words}")
+        self.name, self.words = name, words
+
+
+class Mistake(NamedTuple):
+    """A typical wrong answer, and what to say about it."""
+
+    answer: Callable
+    words: str
+
+
+class Check:
+    """A check, to be called with the learner's answer.
+
+    examine   raises NotYet for a wrong answer
+    mistakes  typical wrong answers, by name, that it recognises
+    """
+
+    def __init__(
+        self, title: str, examine: Callable[..., None], mistakes: Mapping[str, Mistake]
+    ) -> None:
+        self.title, self.examine, self.mistakes = title, examine, mistakes
+
+    def verdict(self, *answer: Any) -> NotYet | None:
+        """None if the answer is right, else what is wrong with it."""
+        try:
+            self.examine(*answer)
+        except NotYet as problem:
+            return problem
+        return None
+
+    def __call__(self, *answer: Any) -> None:
+        problem = self.verdict(*answer)
+        if problem is None:
+            print(f"Right: {self.title}.")
+        elif "LRSCAN_NOTEBOOK" in os.environ:
+            raise problem
+        else:
+            print(problem)
+
+
+def call(answer: Callable, *arguments: Any) -> Any:
+    """What an answer gives; NotYet if it raises, or gives nothing."""
+    try:
+        got = answer(*arguments)
+    except NotYet:
+        raise
+    except Exception as error:  # whatever a learner's code does
+        raise NotYet(
+            type(error).__name__, f"For {_words(arguments)} your code stops: {error}"
+        ) from None
+    if got is None or got is ...:
+        raise NotYet("nothing returned", "Replace the three dots, and return the result.")
+    return got
+
+
+def same(one: Any, other: Any) -> bool:
+    """Equal, up to rounding in single precision."""
+    if isinstance(one, tuple | list) and isinstance(other, tuple | list):
+        return len(one) == len(other) and all(map(same, one, other))
+    if isinstance(other, str):
+        return isinstance(one, str) and one == other
+    try:
+        first, second = np.asarray(one, dtype=float), np.asarray(other, dtype=float)
+    except (TypeError, ValueError):
+        return False
+    return first.shape == second.shape and np.allclose(first, second, rtol=1e-5, atol=1e-6)
+
+
+def compared(
+    title: str,
+    right: Callable,
+    cases: Iterable[tuple],
+    mistakes: Mapping[str, Mistake],
+) -> Check:
+    """A check that calls the answer on cases and compares with the right one.
+
+    A wrong answer that does on all cases what a typical mistake does is called by its name.
+    """
+    cases = list(cases)
+
+    def examine(answer: Callable) -> None:
+        for case in cases:
+            got, expected = call(answer, *case), right(*case)
+            if same(got, expected):
+                continue
+            for name, mistake in mistakes.items():
+                if _behaves_as(answer, mistake.answer, cases):
+                    raise NotYet(name, mistake.words)
+            raise NotYet("another value", f"For {_words(case)} it gives {_word(got)}, but the "
+                         f"right answer is {_word(expected)}.")  # fmt: skip
+
+    return Check(title, examine, mistakes)
+
+
+def _behaves_as(answer: Callable, mistake: Callable, cases: list[tuple]) -> bool:
+    try:
+        return all(same(answer(*case), mistake(*case)) for case in cases)
+    except Exception:  # one of them stops on a case where the other does not
+        return False
+
+
+def _words(arguments: tuple) -> str:
+    return ", ".join(_word(argument) for argument in arguments)
+
+
+def _word(value: Any) -> str:
+    name = getattr(value, "__name__", None)
+    text = name or np.array2string(value, precision=4) if isinstance(value, np.ndarray) else (
+        name or repr(value))  # fmt: skip
+    return text if len(text) <= 160 else text[:157] + "..."

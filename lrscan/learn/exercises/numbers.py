@@ -1,0 +1,128 @@
+"""Exercises of notebooks 07 and 08: where rounding breaks a scan, and what bounds its speed."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from lrscan.learn.exercises.check import Mistake, compared
+
+TINY = float(np.finfo(np.float32).tiny)
+EPS = float(np.finfo(np.float32).eps)
+
+
+def _longest(decay: float, floor: float, up: bool = False) -> int:
+    exact = math.log(floor) / math.log(decay)
+    return math.ceil(exact) if up else math.floor(exact)
+
+
+longest_block = compared(
+    "the longest piece whose product is still a normal number",
+    lambda decay: _longest(decay, TINY),
+    [(0.5,), (0.9,), (0.99,), (0.7,)],
+    {
+        "one too long": Mistake(
+            lambda decay: _longest(decay, TINY) + 1,
+            "With one step more the product is under the smallest normal number already.",
+        ),
+        "rounded up": Mistake(
+            lambda decay: _longest(decay, TINY, up=True),
+            "Round down: a piece that is a little too long has lost its product.",
+        ),
+        "precision for range": Mistake(
+            lambda decay: _longest(decay, EPS),
+            "eps says how finely numbers are spaced around 1. How small they can get is `tiny`.",
+        ),
+    },
+)
+
+
+def _sigmoid(z):
+    with np.errstate(over="ignore"):
+        return (1 / (1 + np.exp(-z))).astype(np.float32)
+
+
+_Z = np.array([-90, -4, 0, 1, 12, 17, 20, 60], dtype=np.float32)
+
+complement = compared(
+    "1 - sigmoid(z) with all its digits",
+    lambda z: np.log(_sigmoid(-z)),
+    [(_Z[k : k + 1],) for k in range(1, 7)],
+    {
+        "cancellation": Mistake(
+            lambda z: _log_or_floor(np.float32(1) - _sigmoid(z)),
+            "From z = 17 on, sigmoid(z) rounds to 1 and the difference to zero. Use the other "
+            "branch of the function: 1 - sigmoid(z) = sigmoid(-z).",
+        ),
+        "the gate itself": Mistake(
+            lambda z: np.log(_sigmoid(z)), "That is sigmoid(z); asked for is 1 - sigmoid(z)."
+        ),
+    },
+)
+
+
+def _log_or_floor(values):
+    with np.errstate(divide="ignore"):
+        return np.log(values)
+
+
+def _attainable(flops, moved, bandwidth, peak):
+    return min(peak, flops / moved * bandwidth)
+
+
+attainable = compared(
+    "the roofline in one line",
+    _attainable,
+    [(2, 12, 3350e9, 67e12), (5, 20, 240e9, 2.8e12), (1000, 4, 100e9, 1e12)],
+    {
+        "memory forgotten": Mistake(
+            lambda flops, moved, bandwidth, peak: peak,
+            "A scan does a handful of operations on every number that it reads: memory cannot feed "
+            "the units that fast.",
+        ),
+        "peak forgotten": Mistake(
+            lambda flops, moved, bandwidth, peak: flops / moved * bandwidth,
+            "With enough operations a byte the arithmetic units are the limit: take the smaller.",
+        ),
+        "intensity upside down": Mistake(
+            lambda flops, moved, bandwidth, peak: min(peak, moved / flops * bandwidth),
+            "bandwidth is in bytes a second; times flops a byte gives flops a second.",
+        ),
+    },
+)
+
+
+def model(steps: int, columns: int, lanes: int, launch: float, *, split: bool = True) -> str:
+    """The faster of "serial" and "blocked", every lane doing one flop a unit of time."""
+    serial = 2 * steps * columns / (min(columns, lanes) if split else lanes) + launch
+    blocked = 5 * steps * columns / lanes + 3 * launch
+    return "serial" if serial <= blocked else "blocked"
+
+
+_SIZES = [
+    (16, 4, 4096, 500),
+    (65536, 4, 4096, 500),
+    (65536, 4096, 4096, 500),
+    (65536, 1500, 4096, 500),
+    (65536, 2000, 4096, 500),
+    (256, 32, 4096, 500),
+    (1024, 32, 4096, 500),
+]
+
+faster = compared(
+    "where the serial kernel wins",
+    model,
+    _SIZES,
+    {
+        "idle lanes forgotten": Mistake(
+            lambda *sizes: model(*sizes, split=False),
+            "The serial kernel has one lane a column. With fewer columns than lanes, the rest of "
+            "the lanes have nothing to do.",
+        ),
+        "launches forgotten": Mistake(
+            lambda steps, columns, lanes, launch: model(steps, columns, lanes, 0),
+            "Every launch costs time, and the blocked scan has three. That decides short ones.",
+        ),
+    },
+)

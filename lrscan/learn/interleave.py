@@ -1,0 +1,215 @@
+"""All orders in which a few programs can meet in memory.
+
+A program is a generator that yields what it does to memory:
+
+    value = yield Read("flag", 0)            what is there now
+    value = yield Wait("flag", 0)            sleep until it is not 0, then read it
+    yield Write("total", 0, 3)               an ordinary store
+    yield Release("flag", 0, 1)              a store after all earlier ones of this program
+
+Between any two of these, any other program may run. With ``relaxed`` memory, as on a GPU, ordinary
+stores of a program may moreover arrive late and in another order; a Release arrives after them.
+:func:`explore` tries everything, states that were seen apart, and returns the shortest failure.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+MOST_STATES = 400_000
+
+
+class Read(NamedTuple):
+    """Read ``array[index]``."""
+
+    array: str
+    index: int
+
+
+class Wait(NamedTuple):
+    """Spin until ``array[index]`` is not 0, and read it."""
+
+    array: str
+    index: int
+
+
+class Write(NamedTuple):
+    """Store to ``array[index]``; others may see it later than a store that follows."""
+
+    array: str
+    index: int
+    value: Any
+
+
+class Release(NamedTuple):
+    """Store to ``array[index]``; whoever sees it sees all earlier stores of this program."""
+
+    array: str
+    index: int
+    value: Any
+
+
+class Outcome(NamedTuple):
+    """What :func:`explore` found.
+
+    states    different situations that were visited
+    problem   None, or what went wrong in one of them
+    schedule  how it came about, a line for each event
+    results   what the programs that had ended returned, in the failing order or in any other
+    """
+
+    states: int
+    problem: str | None
+    schedule: list[str]
+    results: dict[int, Any]
+
+    def __str__(self) -> str:
+        if self.problem is None:
+            return f"every order is right ({self.states} situations)"
+        lines = [f"{k}. {line}" for k, line in enumerate(self.schedule, 1)]
+        return "\n".join([self.problem, *lines])
+
+
+class _State(NamedTuple):
+    memory: tuple  # ((array, values), ...)
+    heard: tuple  # for each program what it was answered so far
+    pending: tuple  # for each program its stores that have not arrived
+
+
+class _Done(NamedTuple):
+    result: Any
+
+
+def explore(
+    programs: Sequence[Callable[[], Generator]],
+    memory: Mapping[str, Sequence],
+    check: Callable[[dict[int, Any]], str | None],
+    *,
+    relaxed: bool = False,
+    noun: str = "program",
+) -> Outcome:
+    """Run the programs in every order.
+
+    Args:
+        programs: functions that start one generator each
+        memory:   the arrays and what they hold at first; 0 means "not yet" to a Wait
+        check:    given what the programs that have ended returned, by number: None, or what is
+                  wrong with it
+        relaxed:  whether ordinary stores may arrive late
+        noun:     what the programs are called in a schedule
+
+    Raises:
+        IndexError:   a program reaches outside an array
+        RuntimeError: there are more than MOST_STATES situations
+    """
+    names = list(memory)
+    start = _State(
+        tuple(tuple(memory[name]) for name in names),
+        tuple(() for _ in programs),
+        tuple(() for _ in programs),
+    )
+    known: dict[tuple, Any] = {}
+
+    def doing(k: int, heard: tuple) -> Any:
+        """What program k does after it was answered that."""
+        if (k, heard) not in known:
+            program = programs[k]()
+            try:
+                action = next(program)
+                for answer in heard:
+                    action = program.send(answer)
+            except StopIteration as end:
+                action = _Done(end.value)
+            known[k, heard] = action
+        return known[k, heard]
+
+    parents: dict[_State, tuple[_State, str] | None] = {start: None}
+    queue, results = deque([start]), {}
+    while queue:
+        state = queue.popleft()
+        actions = [doing(k, heard) for k, heard in enumerate(state.heard)]
+        results = {k: a.result for k, a in enumerate(actions) if isinstance(a, _Done)}
+        if problem := check(results):
+            return Outcome(len(parents), problem, _schedule(parents, state), results)
+        if len(results) == len(programs):
+            continue
+        moves = [
+            (after, f"{noun} {k}{line}")
+            for after, k, line in _moves(state, actions, names, relaxed)
+        ]
+        if not moves:
+            waiting = ", ".join(
+                f"{noun} {k} waits for {a.array}[{a.index}]"
+                for k, a in enumerate(actions)
+                if isinstance(a, Wait)
+            )
+            schedule = _schedule(parents, state)
+            return Outcome(len(parents), f"stuck: {waiting}", schedule, results)
+        for after, line in moves:
+            if after not in parents:
+                parents[after] = (state, line)
+                queue.append(after)
+        if len(parents) > MOST_STATES:
+            raise RuntimeError(f"more than {MOST_STATES:,} situations: take fewer programs")
+    return Outcome(len(parents), None, [], results)
+
+
+def _moves(state: _State, actions: list, names: list[str], relaxed: bool):
+    """Every situation that can come next, with whose doing it is and what happened."""
+    for k, action in enumerate(actions):
+        for j, (array, index, value) in enumerate(state.pending[k]):
+            if any(p[:2] == (array, index) for p in state.pending[k][:j]):
+                continue  # stores to one place stay in order
+            left = state.pending[k][:j] + state.pending[k][j + 1 :]
+            stored = _store(state, names, array, index, value)
+            pending = _put(state.pending, k, left)
+            line = f"'s store {array}[{index}] = {value} arrives"
+            yield stored._replace(pending=pending), k, line
+        if isinstance(action, _Done):
+            continue
+        where = f"{action.array}[{action.index}]"
+        if not 0 <= action.index < len(state.memory[names.index(action.array)]):
+            raise IndexError(f"number {k} reaches for {where}, which does not exist")
+        match action:
+            case Read() | Wait():
+                value = _load(state, names, k, action)
+                if isinstance(action, Read) or value != 0:
+                    yield _answer(state, k, value), k, f" reads {where}: {value}"
+            case Write(array, index, value) if relaxed:
+                pending = (*state.pending[k], (array, index, value))
+                after = state._replace(pending=_put(state.pending, k, pending))
+                yield _answer(after, k, None), k, f" stores {where} = {value} (on its way)"
+            case Write(array, index, value):
+                after = _store(state, names, array, index, value)
+                yield _answer(after, k, None), k, f" stores {where} = {value}"
+            case Release(array, index, value) if not state.pending[k]:
+                after = _store(state, names, array, index, value)
+                yield _answer(after, k, None), k, f" releases {where} = {value}"
+
+
+def _load(state: _State, names: list[str], k: int, action: Read | Wait) -> Any:
+    own = [p[2] for p in state.pending[k] if p[:2] == (action.array, action.index)]
+    return own[-1] if own else state.memory[names.index(action.array)][action.index]
+
+
+def _store(state: _State, names: list[str], array: str, index: int, value: Any) -> _State:
+    n = names.index(array)
+    return state._replace(memory=_put(state.memory, n, _put(state.memory[n], index, value)))
+
+
+def _answer(state: _State, k: int, value: Any) -> _State:
+    return state._replace(heard=_put(state.heard, k, (*state.heard[k], value)))
+
+
+def _put(values: tuple, k: int, value: Any) -> tuple:
+    return (*values[:k], value, *values[k + 1 :])
+
+
+def _schedule(parents: dict, state: _State) -> list[str]:
+    lines = []
+    while parents[state]:
+        state, line = parents[state]
+        lines.append(line)
+    return lines[::-1]

@@ -1,0 +1,178 @@
+"""A synchronous parallel machine over the operator of :mod:`lrscan.algebra` that keeps a trace."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from lrscan import algebra
+
+FLOPS = {"compose": 3, "step": 2, "move": 0}
+
+
+class Cell(NamedTuple):
+    """A place in memory: ``kind`` is "pair" (a map) or "state" (a number)."""
+
+    kind: str
+    index: int
+
+
+class Event(NamedTuple):
+    """One operation of one lane.
+
+    round    the parallel step that it belongs to, from 1
+    lane     who does it
+    op       "compose" (3 flops), "step" (2 flops) or "move" (none)
+    reads    the cells that it reads
+    sources  for each of them the round that wrote it, 0 for the input
+    writes   the cell that it writes
+    value    what it writes
+    """
+
+    round: int
+    lane: int
+    op: str
+    reads: tuple[Cell, ...]
+    sources: tuple[int, ...]
+    writes: Cell
+    value: Any
+
+
+@dataclass
+class Trace:
+    """What a scan did.
+
+    algorithm  its name
+    inputs     the pairs (a, x), and h0
+    captions   for each round what it is for
+    events     all operations, round by round
+    states     h, the result
+    """
+
+    algorithm: str
+    inputs: list[tuple[Any, Any]]
+    h0: Any
+    captions: list[str] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+    states: list[Any] = field(default_factory=list)
+
+    @property
+    def rounds(self) -> int:
+        """How many parallel steps it took."""
+        return len(self.captions)
+
+    @property
+    def ops(self) -> Counter[str]:
+        """How often each operation was done."""
+        return Counter(event.op for event in self.events)
+
+    @property
+    def work(self) -> int:
+        """Operations in all, moves apart."""
+        return sum(event.op != "move" for event in self.events)
+
+    @property
+    def flops(self) -> int:
+        """Multiplications and additions in all."""
+        return sum(FLOPS[event.op] for event in self.events)
+
+    @property
+    def active(self) -> list[int]:
+        """Lanes at work in each round, moves apart."""
+        busy = Counter(event.round for event in self.events if event.op != "move")
+        return [busy[k + 1] for k in range(self.rounds)]
+
+    @property
+    def depth(self) -> int:
+        """The longest chain of operations, each waiting for the one before."""
+        longest: dict[tuple[Cell, int], int] = {}
+        for event in self.events:
+            before = [longest.get(at, 0) for at in zip(event.reads, event.sources, strict=True)]
+            longest[event.writes, event.round] = max(before, default=0) + (event.op != "move")
+        return max(longest.values(), default=0)
+
+    def rounds_on(self, lanes: int) -> int:
+        """Rounds on so many lanes: a round with more operations than lanes is split."""
+        return sum(-(-count // lanes) for count in self.active)
+
+    def __str__(self) -> str:
+        lines = [f"{self.algorithm}: {len(self.inputs)} steps, {self.rounds} rounds, "
+                 f"{self.work} operations"]  # fmt: skip
+        for k, caption in enumerate(self.captions, 1):
+            writes = ", ".join(
+                f"{e.writes.kind} {e.writes.index} = {show(e.value)}"
+                for e in self.events
+                if e.round == k
+            )
+            lines.append(f"round {k}, {caption}: {writes}")
+        return "\n".join(lines)
+
+
+def show(value: Any) -> str:
+    """A state or a pair, short."""
+    return ", ".join(f"{v:.4g}" for v in value) if isinstance(value, tuple) else f"{value:.4g}"
+
+
+class Machine:
+    """Lanes that work in rounds: all reads of a round happen before all its writes."""
+
+    def __init__(self, algorithm: str, a: Sequence, x: Sequence, h0: Any = 0) -> None:
+        inputs = list(zip(a, x, strict=True))
+        self.trace = Trace(algorithm, inputs, h0)
+        self._memory = {Cell("pair", t): (pair, 0) for t, pair in enumerate(inputs)}
+        self._pending: dict[Cell, Any] | None = None
+        self._lanes: set[int] = set()
+
+    @contextmanager
+    def round(self, caption: str) -> Iterator[None]:
+        """One parallel step."""
+        self.trace.captions.append(caption)
+        self._pending, self._lanes = {}, set()
+        yield
+        self._memory |= {cell: (v, self.trace.rounds) for cell, v in self._pending.items()}
+        self._pending = None
+
+    def put(self, cell: Cell, value: Any) -> None:
+        """Set a cell before the first round."""
+        self._memory[cell] = (value, 0)
+
+    def read(self, cell: Cell) -> Any:
+        """What a cell holds."""
+        return self._memory[cell][0]
+
+    def compose(self, lane: int, first: Cell, second: Cell, to: Cell) -> None:
+        """to = the map in ``first``, followed by the one in ``second``."""
+        value = algebra.compose(*self.read(first), *self.read(second))
+        self._note("compose", lane, (first, second), to, value)
+
+    def step(self, lane: int, pair: Cell, state: Cell, to: Cell) -> None:
+        """to = the map in ``pair``, applied to ``state``."""
+        value = algebra.step(*self.read(pair), self.read(state))
+        self._note("step", lane, (pair, state), to, value)
+
+    def move(self, lane: int, source: Cell, to: Cell) -> None:
+        """to = source."""
+        self._note("move", lane, (source,), to, self.read(source))
+
+    def _note(self, op, lane, reads, to, value) -> None:
+        if self._pending is None:
+            raise RuntimeError(f"{op} outside a round")
+        if to in self._pending:
+            raise RuntimeError(f"two lanes write {to} in round {self.trace.rounds}")
+        if op != "move" and lane in self._lanes:
+            raise RuntimeError(f"lane {lane} has two operations in round {self.trace.rounds}")
+        self._lanes |= {lane} if op != "move" else set()
+        sources = tuple(self._memory[cell][1] for cell in reads)
+        self.trace.events.append(Event(self.trace.rounds, lane, op, reads, sources, to, value))
+        self._pending[to] = value
+
+    def finish(self, states: Sequence[Cell]) -> Trace:
+        """The trace, with h read from these cells."""
+        self.trace.states = [self.read(cell) for cell in states]
+        return self.trace
+
+
+START = Cell("state", -1)

@@ -1,0 +1,227 @@
+"""CUDA kernels without a GPU: Numba's simulator, with every access to memory written down.
+
+Import this module before anything that imports ``numba.cuda``: it switches the simulator on.
+
+Threads run one at a time here, each up to its next barrier, in an order that can be chosen. So a
+kernel with a missing barrier gives the same wrong result every time, and the log says which two
+accesses had no barrier between them. Times mean nothing in a simulator and are never shown.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import random
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest import mock
+
+import numpy as np
+
+os.environ["NUMBA_ENABLE_CUDASIM"] = "1"
+if "numba.core.config" in sys.modules:
+    sys.modules["numba.core.config"].reload_config()
+
+from numba import cuda  # noqa: E402  after the variable
+from numba.core import config  # noqa: E402
+
+if not config.ENABLE_CUDASIM or not hasattr(cuda, "simulator"):
+    raise ImportError(
+        "numba.cuda was imported before the simulator was switched on: "
+        "restart the kernel and import lrscan.learn.simulator first"
+    )
+
+from numba.cuda.simulator import kernel as _kernels  # noqa: E402
+from numba.cuda.simulator.kernelapi import FakeCUDAModule, FakeCUDAShared  # noqa: E402
+
+from lrscan.learn.accesses import Log  # noqa: E402
+
+
+class _Watched:
+    """An array that writes down who touches it."""
+
+    def __init__(self, name: str, array: Any, log: Log) -> None:
+        self.name, self.array, self.log = name, array, log
+
+    def __getitem__(self, index: Any) -> Any:
+        self.log.note(self.name, index, "read")
+        return self.array[index]
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        self.log.note(self.name, index, "write")
+        self.array[index] = value
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.array, name)
+
+
+class _Thread(_kernels.BlockThread):
+    """A CUDA thread that runs only when it is told to, up to its next barrier."""
+
+    def __init__(self, target, manager, block_point, point, launch: int) -> None:
+        super().__init__(target, manager, block_point, point, False)
+        self.launch, self.block, self.epoch = launch, block_point[0], 0
+        self.turn, self.pause = threading.Event(), threading.Event()
+
+    def run(self) -> None:
+        super().run()
+        self.pause.set()
+
+    def syncthreads(self) -> None:
+        self.epoch += 1
+        self.pause.set()
+        self.turn.wait()
+        self.turn.clear()
+        if self.abort:
+            raise RuntimeError("stopped at a barrier")
+
+    def advance(self) -> None:
+        """Run up to the next barrier or to the end."""
+        self.pause.clear()
+        if self.ident is None:
+            self.start()
+        else:
+            self.turn.set()
+        self.pause.wait()
+        if self.exception or self.epoch == self.passed:
+            self.join()
+        self.passed = self.epoch
+
+    passed = 0
+
+
+class _Session:
+    """What a watched launch shares between its parts."""
+
+    def __init__(self, order: str | int) -> None:
+        self.log, self.order, self.names, self.launches = Log(), order, iter(()), 0
+
+    def sorted(self, threads: list[_Thread]) -> list[_Thread]:
+        if self.order == "ascending":
+            return threads
+        if self.order == "descending":
+            return threads[::-1]
+        return random.Random(self.order).sample(threads, len(threads))
+
+    def manager(self, function, grid_dim, block_dim, debug):
+        return _BlockManager(function, block_dim, self)
+
+    def module(self, grid_dim, block_dim, dynshared_size):
+        module = FakeCUDAModule(grid_dim, block_dim, dynshared_size)
+        module._shared = _Shared(dynshared_size, self.log)
+        return module
+
+    def argument(self, array):
+        return _Watched(next(self.names, "argument"), array, self.log)
+
+
+class _BlockManager:
+    def __init__(self, function, block_dim, session: _Session) -> None:
+        self._f, self._block_dim, self.session = function, block_dim, session
+        self.block_state = np.zeros(block_dim, dtype=np.bool_)
+
+    def run(self, grid_point, *arguments) -> None:
+        threads = [
+            _Thread(lambda: self._f(*arguments), self, grid_point, point, self.session.launches)
+            for point in np.ndindex(*self._block_dim)
+        ]
+        live, ended = self.session.sorted(threads), False
+        while live:
+            for thread in live:
+                thread.advance()
+                if thread.exception:
+                    self._stop(threads)
+                    raise thread.exception[0].with_traceback(thread.exception[1])
+            waiting = [thread for thread in live if thread.is_alive()]
+            ended = ended or len(waiting) < len(threads)
+            if ended:
+                stranded = self.session.log.stranded
+                stranded += [(t.block, t.thread_id) for t in waiting]
+            live = waiting
+
+    @staticmethod
+    def _stop(threads: list[_Thread]) -> None:
+        for thread in threads:
+            thread.abort = True
+            if thread.ident is not None and thread.is_alive():
+                thread.turn.set()
+                thread.join()
+
+
+class _Shared(FakeCUDAShared):
+    """Shared memory that is watched, and that begins with no number in it."""
+
+    def __init__(self, size: int, log: Log) -> None:
+        super().__init__(size)
+        self.log, self.wrapped, self.block = log, {}, None
+
+    def array(self, shape, dtype, alignment=None):
+        found = sys._getframe(1)
+        key = (found.f_code, found.f_lineno)
+        block = threading.current_thread().block
+        if block != self.block:
+            self.block, self.wrapped = block, {}
+        if key not in self.wrapped:
+            numpy_type = (
+                cuda.np.numpy_support.as_dtype(dtype)
+                if not isinstance(dtype, np.dtype | type)
+                else np.dtype(dtype)
+            )
+            nothing = np.nan if numpy_type.kind in "fc" else 0
+            array = np.full(shape, nothing, numpy_type)
+            name = f"shared {len(self.wrapped)}"
+            self.wrapped[key] = _Watched(name, array, self.log)
+        return self.wrapped[key]
+
+
+@contextmanager
+def watching(order: str | int = "ascending") -> Iterator[Log]:
+    """Watch every kernel that is launched meanwhile; yields the log.
+
+    Args:
+        order: in which the threads of a block run between barriers: "ascending", "descending",
+               or a seed for a shuffled one
+    """
+    session = _Session(order)
+    original = _kernels.FakeCUDAKernel.__call__
+
+    def call(kernel, *arguments):
+        if kernel._device or _kernels._kernel_context:
+            return original(kernel, *arguments)
+        names = inspect.signature(kernel.fn).parameters
+        pairs = zip(names, arguments, strict=False)
+        session.names = iter([n for n, a in pairs if isinstance(a, np.ndarray) and a.ndim])
+        session.launches += 1
+        return original(kernel, *arguments)
+
+    with (
+        mock.patch.object(_kernels, "BlockManager", session.manager),
+        mock.patch.object(_kernels, "FakeCUDAModule", session.module),
+        mock.patch.object(_kernels, "FakeWithinKernelCUDAArray", session.argument),
+        mock.patch.object(_kernels.FakeCUDAKernel, "__call__", call),
+    ):
+        yield session.log
+
+
+def launch(
+    kernel: Callable, grid: int, threads: int, *arguments: Any, order: str | int = "ascending"
+) -> Log:
+    """Launch a kernel in the simulator and return the log of what it touched.
+
+    Args:
+        kernel:    a function, jitted or plain
+        grid:      blocks; they run one after the other, in order
+        threads:   threads a block
+        arguments: what the kernel takes; arrays are NumPy arrays and are changed in place
+        order:     see :func:`watching`
+    """
+    jitted = kernel if hasattr(kernel, "py_func") else cuda.jit(kernel)
+    with watching(order) as log:
+        jitted[grid, threads](*arguments)
+    return log

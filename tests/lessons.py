@@ -1,0 +1,61 @@
+"""The exercises of the notebooks, each with what has to be run before it."""
+
+import ast
+from dataclasses import dataclass
+from pathlib import Path
+
+from lrscan.notebooks import discover
+
+ROOT = Path(__file__).parent.parent
+NOTEBOOKS = [n for n in discover(ROOT) if n.name.startswith("learn/")]
+
+
+@dataclass
+class Exercise:
+    """A stub with its solution, the cell that checks it, and the code before both."""
+
+    notebook: str
+    name: str
+    context: str
+    stub: str
+    solution: str
+    check: str
+
+    def run(self, source: str) -> None:
+        """Define the answer and call the check; the verdict is printed."""
+        names: dict = {}
+        for text in (self.context, source, self.check):
+            exec(compile(text, f"<{self.name}>", "exec"), names)
+
+
+def exercises(simulated: bool) -> list[Exercise]:
+    """Those of the notebooks that need the CUDA simulator, or those of the others."""
+    found = []
+    for notebook in NOTEBOOKS:
+        code = [cell for cell in notebook.cells if cell["cell_type"] == "code"]
+        if any("lrscan.learn import simulator" in cell["source"] for cell in code) != simulated:
+            continue
+        context = ""
+        for k, cell in enumerate(code):
+            if "exercise" in cell["metadata"].get("tags", []):
+                solution = cell["metadata"]["solution"]
+                name = next(
+                    node.name
+                    for node in ast.parse(solution).body
+                    if isinstance(node, ast.FunctionDef)
+                )
+                check = code[k + 1]["source"]
+                title = f"{notebook.name[6:8]}-{name}"
+                found.append(
+                    Exercise(notebook.name, title, context, cell["source"], solution, check)
+                )
+                context += f"{solution}\n"
+            else:
+                context += _imports(cell["source"])
+    return found
+
+
+def _imports(source: str) -> str:
+    nodes = ast.parse(source).body
+    lines = [ast.unparse(n) for n in nodes if isinstance(n, ast.Import | ast.ImportFrom)]
+    return "".join(f"{line}\n" for line in lines)

@@ -1,0 +1,144 @@
+"""What the lessons run in the simulator: the log, the exercises, and mistakes called by name."""
+
+import numpy as np
+import pytest
+from lessons import exercises
+
+from lrscan.learn import kernels, simulator, trace, traffic, warp
+from lrscan.learn.exercises import backward
+from lrscan.learn.exercises import kernels as check
+from lrscan.learn.exercises.check import NotYet
+
+EXERCISES = {exercise.name: exercise for exercise in exercises(simulated=True)}
+A, X = np.array([[1, -1, 1, 1, -1, 1, 1, -1], [3, 1, 4, 1, 5, 9, 2, 6]], dtype=np.float32)
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch):
+    monkeypatch.delenv("LRSCAN_NOTEBOOK", raising=False)
+
+
+@pytest.mark.parametrize("name", EXERCISES)
+def test_every_stub_fails_and_says_what_to_do(name, capsys):
+    exercise = EXERCISES[name]
+    exercise.run(exercise.stub)
+    said = capsys.readouterr().out
+    assert said.startswith("Not yet: ") and len(said) > 60
+
+
+@pytest.mark.parametrize("name", EXERCISES)
+def test_every_solution_passes(name, capsys):
+    exercise = EXERCISES[name]
+    exercise.run(exercise.solution)
+    assert capsys.readouterr().out.startswith("Right: ")
+
+
+# For an exercise: the mistake, and how it is made out of the solution.
+MISTAKES = [
+    ("03-scan_round", "swapped operands",
+     "compose(a[i - distance], x[i - distance], p, r)",
+     "compose(p, r, a[i - distance], x[i - distance])"),
+    ("03-scan_round", "forgotten copy",
+     "    a_out[i], x_out[i] = p, r", "        a_out[i], x_out[i] = p, r"),
+    ("04-block_scan", "missing barrier", "cuda.syncthreads()  # all have read", "pass"),
+    ("04-block_scan", "missing barrier",
+     "        cuda.syncthreads()\n        p, r", "        p, r"),
+    ("04-block_scan", "barrier not reached by all",
+     "        if i >= distance:\n", "        if i >= distance:\n            cuda.syncthreads()\n"),
+    ("04-block_scan", "forgotten start", "h[i] = P[i] * h0 + R[i]", "h[i] = R[i]"),
+    ("04-block_scan", "swapped operands",
+     "compose(P[i - distance], R[i - distance], p, r)",
+     "compose(p, r, P[i - distance], R[i - distance])"),
+    ("04-block_scan", "exclusive for inclusive",
+     "    if i < a.size:\n        h[i] = P[i] * h0 + R[i]",
+     "    cuda.syncthreads()\n    if i < a.size:\n"
+     "        h[i] = h0 if i == 0 else P[i - 1] * h0 + R[i - 1]"),
+    ("04-cell_of", "conflicts remain", "i + i // 32", "i"),
+    ("04-cell_of", "two in one place", "i + i // 32", "i // 2"),
+    ("04-cell_of", "too much room", "i + i // 32", "33 * i"),
+    ("04-warp_scan", "shuffle inside an if",
+     "        p_below", "        if lane < distance:\n            break\n        p_below"),
+    ("04-warp_scan", "swapped operands", "compose(p_below, r_below, p, r)",
+     "compose(p, r, p_below, r_below)"),
+    ("04-warp_scan", "no guard", "if lane >= distance", "if lane >= 0"),
+    ("05-tile_scan", "forgotten carry",
+     "        before = carry[tile - 1]\n", "        before = 0\n"),
+    ("05-tile_scan", "h0 for the carry", "        before = carry[tile - 1]\n", ""),
+    ("05-tile_scan", "flag before value",
+     "        carry[tile] = P[i] * before + R[i]\n        ready[tile] = 1\n",
+     "        ready[tile] = 1\n        carry[tile] = P[i] * before + R[i]\n"),
+    ("05-tile_scan", "missing barrier",
+     "        cuda.syncthreads()\n        P[i], R[i] = p, r\n", "        P[i], R[i] = p, r\n"),
+    ("05-look_back", "flag before value",
+     '    yield Write("total", k, pair)\n    yield Release("flag", k, 1)\n',
+     '    yield Release("flag", k, 1)\n    yield Write("total", k, pair)\n'),
+    ("05-look_back", "plain store for the flag", "Release(", "Write("),
+    ("05-look_back", "swapped operands", "compose(*found, *carry)", "compose(*carry, *found)"),
+    ("05-look_back", "no look-back", 'yield Release("flag", k, 1)', "pass"),
+    ("05-look_back", "stuck", 'Release("flag", k,', 'Release("flag", k, 0 *'),
+    ("06-gradients", "coefficient not shifted", "np.append(a[1:], 0)", "a"),
+    ("06-gradients", "h[t] for h[t-1]", "before * g", "h * g"),
+    ("06-gradients", "forgotten start", "np.append(h0,", "np.append(0.0,"),
+    ("06-my_scan", "beyond rounding", "before = carry[tile - 1]", "before = 0"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "mistake", "right", "wrong"),
+    MISTAKES,
+    ids=[f"{name}-{mistake}".replace(" ", "-") for name, mistake, *_ in MISTAKES],
+)
+def test_a_typical_mistake_is_called_by_its_name(name, mistake, right, wrong, capsys):
+    exercise = EXERCISES[name]
+    assert right in exercise.solution
+    exercise.run(exercise.solution.replace(right, wrong))
+    assert capsys.readouterr().out.startswith(f"Not yet: {mistake}. ")
+
+
+def test_a_wrong_solution_is_raised_in_a_headless_run(monkeypatch):
+    monkeypatch.setenv("LRSCAN_NOTEBOOK", "learn/04")
+    with pytest.raises(NotYet, match="missing barrier"):
+        check.block_scan(kernels.missing_barrier)
+
+
+@pytest.mark.parametrize("order", ["ascending", "descending", 0, 1])
+def test_a_missing_barrier_is_found_in_every_order(order):
+    h = np.zeros(8, np.float32)
+    log = simulator.launch(kernels.missing_barrier, 1, 32, A, X, np.float32(1), h, order=order)
+    race = log.races()[0]
+    assert race.first.kind == "write" and race.first.thread != race.second.thread
+    right = np.array_equal(h, trace.serial(A.tolist(), X.tolist(), 1).states)
+    assert right == (order == "descending")
+
+
+def test_conflicts_are_those_of_the_addresses():
+    values, sums = np.ones(1024, np.float32), np.zeros(32, np.float32)
+    for stride in (1, 2, 4, 8, 16):
+        for padding, turns in ((0, 2 * stride), (1, 1)):
+            log = simulator.launch(kernels.tree_level, 1, 32, values, sums, stride, padding)
+            assert max(ways for _, ways in log.conflicts()) == turns
+            assert (sums == 2).all() and not log.races() and not log.stranded
+
+
+def test_bytes_of_the_packages_kernels():
+    assert traffic.bytes_moved("serial", 256, 4) == 12
+    assert 20 <= traffic.bytes_moved("blocked", 256, 4) < 21
+    assert 19.9 < traffic.bytes_moved("serial", 256, 4, backward=True) < 20.1
+
+
+def test_an_error_in_a_kernel_is_told(capsys):
+    def outside(a, x, h0, h):
+        h[99] = 0
+
+    check.block_scan(outside)
+    assert "Not yet: IndexError. The kernel stops" in capsys.readouterr().out
+
+
+def test_gradients_not_reversed_are_named():
+    problem = backward.gradients.verdict(backward.gradients.mistakes["not reversed"].answer)
+    assert problem.name == "not reversed"
+
+
+def test_a_warp_program_without_a_shuffle_is_refused():
+    with pytest.raises(TypeError, match="yields no shuffle"):
+        warp.run(lambda lane, v: v, list(range(32)))

@@ -1,0 +1,113 @@
+"""Checks of the exercises name typical mistakes. Those that need the simulator: tests/simulator."""
+
+import json
+
+import nbformat
+import pytest
+from lessons import NOTEBOOKS, exercises
+
+from lrscan.learn import editions
+from lrscan.learn.exercises import maps, models, numbers, protocol, scans
+from lrscan.learn.exercises.check import Check, NotYet
+
+CHECKS = {
+    f"{module.__name__.split('.')[-1]}-{name}": check
+    for module in (maps, scans, protocol, numbers, models)
+    for name, check in vars(module).items()
+    if isinstance(check, Check)
+}
+MISTAKES = [(key, name) for key, check in CHECKS.items() for name in check.mistakes]
+
+
+@pytest.mark.parametrize(("key", "name"), MISTAKES, ids=lambda value: value.replace(" ", "-"))
+def test_a_typical_mistake_is_called_by_its_name(key, name):
+    problem = CHECKS[key].verdict(CHECKS[key].mistakes[name].answer)
+    assert problem is not None and problem.name == name, problem
+    assert len(problem.words) > 40
+
+
+def test_every_check_knows_a_mistake():
+    assert all(check.mistakes for check in CHECKS.values())
+
+
+def test_a_wrong_answer_is_printed_for_a_learner_and_raised_in_a_headless_run(monkeypatch, capsys):
+    def swapped(a1, x1, a2, x2):
+        return a1 * a2, a1 * x2 + x1
+
+    monkeypatch.delenv("LRSCAN_NOTEBOOK", raising=False)
+    maps.compose(swapped)
+    assert "Not yet: swapped operands. That is the second map" in capsys.readouterr().out
+    maps.compose(lambda a1, x1, a2, x2: (a2 * a1, a2 * x1 + x2))
+    assert capsys.readouterr().out == "Right: first one map, then the other, is one map.\n"
+    monkeypatch.setenv("LRSCAN_NOTEBOOK", "learn/02")
+    with pytest.raises(NotYet, match="swapped operands"):
+        maps.compose(swapped)
+
+
+@pytest.mark.parametrize(
+    ("answer", "name", "words"),
+    [
+        (lambda a1, x1, a2, x2: None, "nothing returned", "Replace the three dots"),
+        (lambda a1, x1, a2, x2: ..., "nothing returned", "Replace the three dots"),
+        (lambda a1, x1, a2, x2: 1 / 0, "ZeroDivisionError", "your code stops: division by zero"),
+        (lambda a1, x1: (a1, x1), "TypeError", "positional argument"),
+        (lambda a1, x1, a2, x2: (1, 2), "another value", "but the right answer is (10, 22)"),
+        (lambda a1, x1, a2, x2: "?", "another value", "it gives '?'"),
+    ],
+)
+def test_other_wrong_answers_are_told_in_words(answer, name, words):
+    problem = maps.compose.verdict(answer)
+    assert problem.name == name and words in problem.words
+
+
+@pytest.fixture
+def alone(monkeypatch):
+    monkeypatch.delenv("LRSCAN_NOTEBOOK", raising=False)
+
+
+EXERCISES = exercises(simulated=False)
+
+
+@pytest.mark.parametrize("exercise", EXERCISES, ids=lambda e: e.name)
+def test_every_stub_fails_and_says_what_to_do(exercise, alone, capsys):
+    exercise.run(exercise.stub)
+    said = capsys.readouterr().out
+    assert said.startswith("Not yet: ") and len(said) > 60
+
+
+@pytest.mark.parametrize("exercise", EXERCISES, ids=lambda e: e.name)
+def test_every_solution_passes(exercise, alone, capsys):
+    exercise.run(exercise.solution)
+    assert capsys.readouterr().out.startswith("Right: ")
+
+
+def test_every_notebook_has_two_or_three_exercises():
+    every = [*EXERCISES, *exercises(simulated=True)]
+    for notebook in NOTEBOOKS:
+        assert 2 <= sum(e.notebook == notebook.name for e in every) <= 4, notebook.name
+    assert {e.notebook for e in every} == {notebook.name for notebook in NOTEBOOKS}
+
+
+def test_editions_for_students_and_with_solutions(tmp_path):
+    root = NOTEBOOKS[0].path.parents[2]
+    written = editions.write(root, tmp_path)
+    assert len(written) == 2 * len(NOTEBOOKS)
+    every = {e.name: e for e in [*EXERCISES, *exercises(simulated=True)]}
+    for notebook in NOTEBOOKS:
+        texts = {}
+        for edition in ("student", "solutions"):
+            path = tmp_path / edition / notebook.path.name
+            nbformat.validate(nbformat.read(path, as_version=4))
+            cells = json.loads(path.read_text())["cells"]
+            assert all("solution" not in cell["metadata"] for cell in cells)
+            texts[edition] = ["".join(cell["source"]) for cell in cells]
+        for exercise in (e for e in every.values() if e.notebook == notebook.name):
+            assert exercise.stub in texts["student"]
+            assert exercise.solution not in texts["student"]
+            assert exercise.solution in texts["solutions"]
+
+
+def test_editions_without_lessons_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="there are no lessons in"):
+        editions.write(tmp_path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
