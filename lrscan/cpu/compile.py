@@ -7,20 +7,13 @@ CPU kernel is made from.
 
 from __future__ import annotations
 
-import functools
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
 from numba import njit
 from numba.core.caching import FunctionCache
 
-
-@functools.cache
-def _sources_digest() -> str:
-    here = Path(__file__).parent
-    sources = [here.parent / "algebra.py", *sorted(here.glob("*.py"))]
-    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
+from lrscan.sources import digest
 
 
 class _KernelCache(FunctionCache):
@@ -29,7 +22,7 @@ class _KernelCache(FunctionCache):
         self._variant = variant
 
     def _index_key(self, sig, codegen):
-        return sig, codegen.magic_tuple(), (_sources_digest(), self._variant)
+        return sig, codegen.magic_tuple(), (digest(Path(__file__).parent), self._variant)
 
 
 def kernel(variant: str) -> Callable[[Callable], Callable]:

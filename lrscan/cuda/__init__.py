@@ -5,17 +5,21 @@ Under ``NUMBA_ENABLE_CUDASIM=1`` the same kernels run in Numba's simulator, on C
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Mapping
 
-import torch
-from torch import Tensor
-
-from lrscan.cuda import blocked, launch, serial
+from lrscan.cuda import blocked, serial, single_pass
 from lrscan.cuda.common import Variant
-from lrscan.sweep import Operand
+from lrscan.cuda.kinds import kind_of
+from lrscan.cuda.launch import Stream, processors
+from lrscan.sweep import ROWS, Operand
 
-# Columns from which one thread a column fills the device: "auto" needs no pieces of time then.
-_THREADS_AN_SM = 512
+# "auto" takes one thread a column where time is so short that a state is handed on no more than
+# a few times, and where columns alone are threads enough to keep the memory busy.
+_SHORT_STEPS = 32
+_THREADS_AN_SM = 1024
+
+_MISSING = (0, 0, 0, 0, 0)
 
 
 def prepare(
@@ -24,21 +28,44 @@ def prepare(
     sizes: tuple[int, ...],
     backward: bool,
     algorithm: str,
-    device: torch.device,
-) -> Callable[[Mapping[str, Tensor]], None]:
-    """What runs a forward or backward sweep over tensors on one CUDA device."""
-    variant = Variant(backward, operands["X"].dtype, "OUT" in operands, "DA" in operands)
-    columns = sizes[0] * sizes[1] * sizes[2]
-    if algorithm == "auto":
-        enough = launch.processors(device) * _THREADS_AN_SM
-        algorithm = "serial" if columns >= enough or steps < blocked.FEWEST_STEPS else "blocked"
-
-    def sweep(tensors: Mapping[str, Tensor]) -> None:
-        arguments = launch.arguments(tensors, operands, steps, sizes)
-        if algorithm == "blocked":
-            blocked.run(variant, arguments, steps, columns, tensors["X"])
+) -> None:
+    """Run a forward or backward sweep over operands on one CUDA device."""
+    x = operands["X"].tensor
+    kinds = [kind_of(operands.get(row, operands["X"]).tensor.dtype) for row in ("A", "X", "START")]
+    variant = Variant(backward, *kinds, not backward or "OUT" in operands, "DA" in operands)
+    numbers = []
+    for row in ROWS:
+        numbers += _row(operands[row]) if row in operands else _MISSING
+    numbers += (steps, *sizes)
+    columns = math.prod(sizes)
+    with Stream(x.device, (operand.tensor for operand in operands.values())) as stream:
+        if algorithm == "auto":
+            algorithm = _choose(operands, steps, sizes, processors(x.device))
+        if algorithm == "single_pass":
+            single_pass.run(variant, numbers, columns, stream)
+        elif algorithm == "blocked":
+            blocked.run(variant, numbers, steps, columns, stream)
         else:
-            plain = algorithm == "serial_paper"
-            serial.run(variant, arguments, columns, tensors["X"], plain=plain)
+            serial.run(variant, numbers, columns, stream, plain=algorithm == "serial_paper")
 
-    return sweep
+
+def _row(operand: Operand) -> tuple[int, ...]:
+    """What a kernel takes for an operand, in bytes."""
+    tensor, offset, time, (outer, middle, inner) = operand
+    size = tensor.element_size()
+    start = tensor.data_ptr() + offset * size
+    return start, time * size, outer * size, middle * size, inner * size
+
+
+def _choose(
+    operands: Mapping[str, Operand], steps: int, sizes: tuple[int, ...], processors: int
+) -> str:
+    """The algorithm of "auto".
+
+    One thread a column reads each input once as well, without handing anything on; it is slower
+    only while it has too few threads to keep the memory busy, or reads across the memory's lines.
+    """
+    lead = operands.get("OUT") or operands["X"]
+    coalesced = abs(lead.columns[2]) == 1
+    many = math.prod(sizes) >= processors * _THREADS_AN_SM
+    return "serial" if steps <= _SHORT_STEPS or (many and coalesced) else "single_pass"
