@@ -119,7 +119,7 @@ def _unpacked(builder, kind, vector):
     numbers = []
     for lane in range(vector.type.count):
         number = builder.extract_element(vector, ir.Constant(_I32, lane))
-        if not isinstance(number.type, ir.IntType):
+        if number.type != _I32:
             numbers.append(_widen(builder, kind, number))
             continue
         high = builder.lshr(number, ir.Constant(_I32, 16))
@@ -132,7 +132,7 @@ def _unpacked(builder, kind, vector):
 def _packed(builder, kind, vector_type, numbers):
     """Back again: a vector to be written."""
     numbers = [_narrow(builder, kind, number) for number in numbers]
-    if isinstance(vector_type.element, ir.IntType):
+    if vector_type.element == _I32:
         bits = [builder.zext(builder.bitcast(number, _I16), _I32) for number in numbers]
         numbers = [
             builder.or_(low, builder.shl(high, ir.Constant(_I32, 16)))

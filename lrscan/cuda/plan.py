@@ -10,6 +10,7 @@ from lrscan.cuda.kinds import KINDS
 from lrscan.cuda.tiles import MOST_THREADS, Layout, shape_of, sizes_of
 
 FEWEST_THREADS = 32
+WARP = 32
 # Bytes of a row of columns that are read together: a cache line, or at least one of its sectors.
 LINE_BYTES, SECTOR_BYTES = 128, 32
 # Tiles for each multiprocessor, if need be with fewer threads a tile.
@@ -39,7 +40,7 @@ class Plan(NamedTuple):
     @property
     def threads(self) -> int:
         """Threads of a block: those of a tile, to whole warps."""
-        return -(-self.vectors * self.chunks // 32) * 32
+        return -(-self.vectors * self.chunks // WARP) * WARP
 
 
 def layout_of(variant: Variant, rows: Sequence[Sequence[int]], extents: Sequence[int]) -> Layout:

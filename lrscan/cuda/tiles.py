@@ -55,6 +55,8 @@ from lrscan.cuda.memory import (
 
 
 MOST_THREADS = 256
+# Of each of two operands, in a thread: a quarter of its registers.
+REGISTER_BYTES = 128
 # Room for the maps of earlier tiles, of all columns of a tile.
 _GATHERED_BYTES = 16 * 1024
 
@@ -75,12 +77,12 @@ class Layout(NamedTuple):
 
 
 def numbers_of(variant: Variant) -> int:
-    """Numbers of each operand that a thread owns: 64 registers of two operands.
+    """Numbers of each operand that a thread owns.
 
     Half as many in backward sweeps of complex numbers, which compute with more registers.
     """
     info = KINDS[variant.state_kind]
-    return 128 // info.size // (2 if variant.backward and info.planes == 2 else 1)
+    return REGISTER_BYTES // info.size // (2 if variant.backward and info.planes == 2 else 1)
 
 
 def shape_of(variant: Variant, layout: Layout) -> tuple[int, int]:

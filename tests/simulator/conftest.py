@@ -1,5 +1,20 @@
-"""These tests run the CUDA kernels in Numba's simulator, which must be on before Numba starts."""
+"""These tests run the CUDA kernels in Numba's simulator, which must be on before Numba starts.
+
+It runs a Python thread for every CUDA thread, so tiles are small here: fewer numbers a thread.
+"""
 
 import os
+import sys
+
+import pytest
 
 collect_ignore_glob = [] if os.environ.get("NUMBA_ENABLE_CUDASIM") == "1" else ["*"]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def small_threads():
+    """A quarter of the numbers that a thread owns, and quick changes between threads."""
+    from lrscan.cuda import tiles
+
+    tiles.REGISTER_BYTES //= 4
+    sys.setswitchinterval(2e-5)
