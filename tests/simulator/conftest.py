@@ -13,8 +13,9 @@ collect_ignore_glob = [] if os.environ.get("NUMBA_ENABLE_CUDASIM") == "1" else [
 
 @pytest.fixture(autouse=True, scope="session")
 def small_threads():
-    """A quarter of the numbers that a thread owns, and quick changes between threads."""
-    from lrscan.cuda import tiles
+    """A quarter of the numbers that a thread owns, few threads, and quick changes between them."""
+    from lrscan.cuda import blocked, serial, tiles
 
     tiles.REGISTER_BYTES //= 4
+    blocked.THREADS = serial.THREADS = 8
     sys.setswitchinterval(2e-5)
