@@ -141,7 +141,7 @@ def kernel_of(case: str, **changes):
         return single_pass.kernel(variant, Layout(*layout))
     if algorithm in ("serial", "serial_paper"):
         return getattr(serial, f"{algorithm}_kernel")(variant)
-    return dict(zip(("reduce", "carries", "apply"), blocked.kernels(variant), strict=True))[algorithm]
+    return blocked.kernels(variant)[("reduce", "carries", "apply").index(algorithm)]
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""The look-back protocol of the CUDA kernels, on a model of a device that is as unkind as it may be.
+"""The look-back protocol of the CUDA kernels, on a model of a device as unkind as it may be.
 
 The kernels compile the functions that run here. Numbers are integers modulo a prime, so a result is
 either exactly right or wrong.
@@ -52,8 +52,9 @@ class Scan:
 
     def __init__(self, device, radix, overflowing=(), **mutations):
         self.device, self.radix, self.overflowing = device, radix, overflowing
-        numbers = [[(7 * i + 3 * j + 2, i + 5 * j + 1) for j in range(COLUMNS)] for i in range(TILES)]
-        self.maps, self.carries = numbers, {}
+        columns = range(COLUMNS)
+        self.maps = [[(7 * i + 3 * j + 2, i + 5 * j + 1) for j in columns] for i in range(TILES)]
+        self.carries = {}
         self.by_ticket = mutations.get("by_ticket", True)
         store = mutations.get("store_word", lambda device, at, word: device.store_word(at, word))
         load = mutations.get("load_word", lambda device, at: device.load_word(at))

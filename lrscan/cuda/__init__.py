@@ -42,7 +42,7 @@ def prepare(
         if algorithm == "auto":
             algorithm = _choose(operands, steps, sizes, processors(x.device))
         if algorithm == "single_pass":
-            single_pass.run(variant, numbers, columns, stream)
+            single_pass.run(variant, numbers, stream)
         elif algorithm == "blocked":
             blocked.run(variant, numbers, steps, columns, stream)
         else:

@@ -23,7 +23,6 @@ from collections.abc import Sequence
 from numba import cuda
 
 from lrscan.cuda.common import (
-    A,
     Variant,
     X,
     addresses_of,
@@ -116,9 +115,7 @@ def block_of(steps: int, columns: int, processors: int) -> int:
     return max(-(-steps // max(pieces, 1)), FEWEST_STEPS)
 
 
-def run(
-    variant: Variant, numbers: Sequence[int], steps: int, columns: int, stream: Stream
-) -> None:
+def run(variant: Variant, numbers: Sequence[int], steps: int, columns: int, stream: Stream) -> None:
     """Launch the three kernels. ``numbers`` are the rows and extents."""
     block = block_of(steps, columns, processors(stream.device))
     pieces = -(-steps // block)

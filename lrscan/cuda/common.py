@@ -35,6 +35,7 @@ STATES = {
     "complex128": types.complex128,
 }
 
+
 def inlined(function: Callable) -> Callable:
     """A function for kernels to call. LLVM inlines it; Numba's own inlining takes twice as long.
 

@@ -303,7 +303,8 @@ def fresh(typingctx, n):
 @intrinsic
 def rolled(typingctx):
     def lower(context, builder, signature, args):
-        code = ir.InlineAsm(ir.FunctionType(ir.VoidType(), []), r".pragma \22nounroll\22;", "", True)
+        kind = ir.FunctionType(ir.VoidType(), [])
+        code = ir.InlineAsm(kind, r".pragma \22nounroll\22;", "", side_effect=True)
         builder.call(code, [], attrs=("convergent",))
         return context.get_dummy_value()
 

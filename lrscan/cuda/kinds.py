@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -36,6 +37,7 @@ KINDS = {
 }
 
 
+@functools.cache
 def kind_of(dtype: torch.dtype) -> str:
     """The kind of a torch dtype."""
     return str(dtype).removeprefix("torch.")

@@ -18,8 +18,10 @@ many blocks as there are tiles. The sizing is (vectors, chunks, radix, address o
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from types import SimpleNamespace
+from typing import NamedTuple
 
 from numba import cuda, int64, uint32
 
@@ -49,6 +51,7 @@ from lrscan.cuda.tiles import (
     shape_of,
     sizes_of,
 )
+
 
 @functools.cache
 def kernel(variant: Variant, layout: Layout):
@@ -125,7 +128,9 @@ def kernel(variant: Variant, layout: Layout):
             words_of=memory.words_of,
             value_of=_value_of(kind),
         ),
-        SimpleNamespace(step=step, compose=compose, finite=finite, divide=divide, one=one, zero=zero),
+        SimpleNamespace(
+            step=step, compose=compose, finite=finite, divide=divide, one=one, zero=zero
+        ),
         barrier,
         SimpleNamespace(map_of=map_of, begin=begin, put=put, get=get, carry=carry, redo=redo),
         inlined,
@@ -214,16 +219,41 @@ def _value_of(kind: str):
     return value_of
 
 
-def run(
-    variant: Variant, numbers: Sequence[int], columns: int, stream: Stream
-) -> None:
-    """Launch over all tiles. ``numbers`` are the rows and extents."""
+class _Launch(NamedTuple):
+    """A launch that is ready but for its addresses."""
+
+    kernel: Kernel
+    grid: int
+    threads: int
+    sizing: tuple[int, int, int]
+    workspace: int
+
+
+@functools.lru_cache(maxsize=4096)
+def _prepared(variant: Variant, numbers: tuple[int, ...], processors: int) -> _Launch:
+    """The launch for rows and extents, whose addresses matter only in their last four bits."""
     rows, extents = [numbers[r : r + 5] for r in range(0, len(numbers) - 4, 5)], numbers[-4:]
     layout = layout_of(variant, rows, extents)
-    chosen = plan(variant, layout, extents, processors(stream.device))
-    parts = KINDS[variant.state_kind].size // 4
-    size = lookback.workspace_bytes(parts, chosen.tiles, columns, chosen.radix)
-    workspace = stream.workspace(size)
-    stream.clear(workspace, size)
-    sizing = (chosen.vectors, chosen.chunks, chosen.radix, workspace)
-    stream.launch(kernel(variant, layout), chosen.grid, chosen.threads, (*numbers, *sizing))
+    chosen = plan(variant, layout, extents, processors)
+    words = KINDS[variant.state_kind].size // 4
+    columns = math.prod(extents[1:])
+    return _Launch(
+        kernel(variant, layout),
+        chosen.grid,
+        chosen.threads,
+        (chosen.vectors, chosen.chunks, chosen.radix),
+        lookback.workspace_bytes(words, chosen.tiles, columns, chosen.radix),
+    )
+
+
+def run(variant: Variant, numbers: Sequence[int], stream: Stream) -> None:
+    """Launch over all tiles. ``numbers`` are the rows and extents."""
+    shape = list(numbers)
+    for row in range(0, len(shape) - 4, 5):
+        if shape[row]:
+            shape[row] = 16 + shape[row] % 16
+    ready = _prepared(variant, tuple(shape), processors(stream.device))
+    workspace = stream.workspace(ready.workspace)
+    stream.clear(workspace, ready.workspace)
+    numbers = (*numbers, *ready.sizing, workspace)
+    stream.launch(ready.kernel, ready.grid, ready.threads, numbers)

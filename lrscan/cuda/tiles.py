@@ -53,7 +53,6 @@ from lrscan.cuda.memory import (
     store_vector,
 )
 
-
 MOST_THREADS = 256
 # Of each of two operands, in a thread: a quarter of its registers.
 REGISTER_BYTES = 128

@@ -18,4 +18,4 @@ def small_threads():
 
     tiles.REGISTER_BYTES //= 4
     blocked.THREADS = serial.THREADS = 8
-    sys.setswitchinterval(2e-5)
+    sys.setswitchinterval(1e-4)

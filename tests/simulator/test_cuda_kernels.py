@@ -9,11 +9,17 @@ import torch
 from recurrences import check, draw
 
 from lrscan import cuda, sweep
-from lrscan.cuda import blocked, launch, plan
+from lrscan.cuda import blocked, launch, plan, single_pass
 from lrscan.ops import ALGORITHMS, DTYPES
 
 # (shape, dim): "blocked" cuts them into 1, 2 and 3 pieces, the last one short.
 LAYOUTS = [((1, 1), 0), ((2, 3), 0), ((150, 3), 0), ((2, 70, 2), 1), ((2, 2, 2, 65, 2), 3)]
+
+
+@pytest.fixture(autouse=True)
+def fresh_plans():
+    """Launches are prepared once for a shape, whatever a test changes."""
+    single_pass._prepared.cache_clear()
 
 
 @pytest.fixture
