@@ -7,17 +7,9 @@ from torch import Tensor
 
 import lrscan.library  # noqa: F401  (the operator of torch's dispatcher, for compile)
 from lrscan import sweep
-
-ALGORITHMS = {
-    "cpu": ("auto", "serial", "blocked"),
-    "cuda": ("auto", "serial_paper", "serial", "blocked", "single_pass"),
-}
-_FLOATING = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
-DTYPES = {
-    "cpu": (*_FLOATING, torch.complex64, torch.complex128),
-    "cuda": (*_FLOATING, torch.complex64, torch.complex128),
-}
-_HALF = (torch.float16, torch.bfloat16)
+from lrscan.algebra import step
+from lrscan.arguments import ALGORITHMS, HALF, check, lengths_on_the_host
+from lrscan.autograd import recurrence
 
 
 def linear_recurrence(

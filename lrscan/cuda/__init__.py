@@ -6,20 +6,28 @@ Under ``NUMBA_ENABLE_CUDASIM=1`` the same kernels run in Numba's simulator, on C
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
 
 from lrscan.cuda import blocked, serial, single_pass
 from lrscan.cuda.common import Variant
-from lrscan.cuda.kinds import kind_of
+from lrscan.cuda.kinds import KINDS, kind_of
 from lrscan.cuda.launch import Stream, processors
 from lrscan.sweep import ROWS, Operand
 
-# "auto" takes one thread a column where time is so short that a state is handed on no more than
-# a few times, and where columns alone are threads enough to keep the memory busy.
+# "auto" takes one thread a column where time is so short that a block's start costs more than the
+# steps, and where columns alone are threads enough to keep the memory busy.
 _SHORT_STEPS = 32
 _THREADS_AN_SM = 1024
 
-_MISSING = (0, 0, 0, 0, 0)
+_BACKENDS = {
+    "serial_paper": serial.prepare_paper,
+    "serial": serial.prepare,
+    "blocked": blocked.prepare,
+    "single_pass": single_pass.prepare,
+}
 
 
 def prepare(
@@ -28,33 +36,36 @@ def prepare(
     sizes: tuple[int, ...],
     backward: bool,
     algorithm: str,
-) -> None:
-    """Run a forward or backward sweep over operands on one CUDA device."""
-    x = operands["X"].tensor
-    kinds = [kind_of(operands.get(row, operands["X"]).tensor.dtype) for row in ("A", "X", "START")]
+    device: torch.device,
+) -> Callable[[Mapping[str, Tensor]], None]:
+    """What runs a forward or backward sweep over tensors on one CUDA device."""
+    kinds = [kind_of(operands.get(row, operands["X"]).dtype) for row in ("A", "X", "START")]
     variant = Variant(backward, *kinds, not backward or "OUT" in operands, "DA" in operands)
-    numbers = []
-    for row in ROWS:
-        numbers += _row(operands[row]) if row in operands else _MISSING
-    numbers += (steps, *sizes)
-    columns = math.prod(sizes)
-    with Stream(x.device, (operand.tensor for operand in operands.values())) as stream:
-        if algorithm == "auto":
-            algorithm = _choose(operands, steps, sizes, processors(x.device))
-        if algorithm == "single_pass":
-            single_pass.run(variant, numbers, stream)
-        elif algorithm == "blocked":
-            blocked.run(variant, numbers, steps, columns, stream)
-        else:
-            serial.run(variant, numbers, columns, stream, plain=algorithm == "serial_paper")
+    strides, offsets = [], []
+    for i, row in enumerate(ROWS):
+        if row not in operands:
+            strides += (0,) * 5
+            continue
+        dtype, offset, time, columns, aligned = operands[row]
+        size = KINDS[kind_of(dtype)].size
+        offsets.append((5 * i, row, offset * size))
+        # In the place of an address stands one that is not zero and as well aligned.
+        strides += (64 + offset * size % 16 + (not aligned), time * size)
+        strides += (stride * size for stride in columns)
+    extents = (steps, *sizes)
+    if algorithm == "auto":
+        algorithm = _choose(operands, steps, sizes, processors(device))
+    launch = _BACKENDS[algorithm](variant, tuple(strides), extents, processors(device))
+    strides += extents
 
+    def sweep(tensors: Mapping[str, Tensor]) -> None:
+        numbers = strides.copy()
+        for i, row, offset in offsets:
+            numbers[i] = tensors[row].data_ptr() + offset
+        with Stream(device, tensors) as stream:
+            launch(numbers, stream)
 
-def _row(operand: Operand) -> tuple[int, ...]:
-    """What a kernel takes for an operand, in bytes."""
-    tensor, offset, time, (outer, middle, inner) = operand
-    size = tensor.element_size()
-    start = tensor.data_ptr() + offset * size
-    return start, time * size, outer * size, middle * size, inner * size
+    return sweep
 
 
 def _choose(

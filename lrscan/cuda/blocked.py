@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable
 
 from numba import cuda
 
@@ -34,7 +34,7 @@ from lrscan.cuda.common import (
     step,
 )
 from lrscan.cuda.kinds import KINDS
-from lrscan.cuda.launch import Kernel, Stream, blocks, processors
+from lrscan.cuda.launch import Kernel, Stream, blocks
 from lrscan.cuda.memory import load, store
 
 THREADS = 128
@@ -115,12 +115,23 @@ def block_of(steps: int, columns: int, processors: int) -> int:
     return max(-(-steps // max(pieces, 1)), FEWEST_STEPS)
 
 
-def run(variant: Variant, numbers: Sequence[int], steps: int, columns: int, stream: Stream) -> None:
-    """Launch the three kernels. ``numbers`` are the rows and extents."""
-    block = block_of(steps, columns, processors(stream.device))
+def prepare(
+    variant: Variant, numbers: tuple[int, ...], extents: tuple[int, ...], processors: int
+) -> Callable[[list[int], Stream], None]:
+    """What launches the three kernels, given the rows and extents as a list."""
+    steps, columns = extents[0], math.prod(extents[1:])
+    block = block_of(steps, columns, processors)
     pieces = -(-steps // block)
     tasks = pieces * columns
-    workspace = stream.workspace(2 * tasks * KINDS[variant.state_kind].size)
-    numbers = (*numbers, block, pieces, 0, workspace)
-    for kernel, threads in zip(kernels(variant), (tasks, columns, tasks), strict=True):
-        stream.launch(kernel, blocks(threads, THREADS), THREADS, numbers)
+    size = 2 * tasks * KINDS[variant.state_kind].size
+    launches = [
+        (kernel, blocks(threads, THREADS))
+        for kernel, threads in zip(kernels(variant), (tasks, columns, tasks), strict=True)
+    ]
+
+    def launch(numbers: list[int], stream: Stream) -> None:
+        numbers = (*numbers, block, pieces, 0, stream.workspace(size))
+        for kernel, grid in launches:
+            stream.launch(kernel, grid, THREADS, numbers)
+
+    return launch

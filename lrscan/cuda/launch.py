@@ -14,7 +14,7 @@ import importlib.metadata
 import re
 import struct
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -149,14 +149,14 @@ _parameters = _Parameters()
 
 
 class Stream:
-    """torch's current stream of the device that operands are on, for the calls within ``with``."""
+    """torch's current stream of the device that tensors are on, for the calls within ``with``."""
 
-    def __init__(self, device: torch.device, operands: Iterable[Tensor]) -> None:
+    def __init__(self, device: torch.device, tensors: Mapping[str, Tensor]) -> None:
         self.device = device
         self._workspaces: list[Tensor] = []
         self._guard = None
         if SIMULATED:
-            simulated_memory.allow_only(operands)
+            simulated_memory.allow_only(tensors.values())
         elif torch.cuda.current_device() != device.index:
             self._guard = torch.cuda.device(device)
 

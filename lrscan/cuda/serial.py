@@ -12,7 +12,8 @@ of the inner axis, so accesses are coalesced where that axis is contiguous. The 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+import math
+from collections.abc import Callable
 
 from numba import cuda
 
@@ -104,9 +105,24 @@ def steps_ahead(variant: Variant) -> int:
     return (128 if not variant.backward else 64) // KINDS[variant.state_kind].size
 
 
-def run(
-    variant: Variant, numbers: Sequence[int], columns: int, stream: Stream, *, plain: bool
-) -> None:
-    """Launch over all columns. ``numbers`` are the rows and extents."""
-    kernel = (serial_paper_kernel if plain else serial_kernel)(variant)
-    stream.launch(kernel, blocks(columns, THREADS), THREADS, (*numbers, 0, 0, 0, 0))
+def prepare(
+    variant: Variant, numbers: tuple[int, ...], extents: tuple[int, ...], processors: int
+) -> Callable[[list[int], Stream], None]:
+    """What launches "serial" over all columns, given the rows and extents as a list."""
+    return _launcher(serial_kernel(variant), extents)
+
+
+def prepare_paper(
+    variant: Variant, numbers: tuple[int, ...], extents: tuple[int, ...], processors: int
+) -> Callable[[list[int], Stream], None]:
+    """What launches "serial_paper"."""
+    return _launcher(serial_paper_kernel(variant), extents)
+
+
+def _launcher(kernel: Kernel, extents: tuple[int, ...]) -> Callable[[list[int], Stream], None]:
+    grid = blocks(math.prod(extents[1:]), THREADS)
+
+    def launch(numbers: list[int], stream: Stream) -> None:
+        stream.launch(kernel, grid, THREADS, (*numbers, 0, 0, 0, 0))
+
+    return launch

@@ -19,9 +19,8 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable
 from types import SimpleNamespace
-from typing import NamedTuple
 
 from numba import cuda, int64, uint32
 
@@ -40,7 +39,7 @@ from lrscan.cuda.common import (
     step,
 )
 from lrscan.cuda.kinds import KINDS
-from lrscan.cuda.launch import Kernel, Stream, processors
+from lrscan.cuda.launch import Kernel, Stream
 from lrscan.cuda.memory import divide, rolled
 from lrscan.cuda.plan import layout_of, plan
 from lrscan.cuda.tiles import (
@@ -219,41 +218,25 @@ def _value_of(kind: str):
     return value_of
 
 
-class _Launch(NamedTuple):
-    """A launch that is ready but for its addresses."""
+def prepare(
+    variant: Variant, numbers: tuple[int, ...], extents: tuple[int, ...], processors: int
+) -> Callable[[list[int], Stream], None]:
+    """What launches over all tiles of tensors of one layout.
 
-    kernel: Kernel
-    grid: int
-    threads: int
-    sizing: tuple[int, int, int]
-    workspace: int
-
-
-@functools.lru_cache(maxsize=4096)
-def _prepared(variant: Variant, numbers: tuple[int, ...], processors: int) -> _Launch:
-    """The launch for rows and extents, whose addresses matter only in their last four bits."""
-    rows, extents = [numbers[r : r + 5] for r in range(0, len(numbers) - 4, 5)], numbers[-4:]
+    ``numbers`` are the rows, with addresses that are only as well aligned as the real ones. What
+    it returns takes the real rows and extents.
+    """
+    rows = [numbers[r : r + 5] for r in range(0, len(numbers), 5)]
     layout = layout_of(variant, rows, extents)
     chosen = plan(variant, layout, extents, processors)
-    words = KINDS[variant.state_kind].size // 4
-    columns = math.prod(extents[1:])
-    return _Launch(
-        kernel(variant, layout),
-        chosen.grid,
-        chosen.threads,
-        (chosen.vectors, chosen.chunks, chosen.radix),
-        lookback.workspace_bytes(words, chosen.tiles, columns, chosen.radix),
-    )
+    parts, columns = KINDS[variant.state_kind].size // 4, math.prod(extents[1:])
+    size = lookback.workspace_bytes(parts, chosen.tiles, columns, chosen.radix)
+    sizing = (chosen.vectors, chosen.chunks, chosen.radix)
+    ready, grid, threads = kernel(variant, layout), chosen.grid, chosen.threads
 
+    def launch(numbers: list[int], stream: Stream) -> None:
+        workspace = stream.workspace(size)
+        stream.clear(workspace, size)
+        stream.launch(ready, grid, threads, (*numbers, *sizing, workspace))
 
-def run(variant: Variant, numbers: Sequence[int], stream: Stream) -> None:
-    """Launch over all tiles. ``numbers`` are the rows and extents."""
-    shape = list(numbers)
-    for row in range(0, len(shape) - 4, 5):
-        if shape[row]:
-            shape[row] = 16 + shape[row] % 16
-    ready = _prepared(variant, tuple(shape), processors(stream.device))
-    workspace = stream.workspace(ready.workspace)
-    stream.clear(workspace, ready.workspace)
-    numbers = (*numbers, *ready.sizing, workspace)
-    stream.launch(ready.kernel, ready.grid, ready.threads, numbers)
+    return launch

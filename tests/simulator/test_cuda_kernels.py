@@ -8,9 +8,9 @@ import pytest
 import torch
 from recurrences import check, draw
 
-from lrscan import cuda, sweep
-from lrscan.cuda import blocked, launch, plan, single_pass
-from lrscan.ops import ALGORITHMS, DTYPES
+from lrscan import gradients, sweep
+from lrscan.arguments import ALGORITHMS, DTYPES
+from lrscan.cuda import blocked, launch, plan
 
 # (shape, dim): "blocked" cuts them into 1, 2 and 3 pieces, the last one short.
 LAYOUTS = [((1, 1), 0), ((2, 3), 0), ((150, 3), 0), ((2, 70, 2), 1), ((2, 2, 2, 65, 2), 3)]
@@ -19,7 +19,7 @@ LAYOUTS = [((1, 1), 0), ((2, 3), 0), ((150, 3), 0), ((2, 70, 2), 1), ((2, 2, 2, 
 @pytest.fixture(autouse=True)
 def fresh_plans():
     """Launches are prepared once for a shape, whatever a test changes."""
-    single_pass._prepared.cache_clear()
+    sweep._prepared.cache_clear()
 
 
 @pytest.fixture
@@ -34,8 +34,8 @@ def small_tiles(monkeypatch):
 def sweep_both(a, x, h0, dh, dim=0, reverse=False, algorithm="single_pass"):
     """Check h and the gradients of the kernels against the oracle; returns them."""
     options = (dim, reverse, algorithm)
-    h = sweep.forward(a, x, h0, *options, sweep=cuda.sweep)
-    results = [h, *sweep.backward(a, h, h0, dh, *options, sweep=cuda.sweep)]
+    h = sweep.forward(a, x, h0, *options, backend="cuda")
+    results = [h, *gradients.backward(a, h, h0, dh, x.shape, *options, backend="cuda")]
     check(results, a, x, h0, dh, dim, reverse)
     return results
 
@@ -145,11 +145,13 @@ def test_tiles_and_groups_do_not_change_with_timing(small_tiles):
 def test_only_the_gradients_that_are_asked_for_are_written(algorithm, small_tiles):
     for shape, dim in [TILED["columns"], TILED["thin"]]:
         a, x, h0, dh = draw(shape, torch.float64, dim)
-        h = sweep.forward(a, x, h0, dim, False, algorithm, sweep=cuda.sweep)
-        whole = sweep.backward(a, h, h0, dh, dim, False, algorithm, sweep=cuda.sweep)
+        h = sweep.forward(a, x, h0, dim, False, algorithm, backend="cuda")
+        whole = gradients.backward(a, h, h0, dh, x.shape, dim, False, algorithm, backend="cuda")
         for k in range(3):
             wanted = [k == j for j in range(3)]
-            got = sweep.backward(a, h, h0, dh, dim, False, algorithm, wanted, sweep=cuda.sweep)
+            got = gradients.backward(
+                a, h, h0, dh, x.shape, dim, False, algorithm, wanted=wanted, backend="cuda"
+            )
             assert [one is not None for one in got] == wanted
             assert torch.equal(got[k], whole[k])
 
@@ -165,7 +167,7 @@ def test_a_product_may_overflow_where_the_states_do_not(
     a, x = torch.full(shape, 1e20), torch.zeros(shape)
     end = len(a) - 50
     a[end:], x[end + 10 :] = 0.5, 1.0
-    h = sweep.forward(a, x, None, 0, False, algorithm, sweep=cuda.sweep)
+    h = sweep.forward(a, x, None, 0, False, algorithm, backend="cuda")
     assert torch.equal(h[: end + 10], torch.zeros_like(h[: end + 10]))
     torch.testing.assert_close(h[-1], torch.full_like(h[-1], 2.0))
 
@@ -174,9 +176,9 @@ def test_a_product_may_overflow_where_the_states_do_not(
 @pytest.mark.parametrize("algorithm", ALGORITHMS["cuda"])
 def test_infinities_and_nan_stay_in_their_column_and_to_later_times(algorithm, small_tiles):
     a, x, _, _ = draw((60, 9), torch.float32, 0)
-    clean = sweep.forward(a, x, None, 0, False, algorithm, sweep=cuda.sweep)
+    clean = sweep.forward(a, x, None, 0, False, algorithm, backend="cuda")
     x[15, 2], x[25, 7] = float("nan"), float("inf")
-    h = sweep.forward(a, x, None, 0, False, algorithm, sweep=cuda.sweep)
+    h = sweep.forward(a, x, None, 0, False, algorithm, backend="cuda")
     touched = torch.zeros(h.shape, dtype=torch.bool)
     touched[15:, 2], touched[25:, 7] = True, True
     assert torch.equal(h[~touched], clean[~touched])
@@ -194,7 +196,7 @@ def test_memory_outside_the_tensors_is_refused(monkeypatch):
 
     monkeypatch.setattr(launch.Stream, "launch", one_more_step)
     with pytest.raises(IndexError, match="outside every tensor"):
-        sweep.forward(a, x, h0, 0, False, "serial", sweep=cuda.sweep)
+        sweep.forward(a, x, h0, 0, False, "serial", backend="cuda")
 
 
 def test_blocked_has_pieces_for_the_device_and_none_too_short():
