@@ -103,26 +103,25 @@ class Limits(NamedTuple):
 
 # name of a kernel: (algorithm, backward, (kinds of a, x, h0), (order, lanes, same_a), limits)
 SINGLE, HALF, COMPLEX = ("float32",) * 3, ("bfloat16",) * 3, ("complex64",) * 3
+MIXED = ("float32", "float16", "float32")
+ONE = "single_pass"
 CASES = {
-    "columns": ("single_pass", False, SINGLE, ("columns", 4, False), Limits(128, 28700, 16)),
-    "columns-backward": ("single_pass", True, SINGLE, ("columns", 4, False), Limits(128, 28700, 24)),
-    "time": ("single_pass", False, SINGLE, ("time", 4, False), Limits(128, 33900, 16)),
-    "time-backward": ("single_pass", True, SINGLE, ("time", 1, False), Limits(128, 33900)),
-    "thin": ("single_pass", False, SINGLE, ("thin", 1, False), Limits(128, 33900)),
-    "constant": ("single_pass", False, SINGLE, ("columns", 4, True), Limits(128, 28700, 8)),
-    "bfloat16": ("single_pass", False, HALF, ("columns", 8, False), Limits(128, 41100, 8)),
-    "mixed-backward": (
-        "single_pass", True, ("float32", "float16", "float32"), ("columns", 8, False),
-        Limits(128, 41100, 16),
-    ),
-    "complex-backward": ("single_pass", True, COMPLEX, ("columns", 2, False), Limits(128, 28700, 12)),
+    "columns": (ONE, False, SINGLE, ("columns", 4, False), Limits(128, 28700, 16)),
+    "columns-backward": (ONE, True, SINGLE, ("columns", 4, False), Limits(128, 28700, 24)),
+    "time": (ONE, False, SINGLE, ("time", 4, False), Limits(128, 33900, 16)),
+    "time-backward": (ONE, True, SINGLE, ("time", 1, False), Limits(128, 33900)),
+    "thin": (ONE, False, SINGLE, ("thin", 1, False), Limits(128, 33900)),
+    "constant": (ONE, False, SINGLE, ("columns", 4, True), Limits(128, 28700, 8)),
+    "bfloat16": (ONE, False, HALF, ("columns", 8, False), Limits(128, 41100, 8)),
+    "mixed-backward": (ONE, True, MIXED, ("columns", 8, False), Limits(128, 41100, 16)),
+    "complex-backward": (ONE, True, COMPLEX, ("columns", 2, False), Limits(128, 28700, 12)),
     "serial_paper": ("serial_paper", True, SINGLE, None, Limits(64)),
     "serial": ("serial", False, SINGLE, None, Limits(104)),
     "serial-backward": ("serial", True, SINGLE, None, Limits(176)),
     "reduce": ("reduce", True, SINGLE, None, Limits(64)),
     "carries": ("carries", True, SINGLE, None, Limits(64)),
     "apply": ("apply", True, SINGLE, None, Limits(64)),
-}  # fmt: skip
+}
 # Every kernel for one capability, those that differ most for the others.
 OTHERS = ("columns", "time-backward")
 BUILDS = [(case, (9, 0)) for case in CASES]

@@ -104,7 +104,10 @@ class Kernel:
 
 def link(ptx: str, capability: tuple[int, int]) -> bytes:
     """Machine code from PTX."""
-    from cuda.core import Linker, LinkerOptions, ObjectCode
+    try:
+        from cuda.core import Linker, LinkerOptions, ObjectCode
+    except ImportError:  # before cuda-core 0.5
+        from cuda.core.experimental import Linker, LinkerOptions, ObjectCode
 
     options = LinkerOptions(arch=f"sm_{capability[0]}{capability[1]}")
     return Linker(ObjectCode.from_ptx(ptx.encode()), options=options).link("cubin").code

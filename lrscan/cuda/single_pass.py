@@ -24,7 +24,7 @@ from types import SimpleNamespace
 
 from numba import cuda, int64, uint32
 
-from lrscan.cuda import lookback, memory
+from lrscan.cuda import direct, exchanged, lookback, memory
 from lrscan.cuda.common import (
     START,
     STATES,
@@ -45,7 +45,6 @@ from lrscan.cuda.plan import layout_of, plan
 from lrscan.cuda.tiles import (
     MOST_THREADS,
     Layout,
-    make_tiles,
     numbers_of,
     shape_of,
     sizes_of,
@@ -63,7 +62,8 @@ def kernel(variant: Variant, layout: Layout):
     K, V = shape_of(variant, layout)
     shift = K.bit_length() - 1
     slots, _, room_size = sizes_of(variant, layout)
-    owner, part_of, fill, spill = make_tiles(variant, layout)
+    orders = direct if layout.order == "columns" else exchanged
+    owner, part_of, fill, spill = orders.make_tiles(variant, layout)
 
     @inlined
     def slot_of(tile, chunk, j):

@@ -109,6 +109,19 @@ def test_broadcast_coefficients_are_read_in_place(layout, reverse, small_tiles):
     sweep_both(part(a).expand(shape), x, h0, dh, dim, reverse)
 
 
+def test_the_gradient_of_a_broadcast_coefficient_is_a_sum(small_tiles):
+    shape, dim = TILED["columns"]
+    a, x, h0, dh = draw(shape, torch.float64, dim)
+    for short in (a[:1], a[:, :1]):
+        h = sweep.forward(short, x, h0, dim, False, "single_pass", backend="cuda")
+        options = (x.shape, dim, False, "single_pass")
+        da, dx, _ = gradients.backward(short, h, h0, dh, *options, backend="cuda")
+        whole = short.expand(shape).clone()
+        each, same, _ = gradients.backward(whole, h, h0, dh, *options, backend="cuda")
+        torch.testing.assert_close(da, each.sum_to_size(short.shape))
+        torch.testing.assert_close(dx, same)
+
+
 def test_layouts_with_gaps_and_in_different_orders(small_tiles):
     a, x, h0, dh = draw((20, 32), torch.float32, 0)
     sweep_both(a[:, ::2], x[:, 1::2], h0[::2], dh[:, ::2])
