@@ -19,16 +19,20 @@ PTXAS = next(SITE.glob("nvidia/**/bin/ptxas"), None)
 NVDISASM = next(SITE.glob("nvidia/**/bin/nvdisasm"), None)
 
 
-def test_kernels_in_the_simulator():
-    """tests/simulator/, in a process where the simulator is on."""
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", TESTS / "simulator"],
-        env=os.environ | {"NUMBA_ENABLE_CUDASIM": "1"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert re.search(r"\d+ passed", done.stdout), done.stdout
+@pytest.fixture(scope="module", autouse=True)
+def simulation(tmp_path_factory):
+    """tests/simulator/, in a process where the simulator is on, beside the tests of this file."""
+    log = tmp_path_factory.mktemp("simulator") / "log"
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", TESTS / "simulator"],
+            env=os.environ | {"NUMBA_ENABLE_CUDASIM": "1"},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+        yield process, log
+        process.kill()
+        process.wait()
 
 
 class Code(NamedTuple):
@@ -231,3 +235,9 @@ def test_machine_code_is_compiled_once_and_kept(capability, tmp_path, monkeypatc
     assert code[:4] == b"\x7fELF" and path.read_bytes() == code
     monkeypatch.setattr(launch.Kernel, "ptx", None)  # not needed a second time
     assert kernel.cubin(capability) == code
+
+
+def test_kernels_in_the_simulator(simulation):
+    process, log = simulation
+    assert process.wait() == 0, log.read_text()
+    assert re.search(r"\d+ passed", log.read_text())

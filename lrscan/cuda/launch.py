@@ -16,6 +16,7 @@ import struct
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 
 import torch
 from numba import cuda, types
@@ -127,12 +128,18 @@ def _driver(function: str, *args: object) -> object:
     RuntimeError
         It reports an error.
     """
-    from cuda.bindings import driver
-
-    status, *results = getattr(driver, function)(*args)
-    if status != driver.CUresult.CUDA_SUCCESS:
+    status, *results = getattr(_bindings(), function)(*args)
+    if status:
         raise RuntimeError(f"{function} failed: {status.name}")
     return results[0] if results else None
+
+
+@functools.cache
+def _bindings() -> ModuleType:
+    """NVIDIA's bindings of the driver, which need not be installed where there is no GPU."""
+    from cuda.bindings import driver
+
+    return driver
 
 
 class _Parameters(threading.local):

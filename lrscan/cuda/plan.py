@@ -94,7 +94,7 @@ def plan(variant: Variant, layout: Layout, extents: Sequence[int], processors: i
     if layout.order == "columns":
         vectors = min(across, max(LINE_BYTES // (V * size), 1))
     else:
-        vectors = 1 if layout.order == "time" else across
+        vectors = 1 if layout.order == "time" else min(across, WARP)
     vectors = min(vectors, most)
     chunks = min(most // vectors, -(-steps // K))
     # Time is short: take more columns instead.
