@@ -10,12 +10,12 @@ from lrscan.sweep import state_shape
 
 ALGORITHMS = {
     "cpu": ("auto", "serial", "blocked"),
-    "cuda": ("auto", "serial_paper", "serial", "blocked"),
+    "cuda": ("auto", "serial_paper", "serial", "blocked", "single_pass"),
 }
 _FLOATING = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 DTYPES = {
     "cpu": (*_FLOATING, torch.complex64, torch.complex128),
-    "cuda": (torch.float64, torch.float32, torch.complex64, torch.complex128),
+    "cuda": (*_FLOATING, torch.complex64, torch.complex128),
 }
 HALF = (torch.float16, torch.bfloat16)
 

@@ -1,51 +1,283 @@
-"""The operator on a CUDA device, where there is one."""
+"""The operator on a CUDA device, where there is one: ``python -m pytest tests/test_cuda.py``.
+
+Needs torch, numba, numba-cuda and pytest, and some 40 GB of device memory for the largest case,
+which is left out on a smaller device. CUDA_SMALL=1 keeps to small inputs, for compute-sanitizer.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 import torch
 from recurrences import check, draw
 
-from lrscan import linear_recurrence
+from lrscan import gradients, linear_recurrence, sweep
 from lrscan.arguments import ALGORITHMS, DTYPES
 
+SMALL = os.environ.get("CUDA_SMALL") == "1"
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+full_size = pytest.mark.skipif(SMALL, reason="CUDA_SMALL=1")
 
-LAYOUTS = [
-    ((1, 1), 0), ((301, 1), 0), ((5000, 3), 0), ((300, 700), 0), ((7, 3000), 1),
-    ((3, 650, 160), 1), ((2, 3, 2, 33, 5), 3), ((4, 70_000), 0),
-]  # fmt: skip
+# (shape, dim): every order in memory, one tile and many, aligned for vectors and not, columns
+# beyond 65,535, more axes than a kernel takes.
+LAYOUTS = {
+    "one": ((1, 1), 0),
+    "one-column": ((301, 1), 0),
+    "thin": ((2000, 3), 0),
+    "columns": ((300, 128), 0),
+    "columns-unaligned": ((300, 31), 0),
+    "columns-in-batches": ((3, 130, 160), 1),
+    "time": ((7, 1024), 1),
+    "time-unaligned": ((7, 1001), 1),
+    "many-columns": ((4, 700), 0),
+    "five-axes": ((2, 3, 2, 33, 5), 3),
+}
+LARGE = {
+    "one-column": ((200_000, 1), 0),
+    "thin": ((70_001, 3), 0),
+    "columns": ((20_000, 128), 0),
+    "columns-unaligned": ((9_999, 31), 0),
+    "time": ((7, 60_000), 1),
+    "time-unaligned": ((7, 30_001), 1),
+    "columns-beyond-65535": ((40, 70_001), 0),
+}
+
+
+def on_gpu(*tensors):
+    return [tensor.cuda() for tensor in tensors]
+
+
+def run(a, x, h0, dh, **options):
+    """(h, da, dx, dh0) of the operator."""
+    inputs = [t.detach().clone().requires_grad_() for t in (a, x, h0)]
+    h = linear_recurrence(*inputs, **options)
+    return [h.detach(), *torch.autograd.grad(h, inputs, dh)]
+
+
+def agree(a, x, h0, dh, dim=0, reverse=False, algorithm="auto"):
+    results = run(*on_gpu(a, x, h0, dh), dim=dim, reverse=reverse, algorithm=algorithm)
+    check([result.cpu() for result in results], a, x, h0, dh, dim, reverse)
 
 
 @pytest.mark.parametrize("reverse", [False, True], ids=["", "reverse"])
 @pytest.mark.parametrize("algorithm", ALGORITHMS["cuda"])
 @pytest.mark.parametrize("dtype", DTYPES["cuda"], ids=str)
 def test_agrees_with_the_loop_in_every_layout(dtype, algorithm, reverse):
-    for shape, dim in LAYOUTS:
-        a, x, h0, dh = draw(shape, dtype, dim)
-        inputs = [t.cuda().requires_grad_() for t in (a, x, h0)]
-        h = linear_recurrence(*inputs, dim=dim, reverse=reverse, algorithm=algorithm)
-        gradients = torch.autograd.grad(h, inputs, dh.cuda())
-        check([t.detach().cpu() for t in (h, *gradients)], a, x, h0, dh, dim, reverse)
+    for shape, dim in LAYOUTS.values():
+        agree(*draw(shape, dtype, dim), dim, reverse, algorithm)
+
+
+@full_size
+@pytest.mark.parametrize("reverse", [False, True], ids=["", "reverse"])
+@pytest.mark.parametrize("algorithm", ALGORITHMS["cuda"])
+@pytest.mark.parametrize("layout", LARGE)
+def test_agrees_with_the_loop_at_full_size(layout, algorithm, reverse):
+    shape, dim = LARGE[layout]
+    agree(*draw(shape, torch.float32, dim), dim, reverse, algorithm)
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS["cuda"])
-def test_a_graph_replays_the_same_bits(algorithm):
-    a, x, h0, _ = (t.cuda() for t in draw((4000, 5), torch.float32, 0))
-    expected = linear_recurrence(a, x, h0, algorithm=algorithm)
+@pytest.mark.parametrize("layout", ["columns", "time", "thin"])
+def test_half_precision_takes_coefficients_in_single_precision(layout, algorithm):
+    shape, dim = LAYOUTS[layout]
+    a, _, h0, _ = draw(shape, torch.float32, dim)
+    _, x, _, dh = draw(shape, torch.bfloat16, dim)
+    agree(a, x, h0, dh, dim, algorithm=algorithm)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS["cuda"])
+@pytest.mark.parametrize(
+    "part", [lambda a: a[:1], lambda a: a[:, :1], lambda a: a[:1, :1]],
+    ids=["per-column", "per-step", "constant"],
+)  # fmt: skip
+def test_broadcast_coefficients(part, algorithm):
+    for shape, dim in (LAYOUTS["columns"], LAYOUTS["time"], LAYOUTS["thin"]):
+        a, x, h0, _ = draw(shape, torch.float32, dim)
+        short, x, h0 = on_gpu(part(a).contiguous(), x, h0)
+        h = linear_recurrence(short, x, h0, dim=dim, algorithm=algorithm)
+        whole = linear_recurrence(short.expand(shape).clone(), x, h0, dim=dim, algorithm="serial")
+        torch.testing.assert_close(h, whole, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS["cuda"])
+def test_strided_inputs_are_read_in_place(algorithm):
+    a, x, h0, dh = draw((400, 96), torch.float32, 0)
+    agree(a[::2, ::3], x[1::2, 1::3], h0[::3], dh[::2, 2::3], algorithm=algorithm)
+    agree(a.T.contiguous().T, x, h0, dh, algorithm=algorithm)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS["cuda"])
+def test_an_empty_sequence_has_an_empty_result(algorithm):
+    a, x, h0, dh = draw((0, 3), torch.float32, 0)
+    for result in run(*on_gpu(a, x, h0, dh), algorithm=algorithm)[:3]:
+        assert result.shape == (0, 3)
+
+
+@pytest.mark.parametrize("algorithm", ["blocked", "single_pass"])
+@pytest.mark.parametrize("shape", [(90_000, 1), (20_000, 32)], ids=["thin", "columns"])
+def test_a_product_may_overflow_where_the_states_do_not(shape, algorithm):
+    a, x = torch.full(shape, 1e20, device="cuda"), torch.zeros(shape, device="cuda")
+    end = len(a) - 500
+    a[end:], x[end + 10 :] = 0.5, 1.0
+    h = linear_recurrence(a, x, algorithm=algorithm)
+    assert not h[: end + 10].any()
+    torch.testing.assert_close(h[-1], torch.full_like(h[-1], 2.0))
+
+
+@pytest.mark.parametrize("algorithm", ["blocked", "single_pass"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_graph_replays_the_same_bits(layout, algorithm):
+    shape, dim = LAYOUTS[layout]
+    a, x, h0, dh = on_gpu(*draw(shape, torch.float32, dim))
+    options = (dim, False, algorithm)
+
+    def both():
+        h = sweep.forward(a, x, h0, *options)
+        return h, *gradients.backward(a, h, h0, dh, x.shape, *options)
+
+    expected = both()  # also compiles and loads, which must not happen in a capture
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        h = linear_recurrence(a, x, h0, algorithm=algorithm)
-    for _ in range(3):
-        h.zero_()
+        results = both()
+    for replay in range(4):
+        if replay == 2:  # other inputs in the same place: nothing may be left of the run before
+            x.mul_(3)
+            expected = both()
+        for result in results:
+            result.fill_(float("nan"))
         graph.replay()
-        assert torch.equal(h, expected)
+        for result, value in zip(results, expected, strict=True):
+            assert torch.equal(result, value)
 
 
-def test_runs_on_the_current_stream():
-    a, x, _, _ = (t.cuda() for t in draw((20_000, 64), torch.float32, 0))
-    expected = linear_recurrence(a, x * 2)
+@full_size
+@pytest.mark.parametrize("algorithm", ["blocked", "single_pass"])
+@pytest.mark.parametrize("shape", [(2**22, 1), (2**18, 16), (2**14, 1024)], ids=str)
+def test_the_same_bits_on_every_run_while_the_device_is_busy(shape, algorithm):
+    a, x = (torch.rand(shape, device="cuda") for _ in range(2))
+    expected = linear_recurrence(a, x, algorithm=algorithm)
+    noise, other = torch.rand(4096, 4096, device="cuda"), torch.cuda.Stream()
+    for _ in range(20):
+        with torch.cuda.stream(other):
+            noise @ noise  # noqa: B018
+        assert torch.equal(linear_recurrence(a, x, algorithm=algorithm), expected)
+
+
+@pytest.mark.parametrize("algorithm", ["serial", "blocked", "single_pass"])
+def test_runs_on_the_current_stream(algorithm):
+    a, x, _, _ = on_gpu(*draw((2000, 64), torch.float32, 0))
+    expected = linear_recurrence(a, x * 2, algorithm=algorithm)
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
-        h = linear_recurrence(a, x * 2)
+        h = linear_recurrence(a, x * 2, algorithm=algorithm)
     stream.synchronize()
     assert torch.equal(h, expected)
+
+
+@full_size
+@pytest.mark.parametrize("streams", [2, 8])
+def test_scans_that_share_the_device_do_not_wait_for_each_other_for_ever(streams):
+    a, x = (torch.rand(2**22, 2, device="cuda") for _ in range(2))
+    expected = linear_recurrence(a, x, algorithm="single_pass")
+    torch.cuda.synchronize()
+    results, lanes = [], [torch.cuda.Stream() for _ in range(streams)]
+    for _ in range(5):
+        for lane in lanes:
+            with torch.cuda.stream(lane):
+                results.append(linear_recurrence(a, x, algorithm="single_pass"))
+    torch.cuda.synchronize()
+    assert all(torch.equal(result, expected) for result in results)
+
+
+@full_size
+@pytest.mark.parametrize("layout", ["columns", "time", "one-column"])
+@pytest.mark.parametrize("algorithm", ["serial", "single_pass"])
+def test_more_than_two_to_the_31_elements(layout, algorithm):
+    """Coefficients of 0 cut the sequence, so each step is known without a second scan."""
+    shape, dim = {
+        "columns": ((2**21 + 8, 1032), 0),
+        "time": ((1032, 2**21 + 8), 1),
+        "one-column": ((2**31 + 2**20, 1), 0),
+    }[layout]
+    if algorithm == "serial" and layout == "one-column":
+        pytest.skip("one thread through all of time takes minutes")
+    needed = 3 * 2 * torch.Size(shape).numel()
+    if torch.cuda.mem_get_info()[0] < 1.3 * needed:
+        pytest.skip(f"needs {needed / 2**30:.0f} GiB of device memory")
+    x = torch.randint(-8, 9, shape, dtype=torch.int8, device="cuda").to(torch.float16)
+    a = torch.zeros(1, 1, dtype=torch.float16, device="cuda").expand(shape)
+    h = linear_recurrence(a, x, dim=dim, algorithm=algorithm)
+    assert torch.equal(h, x)
+    del h
+    # The difference to the step before: h = x + (-1) h[-1] of x = difference gives it back.
+    a = torch.ones(1, 1, dtype=torch.float16, device="cuda").neg().expand(shape)
+    summed = x.narrow(dim, 1, shape[dim] - 1) + x.narrow(dim, 0, shape[dim] - 1)
+    x.narrow(dim, 1, shape[dim] - 1).copy_(summed)
+    del summed
+    h = linear_recurrence(a, x, dim=dim, algorithm=algorithm)
+    ends = h.narrow(dim, shape[dim] - 1000, 1000) + h.narrow(dim, shape[dim] - 1001, 1000)
+    assert torch.equal(ends, x.narrow(dim, shape[dim] - 1000, 1000))
+    assert h.abs().max() <= 8
+
+
+@full_size
+def test_auto_is_never_far_behind_the_best():
+    """The whole comparison is `lrscan bench`; this finds a rule that has gone wrong."""
+    for shape, dim in [((256, 8192), 0), ((65_536, 32), 0), ((2**20, 1), 0), ((4096, 4096), 1)]:
+        a, x = (torch.rand(shape, device="cuda") for _ in range(2))
+        out = torch.empty_like(x)
+        times = {}
+        for algorithm in ("auto", "serial", "blocked", "single_pass"):
+            sweep.forward(a, x, None, dim, False, algorithm, out=out)
+            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            begin.record()
+            for _ in range(10):
+                sweep.forward(a, x, None, dim, False, algorithm, out=out)
+            end.record()
+            end.synchronize()
+            times[algorithm] = begin.elapsed_time(end)
+        assert times["auto"] <= 2 * min(times.values()), (shape, times)
+
+
+@full_size
+def test_a_call_costs_the_host_little():
+    a, x = (torch.rand(64, 64, device="cuda") for _ in range(2))
+    out = torch.empty_like(x)
+    for algorithm in ("serial", "single_pass"):
+        costs = []
+        for _ in range(30):
+            torch.cuda.synchronize()
+            begin = time.perf_counter()
+            for _ in range(20):
+                sweep.forward(a, x, None, 0, False, algorithm, out=out)
+            costs.append((time.perf_counter() - begin) / 20)
+        cost = sorted(costs)[len(costs) // 2] * 1e6
+        print(f"{algorithm}: {cost:.1f} microseconds")
+        assert cost < 100
+
+
+@full_size
+@pytest.mark.parametrize("tool", ["memcheck", "racecheck"])
+def test_compute_sanitizer_finds_nothing(tool):
+    """A small part of these tests under NVIDIA's checker."""
+    checker = shutil.which("compute-sanitizer") or "/usr/local/cuda/bin/compute-sanitizer"
+    if not Path(checker).exists():
+        pytest.skip("compute-sanitizer is not installed")
+    chosen = "(single_pass or blocked) and float32 and every_layout"
+    done = subprocess.run(
+        [checker, "--tool", tool, "--error-exitcode", "9", sys.executable, "-m", "pytest", "-q",
+         "-p", "no:cacheprovider", __file__, "-k", chosen],
+        env=os.environ | {"CUDA_SMALL": "1", "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"},
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )  # fmt: skip
+    if "Device not supported" in done.stdout:
+        pytest.skip("compute-sanitizer does not run on this device")
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+    assert " passed" in done.stdout

@@ -1,97 +1,242 @@
 """The CUDA kernels without a GPU: in the simulator, and compiled to machine code and read."""
 
+import functools
 import os
 import re
 import subprocess
 import sys
 import sysconfig
+import tempfile
 from pathlib import Path
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import pytest
-import torch
 
 TESTS = Path(__file__).parent
 SITE = Path(sysconfig.get_paths()["purelib"])
 PTXAS = next(SITE.glob("nvidia/**/bin/ptxas"), None)
+NVDISASM = next(SITE.glob("nvidia/**/bin/nvdisasm"), None)
 
 
-def test_kernels_in_the_simulator():
-    """tests/simulator/, in a process where the simulator is on."""
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", TESTS / "simulator"],
-        env=os.environ | {"NUMBA_ENABLE_CUDASIM": "1"},
-        capture_output=True,
-        text=True,
+@pytest.fixture(scope="module", autouse=True)
+def simulation(tmp_path_factory):
+    """tests/simulator/, in a process where the simulator is on, beside the tests of this file."""
+    log = tmp_path_factory.mktemp("simulator") / "log"
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", TESTS / "simulator"],
+            env=os.environ | {"NUMBA_ENABLE_CUDASIM": "1"},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+        yield process, log
+        process.kill()
+        process.wait()
+
+
+class Code(NamedTuple):
+    """A kernel in machine code.
+
+    ops  (address, operation with its modifiers, operands) of every instruction
+    """
+
+    registers: int
+    spilled: int
+    shared: int
+    ops: list[tuple[int, str, str]]
+
+    def count(self, operation: str) -> int:
+        return sum(re.match(operation, op) is not None for _, op, _ in self.ops)
+
+
+def disassemble(ptx: str, capability: tuple[int, int]) -> tuple[str, str]:
+    """(what the assembler reports, the disassembly)"""
+    arch = f"-arch=sm_{capability[0]}{capability[1]}"
+    with tempfile.TemporaryDirectory() as folder:
+        source, cubin = Path(folder, "k.ptx"), Path(folder, "k.cubin")
+        source.write_text(ptx)
+        run = functools.partial(subprocess.run, capture_output=True, text=True, check=True)
+        report = run([PTXAS, arch, "-v", source, "-o", cubin]).stderr
+        return report, run([NVDISASM, "-c", cubin]).stdout
+
+
+@functools.cache
+def build(case: str, capability: tuple[int, int]) -> Code:
+    """Compile a kernel of CASES as a launch does, and read what came out."""
+    report, listing = disassemble(kernel_of(case).ptx(capability), capability)
+    spills = re.search(r"(\d+) bytes spill stores, (\d+) bytes spill loads", report)
+    shared = re.search(r"(\d+) bytes smem", report)
+    return Code(
+        int(re.search(r"Used (\d+) registers", report)[1]),
+        int(spills[1]) + int(spills[2]),
+        int(shared[1]) if shared else 0,
+        read_listing(listing),
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert re.search(r"\d+ passed", done.stdout), done.stdout
 
 
-@pytest.fixture
-def kernels(monkeypatch):
-    """(variant, capability) -> {name: (PTX, what ptxas says)} of every kernel."""
-    cuda = pytest.importorskip("numba.cuda")
+def read_listing(listing: str) -> list[tuple[int, str, str]]:
+    """Instructions of a disassembly; a label of a branch is replaced by its address."""
+    labels, ops, pending = {}, [], []
+    for line in listing.splitlines():
+        if label := re.match(r"\s*(\.L_x_\d+):", line):
+            pending.append(label[1])
+        elif op := re.match(r"\s*/\*([0-9a-f]{4,})\*/\s+(@!?U?P\w+\s+)?([\w.]+)(.*);", line):
+            address = int(op[1], 16)
+            labels |= dict.fromkeys(pending, address)
+            pending = []
+            ops.append((address, op[3], op[4]))
+    return [
+        (at, op, re.sub(r"`\((\.L_x_\d+)\)", lambda m: str(labels[m[1]]), operands))
+        for at, op, operands in ops
+    ]
+
+
+class Limits(NamedTuple):
+    """What a kernel may need at most on any capability, and what it has to have.
+
+    registers  a thread; 128 let two blocks of 256 threads run on a multiprocessor
+    shared     bytes of a block
+    wide       loads of 16 bytes
+    """
+
+    registers: int
+    shared: int = 0
+    wide: int = 0
+
+
+# name of a kernel: (algorithm, backward, (kinds of a, x, h0), (order, lanes, same_a), limits)
+SINGLE, HALF, COMPLEX = ("float32",) * 3, ("bfloat16",) * 3, ("complex64",) * 3
+MIXED = ("float32", "float16", "float32")
+ONE = "single_pass"
+CASES = {
+    "columns": (ONE, False, SINGLE, ("columns", 4, False), Limits(128, 28700, 16)),
+    "columns-backward": (ONE, True, SINGLE, ("columns", 4, False), Limits(128, 28700, 24)),
+    "time": (ONE, False, SINGLE, ("time", 4, False), Limits(128, 33900, 16)),
+    "time-backward": (ONE, True, SINGLE, ("time", 1, False), Limits(128, 33900)),
+    "thin": (ONE, False, SINGLE, ("thin", 1, False), Limits(128, 33900)),
+    "constant": (ONE, False, SINGLE, ("columns", 4, True), Limits(128, 28700, 8)),
+    "bfloat16": (ONE, False, HALF, ("columns", 8, False), Limits(128, 41100, 8)),
+    "mixed-backward": (ONE, True, MIXED, ("columns", 8, False), Limits(128, 41100, 16)),
+    "complex-backward": (ONE, True, COMPLEX, ("columns", 2, False), Limits(128, 28700, 12)),
+    "serial_paper": ("serial_paper", True, SINGLE, None, Limits(64)),
+    "serial": ("serial", False, SINGLE, None, Limits(104)),
+    "serial-backward": ("serial", True, SINGLE, None, Limits(176)),
+    "reduce": ("reduce", True, SINGLE, None, Limits(64)),
+    "carries": ("carries", True, SINGLE, None, Limits(64)),
+    "apply": ("apply", True, SINGLE, None, Limits(64)),
+}
+# Every kernel for one capability, and for the others one each of those that need most.
+BUILDS = [(case, (9, 0)) for case in CASES]
+BUILDS += [("time-backward", (7, 5)), ("columns", (8, 0)), ("columns-backward", (10, 0))]
+IDS = [f"{case}-sm_{major}{minor}" for case, (major, minor) in BUILDS]
+
+
+def kernel_of(case: str, **changes):
+    from lrscan.cuda import blocked, serial, single_pass
+    from lrscan.cuda.common import Variant
+    from lrscan.cuda.tiles import Layout
+
+    algorithm, backward, kinds, layout, _ = CASES[case]
+    variant = Variant(backward, *kinds, True, backward)._replace(**changes)
+    if algorithm == "single_pass":
+        return single_pass.kernel(variant, Layout(*layout))
+    if algorithm in ("serial", "serial_paper"):
+        return getattr(serial, f"{algorithm}_kernel")(variant)
+    return blocked.kernels(variant)[("reduce", "carries", "apply").index(algorithm)]
+
+
+@pytest.fixture(autouse=True)
+def no_gpu(monkeypatch, request):
+    """What a device function is compiled for; numba-cuda asks the driver, which is not here."""
+    if "capability" not in request.fixturenames:
+        return
+    pytest.importorskip("numba.cuda")
+    if PTXAS is None or NVDISASM is None:
+        pytest.skip("the wheels nvidia-cuda-nvcc and nvidia-cuda-nvdisasm bring ptxas and nvdisasm")
     import numba.cuda.dispatcher
 
-    from lrscan.cuda import blocked, launch, serial
-
-    if PTXAS is None:
-        pytest.skip("ptxas is not installed; the wheel nvidia-cuda-nvcc brings it")
-
-    def build(variant, capability, folder):
-        # What a device function is compiled for; numba-cuda asks the driver, which is not here.
-        device = SimpleNamespace(compute_capability=capability)
-        monkeypatch.setattr(numba.cuda.dispatcher, "get_current_device", lambda: device)
-        monkeypatch.setattr(
-            launch,
-            "compiled",
-            lambda function, dtype, workspace=0: (function, launch.signature(dtype, workspace)),
-        )
-        made = [
-            serial._serial_paper.__wrapped__(variant),
-            serial._serial.__wrapped__(variant),
-            *blocked._kernels.__wrapped__(variant),
-        ]
-        results = {}
-        for function, signature in made:
-            ptx, _ = cuda.compile(
-                function, signature, device=False, abi="numba", cc=capability, output="ptx"
-            )
-            source = folder / f"{function.__name__}.ptx"
-            source.write_text(ptx)
-            arch = f"-arch=sm_{capability[0]}{capability[1]}"
-            done = subprocess.run(
-                [PTXAS, arch, "-v", source, "-o", source.with_suffix(".cubin")],
-                capture_output=True,
-                text=True,
-                check=True,
-            )
-            results[function.__name__] = (ptx, done.stderr)
-        return results
-
-    return build
+    device = SimpleNamespace(compute_capability=request.getfixturevalue("capability"))
+    monkeypatch.setattr(numba.cuda.dispatcher, "get_current_device", lambda: device)
 
 
-@pytest.mark.parametrize("capability", [(7, 5), (9, 0)], ids=["sm_75", "sm_90"])
-@pytest.mark.parametrize("backward", [False, True], ids=["forward", "backward"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.complex64], ids=str)
-def test_compiles_without_spills_or_double_precision(
-    dtype, backward, capability, kernels, tmp_path
-):
-    from lrscan.cuda.common import Variant
-
-    made = kernels(Variant(backward, dtype, True, backward), capability, tmp_path)
-    assert set(made) == {"serial_paper", "serial", "reduce", "carries", "apply"}
-    for name, (ptx, report) in made.items():
-        assert "0 bytes spill stores, 0 bytes spill loads" in report, (name, report)
-        assert ".f64" not in ptx, name
-        registers = int(re.search(r"Used (\d+) registers", report)[1])
-        assert registers <= (160 if name == "serial" else 64), (name, registers)
+@pytest.mark.parametrize(("case", "capability"), BUILDS, ids=IDS)
+def test_machine_code_is_within_its_limits(case, capability):
+    code, limits = build(case, capability), CASES[case][-1]
+    assert code.spilled == 0
+    assert code.count(r"(LDL|STL)") == 0, "local memory"
+    assert code.registers <= limits.registers
+    assert code.shared <= limits.shared
+    assert code.count(r"LDG.*\.128") >= limits.wide
+    assert code.count(r"(D(ADD|MUL|FMA|SETP|MNMX)|F2F\.\w*64)") == 0, "double precision"
 
 
-def test_double_precision_is_seen_where_it_is_used(kernels, tmp_path):
-    from lrscan.cuda.common import Variant
+def polls(ops: list[tuple[int, str, str]]) -> tuple[int, int]:
+    """(loads of shared words, how many of them are in a loop of a few instructions)"""
+    found = [at for at, op, _ in ops if re.match(r"LDG.*64.*STRONG\.GPU", op)]
+    targets = [(at, re.search(r"(\d+)\s*$", rest)) for at, op, rest in ops if op.startswith("BRA")]
+    loops = [(int(to[1]), at) for at, to in targets if to and 0 < at - int(to[1]) <= 16 * 16]
+    return len(found), sum(any(start <= at <= end for start, end in loops) for at in found)
 
-    made = kernels(Variant(False, torch.float64, True, False), (9, 0), tmp_path)
-    assert all(".f64" in ptx for ptx, _ in made.values())
+
+@pytest.mark.parametrize(("case", "capability"), BUILDS, ids=IDS)
+def test_every_poll_is_inside_its_loop(case, capability):
+    loads, looped = polls(build(case, capability).ops)
+    if CASES[case][0] == "single_pass":
+        # Each poll is a load before its loop and the same in the loop.
+        assert looped == loads // 2 >= 3
+    else:
+        assert loads == 0
+
+
+@pytest.mark.parametrize("volatile", [True, False])
+@pytest.mark.parametrize("capability", [(9, 0)], ids=["sm_90"])
+def test_a_poll_taken_out_of_its_loop_would_be_seen(capability, volatile, monkeypatch):
+    from llvmlite import ir
+    from numba import cuda
+
+    from lrscan.cuda import device_memory, launch
+
+    assembly = ir.InlineAsm
+
+    def marked(kind, text, constraints, side_effect):
+        return assembly(kind, text, constraints.removesuffix(",~{memory}"), side_effect=volatile)
+
+    monkeypatch.setattr(device_memory.ir, "InlineAsm", marked)
+    load_word, store_word = device_memory.load_word, device_memory.store_word
+
+    def spin(rows, extents, sizing):
+        if cuda.grid(1) == 0:
+            word = load_word(sizing[3])
+            while word >> 32 == 0:
+                word = load_word(sizing[3])
+            store_word(sizing[3] + 8, word)
+
+    listing = disassemble(launch.Kernel(spin, "spin", 32).ptx(capability), capability)[1]
+    assert (polls(read_listing(listing))[1] == 1) == volatile
+
+
+@pytest.mark.parametrize("capability", [(9, 0)], ids=["sm_90"])
+def test_double_precision_is_seen_where_it_is_used(capability):
+    kernel = kernel_of("serial_paper", a="float64", x="float64", start="float64")
+    assert ".f64" in kernel.ptx(capability)
+
+
+@pytest.mark.parametrize("capability", [(9, 0)], ids=["sm_90"])
+def test_machine_code_is_compiled_once_and_kept(capability, tmp_path, monkeypatch):
+    from lrscan.cuda import launch
+
+    pytest.importorskip("cuda.core")
+    kernel = kernel_of("serial_paper")
+    path = tmp_path / "kept.cubin"
+    monkeypatch.setattr(launch.Kernel, "_path", lambda self, capability: path)
+    code = kernel.cubin(capability)
+    assert code[:4] == b"\x7fELF" and path.read_bytes() == code
+    monkeypatch.setattr(launch.Kernel, "ptx", None)  # not needed a second time
+    assert kernel.cubin(capability) == code
+
+
+def test_kernels_in_the_simulator(simulation):
+    process, log = simulation
+    assert process.wait() == 0, log.read_text()
+    assert re.search(r"\d+ passed", log.read_text())

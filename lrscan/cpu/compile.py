@@ -7,8 +7,6 @@ CPU kernel is made from.
 
 from __future__ import annotations
 
-import functools
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,12 +15,7 @@ from numba.core import sigutils
 from numba.core.caching import FunctionCache
 from numba.core.ccallback import CFunc
 
-
-@functools.cache
-def _sources_digest() -> str:
-    here = Path(__file__).parent
-    sources = [here.parent / "algebra.py", *sorted(here.glob("*.py"))]
-    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
+from lrscan.sources import digest
 
 
 class _KernelCache(FunctionCache):
@@ -31,7 +24,7 @@ class _KernelCache(FunctionCache):
         self._variant = variant
 
     def _index_key(self, sig, codegen):
-        return sig, codegen.magic_tuple(), (_sources_digest(), self._variant)
+        return sig, codegen.magic_tuple(), (digest(Path(__file__).parent), self._variant)
 
 
 def kernel(variant: str) -> Callable[[Callable], int]:

@@ -5,17 +5,29 @@ Under ``NUMBA_ENABLE_CUDASIM=1`` the same kernels run in Numba's simulator, on C
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 
-from lrscan.cuda import blocked, launch, serial
+from lrscan.cuda import blocked, serial, single_pass
 from lrscan.cuda.common import Variant
-from lrscan.sweep import Operand
+from lrscan.cuda.kinds import KINDS, kind_of
+from lrscan.cuda.launch import Stream, processors
+from lrscan.sweep import ROWS, Operand
 
-# Columns from which one thread a column fills the device: "auto" needs no pieces of time then.
-_THREADS_AN_SM = 512
+# "auto" takes one thread a column where time is so short that a block's start costs more than the
+# steps, and where columns alone are threads enough to keep the memory busy.
+_SHORT_STEPS = 32
+_THREADS_AN_SM = 1024
+
+_BACKENDS = {
+    "serial_paper": serial.prepare_paper,
+    "serial": serial.prepare,
+    "blocked": blocked.prepare,
+    "single_pass": single_pass.prepare,
+}
 
 
 def prepare(
@@ -27,18 +39,44 @@ def prepare(
     device: torch.device,
 ) -> Callable[[Mapping[str, Tensor]], None]:
     """What runs a forward or backward sweep over tensors on one CUDA device."""
-    variant = Variant(backward, operands["X"].dtype, "OUT" in operands, "DA" in operands)
-    columns = sizes[0] * sizes[1] * sizes[2]
+    kinds = [kind_of(operands.get(row, operands["X"]).dtype) for row in ("A", "X", "START")]
+    variant = Variant(backward, *kinds, not backward or "OUT" in operands, "DA" in operands)
+    strides, offsets = [], []
+    for i, row in enumerate(ROWS):
+        if row not in operands:
+            strides += (0,) * 5
+            continue
+        dtype, offset, time, columns, aligned = operands[row]
+        size = KINDS[kind_of(dtype)].size
+        offsets.append((5 * i, row, offset * size))
+        # In the place of an address stands one that is not zero and as well aligned.
+        strides += (64 + offset * size % 16 + (not aligned), time * size)
+        strides += (stride * size for stride in columns)
+    extents = (steps, *sizes)
     if algorithm == "auto":
-        enough = launch.processors(device) * _THREADS_AN_SM
-        algorithm = "serial" if columns >= enough or steps < blocked.FEWEST_STEPS else "blocked"
+        algorithm = _choose(operands, steps, sizes, processors(device))
+    launch = _BACKENDS[algorithm](variant, tuple(strides), extents, processors(device))
+    strides += extents
 
     def sweep(tensors: Mapping[str, Tensor]) -> None:
-        arguments = launch.arguments(tensors, operands, steps, sizes)
-        if algorithm == "blocked":
-            blocked.run(variant, arguments, steps, columns, tensors["X"])
-        else:
-            plain = algorithm == "serial_paper"
-            serial.run(variant, arguments, columns, tensors["X"], plain=plain)
+        numbers = strides.copy()
+        for i, row, offset in offsets:
+            numbers[i] = tensors[row].data_ptr() + offset
+        with Stream(device, tensors) as stream:
+            launch(numbers, stream)
 
     return sweep
+
+
+def _choose(
+    operands: Mapping[str, Operand], steps: int, sizes: tuple[int, ...], processors: int
+) -> str:
+    """The algorithm of "auto".
+
+    One thread a column reads each input once as well, without handing anything on; it is slower
+    only while it has too few threads to keep the memory busy, or reads across the memory's lines.
+    """
+    lead = operands.get("OUT") or operands["X"]
+    coalesced = abs(lead.columns[2]) == 1
+    many = math.prod(sizes) >= processors * _THREADS_AN_SM
+    return "serial" if steps <= _SHORT_STEPS or (many and coalesced) else "single_pass"

@@ -9,28 +9,33 @@ P is the product of a piece's coefficients, R its end state from a zero start. N
 threads take neighbouring columns, then the next piece. Bytes an element, float32: 20 forward (a
 and x are read twice), 28 backward.
 
-Where a product overflows though the states do not, the carries kernel runs that piece step by
-step instead.
+The sizing is (steps a piece, pieces, 0, workspace); the workspace holds P of every piece and
+column, then R, which the second launch replaces by the carry into the piece. Where a product
+overflows though the states do not, that launch runs the piece step by step instead.
 """
 
 from __future__ import annotations
 
 import functools
+import math
+from collections.abc import Callable
 
 from numba import cuda
 
-from lrscan.cuda import launch
 from lrscan.cuda.common import (
-    START,
-    A,
     Variant,
     X,
-    base_of,
-    bases_of,
+    addresses_of,
     compose,
+    finite,
+    inlined,
     make_steps,
+    place_of,
     step,
 )
+from lrscan.cuda.kinds import KINDS
+from lrscan.cuda.launch import Kernel, Stream, blocks
+from lrscan.cuda.memory import load, store
 
 THREADS = 128
 FEWEST_STEPS = 64  # a piece is not shorter, unless all of time is
@@ -38,91 +43,95 @@ _THREADS_AN_SM = 1024
 
 
 @functools.cache
-def _kernels(variant: Variant):
-    coefficient, _, advance = make_steps(variant)
-    backward, state = variant.backward, variant.state
+def kernels(variant: Variant) -> tuple[Kernel, Kernel, Kernel]:
+    """(reduce, carries, apply)"""
+    begin, coefficient, _, advance = make_steps(variant)
+    kind_x, kind = variant.x, variant.state_kind
+    size = KINDS[kind].size
+    one, zero = variant.state.type(1), variant.state.type(0)
 
-    @cuda.jit(device=True, inline="always")
-    def reduce_piece(a, x, i, j, a_time, x_time, begin, end, P, R):
-        """Compose the steps from begin to end, in order, onto (P, R)."""
-        for t in range(begin, end):
-            P, R = compose(P, R, coefficient(a, i + t * a_time), x[j + t * x_time])
+    @inlined
+    def reduce_piece(rows, at, t, stop, P, R):
+        """Compose the steps from t to stop, in order, onto (P, R)."""
+        for s in range(t, stop):
+            x = load(kind_x, at[X] + s * rows[X][1])
+            P, R = compose(P, R, coefficient(rows, at, s), x)
         return P, R
 
-    @cuda.jit(device=True, inline="always")
-    def first_step(t):
-        """Backward, the coefficient of the very first step lies outside: start after it."""
-        return 1 if backward and t == 0 else t
-
-    def reduce(a, x, start, out, before, da, dstart, strides, has, extents, block, products, ends):
+    def reduce(rows, extents, sizing):
         thread = cuda.grid(1)
         steps, columns = extents[0], extents[1] * extents[2] * extents[3]
+        block, pieces, _, products = sizing
         piece, column = thread // columns, thread % columns
-        if piece * block >= steps:
+        if piece >= pieces:
             return
-        begin, end = piece * block, min((piece + 1) * block, steps)
-        i, j = base_of(strides, A, column, extents), base_of(strides, X, column, extents)
-        R = state(0)
-        if first_step(begin) != begin:
-            R = x[j]
-        P, R = reduce_piece(
-            a, x, i, j, strides[A][1], strides[X][1], first_step(begin), end, state(1), R
-        )
-        products[thread] = P
-        ends[thread] = R
+        at = addresses_of(rows, place_of(column, extents))
+        t, stop = piece * block, min((piece + 1) * block, steps)
+        P, R = reduce_piece(rows, at, t, stop, one, zero)
+        store(kind, products + thread * size, P)
+        store(kind, products + (pieces * columns + thread) * size, R)
 
-    def carries(a, x, start, out, before, da, dstart, strides, has, extents, block, products, ends):
+    def carries(rows, extents, sizing):
         column = cuda.grid(1)
         steps, columns = extents[0], extents[1] * extents[2] * extents[3]
+        block, pieces, _, products = sizing
         if column >= columns:
             return
-        i, j = base_of(strides, A, column, extents), base_of(strides, X, column, extents)
-        h = state(0)
-        if not backward and has[0]:
-            h = start[base_of(strides, START, column, extents)]
-        for piece in range((steps + block - 1) // block):
-            slot = piece * columns + column
-            P, R = products[slot], ends[slot]
-            ends[slot] = h  # the carry into this piece
-            if P - P == state(0):
+        at = addresses_of(rows, place_of(column, extents))
+        h = begin(rows, at)
+        for piece in range(pieces):
+            slot = products + (piece * columns + column) * size
+            end = slot + pieces * columns * size
+            P, R = load(kind, slot), load(kind, end)
+            store(kind, end, h)  # the carry into this piece
+            if finite(P):
                 h = step(P, R, h)
             else:
-                begin, end = piece * block, min((piece + 1) * block, steps)
-                if first_step(begin) != begin:
-                    h = x[j]
-                _, h = reduce_piece(
-                    a, x, i, j, strides[A][1], strides[X][1], first_step(begin), end, state(1), h
-                )
+                t, stop = piece * block, min((piece + 1) * block, steps)
+                _, h = reduce_piece(rows, at, t, stop, one, h)
 
-    def apply(a, x, start, out, before, da, dstart, strides, has, extents, block, products, ends):
+    def apply(rows, extents, sizing):
         thread = cuda.grid(1)
         steps, columns = extents[0], extents[1] * extents[2] * extents[3]
+        block, pieces, _, products = sizing
         piece, column = thread // columns, thread % columns
-        if piece * block >= steps:
+        if piece >= pieces:
             return
-        at = bases_of(strides, column, extents)
-        h = ends[thread]
+        at = addresses_of(rows, place_of(column, extents))
+        h = load(kind, products + (pieces * columns + thread) * size)
         for t in range(piece * block, min((piece + 1) * block, steps)):
-            h = advance(a, x, start, out, before, da, dstart, at, strides, has, t, steps, h)
+            h = advance(rows, at, t, steps, h)
 
     return tuple(
-        launch.compiled(kernel, variant.dtype, workspace=2) for kernel in (reduce, carries, apply)
+        Kernel(body, variant.named(f"blocked_{body.__name__}"), THREADS)
+        for body in (reduce, carries, apply)
     )
 
 
 def block_of(steps: int, columns: int, processors: int) -> int:
-    """Steps a piece: enough pieces to fill the device, none under FEWEST_STEPS."""
-    pieces = max(processors * _THREADS_AN_SM // columns, 1)
-    return max(-(-steps // pieces), FEWEST_STEPS)
+    """Steps a piece: pieces enough to fill the device, but not so many that the carries, which
+    one thread a column runs through, take longer than a piece; none under FEWEST_STEPS."""
+    pieces = min(processors * _THREADS_AN_SM // columns, 4 * math.isqrt(steps))
+    return max(-(-steps // max(pieces, 1)), FEWEST_STEPS)
 
 
-def run(variant: Variant, arguments, steps: int, columns: int, like) -> None:
-    """Launch the three kernels. ``like`` is a tensor on the device."""
-    reduce, carries, apply = _kernels(variant)
-    block = block_of(steps, columns, launch.processors(like.device))
-    tasks = -(-steps // block) * columns
-    products, ends = (like.new_empty(tasks) for _ in range(2))
-    arguments = (*arguments, block, launch.pointer(products), launch.pointer(ends))
-    launch.launch(reduce, launch.blocks(tasks, THREADS), THREADS, arguments, like)
-    launch.launch(carries, launch.blocks(columns, THREADS), THREADS, arguments, like)
-    launch.launch(apply, launch.blocks(tasks, THREADS), THREADS, arguments, like)
+def prepare(
+    variant: Variant, numbers: tuple[int, ...], extents: tuple[int, ...], processors: int
+) -> Callable[[list[int], Stream], None]:
+    """What launches the three kernels, given the rows and extents as a list."""
+    steps, columns = extents[0], math.prod(extents[1:])
+    block = block_of(steps, columns, processors)
+    pieces = -(-steps // block)
+    tasks = pieces * columns
+    size = 2 * tasks * KINDS[variant.state_kind].size
+    launches = [
+        (kernel, blocks(threads, THREADS))
+        for kernel, threads in zip(kernels(variant), (tasks, columns, tasks), strict=True)
+    ]
+
+    def launch(numbers: list[int], stream: Stream) -> None:
+        numbers = (*numbers, block, pieces, 0, stream.workspace(size))
+        for kernel, grid in launches:
+            stream.launch(kernel, grid, THREADS, numbers)
+
+    return launch

@@ -1,121 +1,173 @@
 """What all CUDA kernels share: their arguments, and one time step.
 
-Every kernel begins with the same arguments: a pointer for each row of :mod:`lrscan.sweep`, then
+A kernel takes three tuples of integers, ``(rows, extents, sizing)``:
 
-    strides  for each row: (offset, time, outer, middle, inner), in elements
-    has      for START and DSTART: 1 if they are there, 0 if their pointers stand for nothing
+    rows     for each row of :mod:`lrscan.sweep`: the address of its first step, then its strides
+             over time and over the outer, middle and inner column axis, all in bytes; zeros where
+             an operand is missing
     extents  (steps, n2, n1, n0)
+    sizing   four numbers whose meaning is the algorithm's, the last one the address of a workspace
 
-Pointers are indexed by elements, as flat arrays are in the simulator.
+Columns are counted with the inner axis fastest.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
-import torch
+import numpy as np
 from numba import cuda, types
 
 from lrscan import algebra
+from lrscan.cuda.kinds import KINDS, state_of
+from lrscan.cuda.memory import SIMULATED, load, store
 from lrscan.sweep import ROWS
 
 A, X, START, OUT, BEFORE, DA, DSTART = range(len(ROWS))
+SIZING = 4
 
+# The states that kernels compute with.
 STATES = {
-    torch.float32: types.float32,
-    torch.float64: types.float64,
-    torch.complex64: types.complex64,
-    torch.complex128: types.complex128,
+    "float32": types.float32,
+    "float64": types.float64,
+    "complex64": types.complex64,
+    "complex128": types.complex128,
 }
 
-step = cuda.jit(device=True, inline="always")(algebra.step)
-compose = cuda.jit(device=True, inline="always")(algebra.compose)
-coefficient_gradient = cuda.jit(device=True, inline="always")(algebra.coefficient_gradient)
+
+def inlined(function: Callable) -> Callable:
+    """A function for kernels to call. LLVM inlines it; Numba's own inlining takes twice as long.
+
+    The simulator runs it as it is.
+    """
+    return function if SIMULATED else cuda.jit(device=True, forceinline=True)(function)
+
+
+step = inlined(algebra.step)
+compose = inlined(algebra.compose)
+coefficient_gradient = inlined(algebra.coefficient_gradient)
 
 
 class Variant(NamedTuple):
     """What distinguishes one compiled kernel from another of the same algorithm.
 
-    backward  whether it sweeps for the gradients
-    dtype     of all operands
-    want_dx   whether dx is written
-    want_da   whether da is written
+    backward       whether it sweeps for the gradients
+    a, x, start    kinds of the coefficients, the inputs and the state before the first step
+    want_dx, _da   whether dx and da are written
     """
 
     backward: bool
-    dtype: torch.dtype
-    want_dx: bool
-    want_da: bool
+    a: str
+    x: str
+    start: str
+    want_dx: bool = True
+    want_da: bool = True
 
     @property
-    def state(self):
-        return STATES[self.dtype]
+    def state(self) -> np.dtype:
+        return state_of(self.x)
+
+    @property
+    def state_kind(self) -> str:
+        return KINDS[self.x].state
+
+    def named(self, algorithm: str, *more: object) -> str:
+        """The name of its kernel of an algorithm."""
+        direction = "backward" if self.backward else "forward"
+        wanted = "-dx" * self.want_dx + "-da" * self.want_da if self.backward else ""
+        kinds = (self.a, self.x, self.start)
+        return "-".join(map(str, (algorithm, *more, *kinds, direction))) + wanted
 
 
-@cuda.jit(device=True, inline="always")
-def base_of(strides, row, column, extents):
-    """Index of a row's first step in a column; columns are counted with the inner axis fastest."""
-    n1, n0 = extents[2], extents[3]
-    inner, rest = column % n0, column // n0
-    own = strides[row]
-    return own[0] + (rest // n1) * own[2] + (rest % n1) * own[3] + inner * own[4]
+@cuda.jit(device=True)
+def barrier():
+    """Wait for all threads of the block."""
+    cuda.syncthreads()
 
 
-@cuda.jit(device=True, inline="always")
-def bases_of(strides, column, extents):
-    """:func:`base_of` for all rows."""
+@inlined
+def finite(value):
+    """Whether a number is neither infinite nor NaN."""
+    return value - value == 0
+
+
+@inlined
+def place_of(column, extents):
+    """(outer, middle, inner) index of a column."""
+    rest = column // extents[3]
+    return rest // extents[2], rest % extents[2], column % extents[3]
+
+
+@inlined
+def address_of(row, place):
+    """Address of a row's first step in a column."""
+    return row[0] + place[0] * row[2] + place[1] * row[3] + place[2] * row[4]
+
+
+@inlined
+def addresses_of(rows, place):
+    """:func:`address_of` for all rows."""
     return (
-        base_of(strides, 0, column, extents),
-        base_of(strides, 1, column, extents),
-        base_of(strides, 2, column, extents),
-        base_of(strides, 3, column, extents),
-        base_of(strides, 4, column, extents),
-        base_of(strides, 5, column, extents),
-        base_of(strides, 6, column, extents),
+        address_of(rows[0], place),
+        address_of(rows[1], place),
+        address_of(rows[2], place),
+        address_of(rows[3], place),
+        address_of(rows[4], place),
+        address_of(rows[5], place),
+        address_of(rows[6], place),
     )
 
 
 def make_steps(variant: Variant):
-    """(coefficient, write, advance): what of a time step knows forward from backward.
+    """(begin, coefficient, write, advance): one column, one step at a time.
 
-    coefficient(a, i)  the coefficient at index i, conjugated backward
-    write(...)         stores what step t yields: h, or dx, da and at the last step dh0
-    advance(...)       the whole of step t, from reading to writing; returns the new state
+    begin(rows, at)           the state before the first step
+    coefficient(rows, at, t)  of step t, conjugated backward; zero where none leads into it
+    write(...)                stores what step t yields: h, or dx, da and at the last step dh0
+    advance(...)              the whole of step t, from reading to writing; returns the new state
     """
-    backward, state = variant.backward, variant.state
-    want_dx, want_da = variant.want_dx, variant.want_da
+    backward, want_dx, want_da = variant.backward, variant.want_dx, variant.want_da
+    kind_a, kind_x, kind_start = variant.a, variant.x, variant.start
+    zero = variant.state.type(0)
 
-    @cuda.jit(device=True, inline="always")
-    def coefficient(a, i):
-        if backward:
-            return a[i].conjugate()
-        return a[i]
+    @inlined
+    def begin(rows, at):
+        h = zero
+        if not backward and rows[START][0] != 0:
+            h = load(kind_start, at[START])
+        return h
 
-    @cuda.jit(device=True, inline="always")
-    def write(a, start, out, before, da, dstart, at, strides, has, t, steps, h):
+    @inlined
+    def coefficient(rows, at, t):
+        if not backward:
+            return load(kind_a, at[A] + t * rows[A][1])
+        a = zero
+        if t > 0:  # nothing comes after the last step in forward time
+            a = load(kind_a, at[A] + t * rows[A][1])
+        return a.conjugate()
+
+    @inlined
+    def write(rows, at, t, steps, h):
         if want_dx:
-            out[at[OUT] + t * strides[OUT][1]] = h
+            store(kind_x, at[OUT] + t * rows[OUT][1], h)
         if backward:
             last = t == steps - 1
             if want_da:
-                previous = state(0)
+                before = zero
                 if not last:
-                    previous = before[at[BEFORE] + t * strides[BEFORE][1]]
-                elif has[0]:
-                    previous = start[at[START]]
-                da[at[DA] + t * strides[DA][1]] = coefficient_gradient(previous, h)
-            if last and has[1]:
-                first_a = a[at[A] + steps * strides[A][1]]
-                dstart[at[DSTART]] = coefficient_gradient(first_a, h)
+                    before = load(kind_x, at[BEFORE] + t * rows[BEFORE][1])
+                elif rows[START][0] != 0:
+                    before = load(kind_start, at[START])
+                store(kind_a, at[DA] + t * rows[DA][1], coefficient_gradient(before, h))
+            if last and rows[DSTART][0] != 0:
+                first_a = load(kind_a, at[A] + steps * rows[A][1])
+                store(kind_start, at[DSTART], coefficient_gradient(first_a, h))
 
-    @cuda.jit(device=True, inline="always")
-    def advance(a, x, start, out, before, da, dstart, at, strides, has, t, steps, h):
-        impulse = x[at[X] + t * strides[X][1]]
-        if backward and t == 0:  # nothing comes after the last step in forward time
-            h = impulse
-        else:
-            h = step(coefficient(a, at[A] + t * strides[A][1]), impulse, h)
-        write(a, start, out, before, da, dstart, at, strides, has, t, steps, h)
+    @inlined
+    def advance(rows, at, t, steps, h):
+        h = step(coefficient(rows, at, t), load(kind_x, at[X] + t * rows[X][1]), h)
+        write(rows, at, t, steps, h)
         return h
 
-    return coefficient, write, advance
+    return begin, coefficient, write, advance

@@ -6,80 +6,123 @@
                         h          h          h
 
 Bytes an element, float32: 12 forward, 20 backward. Neighbouring threads take neighbouring columns
-of the inner axis, so accesses are coalesced where that axis is contiguous.
+of the inner axis, so accesses are coalesced where that axis is contiguous. The sizing is not used.
 """
 
 from __future__ import annotations
 
 import functools
+import math
+from collections.abc import Callable
 
 from numba import cuda
 
-from lrscan.cuda import launch
-from lrscan.cuda.common import START, A, Variant, X, bases_of, make_steps, step
+from lrscan.cuda.common import (
+    BEFORE,
+    DA,
+    OUT,
+    STATES,
+    Variant,
+    X,
+    addresses_of,
+    coefficient_gradient,
+    make_steps,
+    place_of,
+    step,
+)
+from lrscan.cuda.kinds import KINDS
+from lrscan.cuda.launch import Kernel, Stream, blocks
+from lrscan.cuda.memory import load, store
 
 THREADS = 64
-AHEAD = 8  # steps that "serial" reads before it computes them
 
 
 @functools.cache
-def _serial_paper(variant: Variant):
+def serial_paper_kernel(variant: Variant) -> Kernel:
     """A step reads, computes and writes, and then the next one does: the paper's baseline."""
-    _, _, advance = make_steps(variant)
-    backward, state = variant.backward, variant.state
+    begin, _, _, advance = make_steps(variant)
 
-    def serial_paper(a, x, start, out, before, da, dstart, strides, has, extents):
+    def serial_paper(rows, extents, sizing):
         column = cuda.grid(1)
         steps = extents[0]
         if column >= extents[1] * extents[2] * extents[3]:
             return
-        at = bases_of(strides, column, extents)
-        h = state(0)
-        if not backward and has[0]:
-            h = start[at[START]]
+        at = addresses_of(rows, place_of(column, extents))
+        h = begin(rows, at)
         for t in range(steps):
-            h = advance(a, x, start, out, before, da, dstart, at, strides, has, t, steps, h)
+            h = advance(rows, at, t, steps, h)
 
-    return launch.compiled(serial_paper, variant.dtype)
+    return Kernel(serial_paper, variant.named("serial_paper"), THREADS)
 
 
 @functools.cache
-def _serial(variant: Variant):
+def serial_kernel(variant: Variant) -> Kernel:
     """Reads several steps into registers before it computes them, so that loads overlap."""
-    coefficient, write, advance = make_steps(variant)
-    backward, state = variant.backward, variant.state
+    begin, coefficient, _, advance = make_steps(variant)
+    backward, kind_a, kind_x = variant.backward, variant.a, variant.x
+    state = STATES[variant.state_kind]
+    want_dx, want_da = variant.want_dx, variant.want_da
+    ahead = steps_ahead(variant)
 
-    def serial(a, x, start, out, before, da, dstart, strides, has, extents):
+    def serial(rows, extents, sizing):
         column = cuda.grid(1)
         steps = extents[0]
         if column >= extents[1] * extents[2] * extents[3]:
             return
-        at = bases_of(strides, column, extents)
-        a_next = cuda.local.array(AHEAD, state)
-        x_next = cuda.local.array(AHEAD, state)
-        h = state(0)
-        if not backward and has[0]:
-            h = start[at[START]]
+        at = addresses_of(rows, place_of(column, extents))
+        a, x = cuda.local.array(ahead, state), cuda.local.array(ahead, state)
+        before = cuda.local.array(ahead, state)
+        h = begin(rows, at)
         t = 0
+        # Backward, the first and the last step are special.
         if backward:
-            h = advance(a, x, start, out, before, da, dstart, at, strides, has, 0, steps, h)
+            h = advance(rows, at, 0, steps, h)
             t = 1
-        while t + AHEAD <= steps:
-            for k in range(AHEAD):
-                a_next[k] = coefficient(a, at[A] + (t + k) * strides[A][1])
-                x_next[k] = x[at[X] + (t + k) * strides[X][1]]
-            for k in range(AHEAD):
-                h = step(a_next[k], x_next[k], h)
-                write(a, start, out, before, da, dstart, at, strides, has, t + k, steps, h)
-            t += AHEAD
+        stop = steps - 1 if backward else steps
+        while t + ahead <= stop:
+            for k in range(ahead):
+                a[k] = coefficient(rows, at, t + k)
+                x[k] = load(kind_x, at[X] + (t + k) * rows[X][1])
+                if backward and want_da:
+                    before[k] = load(kind_x, at[BEFORE] + (t + k) * rows[BEFORE][1])
+            for k in range(ahead):
+                h = step(a[k], x[k], h)
+                if want_dx:
+                    store(kind_x, at[OUT] + (t + k) * rows[OUT][1], h)
+                if backward and want_da:
+                    da = coefficient_gradient(before[k], h)
+                    store(kind_a, at[DA] + (t + k) * rows[DA][1], da)
+            t += ahead
         while t < steps:
-            h = advance(a, x, start, out, before, da, dstart, at, strides, has, t, steps, h)
+            h = advance(rows, at, t, steps, h)
             t += 1
 
-    return launch.compiled(serial, variant.dtype)
+    return Kernel(serial, variant.named("serial"), THREADS)
 
 
-def run(variant: Variant, arguments, columns: int, like, *, plain: bool) -> None:
-    """Launch over all columns. ``like`` is a tensor on the device."""
-    kernel = (_serial_paper if plain else _serial)(variant)
-    launch.launch(kernel, launch.blocks(columns, THREADS), THREADS, arguments, like)
+def steps_ahead(variant: Variant) -> int:
+    """Steps that "serial" reads before it computes them: 64 to 96 registers of operands."""
+    return (128 if not variant.backward else 64) // KINDS[variant.state_kind].size
+
+
+def prepare(
+    variant: Variant, numbers: tuple[int, ...], extents: tuple[int, ...], processors: int
+) -> Callable[[list[int], Stream], None]:
+    """What launches "serial" over all columns, given the rows and extents as a list."""
+    return _launcher(serial_kernel(variant), extents)
+
+
+def prepare_paper(
+    variant: Variant, numbers: tuple[int, ...], extents: tuple[int, ...], processors: int
+) -> Callable[[list[int], Stream], None]:
+    """What launches "serial_paper"."""
+    return _launcher(serial_paper_kernel(variant), extents)
+
+
+def _launcher(kernel: Kernel, extents: tuple[int, ...]) -> Callable[[list[int], Stream], None]:
+    grid = blocks(math.prod(extents[1:]), THREADS)
+
+    def launch(numbers: list[int], stream: Stream) -> None:
+        stream.launch(kernel, grid, THREADS, (*numbers, 0, 0, 0, 0))
+
+    return launch

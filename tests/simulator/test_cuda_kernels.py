@@ -1,46 +1,218 @@
-"""The CUDA kernels in Numba's simulator, against the same oracle as the CPU's."""
+"""The CUDA kernels in Numba's simulator, against the same oracle as the CPU's.
+
+The simulator's memory refuses every access outside the tensors of a launch, and every vector that
+is not aligned.
+"""
 
 import pytest
 import torch
 from recurrences import check, draw
 
 from lrscan import gradients, sweep
-from lrscan.arguments import ALGORITHMS
+from lrscan.arguments import ALGORITHMS, DTYPES
+from lrscan.cuda import blocked, launch, plan
 
-# "blocked" takes 64 steps a piece at least: 1, 2 and 3 pieces, the last one short.
+# (shape, dim): "blocked" cuts them into 1, 2 and 3 pieces, the last one short.
 LAYOUTS = [((1, 1), 0), ((2, 3), 0), ((150, 3), 0), ((2, 70, 2), 1), ((2, 2, 2, 65, 2), 3)]
 
 
+@pytest.fixture(autouse=True)
+def fresh_plans():
+    """Launches are prepared once for a shape, whatever a test changes."""
+    sweep._prepared.cache_clear()
+
+
+@pytest.fixture
+def small_tiles(monkeypatch):
+    """Single-pass tiles of a few threads, and groups of three of them."""
+    monkeypatch.setattr(plan, "MOST_THREADS", 8)
+    monkeypatch.setattr(plan, "FEWEST_THREADS", 4)
+    monkeypatch.setattr(plan, "WARP", 1)
+    monkeypatch.setattr(plan, "RADIX", 3)
+
+
+def sweep_both(a, x, h0, dh, dim=0, reverse=False, algorithm="single_pass"):
+    """Check h and the gradients of the kernels against the oracle; returns them."""
+    options = (dim, reverse, algorithm)
+    h = sweep.forward(a, x, h0, *options, backend="cuda")
+    results = [h, *gradients.backward(a, h, h0, dh, x.shape, *options, backend="cuda")]
+    check(results, a, x, h0, dh, dim, reverse)
+    return results
+
+
 @pytest.mark.parametrize("reverse", [False, True], ids=["", "reverse"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.complex128], ids=str)
-@pytest.mark.parametrize("algorithm", ALGORITHMS["cuda"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.complex128], ids=str)
+@pytest.mark.parametrize("algorithm", ["serial_paper", "serial", "blocked"])
 def test_kernels_agree_with_the_loop(algorithm, dtype, reverse):
     for shape, dim in LAYOUTS:
         a, x, h0, dh = draw(shape, dtype, dim)
         for start in (h0, None):
-            options = (dim, reverse, algorithm)
-            h = sweep.forward(a, x, start, *options, backend="cuda")
-            got = gradients.backward(a, h, start, dh, x.shape, *options, backend="cuda")
-            check([h, *got], a, x, start, dh, dim, reverse)
+            sweep_both(a, x, start, dh, dim, reverse, algorithm)
 
 
-def test_only_the_gradients_that_are_asked_for_are_written():
-    a, x, h0, dh = draw((9, 2), torch.float64, 0)
-    h = sweep.forward(a, x, h0, 0, False, "blocked", backend="cuda")
-    whole = gradients.backward(a, h, h0, dh, x.shape, 0, False, "blocked", backend="cuda")
-    for k in range(3):
-        wanted = [k == j for j in range(3)]
-        got = gradients.backward(
-            a, h, h0, dh, x.shape, 0, False, "blocked", wanted=wanted, backend="cuda"
-        )
-        assert [one is not None for one in got] == wanted
-        assert torch.equal(got[k], whole[k])
+# A single-pass tile of 8 threads has 64 elements of float32: one tile and several, in time and
+# across columns, whole and cut short, of every order in memory.
+TILED = {
+    "one-step": ((1, 1), 0),
+    "columns": ((19, 16), 0),
+    "columns-unaligned": ((19, 9), 0),
+    "columns-in-batches": ((2, 19, 8), 1),
+    "many-columns-one-tile": ((2, 40), 0),
+    "time": ((2, 144), 1),
+    "time-unaligned": ((3, 75), 1),
+    "one-column": ((301, 1), 0),
+    "thin": ((75, 3), 0),
+    "five-axes": ((2, 2, 2, 33, 3), 3),
+}
+
+
+@pytest.mark.parametrize("reverse", [False, True], ids=["", "reverse"])
+@pytest.mark.parametrize("layout", TILED)
+def test_single_pass_agrees_with_the_loop(layout, reverse, small_tiles):
+    shape, dim = TILED[layout]
+    a, x, h0, dh = draw(shape, torch.float32, dim)
+    sweep_both(a, x, h0, dh, dim, reverse)
+
+
+@pytest.mark.parametrize("layout", ["columns", "time", "thin"])
+@pytest.mark.parametrize("dtype", [d for d in DTYPES["cuda"] if d != torch.float32], ids=str)
+def test_single_pass_agrees_with_the_loop_in_every_dtype(dtype, layout, small_tiles):
+    shape, dim = TILED[layout]
+    a, x, _, dh = draw(shape, dtype, dim)
+    sweep_both(a, x, None, dh, dim, reverse=layout == "time")
+
+
+@pytest.mark.parametrize("layout", ["columns", "time", "thin"])
+def test_half_precision_takes_coefficients_in_single_precision(layout, small_tiles):
+    shape, dim = TILED[layout]
+    a, _, h0, _ = draw(shape, torch.float32, dim)
+    _, x, _, dh = draw(shape, torch.float16, dim)
+    for algorithm in ALGORITHMS["cuda"]:
+        h, da, dx, dh0 = sweep_both(a, x, h0, dh, dim, False, algorithm)
+        assert (h.dtype, da.dtype, dx.dtype, dh0.dtype) == (x.dtype, a.dtype, x.dtype, h0.dtype)
+
+
+BROADCAST = {
+    "columns-per-step": ((19, 16), 0, lambda a: a[:, :1]),
+    "columns-per-column": ((19, 16), 0, lambda a: a[:1]),
+    "time-per-column": ((2, 144), 1, lambda a: a[:, :1]),
+    "time-per-step": ((2, 144), 1, lambda a: a[:1]),
+    "thin-constant": ((75, 3), 0, lambda a: a[:1, :1]),
+}
+
+
+@pytest.mark.parametrize("reverse", [False, True], ids=["", "reverse"])
+@pytest.mark.parametrize("layout", BROADCAST)
+def test_broadcast_coefficients_are_read_in_place(layout, reverse, small_tiles):
+    shape, dim, part = BROADCAST[layout]
+    a, x, h0, dh = draw(shape, torch.float32, dim)
+    sweep_both(part(a).expand(shape), x, h0, dh, dim, reverse)
+
+
+def test_the_gradient_of_a_broadcast_coefficient_is_a_sum(small_tiles):
+    shape, dim = TILED["columns"]
+    a, x, h0, dh = draw(shape, torch.float64, dim)
+    for short in (a[:1], a[:, :1]):
+        h = sweep.forward(short, x, h0, dim, False, "single_pass", backend="cuda")
+        options = (x.shape, dim, False, "single_pass")
+        da, dx, _ = gradients.backward(short, h, h0, dh, *options, backend="cuda")
+        whole = short.expand(shape).clone()
+        each, same, _ = gradients.backward(whole, h, h0, dh, *options, backend="cuda")
+        torch.testing.assert_close(da, each.sum_to_size(short.shape))
+        torch.testing.assert_close(dx, same)
+
+
+def test_layouts_with_gaps_and_in_different_orders(small_tiles):
+    a, x, h0, dh = draw((20, 32), torch.float32, 0)
+    sweep_both(a[:, ::2], x[:, 1::2], h0[::2], dh[:, ::2])
+    sweep_both(a.T.contiguous().T, x, h0, dh)
+    a, x, h0, dh = draw((240, 2), torch.float32, 0)
+    sweep_both(a[::3], x[::3], h0, dh[1::3])
+
+
+def test_more_tiles_than_one_group_of_the_real_radix(small_tiles, monkeypatch):
+    monkeypatch.undo()
+    monkeypatch.setattr(plan, "MOST_THREADS", 2)
+    monkeypatch.setattr(plan, "FEWEST_THREADS", 2)
+    monkeypatch.setattr(plan, "WARP", 1)
+    a, x, h0, dh = draw((16 * (2 * plan.RADIX + 3), 1), torch.float32, 0)
+    sweep_both(a * 2, x, h0, dh)
+
+
+def test_a_plain_chain_where_columns_are_many(small_tiles, monkeypatch):
+    monkeypatch.setattr(plan, "CHAINED_ELEMENTS", 0)
+    for layout in ("columns", "time", "thin"):
+        shape, dim = TILED[layout]
+        a, x, h0, dh = draw(shape, torch.float32, dim)
+        sweep_both(a, x, h0, dh, dim)
+
+
+def test_tiles_and_groups_do_not_change_with_timing(small_tiles):
+    a, x, h0, dh = draw((300, 1), torch.float32, 0)
+    first = sweep_both(a, x, h0, dh)
+    for one, other in zip(first, sweep_both(a, x, h0, dh), strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("algorithm", ["blocked", "single_pass"])
+def test_only_the_gradients_that_are_asked_for_are_written(algorithm, small_tiles):
+    for shape, dim in [TILED["columns"], TILED["thin"]]:
+        a, x, h0, dh = draw(shape, torch.float64, dim)
+        h = sweep.forward(a, x, h0, dim, False, algorithm, backend="cuda")
+        whole = gradients.backward(a, h, h0, dh, x.shape, dim, False, algorithm, backend="cuda")
+        for k in range(3):
+            wanted = [k == j for j in range(3)]
+            got = gradients.backward(
+                a, h, h0, dh, x.shape, dim, False, algorithm, wanted=wanted, backend="cuda"
+            )
+            assert [one is not None for one in got] == wanted
+            assert torch.equal(got[k], whole[k])
 
 
 @pytest.mark.filterwarnings("ignore:overflow encountered", "ignore:invalid value encountered")
-def test_a_product_may_overflow_where_the_states_do_not():
-    a, x = torch.full((200, 1), 1e20), torch.zeros(200, 1)
-    a[150:], x[160:] = 0.5, 1.0
-    h = sweep.forward(a, x, None, 0, False, "blocked", backend="cuda")
-    assert torch.equal(h[:160], torch.zeros(160, 1))
-    torch.testing.assert_close(h[-1], torch.tensor([2.0]))
+@pytest.mark.parametrize("shape", [(700, 1), (200, 8)], ids=["thin", "columns"])
+@pytest.mark.parametrize("radix", [1, 3])
+@pytest.mark.parametrize("algorithm", ["blocked", "single_pass"])
+def test_a_product_may_overflow_where_the_states_do_not(
+    algorithm, radix, shape, small_tiles, monkeypatch
+):
+    monkeypatch.setattr(plan, "RADIX", radix)
+    a, x = torch.full(shape, 1e20), torch.zeros(shape)
+    end = len(a) - 50
+    a[end:], x[end + 10 :] = 0.5, 1.0
+    h = sweep.forward(a, x, None, 0, False, algorithm, backend="cuda")
+    assert torch.equal(h[: end + 10], torch.zeros_like(h[: end + 10]))
+    torch.testing.assert_close(h[-1], torch.full_like(h[-1], 2.0))
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered", "ignore:invalid value encountered")
+@pytest.mark.parametrize("algorithm", ALGORITHMS["cuda"])
+def test_infinities_and_nan_stay_in_their_column_and_to_later_times(algorithm, small_tiles):
+    a, x, _, _ = draw((60, 9), torch.float32, 0)
+    clean = sweep.forward(a, x, None, 0, False, algorithm, backend="cuda")
+    x[15, 2], x[25, 7] = float("nan"), float("inf")
+    h = sweep.forward(a, x, None, 0, False, algorithm, backend="cuda")
+    touched = torch.zeros(h.shape, dtype=torch.bool)
+    touched[15:, 2], touched[25:, 7] = True, True
+    assert torch.equal(h[~touched], clean[~touched])
+    assert h[15:, 2].isnan().all() and not h[25, 7].isfinite()
+
+
+def test_memory_outside_the_tensors_is_refused(monkeypatch):
+    a, x, h0, _ = draw((8, 4), torch.float32, 0)
+    read = launch.Stream.launch
+
+    def one_more_step(self, kernel, grid, threads, numbers):
+        numbers = list(numbers)
+        numbers[35] += 1
+        read(self, kernel, grid, threads, numbers)
+
+    monkeypatch.setattr(launch.Stream, "launch", one_more_step)
+    with pytest.raises(IndexError, match="outside every tensor"):
+        sweep.forward(a, x, h0, 0, False, "serial", backend="cuda")
+
+
+def test_blocked_has_pieces_for_the_device_and_none_too_short():
+    assert blocked.block_of(100, 4, 132) == 64
+    assert blocked.block_of(2**16, 128, 132) == 64
+    assert -(-(2**16) // blocked.block_of(2**16, 4096, 132)) * 4096 >= 132 * 1024 * 0.9

@@ -1,0 +1,109 @@
+"""Choosing the layout, the tiles and the groups of a single-pass scan, by shape alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from lrscan.cuda.common import BEFORE, DA, OUT, A, Variant, X
+from lrscan.cuda.kinds import KINDS
+from lrscan.cuda.tiles import MOST_THREADS, Layout, shape_of, sizes_of
+
+FEWEST_THREADS = 32
+WARP = 32
+# Bytes of a row of columns that are read together: a cache line, or at least one of its sectors.
+LINE_BYTES, SECTOR_BYTES = 128, 32
+# Tiles for each multiprocessor, if need be with fewer threads a tile.
+TILES_AN_SM = 2
+# A plain chain of states, tile after tile, where one state is handed on for so many elements or
+# more: at 12 bytes each these take about 4 microseconds of an H100's memory, and handing a state
+# on about one. With less, groups of tiles hand it on.
+CHAINED_ELEMENTS = 2**20
+RADIX = 32
+
+
+class Plan(NamedTuple):
+    """The sizes of a launch.
+
+    vectors, chunks  threads of a tile, along columns and time
+    radix            tiles a group
+    tiles            in time
+    grid             tiles altogether
+    """
+
+    vectors: int
+    chunks: int
+    radix: int
+    tiles: int
+    grid: int
+
+    @property
+    def threads(self) -> int:
+        """Threads of a block: those of a tile, to whole warps."""
+        return -(-self.vectors * self.chunks // WARP) * WARP
+
+
+def layout_of(variant: Variant, rows: Sequence[Sequence[int]], extents: Sequence[int]) -> Layout:
+    """The layout of operands, given as the rows and extents of :mod:`lrscan.cuda.common`."""
+    steps, n2, n1, n0 = extents
+    kinds = {A: variant.a, X: variant.x, OUT: variant.x, BEFORE: variant.x, DA: variant.a}
+    there = {row: KINDS[kind].size for row, kind in kinds.items() if rows[row][0]}
+    size = there[X]
+    lanes = max(16 // size, 1)
+    lead = OUT if OUT in there else X
+    others = {row: own for row, own in there.items() if row != A}
+    along_columns = all(rows[row][4] == own for row, own in others.items())
+    if along_columns and n0 * size >= SECTOR_BYTES and rows[A][4] in (0, there[A]):
+        same_a = rows[A][4] == 0
+        wide = others if same_a else there
+        aligned = n0 % lanes == 0 and all(
+            number % 16 == 0 for row in wide for number in rows[row][:4]
+        )
+        return Layout("columns", lanes if aligned else 1, same_a)
+    if n0 == 1 or abs(rows[lead][1]) < abs(rows[lead][4]):
+        same_a = rows[A][1] == 0
+        wide = others if same_a else there
+        back = (lanes - 1) * size if rows[X][1] < 0 else 0
+        aligned = steps % lanes == 0 and all(
+            rows[row][1] == (own if rows[X][1] > 0 else -own)
+            and (rows[row][0] - back * own // size) % 16 == 0
+            and all(number % 16 == 0 for number in rows[row][2:])
+            for row, own in wide.items()
+        )
+        if variant.backward or not aligned:  # backward two operands are a step off
+            lanes = 1
+        return Layout("time", lanes, same_a, lanes > 1 and back > 0)
+    return Layout("thin", 1)
+
+
+def plan(variant: Variant, layout: Layout, extents: Sequence[int], processors: int) -> Plan:
+    """The sizes of a launch over ``extents``.
+
+    Tiles are as short in time as the width of memory accesses allows where columns are many, and
+    as long as they can be where columns are few, so that few states are handed on.
+    """
+    steps, n2, n1, n0 = extents
+    K, V = shape_of(variant, layout)
+    size = KINDS[variant.x].size
+    across = -(-n0 // V)  # threads side by side over a whole row of columns
+    most = MOST_THREADS
+    # Fewer threads a tile, until every multiprocessor has tiles enough.
+    elements = steps * n2 * n1 * n0
+    while most > FEWEST_THREADS and elements < processors * TILES_AN_SM * most * K * V:
+        most //= 2
+    if layout.order == "columns":
+        vectors = min(across, max(LINE_BYTES // (V * size), 1))
+    else:
+        vectors = 1 if layout.order == "time" else min(across, WARP)
+    vectors = min(vectors, most)
+    chunks = min(most // vectors, -(-steps // K))
+    # Time is short: take more columns instead.
+    vectors = min(across, most // chunks)
+    tiles = -(-steps // (chunks * K))
+    chunks = -(-steps // (tiles * K))  # of equal length, so that the last tile is not nearly empty
+    tiles = -(-steps // (chunks * K))
+    strips = -(-across // vectors)
+    radix = 1
+    if chunks * K * n2 * n1 * n0 < CHAINED_ELEMENTS:
+        radix = min(RADIX, tiles, 1 + sizes_of(variant, layout).gathered // (2 * vectors * V))
+    return Plan(vectors, chunks, radix, tiles, tiles * n2 * n1 * strips)

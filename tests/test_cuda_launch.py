@@ -1,0 +1,89 @@
+"""What a sweep hands to the CUDA driver, with a driver that only takes notes."""
+
+import ctypes
+import struct
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+pytest.importorskip("numba.cuda")
+from lrscan import sweep  # noqa: E402
+from lrscan.cuda import launch, lookback  # noqa: E402
+from lrscan.sweep import ROWS  # noqa: E402
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """The calls of the driver as (function, what matters of its arguments)."""
+    noted = []
+
+    def driver(function, *args):
+        if function == "cuLaunchKernel":
+            kernel, *shape, shared, stream, parameters, extra = args
+            assert (shared, parameters) == (0, 0)
+            mark, buffer, size_mark, size, end = (ctypes.c_void_p * 5).from_address(extra)
+            assert (mark, size_mark, end) == (1, 2, None)  # as the driver's header defines them
+            length = ctypes.c_size_t.from_address(size).value
+            numbers = struct.unpack(f"={length // 8}q", ctypes.string_at(buffer, length))
+            args = (kernel, tuple(shape), stream, numbers)
+        noted.append((function, args))
+
+    monkeypatch.setattr(launch, "_driver", driver)
+    monkeypatch.setattr(launch.Kernel, "handle", lambda self, device: self.function.__name__)
+    monkeypatch.setattr("lrscan.cuda.processors", lambda device: 132)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: None)
+    stream = SimpleNamespace(cuda_stream=77)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: stream)
+    sweep._prepared.cache_clear()
+    yield noted
+    sweep._prepared.cache_clear()
+
+
+def test_a_single_pass_clears_its_workspace_and_launches_once(calls):
+    a, x, h0 = torch.rand(1000, 64), torch.rand(1000, 64), torch.rand(64)
+    h = sweep.forward(a, x, h0, 0, False, "single_pass", backend="cuda")
+    (clear, (address, value, count, stream)), (start, (kernel, shape, same, numbers)) = calls
+    assert (clear, value, stream) == ("cuMemsetD32Async", 0, 77)
+    assert (start, kernel, same) == ("cuLaunchKernel", "single_pass", 77)
+    rows = {row: numbers[5 * i : 5 * i + 5] for i, row in enumerate(ROWS)}
+    for row, tensor in {"A": a, "X": x, "OUT": h}.items():
+        assert rows[row] == (tensor.data_ptr(), 256, 0, 0, 4)
+    assert rows["START"] == (h0.data_ptr(), 0, 0, 0, 4)
+    assert rows["BEFORE"] == rows["DA"] == rows["DSTART"] == (0,) * 5
+    extents, (vectors, chunks, radix, workspace) = numbers[35:39], numbers[39:]
+    assert extents == (1000, 1, 1, 64)
+    tiles = -(-1000 // (chunks * 8))
+    assert shape == (tiles * -(-16 // vectors), 1, 1, -(-vectors * chunks // 32) * 32, 1, 1)
+    assert (address, 4 * count) == (
+        workspace,
+        lookback.workspace_bytes(1, tiles, 64, radix),
+    )
+
+
+def test_a_reversed_sweep_begins_at_the_last_step(calls):
+    a, x = torch.rand(10, 3), torch.rand(10, 3)
+    sweep.forward(a, x, None, 0, True, "serial", backend="cuda")
+    ((_, (kernel, shape, _, numbers)),) = calls
+    assert (kernel, shape) == ("serial", (1, 1, 1, 64, 1, 1))
+    assert numbers[:2] == (a.data_ptr() + 9 * 12, -12)
+
+
+def test_the_second_call_with_a_layout_uses_the_new_addresses(calls):
+    for _ in range(2):
+        a, x = torch.rand(2, 50), torch.rand(2, 50)
+        h = sweep.forward(a, x, None, 1, False, "blocked", backend="cuda")
+        launches = [args for function, args in calls if function == "cuLaunchKernel"]
+        assert [args[0] for args in launches] == ["reduce", "carries", "apply"]
+        for args in launches:
+            assert args[3][0:16:5][:2] == (a.data_ptr(), x.data_ptr())
+            assert args[3][15] == h.data_ptr()
+        calls.clear()
+
+
+def test_an_error_of_the_driver_is_raised_by_name(monkeypatch):
+    driver = pytest.importorskip("cuda.bindings.driver")
+    refused = driver.CUresult.CUDA_ERROR_OUT_OF_MEMORY
+    monkeypatch.setattr(driver, "cuMemsetD32Async", lambda *args: (refused,))
+    with pytest.raises(RuntimeError, match="cuMemsetD32Async failed: CUDA_ERROR_OUT_OF_MEMORY"):
+        launch._driver("cuMemsetD32Async", 0, 0, 0, 0)

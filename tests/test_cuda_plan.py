@@ -1,0 +1,89 @@
+"""The layouts, tiles and groups that a single-pass scan chooses."""
+
+import itertools
+
+import pytest
+
+pytest.importorskip("numba.cuda")
+from lrscan.cuda.common import Variant  # noqa: E402
+from lrscan.cuda.kinds import KINDS  # noqa: E402
+from lrscan.cuda.plan import layout_of, plan  # noqa: E402
+from lrscan.cuda.tiles import MOST_THREADS, Layout, shape_of, sizes_of  # noqa: E402
+
+SHAPES = [
+    (steps, n1, n0)
+    for steps in (1, 31, 1000, 65_536, 2**20, 2**31 + 7)
+    for n1, n0 in ((1, 1), (1, 3), (1, 128), (8, 1536), (70_000, 8), (1, 2**20 + 4))
+    if steps * n1 * n0 < 2**38  # a terabyte
+]
+PROCESSORS = 132
+
+
+def variant(kind="float32", backward=False):
+    return Variant(backward, kind, kind, kind, True, backward)
+
+
+def rows(*strides, address=64, size=4):
+    """Rows A, X and OUT of a forward sweep with (time, outer, inner) strides in elements."""
+    own = [address, strides[0] * size, 0, strides[1] * size, strides[2] * size]
+    return [own, own, [0] * 5, own, *[[0] * 5] * 3]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("order", ["columns", "time", "thin"])
+def test_tiles_cover_everything_and_fit(order, kind):
+    for (steps, n1, n0), backward in itertools.product(SHAPES, (False, True)):
+        own, lanes = variant(kind, backward), 16 // KINDS[kind].size if order == "columns" else 1
+        layout = Layout(order, lanes)
+        if n0 % lanes:
+            continue
+        K, V = shape_of(own, layout)
+        chosen = plan(own, layout, (steps, 1, n1, n0), PROCESSORS)
+        width, length = chosen.vectors * V, chosen.chunks * K
+        assert 1 <= chosen.vectors * chosen.chunks <= chosen.threads <= MOST_THREADS
+        assert chosen.tiles * length >= steps > (chosen.tiles - 1) * length
+        assert chosen.grid == chosen.tiles * n1 * -(-n0 // width) < 2**31
+        assert 2 * width * (chosen.radix - 1) <= sizes_of(own, layout).gathered
+        assert sizes_of(own, layout).room * KINDS[own.state_kind].size <= 48 * 1024 - 8
+
+
+def test_two_tiles_for_each_multiprocessor_where_there_is_work_for_them():
+    for steps, columns in [(2**20, 1), (2**16, 32), (2**13, 256)]:
+        chosen = plan(variant(), Layout("time", 4), (steps, 1, 1, columns), PROCESSORS)
+        assert chosen.grid >= 1.5 * PROCESSORS
+
+
+def test_states_are_handed_on_in_groups_only_where_columns_are_few():
+    many = plan(variant(), Layout("columns", 4), (65_536, 1, 1, 12_288), PROCESSORS)
+    few = plan(variant(), Layout("columns", 4), (2**20, 1, 1, 32), PROCESSORS)
+    assert many.radix == 1 and few.radix > 16
+
+
+@pytest.mark.parametrize(
+    ("operands", "extents", "expected"),
+    [
+        (rows(64, 0, 1), (100, 1, 1, 64), Layout("columns", 4)),
+        (rows(-64, 0, 1), (100, 1, 1, 64), Layout("columns", 4)),
+        (rows(64, 0, 1, address=68), (100, 1, 1, 64), Layout("columns", 1)),
+        (rows(63, 0, 1), (100, 1, 1, 63), Layout("columns", 1)),
+        (rows(64, 6400, 1), (100, 1, 9, 64), Layout("columns", 4)),
+        (rows(1, 0, 100), (100, 1, 1, 64), Layout("time", 4)),
+        (rows(-1, 0, 100, address=76), (100, 1, 1, 64), Layout("time", 4, down=True)),
+        (rows(-1, 0, 100, address=64), (100, 1, 1, 64), Layout("time", 1)),
+        (rows(1, 0, 101), (101, 1, 1, 64), Layout("time", 1)),
+        (rows(1, 0, 0), (100, 1, 1, 1), Layout("time", 4)),
+        (rows(3, 0, 1), (100, 1, 1, 3), Layout("thin", 1)),
+        (rows(200, 0, 2), (100, 1, 1, 64), Layout("thin", 1)),
+    ],
+)
+def test_layouts_are_recognised(operands, extents, expected):
+    assert layout_of(variant(), operands, extents) == expected
+
+
+def test_a_coefficient_that_is_the_same_for_all_lanes_is_read_once():
+    operands = rows(64, 0, 1)
+    operands[0] = [64, 4, 0, 0, 0]
+    assert layout_of(variant(), operands, (100, 1, 1, 64)) == Layout("columns", 4, same_a=True)
+    operands = rows(1, 0, 100)
+    operands[0] = [68, 0, 0, 0, 4]
+    assert layout_of(variant(), operands, (100, 1, 1, 64)) == Layout("time", 4, same_a=True)

@@ -1,0 +1,221 @@
+"""The look-back protocol of the CUDA kernels, on a model of a device as unkind as it may be.
+
+The kernels compile the functions that run here. Numbers are integers modulo a prime, so a result is
+either exactly right or wrong.
+"""
+
+import sys
+from types import SimpleNamespace
+
+import pytest
+from devices import Deadlock, Device
+
+pytest.importorskip("numba.cuda")
+from lrscan import algebra  # noqa: E402
+from lrscan.cuda import lookback  # noqa: E402
+
+PRIME = 2**31 - 1
+INFINITE = PRIME  # no residue: stands for a product that overflowed
+FLAG = 1 << 32
+TILES, COLUMNS, WIDTH, THREADS = 7, 4, 2, 3
+
+
+@pytest.fixture(autouse=True)
+def quick_switches():
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    yield
+    sys.setswitchinterval(before)
+
+
+def compose(P1, R1, P2, R2):
+    if INFINITE in (P1, P2):
+        return INFINITE, 0
+    return tuple(value % PRIME for value in algebra.compose(P1, R1, P2, R2))
+
+
+def step(P, R, h):
+    return algebra.step(P, R, h) % PRIME
+
+
+def words_of(value):
+    """Two words a number, so that one may be seen without the other."""
+    return value & 0xFFFF | FLAG, value >> 16 | FLAG
+
+
+def value_of(words):
+    return (words[0] & 0xFFFF) | (words[1] & 0xFFFF) << 16
+
+
+class Scan:
+    """One launch of the protocol: every tile learns what it begins with, in every column."""
+
+    def __init__(self, device, radix, overflowing=(), **mutations):
+        self.device, self.radix, self.overflowing = device, radix, overflowing
+        columns = range(COLUMNS)
+        self.maps = [[(7 * i + 3 * j + 2, i + 5 * j + 1) for j in columns] for i in range(TILES)]
+        self.carries = {}
+        self.by_ticket = mutations.get("by_ticket", True)
+        store = mutations.get("store_word", lambda device, at, word: device.store_word(at, word))
+        load = mutations.get("load_word", lambda device, at: device.load_word(at))
+        self.look_back = lookback.make_look_back(
+            2,
+            SimpleNamespace(
+                store_word=lambda at, word: store(device, at, word),
+                load_word=lambda at: load(device, at),
+                words_of=words_of,
+                value_of=value_of,
+            ),
+            SimpleNamespace(
+                step=step, compose=compose, finite=lambda P: P != INFINITE, divide=divmod,
+                one=1, zero=0,
+            ),
+            mutations.get("barrier", device.barrier),
+            SimpleNamespace(
+                map_of=self.map_of, begin=self.begin, put=self.put, get=self.get,
+                carry=self.carry, redo=self.redo,
+            ),
+            lambda function: function,
+        )  # fmt: skip
+
+    def map_of(self, job, j):
+        P, R = self.maps[job.index][job.first + j]
+        return (INFINITE if job.index in self.overflowing else P), R
+
+    def begin(self, job, j):
+        return 11 + job.first + j
+
+    def put(self, job, i, value):
+        self.device.shared_access()
+        job.block.room[i] = value
+
+    def get(self, job, i):
+        self.device.shared_access()
+        return job.block.room.get(i, 0)
+
+    def carry(self, job, j, h):
+        self.carries[job.index, job.first + j] = h
+
+    def redo(self, job, j, h):
+        return step(*self.maps[job.index][job.first + j], h)
+
+    def body(self, block, thread):
+        strips = COLUMNS // WIDTH
+        if thread == 0:
+            block.ticket = self.device.take_ticket(0) if self.by_ticket else block.number
+        self.device.barrier()
+        index, strip = divmod(block.ticket, strips)
+        job = SimpleNamespace(block=block, index=index, first=strip * WIDTH)
+        self.look_back(
+            job, thread, THREADS, lookback.TICKET_BYTES, self.radix, index, TILES, COLUMNS,
+            job.first, WIDTH,
+        )  # fmt: skip
+
+    def run(self):
+        self.device.run(TILES * COLUMNS // WIDTH, THREADS, self.body)
+        return self
+
+    def is_right(self):
+        for j in range(COLUMNS):
+            h = 11 + j
+            for i in range(TILES):
+                if self.carries.get((i, j)) != h:
+                    return False
+                h = step(*self.maps[i][j], h)
+        return True
+
+
+@pytest.mark.parametrize("radix", [1, 2, 3, TILES])
+@pytest.mark.parametrize("resident", [1, 2, 5, 100])
+def test_every_tile_learns_its_state_however_few_blocks_run(resident, radix):
+    for seed in range(3):
+        lazy = (0.2, 0.9, 0.99)[seed]
+        assert Scan(Device(resident, seed, lazy), radix).run().is_right()
+
+
+@pytest.mark.parametrize("radix", [1, 3])
+def test_a_tile_whose_product_overflows_hands_on_its_state(radix):
+    for seed in range(4):
+        scan = Scan(Device(3 + 20 * (seed % 2), seed), radix, overflowing=(0, 3, 4))
+        assert scan.run().is_right()
+
+
+def test_the_workspace_holds_every_word_and_no_more():
+    for radix in (1, 2, 3, TILES):
+        device = Device(100, 0)
+        Scan(device, radix).run()
+        used = [address for address, word in device.words.items() if word]
+        size = lookback.workspace_bytes(2, TILES, COLUMNS, radix)
+        assert 0 <= min(used) and max(used) + 8 <= size
+        assert all(address % 8 == 0 for address in used)
+
+
+def caught(**how):
+    """Whether some order of events shows that a protocol is wrong."""
+    radix, resident = how.pop("radix", 3), how.pop("resident", 100)
+    for seed in range(12):
+        try:
+            if not Scan(Device(resident, seed), radix, **how).run().is_right():
+                return True
+        except Deadlock:
+            return True
+    return False
+
+
+def store_apart(fenced):
+    """Value and flag in words of their own, with a fence between them or without."""
+
+    def store_word(device, address, word):
+        device.store_word(("value", address), word)
+        if fenced:
+            device.fence()
+        device.store_word(address, FLAG)
+
+    def load_word(device, address):
+        if device.load_word(address) == 0:
+            return 0
+        return device.words[("value", address)] | FLAG
+
+    return {"store_word": store_word, "load_word": load_word}
+
+
+def store_early(device, address, word):
+    device.store_word(address, FLAG)
+    device.store_word(address, word)
+
+
+@pytest.mark.parametrize("radix", [1, 3])
+def test_a_missing_fence_would_be_caught(radix):
+    """The words carry their flags for this reason."""
+    assert caught(radix=radix, **store_apart(fenced=False))
+    assert not caught(radix=radix, **store_apart(fenced=True))
+
+
+@pytest.mark.parametrize("radix", [1, 3])
+def test_a_flag_published_early_would_be_caught(radix):
+    assert caught(radix=radix, store_word=store_early)
+
+
+def test_a_missing_barrier_would_be_caught():
+    assert caught(barrier=lambda: None)
+
+
+@pytest.mark.parametrize("radix", [1, 3])
+def test_tiles_numbered_by_block_instead_of_ticket_would_be_caught(radix):
+    assert caught(radix=radix, resident=2, by_ticket=False)
+
+
+@pytest.mark.parametrize("radix", [1, 3])
+def test_words_left_from_the_launch_before_would_be_caught(radix):
+    """A graph that is replayed has to clear them again."""
+    wrong = 0
+    for seed in range(4):
+        device = Device(100, seed)
+        Scan(device, radix).run()
+        device.words[0] = 0  # the tickets, but not the words
+        again = Scan(device, radix)
+        again.maps = [[(P + 1, R + 1) for P, R in row] for row in again.maps]
+        wrong += not again.run().is_right()
+        device.words.clear()
+        assert Scan(device, radix).run().is_right()
+    assert wrong
