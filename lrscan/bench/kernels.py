@@ -107,7 +107,7 @@ def kernel_speedup(
     return records.write("kernel_speedup", rows, provenance.collect(where, parameters, seed))
 
 
-PARALLEL = ("blocked",)
+PARALLEL = ("blocked", "single_pass")
 
 
 def speedups(measured: Records) -> pandas.DataFrame:
