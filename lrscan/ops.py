@@ -37,13 +37,14 @@ def linear_recurrence(
         dim:       the axis of time
         reverse:   run from the last step to the first
         algorithm: "serial" (one thread a column), "blocked" (Algorithm 1 of the paper), on CUDA
-                   also "serial_paper" (a plain loop, the paper's baseline), or "auto" (by shape)
+                   also "single_pass" (chained scan with look-back) and "serial_paper" (a plain
+                   loop, the paper's baseline), or "auto" (by shape)
 
-    ``a``, ``x`` and ``h0`` have one dtype: float64, float32, complex64, complex128, on the CPU
-    also float16 and bfloat16, which are accumulated in float32. With those, ``a`` and ``h0`` may
-    be float32. Under autocast, floating dtypes that differ become the widest of them. All layouts
-    are read in place; an axis that ``a`` or ``x`` is broadcast over is not materialised, nor is
-    its gradient.
+    ``a``, ``x`` and ``h0`` have one dtype: float64, float32, float16, bfloat16, complex64 or
+    complex128. Half precision is accumulated in float32; with it ``a`` and ``h0`` may be float32,
+    which is what a carried state should be. Under autocast, floating dtypes that differ become the
+    widest of them. All layouts are read in place; an axis that ``a`` or ``x`` is broadcast over is
+    not materialised, nor is its gradient.
 
     Returns:
         h, of the broadcast shape of ``a`` and ``x``, and with the dtype of ``x``. Within rounding

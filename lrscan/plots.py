@@ -91,6 +91,37 @@ def kernel_speedup(records: Records, speedups: pandas.DataFrame) -> Figure:
     return _labelled(figure, records, "Table 1: serial over parallel time, minibatch 1, float32")
 
 
+def throughput(records: Records) -> Figure:
+    """Share of the speed of memory, for every layout and algorithm; a panel a direction.
+
+    The share is the time of the reference, which moves the same bytes, over that measured.
+    """
+    table = records.table.assign(share=records.table["reference_ms"] / records.table["median_ms"])
+    figure, axes = _axes(1, 2, width=5.0, height=4.6)
+    algorithms = sorted(table["algorithm"].unique())
+    colours = seaborn.color_palette("colorblind", len(algorithms))
+    styles = list(zip(algorithms, colours, MARKERS * 2, strict=False))
+    cases = ["layout", "T", "C"]
+    for panel, direction in zip(axes[0], ("forward", "backward"), strict=True):
+        part = table[table["direction"] == direction]
+        order = part[cases].drop_duplicates().reset_index(drop=True)
+        names = [f"{row.layout}  T {row.T:,}, C {row.C:,}" for row in order.itertuples()]
+        panel.axvline(1, c="0.6", lw=1)
+        for algorithm, colour, marker in styles:
+            one = part[part["algorithm"] == algorithm]
+            at = order.merge(one, on=cases, how="left")["share"]
+            if at.notna().any():
+                panel.plot(at, order.index, marker, mfc="none", c=colour, label=algorithm)
+        panel.set_yticks(order.index, names, fontsize=7)
+        panel.invert_yaxis()
+        panel.set_xlim(0, None)
+        panel.set_title(direction, fontsize=9)
+        panel.set_xlabel("share of the speed of memory", fontsize=8)
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, fontsize=7, loc="outside right center")
+    return _labelled(figure, records, "Time to move the bytes over time of the recurrence, float32")
+
+
 def _grid(rows, columns):
     return (
         ((row, i), (column, j)) for i, row in enumerate(rows) for j, column in enumerate(columns)
