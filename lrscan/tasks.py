@@ -57,11 +57,10 @@ def problem_2b(
         raise ValueError(f"distractors is one of {choices}, not {distractors!r}")
     mixed = numpy.random.SeedSequence([seed, int(held_out), number]).generate_state(2)
     generator = torch.Generator(device).manual_seed(int(mixed[0]) << 31 | int(mixed[1]) >> 1)
-    draw = {"generator": generator, "device": device}
     first = 1 if distractors == "apart" else 0
-    index = torch.randint(first, width, (steps, batch), **draw)
+    index = torch.randint(first, width, (steps, batch), generator=generator, device=device)
     index[0] = 0
-    label = torch.randint(0, 2, (batch,), **draw)
+    label = torch.randint(0, 2, (batch,), generator=generator, device=device)
     sign = torch.ones(steps, batch, dtype=torch.int8, device=device)
     sign[0] = (2 * label - 1).to(torch.int8)
     return Tokens(index, sign), label.float()

@@ -189,7 +189,7 @@ def test_ctrl_c_ends_with_130_at_any_moment(tmp_path, moment):
     slow = tmp_path / "slow"
     slow.mkdir()
     if moment == "import":  # the first module that the verb itself imports takes long
-        (slow / "papermill.py").write_text("print('now', flush=True)\nimport time; time.sleep(60)")
+        (slow / "papermill.py").write_text("import time\nprint('now', flush=True)\ntime.sleep(60)")
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(slow), PYTHONPATH])}
     process = subprocess.Popen(
         [sys.executable, "-m", "lrscan", "run"], cwd=root, env=environment, text=True,

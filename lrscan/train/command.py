@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import click
 from rich.console import Console
@@ -38,13 +39,13 @@ def main(
 ) -> int:
     """Train one run for each seed, write its records, and return the exit status."""
     if listing:
-        for one in fields(Settings):
-            if one.name != "seed":
-                click.echo(f"{one.name} = {one.default!r}")
+        for field in fields(Settings):
+            if field.name != "seed":
+                click.echo(f"{field.name} = {field.default!r}")
         return 0
     if record and out:
         raise click.UsageError("--record and --out both say where the records go: give one")
-    given = dict(map(_setting, assignments))
+    given: dict[str, Any] = dict(map(_setting, assignments))
     try:
         workspace.check_name(name)
         runs = [Settings(**given, seed=seed) for seed in dict.fromkeys(seeds)]

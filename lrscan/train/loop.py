@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from lrscan import workspace
+from lrscan.nn.inputs import Tokens
 from lrscan.provenance import resolve_device
 from lrscan.tasks import problem_2b
 from lrscan.train.settings import Classifier, Settings
@@ -157,7 +159,9 @@ def _since_evaluation(run: Run) -> int:
     return run.iteration + run.settings.evaluate_every
 
 
-def _minibatch(settings: Settings, batch: int, number: int, held_out: bool, device):
+def _minibatch(
+    settings: Settings, batch: int, number: int, held_out: bool, device: torch.device | str
+) -> tuple[Tokens, Tensor]:
     return problem_2b(
         settings.steps, batch, seed=settings.seed, number=number, held_out=held_out,
         width=settings.width, distractors=settings.distractors, device=device,
@@ -230,7 +234,7 @@ def _deterministic(device: torch.device) -> Iterator[None]:
     """Deterministic operations and full float32 products, and torch as it was afterwards."""
     before = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    backends = (torch.backends.cuda.matmul, torch.backends.cudnn.rnn)
+    backends: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn.rnn)
     precisions = [backend.fp32_precision for backend in backends]
     if device.type == "cuda":  # cuBLAS reads it when its first handle is made
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

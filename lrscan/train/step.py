@@ -32,10 +32,11 @@ class Step:
         if not self.graph:
             return tuple(self._step(tokens, label).tolist())
         if self.captured is None:
-            self._capture(tokens, label)
+            self.captured = self._capture(tokens, label)
         graph, held, held_label, result = self.captured
-        held.index.copy_(tokens.index)
-        held.sign.copy_(tokens.sign)
+        for room, given in zip(held, tokens, strict=True):
+            if room is not None and given is not None:
+                room.copy_(given)
         held_label.copy_(label)
         graph.replay()
         return tuple(result.tolist())
@@ -63,7 +64,9 @@ class Step:
                     # Adam makes its state, all zeros, at the first step.
                     value.copy_(state.get(parameter, {}).get(name, torch.zeros_like(value)))
 
-    def _capture(self, tokens: Tokens, label: Tensor) -> None:
+    def _capture(
+        self, tokens: Tokens, label: Tensor
+    ) -> tuple[torch.cuda.CUDAGraph, Tokens, Tensor, Tensor]:
         held, held_label = tokens.map(torch.clone), label.clone()
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
@@ -74,4 +77,4 @@ class Step:
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
             result = self._step(held, held_label)
-        self.captured = (graph, held, held_label, result)
+        return graph, held, held_label, result

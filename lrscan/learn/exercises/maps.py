@@ -29,7 +29,7 @@ reduce_piece = compared(
     {
         "swapped operands": Mistake(
             lambda a, x: _reduce(a, x, _swapped),
-            "You put the later step first. R of a piece is multiplied by the coefficients of the "
+            "You put the later step first. Each input is multiplied by the coefficients of the "
             "steps after it, not of those before.",
         ),
         "inputs not multiplied": Mistake(

@@ -56,7 +56,8 @@ complement = compared(
             "branch of the function: 1 - sigmoid(z) = sigmoid(-z).",
         ),
         "the gate itself": Mistake(
-            lambda z: np.log(_sigmoid(z)), "That is sigmoid(z); asked for is 1 - sigmoid(z)."
+            lambda z: np.log(_sigmoid(z)),
+            "That is log(sigmoid(z)); asked for is log(1 - sigmoid(z)).",
         ),
     },
 )
