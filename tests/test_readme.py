@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 from projects import PYTHONPATH
 
-from lrscan import bench, cli
+from lrscan import bench, cli, doctor, verify
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -72,9 +72,11 @@ def test_lrscan_accepts_its_arguments(command, monkeypatch):
         stand_in.summary = experiment.summary
         monkeypatch.setitem(bench.EXPERIMENTS, name, stand_in)
     monkeypatch.setattr(cli, "_show", lambda records: None)
+    for verb in (verify, doctor):
+        monkeypatch.setattr(verb, "run", lambda *_, **options: done.append(options) or 0)
     result = CliRunner().invoke(cli.main, command[1:])
     assert result.exit_code == 0, result.output
-    assert done or command[1] not in ("run", "bench")
+    assert done or command[1] not in ("run", "bench", "verify", "doctor")
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if "install" in c], ids=ids)
