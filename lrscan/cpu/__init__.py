@@ -14,12 +14,13 @@ from lrscan.cpu.kernels import HEAD, groups_of, sweep_kernel, workspace_bytes
 from lrscan.cpu.steps import bytes_of, state_kind
 from lrscan.sweep import ROWS, Operand
 
-# Bytes of state that a piece runs through: its two inputs fill half of a megabyte of L2 cache.
-PIECE_BYTES = 128 * 1024
+# Steps x columns of a piece, in bytes of state: a few pieces fit into an L2 cache together, with
+# their two inputs. One that is done row by row is twice as large, to pass on states less often.
+PIECE_BYTES = 64 * 1024
 # Columns that one thread takes together when lanes run over columns: the states stay in L1.
 MOST_COLUMNS = 4096
 # Strips of columns from which a piece is done row by row.
-ROW_STRIPS = 8
+ROW_STRIPS = 64
 # Outputs from this size on are written past the cache, which they would only sweep empty.
 STREAM_BYTES = 4 * 2**20
 # A thread is woken for this many elements; less is done sooner than the thread wakes.
@@ -69,7 +70,7 @@ def prepare(
         tuple(spacings[row] for row in ("A", "X", "OUT", "BEFORE", "DA")),
         ("OUT" in operands, "DA" in operands),
     )
-    width, block = _divide(over_time, lanes, steps, sizes, state, algorithm)
+    width, block = _divide(order, lanes, steps, sizes, state, algorithm)
     groups, pieces = groups_of(sizes, width), -(-steps // block)
     most = min(
         groups * pieces, 1 + steps * math.prod(sizes) // ELEMENTS_A_THREAD, torch.get_num_threads()
@@ -114,33 +115,34 @@ def _streams(
 
 
 def _divide(
-    over_time: bool, lanes: int, steps: int, sizes: tuple[int, ...], state: int, algorithm: str
+    order: str, lanes: int, steps: int, sizes: tuple[int, ...], state: int, algorithm: str
 ) -> tuple[int, int]:
     """(columns a group, steps a piece) of an algorithm; "auto" is decided here."""
     outer, inner = sizes[0] * sizes[1], sizes[2]
-    threads = torch.get_num_threads()
+    threads, over_time = torch.get_num_threads(), order == "times"
     if algorithm == "auto":
-        algorithm = _best(over_time, lanes * state, steps, outer, inner, threads)
+        algorithm = _best(over_time, steps, outer, inner, threads)
     if algorithm == "blocked":
         width = 1 if over_time else min(inner, MOST_COLUMNS)
-        return width, max(PIECE_BYTES // state // width, 16 * lanes if over_time else 1)
+        elements = PIECE_BYTES * (2 if order == "rows" else 1) // state
+        return width, max(elements // width, 16 * lanes if over_time else 1)
     if over_time:
         return 1, steps
     share = max(outer * (inner // lanes) // threads, 1) * lanes
     return min(inner, MOST_COLUMNS, share), steps
 
 
-def _best(over_time: bool, strip: int, steps: int, outer: int, inner: int, threads: int) -> str:
-    """The faster algorithm, for strips of ``strip`` bytes of state.
+def _best(over_time: bool, steps: int, outer: int, inner: int, threads: int) -> str:
+    """The faster algorithm.
 
     "serial" gives every thread columns of its own. Columns of one row, though, are better not
     shared out unless they are many: threads that read turn about from the same memory fetch each
     other's lines. "blocked" does the arithmetic twice, so it needs three threads where arithmetic
-    is the bound: with one column in a register, or fewer than fill one.
+    is the bound: with time in the lanes.
     """
     if threads == 1 or steps * outer * inner < 2 * ELEMENTS_A_THREAD:
         return "serial"
     apart = outer * inner if over_time else outer * max(inner // MOST_COLUMNS, 1)
-    if apart >= threads:
+    if apart >= threads or (over_time and threads == 2):
         return "serial"
-    return "blocked" if threads > 2 or (strip == 64 and not over_time) else "serial"
+    return "blocked"
