@@ -1,0 +1,89 @@
+"""Processes of a gloo group on this machine, which carry out functions of the tests."""
+
+import datetime
+import os
+import traceback
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+WAIT_S = 120  # for an answer; a test that hangs fails
+
+
+class Ranks:
+    """``size`` processes; ``run`` calls a function in all or in the first of them.
+
+    Groups of the first 1, 2, ... ranks are there from the start.
+    """
+
+    def __init__(self, size, folder, timeout_s=60):
+        context = mp.get_context("spawn")
+        pairs = [context.Pipe() for _ in range(size)]
+        self.size, self.pipes = size, [ours for ours, _ in pairs]
+        store = str(folder / "store")
+        self.processes = [
+            context.Process(
+                target=_serve, args=(rank, size, store, timeout_s, theirs), daemon=True
+            )
+            for rank, (_, theirs) in enumerate(pairs)
+        ]  # fmt: skip
+        for process in self.processes:
+            process.start()
+        for _, theirs in pairs:
+            theirs.close()
+
+    def run(self, function, *arguments, size=None):
+        """What ``function(group, *arguments)`` returned on each rank, or the error that it raised;
+        None for a process that ended."""
+        size = size or self.size
+        for pipe in self.pipes[:size]:
+            pipe.send((function, arguments, size))
+        results = []
+        for pipe in self.pipes[:size]:
+            assert pipe.poll(WAIT_S), "a rank does not answer"
+            try:
+                results.append(pipe.recv())
+            except EOFError:
+                results.append(None)
+        return results
+
+    def results(self, function, *arguments, size=None):
+        """The same where no error is expected."""
+        results = self.run(function, *arguments, size=size)
+        failed = [r for r in results if isinstance(r, Failure)]
+        assert not failed, failed[0].text
+        return results
+
+    def close(self):
+        for process in self.processes:
+            process.kill()
+            process.join()
+
+
+class Failure:
+    """An error on a rank."""
+
+    def __init__(self, error):
+        self.kind, self.message = type(error).__name__, str(error)
+        self.ranks, self.text = getattr(error, "ranks", None), traceback.format_exc()
+
+
+def _serve(rank, size, store, timeout_s, pipe):
+    torch.set_num_threads(1)
+    # The child must not outlive the tests, nor wait for a peer at its end.
+    dist.init_process_group(
+        "gloo", store=dist.FileStore(store, size), rank=rank, world_size=size,
+        timeout=datetime.timedelta(seconds=timeout_s),
+    )  # fmt: skip
+    groups = {n: dist.new_group(range(n)) for n in range(1, size + 1)}
+    while True:
+        try:
+            function, arguments, asked = pipe.recv()
+        except EOFError:
+            os._exit(0)
+        try:
+            answer = function(groups[asked], *arguments)
+        except Exception as error:  # it goes to the test
+            answer = Failure(error)
+        pipe.send(answer)
