@@ -71,17 +71,15 @@ class Failure:
 
 def _serve(rank, size, store, timeout_s, pipe):
     torch.set_num_threads(1)
-    # The child must not outlive the tests, nor wait for a peer at its end.
-    dist.init_process_group(
-        "gloo", store=dist.FileStore(store, size), rank=rank, world_size=size,
-        timeout=datetime.timedelta(seconds=timeout_s),
-    )  # fmt: skip
-    groups = {n: dist.new_group(range(n)) for n in range(1, size + 1)}
+    timeout = datetime.timedelta(seconds=timeout_s)
+    files = dist.FileStore(store, size)
+    dist.init_process_group("gloo", store=files, rank=rank, world_size=size, timeout=timeout)
+    groups = {n: dist.new_group(range(n), timeout=timeout) for n in range(1, size + 1)}
     while True:
         try:
             function, arguments, asked = pipe.recv()
         except EOFError:
-            os._exit(0)
+            os._exit(0)  # without waiting for a peer
         try:
             answer = function(groups[asked], *arguments)
         except Exception as error:  # it goes to the test

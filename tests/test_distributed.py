@@ -65,3 +65,180 @@ def test_pieces_on_ranks_give_the_values_and_gradients_of_the_whole(
     results = ranks.results(on_a_rank, tensors, cut, dim, reverse, size=size)
     a, x, h0, dh = tensors
     check(joined(results, reverse, dim), a, x, h0, dh, dim, reverse)
+
+
+class Together(torch.autograd.Function):
+    """The recurrence of whole tensors, which all ranks hold, computed on pieces."""
+
+    @staticmethod
+    def forward(ctx, a, x, h0, group, cut, reverse):
+        size, rank = group.size(), group.rank()
+        pieces = [cut_up(t, cut, size, 0)[rank].clone().requires_grad_() for t in (a, x)]
+        start = h0.clone().requires_grad_()
+        with torch.enable_grad():
+            h = distributed.linear_recurrence(*pieces, start, group=group, reverse=reverse)
+        ctx.of_piece, ctx.leaves = (group, cut, rank, size), (*pieces, start)
+        ctx.h = h
+        return assembled(h.detach(), *ctx.of_piece)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, dh):
+        group, cut, rank, size = ctx.of_piece
+        dh = cut_up(dh, cut, size, 0)[rank]
+        da, dx, dh0 = torch.autograd.grad(
+            ctx.h, ctx.leaves, dh, retain_graph=True, allow_unused=True
+        )
+        dh0 = torch.zeros_like(ctx.leaves[2]) if dh0 is None else dh0
+        dist.all_reduce(dh0, group=group)
+        whole = [assembled(part, *ctx.of_piece) for part in (da, dx)]
+        return *whole, dh0, None, None, None
+
+
+def assembled(piece, group, cut, rank, size):
+    """The pieces of all ranks in one tensor, on every rank."""
+    parts = [piece.new_zeros(n, *piece.shape[1:]) for n in lengths(cut, size)]
+    parts[rank] = piece
+    whole = torch.cat(parts)
+    dist.all_reduce(whole, group=group)
+    return whole
+
+
+def gradcheck_on_a_rank(group, cut, reverse, dtype):
+    a, x, h0, _ = (t.requires_grad_() for t in draw((T, 2), dtype, 0))
+    torch.manual_seed(0)  # the same random directions on every rank
+    return torch.autograd.gradcheck(
+        lambda *inputs: Together.apply(*inputs, group, cut, reverse), (a, x, h0), fast_mode=True
+    )
+
+
+@every_size
+@pytest.mark.parametrize("cut", ["uneven", "empty"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128], ids=str)
+def test_gradients_are_those_of_finite_differences(ranks, size, cut, dtype):
+    reverse = cut == "empty"
+    assert all(ranks.results(gradcheck_on_a_rank, cut, reverse, dtype, size=size))
+
+
+def forgetting(group, *arguments):
+    """A wrong forward: every piece starts from what the piece before it made of zero."""
+    whole = operator.folded
+    operator.folded = lambda products, ends: ends[-1]
+    try:
+        return on_a_rank(group, *arguments)
+    finally:
+        operator.folded = whole
+
+
+def test_the_check_of_values_bites(ranks):
+    a, x, h0, dh = tensors = draw((3, T, 2), torch.float64, 1)
+    tensors[0].abs_().add_(0.5)
+    results = ranks.results(forgetting, tensors, "even", 1, False)
+    with pytest.raises(AssertionError, match="times its bound"):
+        check(joined(results, False, 1), a, x, h0, dh, 1, False)
+
+
+def broadcast_on_a_rank(group, a, x, dh):
+    rank, size = group.rank(), group.size()
+    a = a.clone().requires_grad_()
+    x, dh = (cut_up(t, "empty", size, 0)[rank].clone() for t in (x, dh))
+    h = distributed.linear_recurrence(a, x.requires_grad_(), group=group)
+    h.backward(dh)
+    return h.detach(), a.grad, x.grad
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (1, 3), (1, 1, 3)], ids=str)
+def test_a_constant_decay_is_one_on_every_rank_and_its_gradients_add_up(ranks, shape):
+    a = torch.rand(shape, dtype=torch.float64)
+    x, dh = torch.randn(2, T, 3, dtype=torch.float64).unbind()
+    if len(shape) == 3:
+        x, dh = x.unsqueeze(1), dh.unsqueeze(1)
+    h, da, dx = zip(*ranks.results(broadcast_on_a_rank, a, x, dh), strict=True)
+    alone = [t.clone().requires_grad_() for t in (a, x)]
+    expected = lrscan.linear_recurrence(*alone)
+    expected.backward(dh)
+    for got, value in [
+        (torch.cat(h), expected), (sum(da), alone[0].grad), (torch.cat(dx), alone[1].grad),
+    ]:  # fmt: skip
+        torch.testing.assert_close(got, value.detach(), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_half_precision_crosses_borders_in_float32(ranks, dtype):
+    a = torch.full((T, 2), 0.999)  # no number of bfloat16
+    x, dh = torch.randn(2, T, 2, dtype=torch.float64).to(dtype).unbind()
+    h0 = torch.randn(2)
+    results = ranks.results(on_a_rank, (a, x, h0, dh), "even", 0, False)
+    h = joined(results, False, 0)[0]
+    assert h.dtype == dtype
+    alone = lrscan.linear_recurrence(a, x, h0)
+    # A float32 sum in another order may be rounded to the neighbour, and no further.
+    torch.testing.assert_close(h, alone, rtol=torch.finfo(dtype).eps, atol=1e-6)
+
+
+def nothing_on_a_rank(group, shape):
+    x = torch.zeros(shape, requires_grad=True)
+    h = distributed.linear_recurrence(x, x, torch.ones(shape[1:]), group=group)
+    h.sum().backward()
+    return tuple(h.shape), x.grad
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (4, 0), (0, 0)], ids=str)
+def test_no_steps_and_no_columns_give_nothing(ranks, shape):
+    for found, grad in ranks.results(nothing_on_a_rank, shape):
+        assert found == shape and grad.shape == shape
+
+
+def test_a_product_out_of_range_of_float32_is_carried(ranks):
+    a, x, dh = torch.full((T, 2), 100.0), torch.zeros(T, 2), torch.zeros(T, 2)
+    a[20:] = 0.01
+    h0 = torch.full((2,), 1e-30)  # 100 ** 20 is 1e40, and h at most 1e10
+    h = joined(ranks.results(on_a_rank, (a, x, h0, dh), "uneven", 0, False), False, 0)[0]
+    torch.testing.assert_close(h, lrscan.linear_recurrence(a, x, h0), rtol=1e-5, atol=0)
+
+
+def bad_values_on_a_rank(group, a, x):
+    a, x = (cut_up(t, "even", group.size(), 0)[group.rank()] for t in (a, x))
+    return distributed.linear_recurrence(a, x, group=group)
+
+
+def test_infinite_and_undefined_values_stay_in_their_column_and_to_later_times(ranks):
+    a, x = torch.full((T, 5), 0.5), torch.ones(T, 5)
+    a[12, 0], x[12, 1], a[12, 2], a[:, 3] = torch.nan, torch.nan, torch.inf, 1e30
+    x[:, 3] = 0
+    h = torch.cat(ranks.results(bad_values_on_a_rank, a, x))
+    torch.testing.assert_close(h, lrscan.linear_recurrence(a, x), equal_nan=True)
+    assert h[:12].isfinite().all() and h[:, 3:].isfinite().all()
+
+
+def traffic_on_a_rank(group, columns):
+    """(elements sent, dtype) of every exchange of a call and its backward."""
+    sent, whole = [], dist.all_gather
+    a, x = torch.rand(2, 50, columns, requires_grad=True).unbind()
+    dist.all_gather = lambda out, own, **k: sent.append(own.numel()) or whole(out, own, **k)
+    try:
+        h = distributed.linear_recurrence(a, x, group=group)
+        forward = len(sent)
+        h.sum().backward()
+    finally:
+        dist.all_gather = whole
+    return sent[:forward], sent[forward:]
+
+
+def test_two_values_a_column_cross_a_border(ranks):
+    for forward, backward in ranks.results(traffic_on_a_rank, 1000):
+        header, pair = forward
+        assert header <= 32 and pair == 2000 and backward == [2000]
+
+
+def one_gradient_on_a_rank(group):
+    """Only the first rank has anything to differentiate."""
+    h0 = torch.ones(1, requires_grad=group.rank() == 0)
+    h = distributed.linear_recurrence(torch.full((2, 1), 0.5), torch.zeros(2, 1), h0, group=group)
+    h.sum().backward()
+    return h0.grad
+
+
+def test_a_gradient_wanted_on_one_rank_alone_gets_the_share_of_all(ranks):
+    first, *others = ranks.results(one_gradient_on_a_rank)
+    assert first == sum(0.5 ** (t + 1) for t in range(8)) and others == [None] * 3

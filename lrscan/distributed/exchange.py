@@ -104,7 +104,7 @@ class Peers:
                 + (f"{last!r}" if last else "none")
                 for rank, last in missing.items()
             )
-            where = where or "every rank had come to it, and then a connection broke or was too slow"
+            where = where or "every rank had come to it, and then one broke off or was slow"
         except RuntimeError:
             where = "the store of the group is gone too: look at the process that holds it, rank 0"
         return RankError(

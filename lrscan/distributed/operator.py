@@ -111,7 +111,8 @@ def recurrence(
     token = x.new_zeros((), dtype=torch.float32).requires_grad_(
         torch.is_grad_enabled() and any(own.gradient for own in headers)
     )
-    return _Split.apply(a, x, h0, token, torch.stack(pair), peers, dim, reverse, algorithm, want_end)
+    pair = torch.stack(pair)
+    return _Split.apply(a, x, h0, token, pair, peers, dim, reverse, algorithm, want_end)
 
 
 class _Split(torch.autograd.Function):
@@ -186,8 +187,8 @@ def reduced(
 ) -> tuple[Tensor, Tensor]:
     """(A, B) of a piece: the product of its coefficients, and its last state from ``start``.
 
-    Worked through in parts that fit a cache, so no state but the last is kept. With ``weighted`` the
-    inputs are a * x. Both come in float64 or complex128, so that products keep in range.
+    Worked through in parts that fit a cache, so no state but the last is kept. With ``weighted``
+    the inputs are a * x. Both come in float64 or complex128, so that products keep in range.
     """
     wide = torch.complex128 if x.dtype.is_complex else torch.float64
     shape = torch.broadcast_shapes(a.shape, x.shape)

@@ -1,0 +1,109 @@
+"""What goes wrong on one rank is told on the others: what, where, and by which rank."""
+
+import os
+import re
+import time
+
+import pytest
+import torch
+from ranks import Failure, Ranks
+
+from lrscan import distributed
+
+TIMEOUT_S = 4
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory):
+    ranks = Ranks(3, tmp_path_factory.mktemp("ranks"), TIMEOUT_S)
+    yield ranks
+    ranks.close()
+
+
+def odd_one_out(group, own, others):
+    """Rank 1 does something else than the others."""
+    given = {"shape": (4, 2), "dtype": torch.float32, "dim": 0, "reverse": False}
+    given |= own if group.rank() == 1 else others
+    x = torch.ones(given.pop("shape"), dtype=given.pop("dtype"))
+    return distributed.linear_recurrence(x, x, group=group, **given)
+
+
+DISAGREEMENTS = {
+    "columns": ({"shape": (4, 3)}, {}, r"columns: rank 0: \(2,\), rank 1: \(3,\), rank 2: \(2,\)"),
+    "axes": ({"shape": (4, 2, 1)}, {}, r"columns: .*rank 1: \(2, 1\)"),
+    "dtype": ({"dtype": torch.float64}, {}, r"dtype: .*rank 1: torch.float64"),
+    "dim": ({"dim": 1, "shape": (2, 4)}, {}, r"dim: rank 0: 0, rank 1: 1"),
+}
+
+
+@pytest.mark.parametrize("name", DISAGREEMENTS)
+def test_ranks_that_disagree_all_say_so_before_data_moves(ranks, name):
+    *given, message = DISAGREEMENTS[name]
+    for failure in ranks.run(odd_one_out, *given):
+        assert failure.kind == "ValueError"
+        assert "the ranks disagree on" in failure.message
+        assert re.search(message, failure.message), failure.message
+    after = ranks.results(odd_one_out, {}, {})
+    assert [h.shape for h in after] == [(4, 2)] * 3
+
+
+def test_ranks_that_disagree_on_the_direction_say_so(ranks):
+    for failure in ranks.run(odd_one_out, {"reverse": True}, {}):
+        assert failure.kind == "ValueError" and "disagree on direction" in failure.message
+
+
+def test_arguments_refused_on_one_rank_are_an_error_on_all(ranks):
+    results = ranks.run(odd_one_out, {"dtype": torch.int64}, {})
+    assert results[1].kind == "TypeError" and "torch.int64" in results[1].message
+    for failure in (results[0], results[2]):
+        assert failure.kind == "RankError" and failure.ranks == (1,)
+        assert "linear_recurrence: rank 1 refused its arguments" in failure.message
+    ranks.results(odd_one_out, {}, {})
+
+
+def late(group):
+    """Rank 1 takes longer than the timeout before it calls."""
+    ones = torch.ones(4, 2)
+    begun = time.monotonic()
+    if group.rank() == 1:
+        time.sleep(TIMEOUT_S + 4)
+    try:
+        distributed.linear_recurrence(ones, ones, group=group)
+    except distributed.RankError as error:
+        assert time.monotonic() - begun < 2 * TIMEOUT_S or group.rank() == 1
+        return Failure(error)
+
+
+def test_a_late_rank_is_named_with_the_operation_within_the_timeout(ranks):
+    failure, _ = ranks.run(late, size=2)
+    assert failure.kind == "RankError" and failure.ranks == (1,)
+    assert "'agreement on linear_recurrence'" in failure.message
+    assert "rank 1 of 2 did not come to it, its last one was none" in failure.message
+
+
+def dead(group):
+    """Rank 2 takes part in forward and ends before backward."""
+    a = torch.full((4, 2), 0.5, requires_grad=True)
+    h = distributed.linear_recurrence(a, torch.ones(4, 2), group=group)
+    if group.rank() == 2:
+        os._exit(1)
+    begun = time.monotonic()
+    try:
+        h.sum().backward()
+    except distributed.RankError as error:
+        assert time.monotonic() - begun < 2 * TIMEOUT_S
+        return Failure(error)
+
+
+def test_a_dead_rank_is_named_with_the_operation_within_the_timeout(ranks):
+    *failures, gone = ranks.run(dead)
+    assert gone is None
+    for failure in failures:
+        assert failure.kind == "RankError" and failure.ranks == (2,)
+        assert "'exchange of linear_recurrence, backward'" in failure.message
+        assert "its last one was 'exchange of linear_recurrence'" in failure.message
+
+
+def test_without_a_process_group_there_is_a_clear_error():
+    with pytest.raises(RuntimeError, match="init_process_group"):
+        distributed.linear_recurrence(torch.ones(2), torch.ones(2))
