@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lrscan import distributed as distributed
     from lrscan import nn as nn
     from lrscan import tasks as tasks
     from lrscan import train as train
@@ -33,10 +34,11 @@ _HOMES = {
     "packed_linear_recurrence": "lrscan.ops",
     "reset_where": "lrscan.ops",
 }
-_MODULES = ("nn", "tasks", "train")
+_MODULES = ("distributed", "nn", "tasks", "train")
 
 __all__ = [
     "__version__",
+    "distributed",
     "linear_recurrence",
     "linear_recurrence_reference",
     "linear_recurrence_step",

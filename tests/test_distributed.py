@@ -1,5 +1,10 @@
 """The recurrence over ranks equals that of one process: values and gradients, for any pieces."""
 
+import re
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 import torch.distributed as dist
@@ -242,3 +247,15 @@ def one_gradient_on_a_rank(group):
 def test_a_gradient_wanted_on_one_rank_alone_gets_the_share_of_all(ranks):
     first, *others = ranks.results(one_gradient_on_a_rank)
     assert first == sum(0.5 ** (t + 1) for t in range(8)) and others == [None] * 3
+
+
+def test_the_code_of_the_readme_runs_by_its_command(tmp_path):
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    (tmp_path / "split.py").write_text(re.search(r"^```py\n(.*?)^```", readme, re.S | re.M)[1])
+    program, *options = re.search(r"^torchrun .*", readme, re.M)[0].split()
+    command = [sys.executable, "-m", "torch.distributed.run", *options]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert {"0 torch.Size([1000, 32])", "1 torch.Size([1001, 32])"} == {
+        line.partition(" tensor")[0] for line in done.stdout.splitlines()
+    }
