@@ -2,5 +2,6 @@
 
 from lrscan.distributed.exchange import RankError
 from lrscan.distributed.operator import linear_recurrence
+from lrscan.distributed.parallel import sequence_parallel
 
-__all__ = ["RankError", "linear_recurrence"]
+__all__ = ["RankError", "linear_recurrence", "sequence_parallel"]

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lrscan.distributed.parallel import history
+
 
 class Tokens(NamedTuple):
     """One-hot inputs by index: ``x[t] = sign[t] * e_index[t]``; a product with them is a look-up.
@@ -90,16 +92,16 @@ class Window(nn.Module):
         """
         m, (steps, _) = self.input_size, extent(x)
         past = start.unflatten(-1, (self.steps, m)).movedim(1, 0).flip(0)  # (k, B, m), in time
+        newest = apply(x, lambda t: t[max(steps - self.steps, 0) :])
+        if isinstance(newest, Tokens):
+            newest = newest.dense(m, start.dtype)
+        past, held = history(newest.to(start.dtype), past)
         total = 0
         for lag in range(1, self.steps + 1):
             U = weight[:, (lag - 1) * m : lag * m]
             before = F.linear(past[self.steps - lag :].to(U.dtype), U)
             recent = product(U, apply(x, lambda t, end=steps - lag: t[: max(end, 0)]))
             total = total + torch.cat([before.to(recent.dtype), recent])[:steps]
-        newest = apply(x, lambda t: t[max(steps - self.steps, 0) :])
-        if isinstance(newest, Tokens):
-            newest = newest.dense(m, start.dtype)
-        held = torch.cat([past, newest.to(start.dtype)])[-self.steps :]
         return total, held.flip(0).movedim(0, 1).flatten(1)
 
     def extra_repr(self) -> str:

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from lrscan.distributed.parallel import history, scan, splits
 from lrscan.nn.init import reset_gates
 from lrscan.nn.inputs import Input, Window, extent, pieces, product
 from lrscan.nn.stack import State, state_dtype
-from lrscan.ops import linear_recurrence, linear_recurrence_step
 
 # A cell: from the gates' pre-activations to (a, u, read-out).
 Cell = Callable[..., tuple[Tensor, Tensor, Callable[[Tensor], Tensor] | None]]
@@ -70,7 +70,7 @@ class SurrogateLayer(nn.Module):
         """Outputs (T, B, n) of all steps, and the state after the last."""
         steps, batch = extent(x)
         elements = PIECE_ELEMENTS.get(state[-1].device.type, 2**28)
-        if steps * batch * self.hidden_size <= PIECES_KEPT * elements:
+        if splits() or steps * batch * self.hidden_size <= PIECES_KEPT * elements:
             return self._piece(x, state, cell, algorithm)
         outputs = []
         for piece in pieces(x, max(1, elements // (batch * self.hidden_size))):
@@ -128,10 +128,9 @@ class SurrogateLayer(nn.Module):
         # may be rounded to it.
         with torch.autocast(start.device.type, enabled=False):
             a, u, read_out = cell(*(gate.to(wide) for gate in gates))
-            c = recurrence(a, u, start.to(wide), algorithm)
+            c, end = scan(a, u, start.to(wide), algorithm)
             h = c if read_out is None else read_out(c)
-        # A copy: a view would keep every step of c alive.
-        return h.to(self.weight_x.dtype), c[-1].clone() if len(c) else start
+        return h.to(self.weight_x.dtype), end
 
     def reset_parameters(
         self,
@@ -158,15 +157,9 @@ def surrogate_product(
     if isinstance(surrogate, Window):
         return surrogate.product(weight, x, start)
     st, (end,) = surrogate(x, (start.unsqueeze(0),))
-    before = torch.cat([start.unsqueeze(0).to(st.dtype), st[:-1]]) if len(st) else st
+    first, _ = history(st[-1:].to(start.dtype), start.unsqueeze(0))
+    before = torch.cat([first.to(st.dtype), st])[: len(st)]
     return product(weight, before), end.squeeze(0)
-
-
-def recurrence(a: Tensor, u: Tensor, start: Tensor, algorithm: str) -> Tensor:
-    """c[t] = a[t] * c[t-1] + u[t] along the first axis; a single step needs no scan."""
-    if len(u) == 1:
-        return linear_recurrence_step(a[0], u[0], start).unsqueeze(0)
-    return linear_recurrence(a, u, start, algorithm=algorithm)
 
 
 def _split(names: tuple[str, ...], whole: Tensor) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lrscan.distributed.parallel import splits
 from lrscan.nn.init import reset_gates
 from lrscan.nn.inputs import Input, product
 from lrscan.nn.stack import RecurrentStack, State, state_dtype
@@ -31,6 +32,8 @@ class SerialLSTM(RecurrentStack):
         return SerialLSTMLayer(input_size, self.hidden_size, **placed)
 
     def run_layer(self, layer: nn.Module, x: Input, state: State) -> tuple[Tensor, State]:
+        if splits():
+            raise RuntimeError("a serial LSTM cannot be split over time: no surrogate feeds it")
         return layer(x, state)
 
     def reset_parameters(

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lrscan.distributed.parallel import turned
 from lrscan.nn.inputs import Input, Tokens, apply, extent
 from lrscan.ops import ALGORITHMS
 
@@ -129,7 +130,8 @@ class RecurrentStack(nn.Module):
                 index = len(ends)
                 # From the end is the same layer on the sequence turned round.
                 given = apply(x, lambda t: t.flip(0)) if direction else x
-                output, end = self.run_layer(self.layers[index], given, states[index])
+                with turned(bool(direction)):
+                    output, end = self.run_layer(self.layers[index], given, states[index])
                 outputs.append(output.flip(0) if direction else output)
                 ends.append(end)
             x = torch.cat(outputs, -1) if self.bidirectional else outputs[0]

@@ -1,0 +1,172 @@
+"""Models on pieces of time on several ranks: outputs, states, gradients, training, and a mesh."""
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from ranks import Ranks
+from torch.nn.parallel import DistributedDataParallel
+
+from lrscan import nn as models
+from lrscan.distributed import sequence_parallel
+from lrscan.tasks import problem_2b
+from lrscan.train.settings import Classifier, Settings
+
+T, B, M, N = 13, 2, 3, 4
+MODELS = {
+    "GILR": {}, "GILRLSTM": {}, "QRNN": {"window": 4}, "StronglyTypedRNN": {}, "SRU": {},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory):
+    ranks = Ranks(4, tmp_path_factory.mktemp("ranks"))
+    yield ranks
+    ranks.close()
+
+
+def model_of(name, **options):
+    torch.manual_seed(0)
+    options = MODELS[name] | options
+    model = getattr(models, name)(M, N, 2, dtype=torch.float64, **options)
+    draw = torch.Generator().manual_seed(1)
+    x = torch.randn(T, B, M, generator=draw, dtype=torch.float64)
+    width = 2 * (1 + model.bidirectional)
+    state = tuple(
+        torch.randn(width, B, w, generator=draw, dtype=torch.float64) for w in model.state_sizes
+    )
+    return model, x, state
+
+
+def loss_of(output, state):
+    """Something that depends on every output and every state."""
+    return output.square().sum() + sum(part.sin().sum() for part in state)
+
+
+def on_a_rank(group, name, options, lengths):
+    model, x, state = model_of(name, **options)
+    piece = x.split(lengths)[group.rank()].clone().requires_grad_()
+    with sequence_parallel(group):
+        output, end = model(piece, state)
+    (output.square().sum() + sum(p.sin().sum() for p in end) / group.size()).backward()
+    for parameter in model.parameters():
+        dist.all_reduce(parameter.grad, group=group)
+    return output.detach(), [p.detach() for p in end], piece.grad, [
+        p.grad for p in model.parameters()
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("lengths", [(6, 7), (5, 1, 7), (0, 2, 0, 11)], ids=str)
+@pytest.mark.parametrize("two", [False, True], ids=["", "bidirectional"])
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_on_pieces_is_the_model_on_the_whole(ranks, name, two, lengths):
+    options = {"bidirectional": two}
+    results = ranks.results(on_a_rank, name, options, lengths, size=len(lengths))
+    model, x, state = model_of(name, **options)
+    output, end = model(x.requires_grad_(), state)
+    loss_of(output, end).backward()
+    close = {"rtol": 1e-10, "atol": 1e-12}
+    outputs, ends, grads, of_parameters = zip(*results, strict=True)
+    torch.testing.assert_close(torch.cat(outputs), output.detach(), **close)
+    torch.testing.assert_close(torch.cat(grads), x.grad, **close)
+    for own in ends:
+        torch.testing.assert_close(own, [p.detach() for p in end], **close)
+    for own in of_parameters:
+        torch.testing.assert_close(own, [p.grad for p in model.parameters()], **close)
+
+
+SETTINGS = Settings(model="GILRLSTM", steps=40, hidden=8, layers=2, batch=4, width=8)
+
+
+CUT = (15, 25)
+
+
+def losses_of(loss_and_share, classifier, after=lambda: None):
+    """The losses of some steps of Adam; ``after`` is called between backward and the step."""
+    optimizer = torch.optim.Adam(classifier.parameters(), lr=0.01)
+    found = []
+    for number in range(5):
+        tokens, label = problem_2b(
+            SETTINGS.steps, SETTINGS.batch, seed=0, number=number, width=SETTINGS.width
+        )  # fmt: skip
+        optimizer.zero_grad()
+        loss, share = loss_and_share(tokens, label)
+        share.backward()
+        after()
+        optimizer.step()
+        found.append(loss.item())
+    return found
+
+
+def classifier():
+    torch.manual_seed(0)
+    return Classifier(SETTINGS, torch.device("cpu")).double()
+
+
+def loss_on_pieces(model, group, tokens, label):
+    """The loss on the rank that holds the last step, and zero on the others."""
+    piece = tokens.map(lambda t: t.split(CUT)[group.rank()])
+    with sequence_parallel(group):
+        logit = model(piece)
+    last = group.rank() == group.size() - 1
+    return F.binary_cross_entropy_with_logits(logit, label.double()) * last
+
+
+def trained_on_a_rank(group):
+    model = classifier()
+
+    def added_up():
+        for parameter in model.parameters():
+            dist.all_reduce(parameter.grad, group=group)
+
+    def step(tokens, label):
+        loss = loss_on_pieces(model, group, tokens, label)
+        return loss, loss
+
+    return losses_of(step, model, added_up)
+
+
+def trained_on_a_mesh(group):
+    """Ranks 0 and 1 have half of a minibatch, ranks 2 and 3 the other; each pair splits time."""
+    pairs = [dist.new_group([0, 1]), dist.new_group([2, 3])]
+    row = group.rank() // 2
+    model = DistributedDataParallel(classifier(), process_group=group)
+
+    def step(tokens, label):
+        half = slice(2 * row, 2 * row + 2)
+        loss = loss_on_pieces(model, pairs[row], tokens.map(lambda t: t[:, half]), label[half])
+        return loss, loss * pairs[row].size()
+
+    return losses_of(step, model)
+
+
+def trained_on_one():
+    model = classifier()
+
+    def step(tokens, label):
+        loss = F.binary_cross_entropy_with_logits(model(tokens), label.double())
+        return loss, loss
+
+    return losses_of(step, model)
+
+
+def test_training_on_two_ranks_gives_the_losses_of_one(ranks):
+    first, last = ranks.results(trained_on_a_rank, size=2)
+    assert first == [0.0] * 5
+    assert last == pytest.approx(trained_on_one(), rel=1e-9)
+
+
+def test_time_and_minibatch_split_over_a_mesh_give_the_losses_of_one(ranks):
+    results = ranks.results(trained_on_a_mesh)
+    mean = [sum(parts) / 2 for parts in zip(*results, strict=True)]
+    assert mean == pytest.approx(trained_on_one(), rel=1e-9)
+
+
+def serial_on_a_rank(group):
+    with sequence_parallel(group):
+        models.SerialLSTM(M, N)(torch.zeros(T, B, M))
+
+
+def test_a_serial_lstm_refuses_to_be_split_over_time(ranks):
+    for failure in ranks.run(serial_on_a_rank, size=2):
+        assert failure.kind == "RuntimeError" and "serial LSTM" in failure.message
