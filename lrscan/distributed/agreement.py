@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from lrscan.arguments import DTYPES
 from lrscan.distributed.exchange import Peers, RankError
@@ -72,12 +73,14 @@ def agree(peers: Peers, header: Header, device: torch.device) -> Callable[[], li
     return compared
 
 
-def refuse(peers: Peers, operation: str, device: torch.device) -> None:
+def refuse(peers: Peers, operation: str, device: torch.device | None) -> None:
     """Tell the others that this rank's arguments are wrong, so that they need not wait for it."""
     _send(peers, [0] * (8 + _MOST_AXES), operation, device)()
 
 
-def _send(peers: Peers, numbers: Sequence[int], operation: str, device: torch.device):
+def _send(
+    peers: Peers, numbers: Sequence[int], operation: str, device: torch.device | None
+) -> Callable[[], Tensor]:
     own = torch.tensor(numbers, dtype=torch.int64, device=peers.device or device)
     return peers.gather(own, f"agreement on {operation}")
 

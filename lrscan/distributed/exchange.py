@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -120,12 +121,12 @@ def gathered(tensor: Tensor, peers: Peers, operation: str) -> Tensor:
 
 class _Gather(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, tensor, peers, operation):
+    def forward(ctx: Any, tensor: Tensor, peers: Peers, operation: str) -> Tensor:
         ctx.peers, ctx.operation = peers, operation
         return peers.gather(tensor, operation)()
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, grad):
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         parts = ctx.peers.gather(grad, f"backward of {ctx.operation}")()
         return parts.sum(0)[ctx.peers.position], None, None

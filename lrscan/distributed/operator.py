@@ -1,5 +1,8 @@
 """The recurrence over pieces of time that lie on different ranks, and its gradients."""
 
+# As for lrscan.autograd: torch builds the operator at run time, and its signatures count.
+# mypy: ignore-errors
+
 from __future__ import annotations
 
 import torch
