@@ -72,11 +72,12 @@ def test_lrscan_accepts_its_arguments(command, monkeypatch):
         stand_in.summary = experiment.summary
         monkeypatch.setitem(bench.EXPERIMENTS, name, stand_in)
     monkeypatch.setattr(cli, "_show", lambda records: None)
+    monkeypatch.setattr("lrscan.train.command.main", lambda **options: done.append(options) or 0)
     for verb in (verify, doctor):
         monkeypatch.setattr(verb, "run", lambda *_, **options: done.append(options) or 0)
     result = CliRunner().invoke(cli.main, command[1:])
     assert result.exit_code == 0, result.output
-    assert done or command[1] not in ("run", "bench", "verify", "doctor")
+    assert done or command[1] not in ("run", "bench", "train", "verify", "doctor")
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if "install" in c], ids=ids)

@@ -194,6 +194,8 @@ def test_ctrl_c_ends_with_130_at_any_moment(tmp_path, moment):
     process = subprocess.Popen(
         [sys.executable, "-m", "lrscan", "run"], cwd=root, env=environment, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+        # A shell ignores Ctrl-C for what it runs in the background, and that is inherited.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     if moment == "import":
         assert process.stdout.readline() == "now\n"
