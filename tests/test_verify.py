@@ -94,6 +94,13 @@ def test_a_missing_file_is_found(project, name):
     assert f"{name}: missing" in run(project)[1]
 
 
+def test_a_measurement_that_is_not_drawn_yet_is_no_problem(project):
+    record = project / "build" / "records" / "x" / "new.csv"
+    record.parent.mkdir()
+    record.write_text("experiment\n")
+    assert run(project)[0] == 0
+
+
 @pytest.mark.parametrize("where", ["figures/cpu-2-core/new.png", "figures/records/x/new.csv"])
 def test_a_file_that_nothing_vouches_for_is_found(project, where):
     (project / where).parent.mkdir(exist_ok=True)
