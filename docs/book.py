@@ -11,6 +11,7 @@ import pkgutil
 import shutil
 import sys
 from pathlib import Path
+from types import ModuleType
 
 from sphinx.cmd.build import main as sphinx
 
@@ -166,7 +167,11 @@ def reference() -> dict[str, str]:
     for name in modules:
         lines = [f"# {name}", "", "```{eval-rst}", f".. automodule:: {name}"]
         if name == "lrscan":
-            exported = [one for one in lrscan.__all__ if not one.startswith("__")]
+            # Modules among them have pages of their own.
+            exported = [
+                one for one in lrscan.__all__
+                if not one.startswith("__") and not isinstance(getattr(lrscan, one), ModuleType)
+            ]  # fmt: skip
             for one in exported:
                 kind = "autoclass" if isinstance(getattr(lrscan, one), type) else "autofunction"
                 lines += ["", f".. {kind}:: lrscan.{one}"]
