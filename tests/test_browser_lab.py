@@ -63,7 +63,8 @@ class Lab:
     def command(arguments: str) -> list[str]:
         """What `make lab` runs, with this Python's Jupyter."""
         made = subprocess.run(
-            ["make", "-n", "lab", f"ARGS={arguments}", f"BIN={Path(sys.executable).parent}"],
+            ["make", "--no-print-directory", "-n", "lab", f"ARGS={arguments}",
+             f"BIN={Path(sys.executable).parent}"],
             cwd=ROOT, capture_output=True, text=True, check=True,
         )  # fmt: skip
         return shlex.split(made.stdout.splitlines()[-1])
