@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch._subclasses import FakeTensor
 
-from lrscan.sweep import state_shape
+from lrscan.sweep import broadcast_shape, state_shape
 
 ALGORITHMS = {
     "cpu": ("auto", "serial", "blocked"),
@@ -25,8 +25,6 @@ def check(a, x, h0, dim, reverse, algorithm, cu=None) -> int:
 
     ``cu`` are the steps where packed sequences begin and the last one ends, if there are several.
     """
-    if cu is None and _usual(a, x, h0, dim, reverse, algorithm):
-        return dim % x.dim()
     tensors = {"a": a, "x": x} if h0 is None else {"a": a, "x": x, "h0": h0}
     for name, tensor in tensors.items():
         if not isinstance(tensor, Tensor):
@@ -35,22 +33,24 @@ def check(a, x, h0, dim, reverse, algorithm, cu=None) -> int:
         raise TypeError(f"dim must be an int, not {dim!r}")
     if not isinstance(reverse, bool):
         raise TypeError(f"reverse must be a bool, not {reverse!r}")
+    device, dtype = x.device, x.dtype
     for name, tensor in tensors.items():
-        if tensor.device != x.device:
-            raise ValueError(f"{name} is on {tensor.device}, but x is on {x.device}")
-    if x.device.type not in ALGORITHMS:
-        raise ValueError(f"x is on {x.device}; linear_recurrence runs on cpu and cuda")
-    if algorithm not in ALGORITHMS[x.device.type]:
-        choices = ", ".join(map(repr, ALGORITHMS[x.device.type]))
-        raise ValueError(f"algorithm on {x.device.type} is one of {choices}, not {algorithm!r}")
-    if x.dtype not in DTYPES[x.device.type]:
-        choices = ", ".join(str(dtype) for dtype in DTYPES[x.device.type])
-        raise TypeError(f"x on {x.device.type} has one of the dtypes {choices}, not {x.dtype}")
+        if tensor.device != device:
+            raise ValueError(f"{name} is on {tensor.device}, but x is on {device}")
+    kind = device.type
+    if kind not in ALGORITHMS:
+        raise ValueError(f"x is on {device}; linear_recurrence runs on cpu and cuda")
+    if algorithm not in ALGORITHMS[kind]:
+        choices = ", ".join(map(repr, ALGORITHMS[kind]))
+        raise ValueError(f"algorithm on {kind} is one of {choices}, not {algorithm!r}")
+    if dtype not in DTYPES[kind]:
+        choices = ", ".join(map(str, DTYPES[kind]))
+        raise TypeError(f"x on {kind} has one of the dtypes {choices}, not {dtype}")
     for name, tensor in tensors.items():
-        if tensor.dtype != x.dtype and not (x.dtype in HALF and tensor.dtype == torch.float32):
-            raise TypeError(f"{name} is {tensor.dtype}, but x is {x.dtype}")
+        if tensor.dtype != dtype and not (dtype in HALF and tensor.dtype == torch.float32):
+            raise TypeError(f"{name} is {tensor.dtype}, but x is {dtype}")
     try:
-        shape = torch.broadcast_shapes(a.shape, x.shape)
+        shape = broadcast_shape(a, x)
     except RuntimeError:
         raise ValueError(
             f"a has shape {tuple(a.shape)}, which does not broadcast with x {tuple(x.shape)}"
@@ -92,20 +92,3 @@ def _check_lengths(cu: Tensor, steps: int, dim: int) -> None:
         raise ValueError(f"cu_seqlens must rise from 0, not be {cu.tolist()}")
     if cu[-1] != steps:
         raise ValueError(f"cu_seqlens ends with {cu[-1]}, but dim {dim} has {steps} steps")
-
-
-def _usual(a, x, h0, dim, reverse, algorithm) -> bool:
-    """Whether the arguments are fine at a glance: nothing is broadcast, and all of one dtype."""
-    return (
-        isinstance(a, Tensor)
-        and isinstance(x, Tensor)
-        and type(dim) is int
-        and type(reverse) is bool
-        and a.shape == x.shape
-        and a.dtype == x.dtype
-        and a.device == x.device
-        and -x.dim() <= dim < x.dim()
-        and algorithm in ALGORITHMS.get(x.device.type, ())
-        and x.dtype in DTYPES[x.device.type]
-        and h0 is None
-    )

@@ -112,7 +112,7 @@ class TransformableRecurrence(Recurrence):
             )
         ]
         if in_dims[0] is None and in_dims[1] is None:  # only h0 is batched
-            batched[1] = x.expand(info.batch_size, *torch.broadcast_shapes(a.shape, x.shape))
+            batched[1] = x.expand(info.batch_size, *sweep.broadcast_shape(a, x))
         return recurrence(*batched, dim + 1, reverse, algorithm, cu), 0
 
 

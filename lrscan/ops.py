@@ -123,7 +123,7 @@ def packed_linear_recurrence(
     if x.device.type == "cpu":
         return recurrence(a, x, h0, dim, reverse, algorithm, cu)
     # No kernel takes several sequences there: start each one with a coefficient of zero.
-    shape = torch.broadcast_shapes(a.shape, x.shape)
+    shape = sweep.broadcast_shape(a, x)
     a, x = a.expand(shape), x.expand(shape)
     filled = (cu[1:] > cu[:-1]).nonzero().squeeze(1)
     first = (cu[filled + 1] - 1 if reverse else cu[filled]).to(x.device)

@@ -114,11 +114,16 @@ def backward(
 
 def empty_output(a: Tensor, x: Tensor) -> Tensor:
     """Room for h: in the layout of x, unless that is broadcast, or shares or skips elements."""
-    shape = a.shape if a.shape == x.shape else torch.broadcast_shapes(a.shape, x.shape)
+    shape = broadcast_shape(a, x)
     for like in (x, a):
         if like.shape == shape and torch.ops.aten.is_non_overlapping_and_dense(like):
             return torch.empty_like(like, dtype=x.dtype)
     return torch.empty(shape, dtype=x.dtype, device=x.device)
+
+
+def broadcast_shape(a: Tensor, x: Tensor) -> torch.Size:
+    """The shape of h. Asking torch costs as much as all else that a call on the host does."""
+    return x.shape if a.shape == x.shape else torch.broadcast_shapes(a.shape, x.shape)
 
 
 def state_shape(shape: Sequence[int], dim: int, cu: Tensor | None) -> tuple[int, ...]:

@@ -96,7 +96,7 @@ def recurrence(
     except (TypeError, ValueError):
         refuse(peers, "linear_recurrence", x.device if isinstance(x, Tensor) else None)
         raise
-    shape = torch.broadcast_shapes(a.shape, x.shape)
+    shape = sweep.broadcast_shape(a, x)
     columns = sweep.state_shape(shape, dim, None)
     differentiated = torch.is_grad_enabled() and any(
         t is not None and t.requires_grad for t in (a, x, h0)
@@ -194,7 +194,7 @@ def reduced(
     the inputs are a * x. Both come in float64 or complex128, so that products keep in range.
     """
     wide = torch.complex128 if x.dtype.is_complex else torch.float64
-    shape = torch.broadcast_shapes(a.shape, x.shape)
+    shape = sweep.broadcast_shape(a, x)
     a = a.reshape((1,) * (len(shape) - a.dim()) + a.shape)
     along = [shape[dim] if axis == dim else -1 for axis in range(a.dim())]
     a = plain(a).expand(along)
