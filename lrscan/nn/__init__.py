@@ -7,6 +7,7 @@
 
 from lrscan.nn.init import chrono, scaled
 from lrscan.nn.inputs import Tokens, Window
+from lrscan.nn.longer import in_pieces
 from lrscan.nn.lstm import SerialLSTM
 from lrscan.nn.models import GILR, GILRLSTM, QRNN, SRU, StronglyTypedRNN
 from lrscan.nn.surrogate import LinearSurrogateRNN
@@ -22,5 +23,6 @@ __all__ = [
     "Tokens",
     "Window",
     "chrono",
+    "in_pieces",
     "scaled",
 ]

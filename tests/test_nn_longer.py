@@ -1,0 +1,126 @@
+"""Nets worked through in pieces of time: one call's result, one piece's memory."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from lrscan import nn
+from lrscan.distributed import sequence_parallel
+from lrscan.nn.longer import in_pieces
+from lrscan.tasks import problem_2b
+
+NETS = {
+    "GILRLSTM": lambda: nn.GILRLSTM(3, 5, 2, dtype=torch.float64),
+    "QRNN": lambda: nn.QRNN(3, 5, 2, window=3, dtype=torch.float64),
+    "SRU": lambda: nn.SRU(3, 5, dtype=torch.float64),
+}
+
+
+@pytest.fixture(params=NETS)
+def net(request):
+    torch.manual_seed(0)
+    return NETS[request.param]()
+
+
+def _gradients(net, value, x):
+    return torch.autograd.grad(value.square().sum(), [x, *net.parameters()])
+
+
+@pytest.mark.parametrize("steps", [1, 4, 13, 50])
+def test_pieces_give_the_result_and_the_gradients_of_one_call(net, steps):
+    x = torch.randn(13, 2, 3, dtype=torch.float64, requires_grad=True)
+    whole, end = net(x)
+    last, state = in_pieces(net, x, steps=steps)
+    torch.testing.assert_close(last, whole[-1])
+    torch.testing.assert_close(state, end)
+    for got, expected in zip(_gradients(net, last, x), _gradients(net, whole[-1], x), strict=True):
+        torch.testing.assert_close(got, expected)
+
+
+def test_a_loss_of_every_step_adds_up_and_a_state_is_carried_in(net):
+    sizes = ((11, 3), (4, 3), (11, 5))
+    x, before, y = (torch.randn(n, 2, m, dtype=torch.float64) for n, m in sizes)
+    x.requires_grad_()
+    with torch.no_grad():
+        state = net(before)[1]
+    loss, _ = in_pieces(
+        net, x, state, steps=4, reduce=lambda h, first: (h * y[first : first + len(h)]).sum()
+    )
+    expected = (net(x, state)[0] * y).sum()
+    torch.testing.assert_close(loss, expected)
+    inputs = [x, *net.parameters()]
+    for pair in zip(*(torch.autograd.grad(v, inputs) for v in (loss, expected)), strict=True):
+        torch.testing.assert_close(*pair)
+
+
+def test_dropout_draws_the_same_again_in_the_backward_pass():
+    torch.manual_seed(0)
+    net = nn.GILR(3, 64, 2, dropout=0.5, dtype=torch.float64)
+    x = torch.randn(6, 2, 3, dtype=torch.float64)
+    masks = []
+    net.layers[1].register_forward_pre_hook(lambda _, args: masks.append(args[0] == 0))
+    in_pieces(net, x, steps=3)[0].sum().backward()
+    first, second, again_second, again_first = masks
+    assert first.any() and not torch.equal(first, second)
+    assert torch.equal(first, again_first) and torch.equal(second, again_second)
+
+
+def test_what_cannot_be_done_is_said():
+    x = torch.zeros(4, 2, 3)
+    for steps in (0, True, 2.0):
+        with pytest.raises(ValueError, match=f"not {steps!r}"):
+            in_pieces(nn.GILR(3, 4), x, steps=steps)
+    for name in ("bidirectional", "batch_first"):
+        with pytest.raises(ValueError, match=name):
+            in_pieces(nn.GILR(3, 4, **{name: True}), x, steps=2)
+    with pytest.raises(ValueError, match="no steps"):
+        in_pieces(nn.GILR(3, 4), x[:0], steps=2)
+
+
+def test_not_on_a_sequence_that_is_split_over_ranks(tmp_path):
+    torch.distributed.init_process_group("gloo", f"file://{tmp_path}/at", rank=0, world_size=1)
+    try:
+        with sequence_parallel(), pytest.raises(RuntimeError, match="split over ranks"):
+            in_pieces(nn.GILR(3, 4), torch.zeros(4, 2, 3), steps=2)
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+_PEAK = """
+import re, sys, torch
+from lrscan import nn
+from lrscan.tasks import problem_2b
+def peak():
+    return int(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1]) * 1024
+net = nn.GILRLSTM(128, 64, 2)
+def step(length, pieces):
+    tokens, _ = problem_2b(length, 1, seed=0)
+    last = nn.in_pieces(net, tokens, steps=8192)[0] if pieces else net(tokens)[0][-1]
+    last.sum().backward()
+step(8192, True)  # kernels are compiled, and a piece's memory was used once
+before = peak()
+step(int(sys.argv[1]), sys.argv[2] == "pieces")
+print(peak() - before)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peak memory is read from /proc")
+def test_memory_is_that_of_one_piece():
+    def peak(length, how):
+        command = [sys.executable, "-c", _PEAK, str(length), how]
+        # glibc then gives freed blocks back, and the peak is that of what is in use.
+        env = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env=env)
+        return int(done.stdout)
+
+    length = 2**17
+    tokens, _ = problem_2b(length, 1, seed=0)
+    inputs = sum(t.numel() * t.element_size() for t in tokens)
+    whole, cut = peak(length, "whole"), peak(length, "pieces")
+    # One piece's memory was there before: what is added is the input, as it is drawn and cut.
+    limit = 8 * inputs
+    assert cut < limit, (whole, cut)
+    assert whole > 5 * limit, (whole, cut)
