@@ -1,7 +1,9 @@
 """Measurements, as records: what the notebooks draw, and `lrscan bench` takes without Jupyter."""
 
-from lrscan.bench.kernels import PARALLEL, correctness, kernel_speedup, speedups
+from lrscan.bench.kernels import correctness, kernel_speedup
+from lrscan.bench.models import lstm_throughput, step_time, throughputs, training_speedup
 from lrscan.bench.rates import call_cost, throughput
+from lrscan.bench.ratios import PARALLEL, speedups
 from lrscan.bench.registry import EXPERIMENTS, experiment, inputs
 from lrscan.bench.timing import time_all
 
@@ -13,7 +15,11 @@ __all__ = [
     "experiment",
     "inputs",
     "kernel_speedup",
+    "lstm_throughput",
     "speedups",
+    "step_time",
     "throughput",
+    "throughputs",
     "time_all",
+    "training_speedup",
 ]

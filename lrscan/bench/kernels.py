@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from itertools import product
 
-import pandas
 import torch
 from torch import Tensor
 
@@ -105,27 +104,6 @@ def kernel_speedup(
                 }
             )
     return records.write("kernel_speedup", rows, provenance.collect(where, parameters, seed))
-
-
-PARALLEL = ("blocked", "single_pass")
-
-
-def speedups(measured: Records) -> pandas.DataFrame:
-    """Serial over parallel median time, for every pair that was measured, by T and C.
-
-    Columns: baseline, algorithm, T, C, speedup.
-    """
-    times = measured.table.pivot(index=["T", "C"], columns="algorithm", values="median_ms")
-    pairs = [
-        (baseline, algorithm)
-        for baseline in times.columns.difference(PARALLEL)
-        for algorithm in times.columns.intersection(PARALLEL)
-    ]
-    tables = []
-    for baseline, algorithm in pairs:
-        ratio = (times[baseline] / times[algorithm]).rename("speedup").reset_index()
-        tables.append(ratio.assign(baseline=baseline, algorithm=algorithm))
-    return pandas.concat(tables, ignore_index=True)
 
 
 def _sweep_into(a: Tensor, x: Tensor, out: Tensor, algorithm: str) -> Callable[[], None]:

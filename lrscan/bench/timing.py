@@ -10,6 +10,8 @@ import torch
 
 # A sample of a CPU timing lasts at least so long, so that the clock does not matter.
 _SHORTEST_SAMPLE_S = 5e-3
+# What the calls before left in the caches does not matter to a sample that lasts so long.
+_LONG_S = 0.1
 # Written between two GPU samples, so that no input is left in the cache.
 _FLUSH_BYTES = 256 * 2**20
 
@@ -20,8 +22,8 @@ def time_all(
     """Quartiles in milliseconds of each candidate, sampled in turn so that all share the noise.
 
     On the CPU a sample is as many calls as fill five milliseconds, after one that is not
-    timed. On a GPU it is one call
-    replayed as a CUDA graph, between two events, with the cache flushed before.
+    timed. On a GPU it is one call replayed as a CUDA graph, between two events, with the cache
+    flushed before; the call itself where it cannot be captured.
     """
     sample = _gpu_sampler if device.type == "cuda" else _cpu_sampler
     samplers = {name: sample(candidate) for name, candidate in candidates.items()}
@@ -38,13 +40,14 @@ def time_all(
 
 def _cpu_sampler(call: Callable[[], Any]) -> Callable[[], float]:
     call()
-    calls, seconds = 1, 0.0
+    calls, seconds = 1, _seconds(call, 1)
     while seconds < _SHORTEST_SAMPLE_S:
         calls *= 2
         seconds = _seconds(call, calls)
 
     def take() -> float:
-        call()  # not to pay for what the candidate before left to be written back
+        if seconds < _LONG_S:
+            call()  # not to pay for what the candidate before left to be written back
         return _seconds(call, calls) / calls * 1e3
 
     return take
@@ -61,15 +64,20 @@ def _gpu_sampler(call: Callable[[], Any]) -> Callable[[], float]:
     call()
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        call()
+    try:
+        with torch.cuda.graph(graph):
+            call()
+        once: Callable[[], Any] = graph.replay
+    except RuntimeError:  # a library call that a graph cannot hold
+        torch.cuda.synchronize()
+        once = call
     flush = torch.empty(_FLUSH_BYTES, dtype=torch.uint8, device="cuda")
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
 
     def take() -> float:
         flush.zero_()
         start.record()
-        graph.replay()
+        once()
         end.record()
         end.synchronize()
         return start.elapsed_time(end)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from lrscan import workspace
 from lrscan.nn.inputs import Tokens
+from lrscan.precision import full_float32
 from lrscan.provenance import resolve_device
 from lrscan.tasks import problem_2b
 from lrscan.train.settings import Classifier, Settings
@@ -234,16 +235,11 @@ def _deterministic(device: torch.device) -> Iterator[None]:
     """Deterministic operations and full float32 products, and torch as it was afterwards."""
     before = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    backends: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn.rnn)
-    precisions = [backend.fp32_precision for backend in backends]
     if device.type == "cuda":  # cuBLAS reads it when its first handle is made
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     try:
         torch.use_deterministic_algorithms(True)
-        for backend in backends:
-            backend.fp32_precision = "ieee"
-        yield
+        with full_float32():
+            yield
     finally:
         torch.use_deterministic_algorithms(before, warn_only=warn_only)
-        for backend, precision in zip(backends, precisions, strict=True):
-            backend.fp32_precision = precision

@@ -1,0 +1,13 @@
+"""Figures from records. Nothing is computed here: every number comes from a table."""
+
+from lrscan.plots.models import lstm_throughput, step_time, training_speedup
+from lrscan.plots.operator import correctness, kernel_speedup, throughput
+
+__all__ = [
+    "correctness",
+    "kernel_speedup",
+    "lstm_throughput",
+    "step_time",
+    "throughput",
+    "training_speedup",
+]
