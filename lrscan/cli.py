@@ -1,6 +1,5 @@
 """The command line. What a verb needs is imported when the verb is called."""
 
-import inspect
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -152,53 +151,20 @@ def list_(profile: str) -> None:
     "--out", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
     help="Write records to DIR/<device>/.",
 )  # fmt: skip
+@click.option("--minutes", type=click.FloatRange(min=0, min_open=True),
+              help="Begin nothing after so long; --resume goes on from there.")  # fmt: skip
+@click.option("--resume", is_flag=True, help="Keep what these records hold, measure the rest.")
 @told_plainly
-def bench(
-    experiments: tuple[str, ...],
-    profile: str,
-    device: str,
-    assignments: tuple[str, ...],
-    record: bool,
-    out: Path | None,
-) -> None:
+def bench(**options: Any) -> None:
     """Take the measurements of the notebooks, without Jupyter; all of them by default.
 
-    An experiment is given the parameters that its notebook has in the profile.
+    An experiment is given the parameters that its notebook has in the profile. On a GPU it ends
+    with a table of what the kernels are asked for. Exits with 75 if time was up before all was
+    measured.
     """
-    if record and out:
-        raise click.UsageError("--record and --out both say where the records go: give one")
-    if device not in DEVICES:
-        raise click.UsageError(f"device is one of {', '.join(DEVICES)}, not {device!r}")
-    root = workspace.find_root()
-    every = notebooks.discover(root)
-    values = notebooks.load_profile(root, profile, every)
+    from lrscan.bench import command
 
-    from lrscan.bench import EXPERIMENTS
-    from lrscan.provenance import resolve_device
-
-    if unknown := [name for name in experiments if name not in EXPERIMENTS]:
-        raise click.UsageError(
-            f"no experiment is called {unknown[0]!r}; there are: {', '.join(EXPERIMENTS)}"
-        )
-    try:
-        device = str(resolve_device(device))
-    except ValueError as error:
-        raise click.UsageError(str(error)) from None
-    chosen: list[Any] = [EXPERIMENTS[name] for name in dict.fromkeys(experiments) or EXPERIMENTS]
-    owners = {experiment.notebook for experiment in chosen}
-    owning = [notebook for notebook in every if notebook.name in owners]
-    if missing := owners - {notebook.name for notebook in owning}:
-        raise click.ClickException(f"an experiment belongs to {min(missing)}: no such notebook")
-    parameters = notebooks.override(values.parameters, owning, assignments)
-    settings = {
-        "LRSCAN_PROFILE": profile,
-        "LRSCAN_RECORD": "1" if record else None,
-        "LRSCAN_RECORDS": str(out.resolve()) if out else None,
-    }
-    with workspace.environment(**settings):
-        for experiment in chosen:
-            given = parameters[experiment.notebook] | {"device": device}
-            _show(experiment(**_accepted(experiment, given)))
+    sys.exit(command.main(**options))
 
 
 @main.command()
@@ -255,36 +221,3 @@ def train(**options: Any) -> None:
     from lrscan.train import command
 
     sys.exit(command.main(**options))
-
-
-def _accepted(function: Callable[..., Any], parameters: dict[str, Any]) -> dict[str, Any]:
-    """Those parameters that a function takes."""
-    signature = inspect.signature(function).parameters
-    if any(p.kind is p.VAR_KEYWORD for p in signature.values()):
-        return parameters
-    return {name: value for name, value in parameters.items() if name in signature}
-
-
-def _show(records: Any) -> None:
-    """Print what was measured, and the columns that tell the rows apart."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    data = records.table.drop(columns=["experiment", "device"])
-    measured = ("median_ms", "reference_ms", "error", "bound")
-    data = data.dropna(axis="columns", how="all").drop(columns=["q1_ms", "q3_ms"], errors="ignore")
-    told = [c for c in data if c in measured or data[c].nunique() > 1]
-    table = Table(*told)
-    for row in data[told].astype(object).itertuples(index=False):
-        table.add_row(*(Text(_cell(value)) for value in row))
-    console = Console(highlight=False)
-    console.print(Text(f"{records.experiment} on {records.device_label}"), soft_wrap=True)
-    console.print(table)
-    console.print(Text(f"Records: {workspace.relative(records.path)}"), soft_wrap=True)
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, float):
-        return "" if value != value else f"{value:.4g}"
-    return "" if value is None or str(value) == "<NA>" else str(value)

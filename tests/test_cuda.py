@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -177,6 +178,20 @@ def test_runs_on_the_current_stream(algorithm):
         h = linear_recurrence(a, x * 2, algorithm=algorithm)
     stream.synchronize()
     assert torch.equal(h, expected)
+
+
+@pytest.mark.parametrize("algorithm", ["serial", "single_pass"])
+def test_a_thread_that_has_never_called_cuda_may_scan(algorithm):
+    """It has no context of the driver, as the one in which torch runs backward."""
+    a, x = (torch.rand(300, 64, device="cuda") for _ in range(2))
+    expected = linear_recurrence(a, x, algorithm=algorithm)  # loads the kernel, fills the cache
+    found = []
+    thread = threading.Thread(
+        target=lambda: found.append(linear_recurrence(a, x, algorithm=algorithm))
+    )
+    thread.start()
+    thread.join()
+    assert torch.equal(found[0], expected)
 
 
 @full_size

@@ -2,6 +2,7 @@
 
 import ctypes
 import struct
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -28,8 +29,11 @@ def calls(monkeypatch):
             numbers = struct.unpack(f"={length // 8}q", ctypes.string_at(buffer, length))
             args = (kernel, tuple(shape), stream, numbers)
         noted.append((function, args))
+        answers = {"cuCtxGetCurrent": 0, "cuDeviceGet": 40, "cuDevicePrimaryCtxRetain": 41}
+        return answers.get(function)
 
     monkeypatch.setattr(launch, "_driver", driver)
+    monkeypatch.setattr(launch._parameters, "bound", True)  # of this thread
     monkeypatch.setattr(launch.Kernel, "handle", lambda self, device: self.function.__name__)
     monkeypatch.setattr("lrscan.cuda.processors", lambda device: 132)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: None)
@@ -51,10 +55,10 @@ def test_a_single_pass_clears_its_workspace_and_launches_once(calls):
         assert rows[row] == (tensor.data_ptr(), 256, 0, 0, 4)
     assert rows["START"] == (h0.data_ptr(), 0, 0, 0, 4)
     assert rows["BEFORE"] == rows["DA"] == rows["DSTART"] == (0,) * 5
-    extents, (vectors, chunks, radix, workspace) = numbers[35:39], numbers[39:]
+    extents, (vectors, chunks, radix, tiles, strips, workspace) = numbers[35:39], numbers[39:]
     assert extents == (1000, 1, 1, 64)
-    tiles = -(-1000 // (chunks * 8))
-    assert shape == (tiles * -(-16 // vectors), 1, 1, -(-vectors * chunks // 32) * 32, 1, 1)
+    assert (tiles, strips) == (-(-1000 // (chunks * 8)), -(-16 // vectors))
+    assert shape == (tiles * strips, 1, 1, -(-vectors * chunks // 32) * 32, 1, 1)
     assert (address, 4 * count) == (
         workspace,
         lookback.workspace_bytes(1, tiles, 64, radix),
@@ -79,6 +83,23 @@ def test_the_second_call_with_a_layout_uses_the_new_addresses(calls):
             assert args[3][0:16:5][:2] == (a.data_ptr(), x.data_ptr())
             assert args[3][15] == h.data_ptr()
         calls.clear()
+
+
+def test_a_thread_without_a_context_is_given_that_of_torch_before_anything_else(calls):
+    """Such is the thread in which torch runs backward, until it allocates."""
+    a, x = torch.rand(2, 50), torch.rand(2, 50)
+
+    def twice():
+        for _ in range(2):
+            sweep.forward(a, x, None, 0, False, "serial", backend="cuda")
+
+    thread = threading.Thread(target=twice)
+    thread.start()
+    thread.join()
+    binding = [("cuCtxGetCurrent", ()), ("cuDeviceGet", (None,))]
+    binding += [("cuDevicePrimaryCtxRetain", (40,)), ("cuCtxSetCurrent", (41,))]
+    assert calls[:4] == binding
+    assert [function for function, _ in calls[4:]] == ["cuLaunchKernel"] * 2
 
 
 def test_an_error_of_the_driver_is_raised_by_name(monkeypatch):

@@ -207,10 +207,10 @@ def test_a_poll_taken_out_of_its_loop_would_be_seen(capability, volatile, monkey
 
     def spin(rows, extents, sizing):
         if cuda.grid(1) == 0:
-            word = load_word(sizing[3])
+            word = load_word(sizing[5])
             while word >> 32 == 0:
-                word = load_word(sizing[3])
-            store_word(sizing[3] + 8, word)
+                word = load_word(sizing[5])
+            store_word(sizing[5] + 8, word)
 
     listing = disassemble(launch.Kernel(spin, "spin", 32).ptx(capability), capability)[1]
     assert (polls(read_listing(listing))[1] == 1) == volatile

@@ -12,8 +12,8 @@ from lrscan.cuda.tiles import MOST_THREADS, Layout, shape_of, sizes_of  # noqa: 
 
 SHAPES = [
     (steps, n1, n0)
-    for steps in (1, 31, 1000, 65_536, 2**20, 2**31 + 7)
-    for n1, n0 in ((1, 1), (1, 3), (1, 128), (8, 1536), (70_000, 8), (1, 2**20 + 4))
+    for steps in (1, 31, 1000, 65_536, 2**20, 2**31 + 7, 2**33 + 1)
+    for n1, n0 in ((1, 1), (1, 3), (1, 128), (8, 1536), (70_000, 8), (1, 2**20 + 4), (1, 2**33))
     if steps * n1 * n0 < 2**38  # a terabyte
 ]
 PROCESSORS = 132
@@ -42,7 +42,8 @@ def test_tiles_cover_everything_and_fit(order, kind):
         width, length = chosen.vectors * V, chosen.chunks * K
         assert 1 <= chosen.vectors * chosen.chunks <= chosen.threads <= MOST_THREADS
         assert chosen.tiles * length >= steps > (chosen.tiles - 1) * length
-        assert chosen.grid == chosen.tiles * n1 * -(-n0 // width) < 2**31
+        assert chosen.strips == -(-n0 // width)
+        assert chosen.grid == chosen.tiles * n1 * chosen.strips < 2**31
         assert 2 * width * (chosen.radix - 1) <= sizes_of(own, layout).gathered
         assert sizes_of(own, layout).room * KINDS[own.state_kind].size <= 48 * 1024 - 8
 

@@ -2,6 +2,7 @@
 
 from lrscan.bench.kernels import correctness, kernel_speedup
 from lrscan.bench.models import lstm_throughput, step_time, throughputs, training_speedup
+from lrscan.bench.pieces import Paused
 from lrscan.bench.rates import call_cost, throughput
 from lrscan.bench.ratios import PARALLEL, speedups
 from lrscan.bench.registry import EXPERIMENTS, experiment, inputs
@@ -10,6 +11,7 @@ from lrscan.bench.timing import time_all
 __all__ = [
     "EXPERIMENTS",
     "PARALLEL",
+    "Paused",
     "call_cost",
     "correctness",
     "experiment",

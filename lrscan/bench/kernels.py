@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from itertools import product
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from lrscan import arguments, ops, provenance, records, sweep, workspace
+from lrscan.bench import agreement
+from lrscan.bench.pieces import in_pieces
 from lrscan.bench.registry import experiment, inputs
 from lrscan.bench.timing import time_all
 from lrscan.records import Records
-from lrscan.reference import linear_recurrence_reference, oracle, rounding_bound
+from lrscan.reference import oracle
+
+# Steps that are held against the float64 loop.
+_CHECKED_STEPS = 4096
 
 
 @experiment("reproduce/01_correctness")
@@ -64,65 +70,56 @@ def _worst(got: Tensor, exact: Tensor, bound: Tensor) -> tuple[float, float]:
 
 @experiment("reproduce/02_kernel_speedup")
 def kernel_speedup(
-    *, device: str, seed: int, lengths: Iterable[int], features: Iterable[int], runs: int
+    *,
+    device: str,
+    seed: int,
+    lengths: Iterable[int],
+    features: Iterable[int],
+    runs: int,
+    resume: bool = False,
+    until: float = math.inf,
 ) -> Records:
     """Time of every algorithm of the operator alone, over length and features (Table 1).
 
     Minibatch 1, float32, shape (T, m), forward, outputs allocated beforehand. The reference is
-    ``torch.add`` on tensors of the same bytes.
+    ``torch.add`` on tensors of the same bytes. ``resume`` and ``until`` as for
+    :func:`lrscan.bench.pieces.in_pieces`, a shape a piece.
     """
     where = provenance.resolve_device(device)
     parameters = {"lengths": list(lengths), "features": list(features), "runs": runs}
-    algorithms = [name for name in arguments.ALGORITHMS[where.type] if name != "auto"]
-    rows = []
-    for steps, columns in product(lengths, features):
-        a, x, h0 = inputs(steps, columns, torch.float32, where, seed)
-        out = torch.empty_like(x)
-        candidates = {name: _sweep_into(a, x, out, name) for name in algorithms}
-        _agree(candidates, out, a, x)
-        candidates["add"] = lambda a=a, x=x, out=out: torch.add(a, x, out=out)
-        timings = time_all(candidates, where, runs)
-        reference = timings.pop("add")
-        for algorithm, (q1, median, q3) in timings.items():
-            rows.append(
-                {
-                    "algorithm": algorithm,
-                    "direction": "forward",
-                    "dtype": "float32",
-                    "layout": "TC",
-                    "T": steps,
-                    "B": 1,
-                    "C": columns,
-                    "seed": seed,
-                    "profile": workspace.profile(),
-                    "runs": runs,
-                    "q1_ms": q1,
-                    "median_ms": median,
-                    "q3_ms": q3,
-                    "bytes": 3 * a.element_size() * a.numel(),
-                    "reference_ms": reference[1],
-                }
-            )
-    return records.write("kernel_speedup", rows, provenance.collect(where, parameters, seed))
+    shapes = list(product(lengths, features))
+    return in_pieces(
+        "kernel_speedup",
+        [{"T": steps, "C": columns} for steps, columns in shapes],
+        lambda number: (_time_algorithms(*shapes[number], where, seed, runs), {}),
+        provenance.collect(where, parameters, seed),
+        resume=resume,
+        until=until,
+    )
+
+
+def _time_algorithms(
+    steps: int, columns: int, where: torch.device, seed: int, runs: int
+) -> list[dict[str, Any]]:
+    """A row an algorithm."""
+    a, x, _ = inputs(steps, columns, torch.float32, where, seed)
+    out = torch.empty_like(x)
+    candidates: dict[str, Callable] = {
+        name: _sweep_into(a, x, out, name) for name in arguments.ALGORITHMS[where.type]
+    }
+    agreement.check(candidates, out, a, x, 0, _CHECKED_STEPS)
+    candidates["add"] = lambda: torch.add(a, x, out=out)
+    timings = time_all(candidates, where, runs)
+    reference = timings.pop("add")
+    identity = {"direction": "forward", "dtype": "float32", "layout": "TC"}
+    identity |= {"T": steps, "B": 1, "C": columns, "seed": seed}
+    identity |= {"profile": workspace.profile(), "runs": runs}
+    moved = {"bytes": 3 * a.element_size() * a.numel(), "reference_ms": reference[1]}
+    return [
+        {"algorithm": algorithm, "q1_ms": q1, "median_ms": median, "q3_ms": q3} | identity | moved
+        for algorithm, (q1, median, q3) in timings.items()
+    ]
 
 
 def _sweep_into(a: Tensor, x: Tensor, out: Tensor, algorithm: str) -> Callable[[], None]:
     return lambda: sweep.forward(a, x, None, 0, False, algorithm, out=out)
-
-
-def _agree(candidates: Mapping[str, Callable], out: Tensor, a: Tensor, x: Tensor) -> None:
-    """Raise unless every candidate writes the recurrence to ``out``.
-
-    The first one is held against the float64 loop, over the first steps only where T is long; the
-    others against the first.
-    """
-    few = min(len(x), 4096)
-    exact, bound = linear_recurrence_reference(a[:few], x[:few]), rounding_bound(a[:few], x[:few])
-    first = None
-    for name, candidate in candidates.items():
-        out.fill_(math.nan)
-        candidate()
-        if not ((out[:few] - exact).abs() <= bound).all():
-            raise RuntimeError(f"{name} is not the recurrence at shape {tuple(out.shape)}")
-        first = out.clone() if first is None else first
-        torch.testing.assert_close(out, first, rtol=1e-4, atol=1e-4)

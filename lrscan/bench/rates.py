@@ -2,134 +2,192 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from lrscan import arguments, ops, provenance, records, sweep, workspace
+from lrscan.bench import agreement, rivals
+from lrscan.bench.cases import Case, cpu_cases, gpu_cases
+from lrscan.bench.pieces import in_pieces
 from lrscan.bench.registry import experiment, inputs
-from lrscan.bench.rivals import rivals
 from lrscan.bench.timing import time_all
 from lrscan.records import Records
 
 _SEQUENCES = 64  # that a packed time axis is made of
-
-
-def shapes(elements: int) -> list[tuple[str, tuple[int, int]]]:
-    """(layout, shape) of about so many elements: "TC" has time first, "CT" last."""
-    return [
-        *(("TC", (elements // features, features)) for features in (1, 4, 32, 64, 128, 256, 1024)),
-        ("TC", (64, elements // 64)),
-        ("CT", (4096, elements // 4096)),
-        ("CT", (3001, elements // 3001 + 3)),
-    ]
+# Steps that are held against the float64 loop.
+_CHECKED_STEPS = 256
+# One thread a column needs a third of a microsecond a step or more: left out beyond so many.
+_SERIAL_STEPS = 2**17
 
 
 @experiment("reproduce/02_kernel_speedup")
-def throughput(*, device: str, seed: int, elements: int, runs: int, compare: bool) -> Records:
+def throughput(
+    *,
+    device: str,
+    seed: int,
+    elements: int,
+    runs: int,
+    compare: bool,
+    resume: bool = False,
+    until: float = math.inf,
+) -> Records:
     """Time of the operator in every layout, forward and backward, beside that of moving the bytes.
 
-    float32, outputs allocated beforehand. The reference reads and writes the same bytes: forward
-    ``torch.add``; backward a loop that reads three tensors and writes two. With ``compare``, the
-    rivals that are installed are measured too, on the same numbers.
+    Outputs are allocated beforehand, and compared before anything is timed. The reference reads and
+    writes the same bytes: on a CPU ``torch.add`` forward, and backward a loop that reads three
+    tensors and writes two; on a GPU a copy on the device. With ``compare`` other implementations
+    are measured too, on the same numbers, forward. What was not available is in the provenance.
+    ``resume`` and ``until`` as for :func:`lrscan.bench.pieces.in_pieces`, a case a piece.
     """
     where = provenance.resolve_device(device)
     parameters = {"elements": elements, "runs": runs, "compare": compare}
+    cases = (gpu_cases if where.type == "cuda" else cpu_cases)(elements, compare)
+    return in_pieces(
+        "throughput",
+        [case.identity for case in cases],
+        lambda number: _measure(cases[number], where, seed, runs),
+        provenance.collect(where, parameters, seed),
+        resume=resume,
+        until=until,
+    )
+
+
+def _measure(
+    case: Case, where: torch.device, seed: int, runs: int
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """(rows, what was not available and why)"""
+    a, x, dh, *outputs = _tensors(case, where, seed)
+    algorithms, missing = _algorithms(case, where)
+    forward, reasons = _forward(case, algorithms, a, x, outputs[0])
+    clocks = {name: rival.clock for name, rival in rivals.RIVALS.items()}
     rows = []
-    for layout, shape in shapes(elements):
-        dim = layout.index("T")
-        a, x, dh, *outputs = _tensors(shape, dim, where, seed)
-        for direction, candidates in (
-            ("forward", _forward(a, x, dim, outputs[0], compare)),
-            ("backward", _backward(a, x, dh, dim, outputs)),
-        ):
-            timings = time_all(candidates, where, runs)
-            reference = timings.pop("reference")
-            for algorithm, (q1, median, q3) in timings.items():
-                identity = {"algorithm": algorithm, "direction": direction, "dtype": "float32"}
-                identity |= {"layout": layout, "T": shape[dim], "B": 1, "C": shape[1 - dim]}
-                identity |= {"seed": seed, "profile": workspace.profile(), "runs": runs}
-                tensors = 3 if direction == "forward" else 5
-                measured = {"q1_ms": q1, "median_ms": median, "q3_ms": q3}
-                measured |= {"bytes": tensors * 4 * a.numel(), "reference_ms": reference[1]}
-                rows.append(identity | measured)
-    return records.write("throughput", rows, provenance.collect(where, parameters, seed))
+    for direction, tensors, make in (
+        ("forward", 3, lambda: forward),
+        ("backward", 5, lambda: _backward(case, algorithms, a, x, dh, outputs)),
+    ):
+        size = tensors * x.element_size() * x.numel()
+        candidates = make()
+        if where.type == "cuda":
+            candidates["reference"] = _copy(size, where)
+        timings = time_all(candidates, where, runs, clocks)
+        reference = timings.pop("reference")
+        for algorithm, (q1, median, q3) in timings.items():
+            identity = {"algorithm": algorithm, "direction": direction} | case.identity
+            identity |= {"seed": seed, "profile": workspace.profile(), "runs": runs}
+            measured = {"q1_ms": q1, "median_ms": median, "q3_ms": q3}
+            rows.append(identity | measured | {"bytes": size, "reference_ms": reference[1]})
+        candidates.clear()  # frees what the rivals hold
+    if where.type == "cuda":
+        torch.cuda.empty_cache()
+    told = f"{case.dtype} {case.layout} {tuple(case.shape)}"
+    return rows, missing | {f"{name}, {told}": why for name, why in reasons.items()}
 
 
-def _tensors(shape: tuple[int, int], dim: int, where: torch.device, seed: int) -> list[Tensor]:
-    """a, x, dh and room for three results, all contiguous, in memory that has been touched."""
-    steps, columns = shape[dim], shape[1 - dim]
-    a, x, _ = inputs(steps, columns, torch.float32, where, seed)
-    dh = inputs(steps, columns, torch.float32, where, seed + 1)[1]
-    given = [t.movedim(0, dim).contiguous() for t in (a, x, dh)]
-    return given + [torch.zeros_like(given[0]) for _ in range(3)]
+def _tensors(case: Case, where: torch.device, seed: int) -> list[Tensor]:
+    """a, x, dh and room for two results, all contiguous, in memory that has been touched.
+
+    A CPU is given the numbers of :func:`lrscan.bench.inputs`; a GPU draws its own, for gigabytes
+    of them take minutes on the host.
+    """
+    dtype = getattr(torch, case.dtype)
+    if where.type == "cuda":
+        generator = torch.Generator(where).manual_seed(seed)
+        options = {"generator": generator, "device": where, "dtype": dtype}
+        a = torch.rand(case.shape, **options).mul_(2).sub_(1)
+        given = [a, *(torch.randn(case.shape, **options) for _ in range(2))]
+    else:
+        a, x, _ = inputs(case.T, case.B * case.C, dtype, where, seed)
+        dh = inputs(case.T, case.B * case.C, dtype, where, seed + 1)[1]
+        given = [t.movedim(0, case.dim).contiguous().view(case.shape) for t in (a, x, dh)]
+    return given + [torch.zeros_like(given[0]) for _ in range(2)]
 
 
-def _algorithms(device: torch.device) -> tuple[str, ...]:
-    return arguments.ALGORITHMS[device.type]
+def _algorithms(case: Case, where: torch.device) -> tuple[list[str], dict[str, str]]:
+    """(algorithms to measure, why the others are not)"""
+    every = arguments.ALGORITHMS[where.type]
+    if where.type != "cuda" or case.T <= _SERIAL_STEPS:
+        return list(every), {}
+    why = f"a step after the other, it is not measured beyond {_SERIAL_STEPS:,} steps"
+    return (
+        [name for name in every if not name.startswith("serial")],
+        {name: why for name in every if name.startswith("serial")},
+    )
 
 
 def _forward(
-    a: Tensor, x: Tensor, dim: int, out: Tensor, compare: bool
-) -> Mapping[str, Callable[[], object]]:
-    """What is timed forward, after all of it was found to give the same h."""
-    expected = ops.linear_recurrence(a, x, dim=dim, algorithm="serial")
-    candidates: dict[str, Callable[[], object]] = {}
-    for name in _algorithms(x.device):
-        candidates[name] = _sweep(a, x, dim, name, out)
-        out.fill_(torch.nan)
-        candidates[name]()
-        _same(name, out, expected)
-    if x.device.type == "cpu" and dim == 0:
-        cu = torch.linspace(0, len(x), _SEQUENCES + 1).long()
-        candidates["packed"] = _sweep(a, x, dim, "auto", out, cu)
-        out.fill_(torch.nan)
-        candidates["packed"]()
-        resets = torch.zeros(len(x), 1, dtype=torch.bool)
-        resets[cu[:-1]] = True
-        _same("packed", out, ops.linear_recurrence(ops.reset_where(a, resets), x))
-    for name, call in rivals(a, x, dim).items() if compare else ():
-        _same(name, call(), expected)
-        candidates[name] = call
-    candidates["reference"] = lambda: torch.add(a, x, out=out)
-    return candidates
+    case: Case, algorithms: list[str], a: Tensor, x: Tensor, out: Tensor
+) -> tuple[dict[str, Callable[[], object]], dict[str, str]]:
+    """(what is timed forward, which rivals are not and why), after all was found to agree."""
+    dim = case.dim
+    candidates = {name: _sweep(a, x, dim, name, out) for name in algorithms}
+    expected = agreement.check(candidates, out, a, x, dim, _CHECKED_STEPS)
+    if x.device.type == "cpu":
+        if dim == 0:
+            candidates["packed"] = _packed(a, x, out)
+        candidates["reference"] = lambda: torch.add(a, x, out=out)
+    calls, reasons = rivals.prepare(case.against, a, x, dim)
+    for name, call in calls.items():
+        try:
+            agreement.same(name, call(), expected)
+            candidates[name] = call
+        except Exception as error:
+            reasons[name] = rivals.reason(error)
+    return candidates, reasons
 
 
 def _sweep(a, x, dim, name, out, cu=None) -> Callable[[], object]:
     return lambda: sweep.forward(a, x, None, dim, False, name, cu, out=out)
 
 
+def _packed(a: Tensor, x: Tensor, out: Tensor) -> Callable[[], object]:
+    """Many sequences end to end, after they were found to be separate."""
+    cu = torch.linspace(0, len(x), _SEQUENCES + 1).long()
+    call = _sweep(a, x, 0, "auto", out, cu)
+    out.fill_(torch.nan)
+    call()
+    resets = torch.zeros(len(x), 1, dtype=torch.bool)
+    resets[cu[:-1]] = True
+    agreement.same("packed", out, ops.linear_recurrence(ops.reset_where(a, resets), x))
+    return call
+
+
 def _backward(
-    a: Tensor, h: Tensor, dh: Tensor, dim: int, outputs: list[Tensor]
-) -> Mapping[str, Callable[[], object]]:
-    """What is timed backward; any numbers do for h."""
-    da, dx, _ = outputs
+    case: Case, algorithms: list[str], a: Tensor, h: Tensor, dh: Tensor, outputs: list[Tensor]
+) -> dict[str, Callable[[], object]]:
+    """What is timed backward, after all was found to agree; any numbers do for h."""
+    da, dx = outputs
     first, candidates = None, {}
-    for name in _algorithms(h.device):
+    for name in algorithms:
 
         def call(name=name):
-            sweep.backward(a, h, None, dh, dim, False, name, None, (da, dx, None))
+            sweep.backward(a, h, None, dh, case.dim, False, name, None, (da, dx, None))
 
+        for result in (da, dx):
+            result.fill_(torch.nan)
         call()
-        found = torch.stack([da, dx])
-        first = found if first is None else first
-        _same(name, found, first)
+        first = first or (da.clone(), dx.clone())
+        for result, expected in zip((da, dx), first, strict=True):
+            agreement.same(name, result, expected)
         candidates[name] = call
-    candidates["reference"] = _stream_of_five(a, h, dh, da, dx)
+    if h.device.type == "cpu":
+        candidates["reference"] = _stream_of_five(a, h, dh, da, dx)
     return candidates
+
+
+def _copy(size: int, where: torch.device) -> Callable[[], object]:
+    """A copy on the device that reads and writes ``size`` bytes together."""
+    words = torch.randint(2**62, (size // 16,), device=where)
+    target = torch.empty_like(words)
+    return lambda: target.copy_(words)
 
 
 def _stream_of_five(*tensors: Tensor) -> Callable[[], object]:
     """A loop that reads three tensors and writes two, as the backward sweep must."""
-    if tensors[0].device.type == "cuda":
-        a, h, dh, da, dx = tensors
-        # Bytes read plus written: two copies and a half of one tensor.
-        half = a.flatten()[: a.numel() // 2]
-        return lambda: (
-            da.copy_(a), dx.copy_(h), da.flatten()[: len(half)].copy_(dh.flatten()[: len(half)])
-        )  # fmt: skip
     from numba import njit, prange
 
     @njit(parallel=True, error_model="numpy")
@@ -140,11 +198,6 @@ def _stream_of_five(*tensors: Tensor) -> Callable[[], object]:
 
     arrays = [t.flatten().numpy() for t in tensors]
     return lambda: stream(*arrays)
-
-
-def _same(name: str, got: Tensor, expected: Tensor) -> None:
-    if not torch.allclose(got, expected, rtol=1e-3, atol=1e-4):
-        raise RuntimeError(f"{name} is not the recurrence at shape {tuple(expected.shape)}")
 
 
 @experiment("reproduce/02_kernel_speedup")

@@ -1,39 +1,98 @@
-"""Other implementations of the recurrence, each in the layout that suits it best.
+"""Other implementations of the recurrence, to measure beside the operator.
 
-None of them is a dependency: ``pip install "lrscan[rivals]"`` brings those that PyPI has for a
-CPU. What is not installed is left out of a measurement.
+None of them is a dependency: ``pip install "lrscan[rivals]"`` brings those that need no compiler.
+What is not installed, does not take the tensors or fails is told, with the reason.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from importlib.util import find_spec
+import importlib
+import os
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 
-def rivals(a: Tensor, x: Tensor, dim: int) -> dict[str, Callable[[], Tensor]]:
-    """Calls that compute the recurrence from h0 = 0; each returns h with time as its axis ``dim``.
+class Rival(NamedTuple):
+    """An implementation.
 
-    The inputs are copied to the layout of a rival here, so that its call is timed without that.
+    make   from (a, x, dim) to what computes h of that shape, from h0 = 0: the copy of the inputs to
+           the layout that it wants is not in its time
+    clock  how it is timed on a GPU, see :func:`lrscan.bench.timing.time_all`
     """
-    makers = {"torch associative_scan": _torch_associative_scan}
-    if find_spec("torchlpc"):
-        makers["torchlpc"] = _torchlpc
-    if find_spec("jax"):
-        makers["jax associative_scan"] = _jax_associative_scan
-    return {name: make(a, x, dim) for name, make in makers.items()}
+
+    make: Callable[[Tensor, Tensor, int], Callable[[], Tensor]]
+    clock: str
+
+
+def prepare(
+    names: Iterable[str], a: Tensor, x: Tensor, dim: int
+) -> tuple[dict[str, Callable[[], Tensor]], dict[str, str]]:
+    """(calls, reasons): what computes the recurrence, and why the others of ``names`` do not."""
+    calls, reasons = {}, {}
+    for name in names:
+        try:
+            calls[name] = RIVALS[name].make(a, x, dim)
+        except Exception as error:
+            reasons[name] = reason(error)
+    return calls, reasons
+
+
+def reason(error: Exception) -> str:
+    """An error in a line, without the folders of this machine."""
+    told = str(error).strip().splitlines()
+    words = (told[0] if told else "").split()
+    kept = " ".join("..." if "/" in word else word for word in words)
+    return f"{type(error).__name__}: {kept[:200]}" if kept else type(error).__name__
+
+
+def _rows(tensor: Tensor, dim: int) -> Tensor:
+    """(1, columns, time), contiguous in time."""
+    return tensor.movedim(dim, -1).reshape(1, -1, tensor.shape[dim]).contiguous()
+
+
+def _accelerated_scan(*modules: str) -> Callable[[Tensor, Tensor, int], Callable[[], Tensor]]:
+    """A kernel of accelerated-scan, for tensors of shape (batch, channels, T)."""
+
+    def make(a: Tensor, x: Tensor, dim: int) -> Callable[[], Tensor]:
+        gates, tokens = (
+            t.contiguous() if t.dim() == 3 and dim == 2 else _rows(t, dim) for t in (a, x)
+        )
+        if modules == ("warp",) and (steps := gates.shape[-1]) not in _WARP_STEPS:
+            raise ValueError(f"takes powers of two from 32 to 65,536 steps, not {steps:,}")
+        scan = _first_of(*(f"accelerated_scan.{module}" for module in modules)).scan
+        shape = x.movedim(dim, -1).shape
+        return lambda: scan(gates, tokens).reshape(shape).movedim(-1, dim)
+
+    return make
+
+
+_WARP_STEPS = [2**k for k in range(5, 17)]
+
+
+def _first_of(*names: str):
+    """The first of these modules that there is."""
+    for name in names:
+        try:
+            return importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if not name.startswith(error.name) or name == names[-1]:
+                raise
 
 
 def _torchlpc(a: Tensor, x: Tensor, dim: int) -> Callable[[], Tensor]:
-    """y[t] = x[t] - A[t] y[t-1], for tensors of shape (batch, T)."""
-    from torchlpc import sample_wise_lpc
-
+    """The paper's algorithm in Numba on a GPU; y[t] = x[t] - A[t] y[t-1] on a CPU: (batch, T)."""
     shape = x.movedim(dim, -1).shape
-    rows = x.movedim(dim, -1).reshape(-1, shape[-1]).contiguous()
-    coefficients = -a.movedim(dim, -1).reshape(-1, shape[-1]).contiguous().unsqueeze(-1)
-    return lambda: sample_wise_lpc(rows, coefficients).reshape(shape).movedim(-1, dim)
+    coefficients, inputs = (_rows(t, dim)[0] for t in (a, x))
+    if x.device.type == "cuda":
+        recurrence = importlib.import_module("torchlpc.recurrence").RecurrenceCUDA
+        start = x.new_zeros(len(inputs))
+        return lambda: recurrence.apply(coefficients, inputs, start).reshape(shape).movedim(-1, dim)
+    filtered = importlib.import_module("torchlpc").sample_wise_lpc
+    negative = -coefficients.unsqueeze(-1)
+    return lambda: filtered(inputs, negative).reshape(shape).movedim(-1, dim)
 
 
 def _compose(first, second):
@@ -50,13 +109,24 @@ def _torch_associative_scan(a: Tensor, x: Tensor, dim: int) -> Callable[[], Tens
         return associative_scan(_compose, (a, x), dim, combine_mode=mode)[1]
 
     if x.device.type == "cuda":
-        scan = torch.compile(scan, fullgraph=True)
+        scan = torch.compile(scan, fullgraph=True, dynamic=False)
     return lambda: scan(a, x)
 
 
 def _jax_associative_scan(a: Tensor, x: Tensor, dim: int) -> Callable[[], Tensor]:
-    import jax
-
+    # Without this it takes three quarters of a GPU's memory, where our tensors are.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    jax = importlib.import_module("jax")
     scan = jax.jit(lambda a, x: jax.lax.associative_scan(_compose, (a, x), axis=dim)[1])
     arrays = [jax.dlpack.from_dlpack(t.contiguous()) for t in (a, x)]
     return lambda: torch.from_dlpack(scan(*arrays).block_until_ready())
+
+
+RIVALS = {
+    "accelerated-scan warp": Rival(_accelerated_scan("warp"), "stream"),
+    # Its module is called "scalar" from version 0.3 on.
+    "accelerated-scan triton": Rival(_accelerated_scan("triton", "scalar"), "stream"),
+    "torchlpc": Rival(_torchlpc, "stream"),
+    "jax associative_scan": Rival(_jax_associative_scan, "host"),
+    "torch associative_scan": Rival(_torch_associative_scan, "stream"),
+}

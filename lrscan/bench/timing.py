@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -12,21 +13,36 @@ import torch
 _SHORTEST_SAMPLE_S = 5e-3
 # What the calls before left in the caches does not matter to a sample that lasts so long.
 _LONG_S = 0.1
-# Written between two GPU samples, so that no input is left in the cache.
+# Read between two GPU samples, so that no input is left in the cache, and nothing that has still to
+# be written back.
 _FLUSH_BYTES = 256 * 2**20
+# The GPU idles for so many cycles, most of a millisecond, while the host queues a call.
+_HEAD_START_CYCLES = 10**6
 
 
 def time_all(
-    candidates: Mapping[str, Callable[[], Any]], device: torch.device, runs: int
+    candidates: Mapping[str, Callable[[], Any]],
+    device: torch.device,
+    runs: int,
+    clocks: Mapping[str, str] | None = None,
 ) -> dict[str, tuple[float, float, float]]:
     """Quartiles in milliseconds of each candidate, sampled in turn so that all share the noise.
 
-    On the CPU a sample is as many calls as fill five milliseconds, after one that is not
-    timed. On a GPU it is one call replayed as a CUDA graph, between two events, with the cache
-    flushed before; the call itself where it cannot be captured.
+    On the CPU a sample is as many calls as fill five milliseconds, after one that is not timed. On
+    a GPU the cache is flushed before each sample, which is one call by one of these clocks, the
+    first unless ``clocks`` names another for a candidate:
+
+        "graph"   replayed as a CUDA graph, between two events; the next one where it cannot be
+                  captured
+        "stream"  queued on torch's current stream while that is busy, between two events
+        "host"    from an idle device to an idle device, by the host's clock: for what runs on
+                  streams of its own. That counts its launches, too
     """
-    sample = _gpu_sampler if device.type == "cuda" else _cpu_sampler
-    samplers = {name: sample(candidate) for name, candidate in candidates.items()}
+    clocks = clocks or {}
+    samplers = {
+        name: _sampler(candidate, device, clocks.get(name, "graph"))
+        for name, candidate in candidates.items()
+    }
     samples: dict[str, list[float]] = {name: [] for name in samplers}
     for _ in range(runs):
         for name, take in samplers.items():
@@ -36,6 +52,24 @@ def time_all(
         name: tuple(torch.tensor(taken, dtype=torch.float64).quantile(quartiles).tolist())
         for name, taken in samples.items()
     }
+
+
+def _sampler(call: Callable[[], Any], device: torch.device, clock: str) -> Callable[[], float]:
+    if device.type != "cuda":
+        return _cpu_sampler(call)
+    call()
+    torch.cuda.synchronize()
+    if clock == "host":
+        return lambda: _host_sample(call)
+    if clock == "graph":
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph):
+                call()
+            return lambda: _event_sample(graph.replay, 0)
+        except RuntimeError:  # a library call that a graph cannot hold
+            torch.cuda.synchronize()
+    return lambda: _event_sample(call, _HEAD_START_CYCLES)
 
 
 def _cpu_sampler(call: Callable[[], Any]) -> Callable[[], float]:
@@ -60,26 +94,30 @@ def _seconds(call: Callable[[], Any], calls: int) -> float:
     return time.perf_counter() - start
 
 
-def _gpu_sampler(call: Callable[[], Any]) -> Callable[[], float]:
+@functools.cache
+def _flush() -> Callable[[], None]:
+    """What empties the GPU's cache: it reads a buffer of many times its size."""
+    buffer = torch.randint(2**31, (_FLUSH_BYTES // 8,), device="cuda")
+    total = torch.empty((), dtype=torch.int64, device="cuda")
+    return lambda: torch.sum(buffer, 0, out=total)
+
+
+def _event_sample(call: Callable[[], Any], idle_cycles: int) -> float:
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    _flush()()
+    if idle_cycles:
+        torch.cuda._sleep(idle_cycles)
+    start.record()
+    call()
+    end.record()
+    end.synchronize()
+    return start.elapsed_time(end)
+
+
+def _host_sample(call: Callable[[], Any]) -> float:
+    _flush()()
+    torch.cuda.synchronize()
+    start = time.perf_counter()
     call()
     torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    try:
-        with torch.cuda.graph(graph):
-            call()
-        once: Callable[[], Any] = graph.replay
-    except RuntimeError:  # a library call that a graph cannot hold
-        torch.cuda.synchronize()
-        once = call
-    flush = torch.empty(_FLUSH_BYTES, dtype=torch.uint8, device="cuda")
-    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-
-    def take() -> float:
-        flush.zero_()
-        start.record()
-        once()
-        end.record()
-        end.synchronize()
-        return start.elapsed_time(end)
-
-    return take
+    return (time.perf_counter() - start) * 1e3

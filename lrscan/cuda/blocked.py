@@ -9,7 +9,7 @@ P is the product of a piece's coefficients, R its end state from a zero start. N
 threads take neighbouring columns, then the next piece. Bytes an element, float32: 20 forward (a
 and x are read twice), 28 backward.
 
-The sizing is (steps a piece, pieces, 0, workspace); the workspace holds P of every piece and
+The sizing is (steps a piece, pieces, 0, 0, 0, workspace); the workspace holds P of every piece and
 column, then R, which the second launch replaces by the carry into the piece. Where a product
 overflows though the states do not, that launch runs the piece step by step instead.
 """
@@ -61,7 +61,7 @@ def kernels(variant: Variant) -> tuple[Kernel, Kernel, Kernel]:
     def reduce(rows, extents, sizing):
         thread = cuda.grid(1)
         steps, columns = extents[0], extents[1] * extents[2] * extents[3]
-        block, pieces, _, products = sizing
+        block, pieces, _, _, _, products = sizing
         piece, column = thread // columns, thread % columns
         if piece >= pieces:
             return
@@ -74,7 +74,7 @@ def kernels(variant: Variant) -> tuple[Kernel, Kernel, Kernel]:
     def carries(rows, extents, sizing):
         column = cuda.grid(1)
         steps, columns = extents[0], extents[1] * extents[2] * extents[3]
-        block, pieces, _, products = sizing
+        block, pieces, _, _, _, products = sizing
         if column >= columns:
             return
         at = addresses_of(rows, place_of(column, extents))
@@ -93,7 +93,7 @@ def kernels(variant: Variant) -> tuple[Kernel, Kernel, Kernel]:
     def apply(rows, extents, sizing):
         thread = cuda.grid(1)
         steps, columns = extents[0], extents[1] * extents[2] * extents[3]
-        block, pieces, _, products = sizing
+        block, pieces, _, _, _, products = sizing
         piece, column = thread // columns, thread % columns
         if piece >= pieces:
             return
@@ -130,7 +130,7 @@ def prepare(
     ]
 
     def launch(numbers: list[int], stream: Stream) -> None:
-        numbers = (*numbers, block, pieces, 0, stream.workspace(size))
+        numbers = (*numbers, block, pieces, 0, 0, 0, stream.workspace(size))
         for kernel, grid in launches:
             stream.launch(kernel, grid, THREADS, numbers)
 

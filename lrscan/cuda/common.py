@@ -6,7 +6,7 @@ A kernel takes three tuples of integers, ``(rows, extents, sizing)``:
              over time and over the outer, middle and inner column axis, all in bytes; zeros where
              an operand is missing
     extents  (steps, n2, n1, n0)
-    sizing   four numbers whose meaning is the algorithm's, the last one the address of a workspace
+    sizing   six numbers whose meaning is the algorithm's, the last one the address of a workspace
 
 Columns are counted with the inner axis fastest.
 """
@@ -25,7 +25,7 @@ from lrscan.cuda.memory import SIMULATED, load, store
 from lrscan.sweep import ROWS
 
 A, X, START, OUT, BEFORE, DA, DSTART = range(len(ROWS))
-SIZING = 4
+SIZING = 6
 
 # The states that kernels compute with.
 STATES = {

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import importlib.metadata
 import re
 import struct
 import threading
@@ -26,6 +25,7 @@ from torch import Tensor
 from lrscan.cuda import simulated_memory
 from lrscan.cuda.common import SIZING
 from lrscan.cuda.memory import SIMULATED
+from lrscan.provenance import package_version
 from lrscan.sources import digest
 from lrscan.sweep import ROWS
 from lrscan.workspace import write_files
@@ -116,8 +116,9 @@ def link(ptx: str, capability: tuple[int, int]) -> bytes:
 
 @functools.cache
 def _compilers() -> str:
-    """Versions of what makes a cubin."""
-    return "-".join(importlib.metadata.version(name) for name in ("numba", "numba-cuda"))
+    """Versions of what makes a cubin, where they are installed as packages."""
+    names = ("numba", "numba-cuda", "nvidia-nvvm", "nvidia-nvjitlink")
+    return "-".join(package_version(name) or "0" for name in names)
 
 
 def _driver(function: str, *args: object) -> object:
@@ -143,9 +144,13 @@ def _bindings() -> ModuleType:
 
 
 class _Parameters(threading.local):
-    """A thread's buffer of kernel arguments, and the list that tells the driver about it."""
+    """A thread's buffer of kernel arguments, and the list that tells the driver about it.
+
+    bound  whether the thread was seen to have a context of the driver
+    """
 
     def __init__(self) -> None:
+        self.bound = False
         self.buffer = ctypes.create_string_buffer(8 * _NUMBERS)
         self._size = ctypes.c_size_t(8 * _NUMBERS)
         # CU_LAUNCH_PARAM_BUFFER_POINTER, ..., CU_LAUNCH_PARAM_BUFFER_SIZE, ..., end
@@ -156,6 +161,18 @@ class _Parameters(threading.local):
 
 
 _parameters = _Parameters()
+
+
+def _bind(device: int | None) -> None:
+    """Give this thread the device's context, if it has none.
+
+    A thread that torch starts for backward has none until it first calls CUDA's runtime, which
+    tensors from torch's cache do not do; the driver then refuses every call.
+    """
+    if not int(_driver("cuCtxGetCurrent")):
+        context = _driver("cuDevicePrimaryCtxRetain", _driver("cuDeviceGet", device))
+        _driver("cuCtxSetCurrent", context)
+    _parameters.bound = True
 
 
 class Stream:
@@ -174,6 +191,8 @@ class Stream:
         if self._guard is not None:
             self._guard.__enter__()
         if not SIMULATED:
+            if not _parameters.bound:
+                _bind(self.device.index)
             self.handle = torch.cuda.current_stream(self.device.index).cuda_stream
         return self
 

@@ -28,6 +28,7 @@ class Plan(NamedTuple):
     vectors, chunks  threads of a tile, along columns and time
     radix            tiles a group
     tiles            in time
+    strips           tiles side by side over a row of columns
     grid             tiles altogether
     """
 
@@ -35,6 +36,7 @@ class Plan(NamedTuple):
     chunks: int
     radix: int
     tiles: int
+    strips: int
     grid: int
 
     @property
@@ -106,4 +108,4 @@ def plan(variant: Variant, layout: Layout, extents: Sequence[int], processors: i
     radix = 1
     if chunks * K * n2 * n1 * n0 < CHAINED_ELEMENTS:
         radix = min(RADIX, tiles, 1 + sizes_of(variant, layout).gathered // (2 * vectors * V))
-    return Plan(vectors, chunks, radix, tiles, tiles * n2 * n1 * strips)
+    return Plan(vectors, chunks, radix, tiles, strips, tiles * n2 * n1 * strips)

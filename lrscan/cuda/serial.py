@@ -21,6 +21,7 @@ from lrscan.cuda.common import (
     BEFORE,
     DA,
     OUT,
+    SIZING,
     STATES,
     Variant,
     X,
@@ -123,6 +124,6 @@ def _launcher(kernel: Kernel, extents: tuple[int, ...]) -> Callable[[list[int], 
     grid = blocks(math.prod(extents[1:]), THREADS)
 
     def launch(numbers: list[int], stream: Stream) -> None:
-        stream.launch(kernel, grid, THREADS, (*numbers, 0, 0, 0, 0))
+        stream.launch(kernel, grid, THREADS, (*numbers, *[0] * SIZING))
 
     return launch

@@ -12,7 +12,8 @@ map of the tile, with which the block learns the state that the tile begins with
 (:mod:`lrscan.cuda.lookback`); and every thread runs its steps from there.
 
 Bytes an element, float32: 12 forward, 20 backward. A launch needs a workspace that is zero, and as
-many blocks as there are tiles. The sizing is (vectors, chunks, radix, address of the workspace).
+many blocks as there are tiles. The sizing is (vectors, chunks, radix, tiles in time, strips of a
+row of columns, address of the workspace).
 """
 
 from __future__ import annotations
@@ -138,7 +139,7 @@ def kernel(variant: Variant, layout: Layout):
     def single_pass(rows, extents, sizing):
         thread, threads = cuda.threadIdx.x, cuda.blockDim.x
         steps, n2, n1, n0 = extents
-        vectors, chunks, radix, workspace = sizing
+        vectors, chunks, radix, tiles, strips, workspace = sizing
         shared_ticket = cuda.shared.array(1, int64)
         room = cuda.shared.array(room_size, state)
         a, x = cuda.local.array(numbers, state), cuda.local.array(numbers, state)
@@ -148,12 +149,10 @@ def kernel(variant: Variant, layout: Layout):
         barrier()
         ticket = shared_ticket[0]
         # Tickets are tiles, earlier ones first, and strip after strip at the same time.
-        strips, _ = divide(n0 + vectors * V - 1, vectors * V)
         index, strip = divide(ticket, n2 * n1 * strips)
         outer, inner = divide(strip, strips)
         outer2, outer1 = divide(outer, n1)
         inner *= vectors * V
-        tiles, _ = divide(steps + chunks * K - 1, chunks * K)
         begin_at = index * (chunks * K)
         tile = (
             (outer2, outer1, inner),
@@ -231,7 +230,7 @@ def prepare(
     chosen = plan(variant, layout, extents, processors)
     parts, columns = KINDS[variant.state_kind].size // 4, math.prod(extents[1:])
     size = lookback.workspace_bytes(parts, chosen.tiles, columns, chosen.radix)
-    sizing = (chosen.vectors, chosen.chunks, chosen.radix)
+    sizing = (chosen.vectors, chosen.chunks, chosen.radix, chosen.tiles, chosen.strips)
     ready, grid, threads = kernel(variant, layout), chosen.grid, chosen.threads
 
     def launch(numbers: list[int], stream: Stream) -> None:

@@ -4,13 +4,17 @@ The simulator's memory refuses every access outside the tensors of a launch, and
 is not aligned.
 """
 
+import numpy as np
 import pytest
 import torch
 from recurrences import check, draw
 
 from lrscan import gradients, sweep
 from lrscan.arguments import ALGORITHMS, DTYPES
-from lrscan.cuda import blocked, launch, plan
+from lrscan.cuda import blocked, launch, plan, simulated_memory, single_pass
+from lrscan.cuda.common import Variant
+from lrscan.cuda.tiles import Layout, shape_of
+from lrscan.reference import linear_recurrence_reference
 
 # (shape, dim): "blocked" cuts them into 1, 2 and 3 pieces, the last one short.
 LAYOUTS = [((1, 1), 0), ((2, 3), 0), ((150, 3), 0), ((2, 70, 2), 1), ((2, 2, 2, 65, 2), 3)]
@@ -145,6 +149,28 @@ def test_a_plain_chain_where_columns_are_many(small_tiles, monkeypatch):
         shape, dim = TILED[layout]
         a, x, h0, dh = draw(shape, torch.float32, dim)
         sweep_both(a, x, h0, dh, dim)
+
+
+def test_time_may_have_more_steps_than_32_bits_count(small_tiles, monkeypatch):
+    """The last tile alone, with the memory that it touches and the state handed to it."""
+    monkeypatch.setattr(plan, "CHAINED_ELEMENTS", 0)  # that state is the one word it waits for
+    extents = (2**33 + 21, 1, 1, 1)
+    variant, layout = Variant(False, *["float32"] * 3), Layout("time", 1)
+    chosen = plan.plan(variant, layout, extents, 1)
+    begin = (chosen.tiles - 1) * chosen.chunks * shape_of(variant, layout)[0]
+    a, x, _, _ = draw((extents[0] - begin,), torch.float32, 0)
+    out = torch.full_like(x, float("nan"))
+    workspace = torch.from_numpy(np.zeros(1 + chosen.tiles, np.int64))
+    workspace[0], workspace[-2] = chosen.tiles - 1, simulated_memory.words_of(np.float32(0.75))[0]
+    rows = [[t.data_ptr() - 4 * begin, 4, 0, 0, 0] for t in (a, x, out)]
+    rows = [*rows[:2], [0] * 5, rows[2], *[[0] * 5] * 3]
+    sizing = (chosen.vectors, chosen.chunks, chosen.radix, chosen.tiles, chosen.strips)
+    numbers = [*sum(rows, []), *extents, *sizing, workspace.data_ptr()]
+    kernel = single_pass.kernel(variant, layout)
+    with launch.Stream(a.device, {"a": a, "x": x, "out": out, "words": workspace}) as stream:
+        stream.launch(kernel, 1, chosen.threads, numbers)
+    expected = linear_recurrence_reference(a, x, torch.tensor(0.75))
+    torch.testing.assert_close(out.double(), expected)
 
 
 def test_tiles_and_groups_do_not_change_with_timing(small_tiles):

@@ -1,0 +1,128 @@
+"""`lrscan bench`: measurements from the command line, and the targets of a GPU."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from lrscan import cli, notebooks, provenance, workspace
+from lrscan.bench import EXPERIMENTS, Paused, targets
+from lrscan.records import Records
+
+PAUSED_STATUS = 75  # "try again later" in sysexits.h
+
+
+def main(
+    *,
+    experiments: tuple[str, ...],
+    profile: str,
+    device: str,
+    assignments: tuple[str, ...],
+    record: bool,
+    out: Path | None,
+    minutes: float | None,
+    resume: bool,
+) -> int:
+    """Measure, write records, print them, and return the exit status."""
+    until = math.inf if minutes is None else time.monotonic() + 60 * minutes
+    if record and out:
+        raise click.UsageError("--record and --out both say where the records go: give one")
+    if device not in cli.DEVICES:
+        raise click.UsageError(f"device is one of {', '.join(cli.DEVICES)}, not {device!r}")
+    root = workspace.find_root()
+    every = notebooks.discover(root)
+    values = notebooks.load_profile(root, profile, every)
+    if unknown := [name for name in experiments if name not in EXPERIMENTS]:
+        raise click.UsageError(
+            f"no experiment is called {unknown[0]!r}; there are: {', '.join(EXPERIMENTS)}"
+        )
+    try:
+        where = provenance.resolve_device(device)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    chosen: list[Any] = [EXPERIMENTS[name] for name in dict.fromkeys(experiments) or EXPERIMENTS]
+    owners = {experiment.notebook for experiment in chosen}
+    owning = [notebook for notebook in every if notebook.name in owners]
+    if missing := owners - {notebook.name for notebook in owning}:
+        raise click.ClickException(f"an experiment belongs to {min(missing)}: no such notebook")
+    parameters = notebooks.override(values.parameters, owning, assignments)
+    settings = {
+        "LRSCAN_PROFILE": profile,
+        "LRSCAN_RECORD": "1" if record else None,
+        "LRSCAN_RECORDS": str(out.resolve()) if out else None,
+    }
+    logger = logging.getLogger("lrscan.bench")
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler := logging.StreamHandler())
+    console, left = Console(highlight=False), []
+    with workspace.environment(**settings):
+        for number, experiment in enumerate(chosen):
+            if number and time.monotonic() > until:
+                left.append(experiment.name)
+                continue
+            given = parameters[experiment.notebook] | {"device": str(where)}
+            given |= {"resume": resume, "until": until}
+            try:
+                measured = experiment(**_accepted(experiment, given))
+            except Paused as pause:
+                measured = pause.measured
+                left.append(f"{pause.left} pieces of {experiment.name}")
+            _show(console, measured)
+        if where.type == "cuda":
+            _show_targets(console, provenance.device_slug(where))
+    logger.removeHandler(handler)
+    if left:
+        console.print(Text(f"Time was up; --resume measures: {', '.join(left)}"), soft_wrap=True)
+    return PAUSED_STATUS if left else 0
+
+
+def _accepted(function: Callable[..., Any], parameters: dict[str, Any]) -> dict[str, Any]:
+    """Those parameters that a function takes."""
+    signature = inspect.signature(function).parameters
+    if any(p.kind is p.VAR_KEYWORD for p in signature.values()):
+        return parameters
+    return {name: value for name, value in parameters.items() if name in signature}
+
+
+def _show(console: Console, records: Records) -> None:
+    """Print what was measured, and the columns that tell the rows apart."""
+    data = records.table.drop(columns=["experiment", "device"])
+    measured = ("median_ms", "reference_ms", "error", "bound")
+    data = data.dropna(axis="columns", how="all").drop(columns=["q1_ms", "q3_ms"], errors="ignore")
+    told = [c for c in data if c in measured or data[c].nunique() > 1]
+    console.print(Text(f"{records.experiment} on {records.device_label}"), soft_wrap=True)
+    console.print(_table(data[told]))
+    console.print(Text(f"Records: {workspace.relative(records.path)}"), soft_wrap=True)
+    missing = records.provenance["measurements"][-1].get("not_available", {})
+    for what, why in missing.items():
+        console.print(Text(f"Not available: {what}: {why}"), soft_wrap=True)
+
+
+def _show_targets(console: Console, device: str) -> None:
+    """Print what is asked of the CUDA kernels beside what the records of this device say."""
+    found = targets.table(workspace.records_folder(), device)
+    console.print(Text(f"Targets, for an H100, beside the records of {device}"), soft_wrap=True)
+    console.print(_table(found))
+
+
+def _table(data: Any) -> Table:
+    table = Table(*data)
+    for row in data.astype(object).itertuples(index=False):
+        table.add_row(*(Text(_cell(value)) for value in row))
+    return table
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return "" if value != value else f"{value:.4g}"
+    return "" if value is None or str(value) == "<NA>" else str(value)

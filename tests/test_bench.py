@@ -1,0 +1,243 @@
+"""Measurements in pieces, rivals that are not there, and targets held against made-up records."""
+
+import math
+import sys
+import time
+from types import SimpleNamespace
+
+import pytest
+import torch
+from projects import make_project
+
+from lrscan import records
+from lrscan.bench import Paused, agreement, pieces, rates, rivals, targets
+from lrscan.bench.cases import Case, cpu_cases, gpu_cases
+from lrscan.bench.rivals import RIVALS
+
+ORIGIN = {
+    "device": "h100", "device_label": "NVIDIA H100", "device_type": "cuda",
+    "parameters": {"runs": 3}, "seed": 0, "commit": "c0ffee", "versions": {"torch": "2"}, "profile": "gpu",
+}  # fmt: skip
+PIECES = [{"T": T, "C": 4} for T in (16, 64, 256)]
+ELEMENTS = 2**26
+
+
+@pytest.fixture(autouse=True)
+def project(tmp_path, monkeypatch):
+    root = make_project(tmp_path / "project")
+    monkeypatch.chdir(root)
+    return root
+
+
+class Counted:
+    """A measurement that knows how often it was taken, and may end early."""
+
+    def __init__(self, fails_at=None, reasons=()):
+        self.taken, self.fails_at, self.reasons = [], fails_at, dict(reasons)
+
+    def __call__(self, number):
+        if number == self.fails_at:
+            raise KeyboardInterrupt
+        self.taken.append(number)
+        row = PIECES[number] | {"algorithm": "auto", "median_ms": 1.0 + len(self.taken)}
+        return [row, row | {"algorithm": "serial"}], self.reasons
+
+
+def take(measure, origin=ORIGIN, **how):
+    return pieces.in_pieces("rates", PIECES, measure, origin, **how)
+
+
+def there():
+    return records.read("rates", "h100", directory=pieces.workspace.records_folder())
+
+
+def test_what_was_measured_before_an_interruption_is_on_disk():
+    with pytest.raises(KeyboardInterrupt):
+        take(Counted(fails_at=2))
+    assert there().table["T"].tolist() == [16, 16, 64, 64]
+
+
+def test_resuming_measures_the_rest_and_keeps_what_is_there():
+    with pytest.raises(KeyboardInterrupt):
+        take(Counted(fails_at=1, reasons={"one": "not installed"}))
+    rest = Counted(reasons={"other": "failed"})
+    found = take(rest, ORIGIN | {"measured_at": "later"}, resume=True)
+    assert rest.taken == [1, 2] and found.table["T"].tolist() == [16, 16, 64, 64, 256, 256]
+    (measurement,) = found.provenance["measurements"]
+    assert measurement["not_available"] == {"one": "not installed", "other": "failed"}
+    again = Counted()
+    assert take(again, resume=True).table.equals(found.table) and not again.taken
+
+
+@pytest.mark.parametrize("changed", [{"parameters": {"runs": 5}}, {"commit": "beef"}, {"seed": 1}])
+def test_nothing_is_kept_of_another_measurement(changed):
+    take(Counted())
+    rest = Counted()
+    take(rest, ORIGIN | changed, resume=True)
+    assert rest.taken == [0, 1, 2]
+    assert len(there().provenance["measurements"]) == 1
+
+
+def test_without_resuming_all_is_measured_again():
+    take(Counted())
+    again = Counted()
+    assert len(take(again).table) == 6 and again.taken == [0, 1, 2]
+
+
+def test_no_piece_is_begun_after_its_time():
+    first = Counted()
+    with pytest.raises(Paused, match="2 pieces of rates are left") as paused:
+        take(first, until=time.monotonic() - 1)
+    assert first.taken == [0] and paused.value.measured.table["T"].tolist() == [16, 16]
+
+
+def test_a_candidate_that_is_not_the_recurrence_is_not_timed():
+    a, x = torch.rand(40, 3), torch.rand(40, 3)
+    out = torch.empty_like(x)
+
+    def add():
+        torch.add(a, x, out=out)
+
+    with pytest.raises(RuntimeError, match=r"add is not the recurrence at shape \(40, 3\)"):
+        agreement.check({"add": add}, out, a, x, 0, 10)
+
+
+def test_a_candidate_that_writes_nothing_after_the_checked_steps_is_not_timed():
+    a, x = torch.rand(3, 40), torch.rand(3, 40)
+    out = torch.empty_like(x)
+    whole = rates._sweep(a, x, 1, "serial", out)
+    part = rates._sweep(a[:, :20], x[:, :20], 1, "serial", out[:, :20])
+    with pytest.raises(RuntimeError, match="part is not the recurrence"):
+        agreement.check({"whole": whole, "part": part}, out, a, x, 1, 10)
+
+
+def measured_beside(monkeypatch, scan, layout="CT", T=64):
+    """(rows, reasons) of a case against a stand-in for accelerated-scan's first kernel."""
+    monkeypatch.setitem(sys.modules, "accelerated_scan", SimpleNamespace())
+    if scan is not None:
+        monkeypatch.setitem(sys.modules, "accelerated_scan.warp", SimpleNamespace(scan=scan))
+    case = Case(layout, T, 3, against=("accelerated-scan warp",))
+    rows, reasons = rates._measure(case, torch.device("cpu"), 0, 2)
+    return {row["algorithm"] for row in rows if row["direction"] == "forward"}, reasons
+
+
+def loop(a, x):
+    assert a.is_contiguous() and a.dim() == 3  # (batch, channels, T)
+    h, states = torch.zeros(a.shape[:2]), []
+    for t in range(a.shape[2]):
+        h = a[..., t] * h + x[..., t]
+        states.append(h)
+    return torch.stack(states, -1)
+
+
+@pytest.mark.parametrize("layout", ["CT", "TC"])
+def test_a_rival_is_measured_beside_the_operator(layout, monkeypatch):
+    algorithms, reasons = measured_beside(monkeypatch, loop, layout)
+    assert algorithms >= {"auto", "serial", "blocked", "accelerated-scan warp"} and not reasons
+
+
+@pytest.mark.parametrize(
+    ("scan", "T", "why"),
+    [
+        (None, 64, "ModuleNotFoundError: No module named 'accelerated_scan.warp'"),
+        (loop, 63, "ValueError: takes powers of two from 32 to 65,536 steps, not 63"),
+        (lambda a, x: a + x, 64, "RuntimeError: accelerated-scan warp is not the recurrence"),
+        (lambda a, x: 1 / 0, 64, "ZeroDivisionError: division by zero"),
+    ],
+    ids=["not-installed", "not-its-length", "wrong", "fails"],
+)
+def test_a_rival_that_is_not_available_is_told_with_the_reason(scan, T, why, monkeypatch):
+    algorithms, reasons = measured_beside(monkeypatch, scan, T=T)
+    assert "accelerated-scan warp" not in algorithms
+    ((what, found),) = reasons.items()
+    assert what == f"accelerated-scan warp, float32 CT (3, {T})" and found.startswith(why)
+
+
+def test_a_reason_names_no_folder():
+    error = OSError("cannot open /somewhere/secret/libcuda.so: no such file\nmore")
+    assert rivals.reason(error) == "OSError: cannot open ... no such file"
+
+
+@pytest.mark.parametrize("compare", [False, True])
+@pytest.mark.parametrize("make", [cpu_cases, gpu_cases])
+def test_no_case_is_measured_twice(make, compare):
+    cases = make(ELEMENTS, compare)
+    told = [tuple(case.identity.items()) for case in cases]
+    assert len(set(told)) == len(told)
+    assert {name for case in cases for name in case.against} <= set(RIVALS)
+    assert len(make(ELEMENTS, not compare)) == len(cases)
+
+
+def write_gpu_records(**times):
+    """Made-up records of every case; ``times`` are milliseconds by what they are of."""
+
+    def row(case, algorithm, direction, ms):
+        identity = {"algorithm": algorithm, "direction": direction} | case.identity
+        return identity | {"median_ms": ms, "reference_ms": 1.0}
+
+    rows = []
+    for case in gpu_cases(ELEMENTS, compare=True):
+        famous = {(8, 65_536, 1536): 3.5, (1, 2**19, 64): 0.15, (1, 2**20, 1): 0.014}
+        usual = famous.get((case.B, case.T, case.C), 1.05)
+        for direction in ("forward", "backward"):
+            ms = times.get(f"{case.dtype} {case.layout} {direction}", usual)
+            row_of = row(case, "auto", direction, ms)
+            # A copy of the famous shapes takes as long as their targets ask for.
+            row_of["reference_ms"] = usual / 1.05 if usual != 1.05 else 1.0
+            rows += [row_of, row(case, "single_pass", direction, times.get("best", 1.0) * ms)]
+        rows += [row(case, name, "forward", times.get(name, 9.0)) for name in case.against]
+    records.write("throughput", rows, ORIGIN)
+    table_1 = {"serial_paper": 50.0, "serial": 2.0, "single_pass": 1.0, "auto": 1.0}
+    rows = [
+        {"algorithm": name, "direction": "forward", "dtype": "float32", "layout": "TC", "T": 65_536,
+         "B": 1, "C": m, "median_ms": times.get(name, ms)}
+        for name, ms in table_1.items()
+        for m in (4, 32, 128)
+    ]  # fmt: skip
+    records.write("kernel_speedup", rows, ORIGIN)
+    cost = {"algorithm": "auto", "direction": "forward", "layout": "TC", "T": 4, "B": 1, "C": 3}
+    records.write("call_cost", [cost | {"median_ms": times.get("call", 0.02)}], ORIGIN)
+
+
+def verdicts(**times):
+    write_gpu_records(**times)
+    table = targets.table(pieces.workspace.records_folder(), "h100")
+    return dict(zip(table["target"], table["verdict"], strict=True)), table
+
+
+def test_without_records_no_target_is_met(project):
+    table = targets.table(project, "h100")
+    assert set(table["verdict"]) == {"not measured"} and table["measured"].isna().all()
+
+
+def test_the_cases_of_a_gpu_bear_on_every_target():
+    found, table = verdicts()
+    assert set(found.values()) == {"met"}, table.to_string()
+    assert len(found) == len(table) > 25
+
+
+@pytest.mark.parametrize(
+    ("change", "missed"),
+    [
+        ({"float32 BTC forward": 1.2}, "float32 forward, BTC, 1,024 columns and more"),
+        ({"float32 BCT backward": 1.2}, "float32 backward, BCT, 1,024 columns and more"),
+        ({"float32 CT forward": 1.2}, "float32 forward, thin, 2**28 elements"),
+        ({"float32 CT backward": 1.3}, "float32 backward, thin, 2**26 elements"),
+        ({"bfloat16 TBC forward": 1.2}, "bfloat16 forward, 1,024 columns and more"),
+        ({"bfloat16 TC backward": 1.4}, "bfloat16 backward, thin, 2**26 elements"),
+        ({"float32 BCT forward": 3.7}, "float32 forward, 12,288 columns of 65,536"),
+        ({"float32 CT forward": 0.17}, "float32 forward, 64 columns of 524,288"),
+        ({"float32 TC forward": 0.016}, "float32 forward, 1 column of 1,048,576"),
+        ({"torchlpc": 1.0}, "its time over ours: torchlpc"),
+        ({"accelerated-scan warp": 3.4}, "its time over ours: accelerated-scan warp"),
+        ({"best": 0.9}, "the best algorithm's time over that of auto"),
+        ({"serial_paper": 40.0}, "Table 1, m = 32: over serial_paper"),
+        ({"call": 0.026}, "host cost of a call"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_target_that_is_missed_says_so(change, missed):
+    found, table = verdicts(**change)
+    assert found[missed] == "missed"
+    row = table[table["target"] == missed].iloc[0]
+    assert row["where"] and math.isfinite(row["measured"])
