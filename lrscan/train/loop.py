@@ -25,6 +25,7 @@ from lrscan.train.step import Step
 
 LEARNED, NOT_LEARNED, DIVERGED, PAUSED = "learned", "not learned", "diverged", "paused"
 IN_A_ROW = 5  # minibatches without a mistake: the paper's criterion
+_EVENTS = 2**16  # steps times sequences that are evaluated at once, where a minibatch has fewer
 FRESH, ENOUGH = 256, 0.99  # sequences of the strict criterion, and the share to get right
 
 # What is kept of every iteration; `held_out` is NaN where there was no evaluation.
@@ -189,8 +190,9 @@ def evaluate(
     Source: the interval is that of Wilson 1927, which holds near 0 and 1 too.
     """
     right = torch.zeros((), dtype=torch.int64, device=device)
-    for first in range(0, sequences, settings.batch):
-        size = min(settings.batch, sequences - first)
+    most = max(settings.batch, _EVENTS // settings.steps)
+    for first in range(0, sequences, most):
+        size = min(most, sequences - first)
         tokens, label = _minibatch(settings, size, number + first, True, device)
         right += ((model(tokens) > 0) == (label > 0)).sum()
     share, z = right.item() / sequences, 1.959964
