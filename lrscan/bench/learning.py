@@ -28,7 +28,7 @@ def problem_2b_search(
     device: str,
     seed: int,
     names: Sequence[str],
-    lengths: Sequence[int],
+    search_lengths: Sequence[int],
     hidden: int,
     batch: int,
     distractors: str,
@@ -53,7 +53,7 @@ def problem_2b_search(
             model=name, steps=steps, hidden=hidden, batch=batch, distractors=distractors,
             initialisation=initialisation, rate=rate, iterations=search_iterations, seed=seed,
         )
-        for steps, name, initialisation, rate in product(lengths, names, initialisations, rates)
+        for steps, name, initialisation, rate in product(search_lengths, names, initialisations, rates)
     ]  # fmt: skip
     return train_all("problem_2b_search", runs, device, sequences, resume, until)
 

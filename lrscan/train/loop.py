@@ -25,6 +25,7 @@ from lrscan.train.step import Step
 
 LEARNED, NOT_LEARNED, DIVERGED, PAUSED = "learned", "not learned", "diverged", "paused"
 IN_A_ROW = 5  # minibatches without a mistake: the paper's criterion
+_ENOUGH_STEPS = 1024  # for every kernel of a step to be compiled
 _EVENTS = 2**16  # steps times sequences that are evaluated at once, where a minibatch has fewer
 FRESH, ENOUGH = 256, 0.99  # sequences of the strict criterion, and the share to get right
 
@@ -60,7 +61,7 @@ class Run:
 
     @property
     def seconds(self) -> float:
-        """The time of all iterations, without evaluations and checkpoints."""
+        """The time of all iterations, without compilation, evaluations and checkpoints."""
         return self.history[-1][HISTORY.index("seconds")] if self.history else 0.0
 
 
@@ -108,6 +109,8 @@ def train(
         step = Step(settings, run.model, graph)
         if path is not None and path.is_file():
             _load(path, run, step, where)
+        if run.status == PAUSED:
+            _prepare(run, step, where)
         while run.status == PAUSED:
             _iterate(run, step, where)
             if on_iteration is not None:
@@ -122,6 +125,14 @@ def train(
             if paused:
                 break
     return run
+
+
+def _prepare(run: Run, step: Step, device: torch.device) -> None:
+    """Compile what a step runs, so that the first one is not timed with that."""
+    tokens, label = _minibatch(run.settings, run.settings.batch, run.iteration, False, device)
+    if not step.graph:  # the same kernels run at any length
+        tokens = tokens.map(lambda part: part[:_ENOUGH_STEPS])
+    step.prepare(tokens, label)
 
 
 def _iterate(run: Run, step: Step, device: torch.device) -> None:
