@@ -6,22 +6,14 @@ from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from lrscan.distributed.parallel import history, scan, splits
+from lrscan.distributed.parallel import history, scan
 from lrscan.nn.init import reset_gates
-from lrscan.nn.inputs import Input, Window, extent, pieces, product
+from lrscan.nn.inputs import Input, Window, product
 from lrscan.nn.stack import State, state_dtype
 
 # A cell: from the gates' pre-activations to (a, u, read-out).
 Cell = Callable[..., tuple[Tensor, Tensor, Callable[[Tensor], Tensor] | None]]
-
-# Elements (steps x batch x hidden units) of a piece. A longer sequence is worked through in such
-# pieces, of which only the outputs are kept: backward evaluates each again. On a CPU a piece stays
-# in the cache, and its memory is used again where one long tensor would be mapped anew.
-PIECE_ELEMENTS = {"cpu": 2**18, "cuda": 2**28}
-# A sequence of up to so many pieces is taken whole, and nothing is evaluated twice.
-PIECES_KEPT = 8
 
 
 class SurrogateLayer(nn.Module):
@@ -68,22 +60,6 @@ class SurrogateLayer(nn.Module):
         self, x: Input, state: State, cell: Cell, algorithm: str = "auto"
     ) -> tuple[Tensor, State]:
         """Outputs (T, B, n) of all steps, and the state after the last."""
-        steps, batch = extent(x)
-        elements = PIECE_ELEMENTS.get(state[-1].device.type, 2**28)
-        if splits() or steps * batch * self.hidden_size <= PIECES_KEPT * elements:
-            return self._piece(x, state, cell, algorithm)
-        outputs = []
-        for piece in pieces(x, max(1, elements // (batch * self.hidden_size))):
-            output, state = checkpoint(
-                self._piece, piece, state, cell, algorithm,
-                use_reentrant=False, preserve_rng_state=False,
-            )  # fmt: skip
-            outputs.append(output)
-        return torch.cat(outputs), state
-
-    def _piece(
-        self, x: Input, state: State, cell: Cell, algorithm: str
-    ) -> tuple[Tensor, State]:
         gates, ends = self._gates(x, state)
         out, c = self._recurrence(cell, state[-1], algorithm, *gates)
         return out, (*ends, c)
