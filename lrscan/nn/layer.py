@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
 
 from lrscan.distributed.parallel import history, scan
+from lrscan.nn.fused import Gates, evaluate
 from lrscan.nn.init import reset_gates
 from lrscan.nn.inputs import Input, Window, product
 from lrscan.nn.stack import State, state_dtype
@@ -61,31 +63,34 @@ class SurrogateLayer(nn.Module):
     ) -> tuple[Tensor, State]:
         """Outputs (T, B, n) of all steps, and the state after the last."""
         gates, ends = self._gates(x, state)
-        out, c = self._recurrence(cell, state[-1], algorithm, *gates)
+        recurrence = functools.partial(self._recurrence, cell, algorithm)
+        out, c = evaluate(cell, algorithm, recurrence, gates, state[-1])
         return out, (*ends, c)
 
-    def _gates(self, x: Input, state: State) -> tuple[list[Tensor], State]:
-        """The pre-activations of every gate, (T, B, n), and the surrogate's state at the end."""
+    def _gates(self, x: Input, state: State) -> tuple[Gates, State]:
+        """The pre-activations of every gate, and the surrogate's state at the end."""
         of_x = product(self.weight_x, x, self._bias_of_x())
         ends: State = ()
         if self.surrogate is None:
-            gates = _split(self.x_gates, of_x)
+            gates = of_x
         else:
             of_s, end = surrogate_product(self.surrogate, self.weight_s, x, state[0])
             ends = (end,)
             if self.s_gates == self.x_gates:
-                gates = _split(self.x_gates, of_x + of_s)
+                gates = of_x + of_s
             else:
                 gates = _split(self.x_gates, of_x)
                 for name, part in _split(self.s_gates, of_s).items():
                     gates[name] = gates[name] + part if name in gates else part
+        if self.i_gates and isinstance(gates, Tensor):
+            gates = _split(self.x_gates, gates)
         for name in self.i_gates:
             if self.weight_i is not None:
                 gates[name] = product(self.weight_i, x)
             else:
                 dtype = self.weight_x.dtype
                 gates[name] = x if isinstance(x, Tensor) else x.dense(self.hidden_size, dtype)
-        return [gates[name] for name in self.gates], ends
+        return gates, ends
 
     def _bias_of_x(self) -> Tensor | None:
         """The bias of every gate that reads x, with zeros for those that have none."""
@@ -96,14 +101,17 @@ class SurrogateLayer(nn.Module):
         return torch.cat([parts.get(name, none) for name in self.x_gates])
 
     def _recurrence(
-        self, cell: Cell, start: Tensor, algorithm: str, *gates: Tensor
+        self, cell: Cell, algorithm: str, gates: Gates, start: Tensor
     ) -> tuple[Tensor, Tensor]:
         """(h, c after the last step): all that is elementwise or over time, in float32 at least."""
-        wide = state_dtype(gates[0].dtype)
+        if isinstance(gates, Tensor):
+            gates = _split(self.x_gates, gates)
+        in_order = [gates[name] for name in self.gates]
+        wide = state_dtype(in_order[0].dtype)
         # Half precision has no number between 0.996 and 1: neither a coefficient nor a state
         # may be rounded to it.
         with torch.autocast(start.device.type, enabled=False):
-            a, u, read_out = cell(*(gate.to(wide) for gate in gates))
+            a, u, read_out = cell(*(gate.to(wide) for gate in in_order))
             c, end = scan(a, u, start.to(wide), algorithm)
             h = c if read_out is None else read_out(c)
         return h.to(self.weight_x.dtype), end
