@@ -47,11 +47,12 @@ def graded(steps: int, layers: int) -> list[dict[str, Any]]:
     Meant for a class told by an early symbol and read after T steps. All other symbols add up as
     noise that grows with t, so the symbol is best written down early. The state of a lower layer
     climbs to its steady value within the first tens of steps, and so tells the gates above how
-    early it is; a last layer can learn to write only then. None of this depends on T:
+    early it is; a last layer can learn to write only then:
 
         below   forget bias log U(2, 64), so that it is settled long before T; candidate bias
                 U(-1/2, 1/2), without which it hardly climbs
-        last    forget bias log U(T/4, 4T); input bias -4: a step writes at most 1/50
+        last    forget bias log U(T/4, 4T); input bias -log(T/5): all steps together write at most
+                about 5, so that an Adam step of the read-out does not drown what the class changes
 
     Args:
         steps:  T
@@ -60,7 +61,7 @@ def graded(steps: int, layers: int) -> list[dict[str, Any]]:
     Source: of the grading, El Hihi and Bengio 1996, "Hierarchical recurrent neural networks for
     long-term dependencies".
     """
-    last = {"forget_bias": (steps / 4, steps * 4), "input_bias": -4.0}
+    last = {"forget_bias": (steps / 4, steps * 4), "input_bias": -math.log(steps / 5)}
     return [*[_SHORT | {"candidate_bias": (-0.5, 0.5)}] * (layers - 1), last]
 
 
