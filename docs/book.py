@@ -125,7 +125,7 @@ def front_page() -> str:
     """The claims table, and the way to everything else."""
     columns = {
         "id": "", "claim": "The paper's claim", "paper": "Its number", "ours": "Ours",
-        "device": "On", "holds": "Holds",
+        "device": "On", "verdict": "Verdict",
     }  # fmt: skip
     rows = [list(columns.values()), ["---"] * len(columns)]
     for row in claims.table().to_dict("records"):

@@ -4,10 +4,10 @@ Source of the claims: E. Martin and C. Cundy, Parallelizing Linear Recurrent Neu
 Sequence Length (ICLR 2018, arXiv:1709.04057). Every number of ours comes from a record.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lrscan import records, workspace
 from lrscan.records import Records
@@ -15,7 +15,26 @@ from lrscan.records import Records
 if TYPE_CHECKING:
     import pandas
 
+HOLDS = "holds"
+HOLDS_PLAIN = "holds against the plain loop only"
+NOT_REPRODUCED = "not reproduced"
+CPU_HOLDS = "holds on a CPU"
+CPU_CANNOT_TELL = "a CPU cannot tell"
 NOT_MEASURED = "not measured yet"
+A_GPU = "a GPU"
+
+
+class Finding(NamedTuple):
+    """What a record says of a claim.
+
+    ours     in words and numbers
+    verdict  one of the words above
+    ratio    our number over the paper's, where both are of one kind
+    """
+
+    ours: str
+    verdict: str
+    ratio: float | None = None
 
 
 @dataclass(frozen=True)
@@ -26,65 +45,180 @@ class Claim:
     statement   what the paper says, in our words
     source      where it says so
     number      its number, with the device it was measured on
-    experiment  the records that bear on it; empty if there is no such experiment yet
-    ours        from a record to our number, and whether the claim holds there; None if the
-                device cannot tell
+    differs     what differs between their measurement and ours
+    notebook    where it is measured or shown
+    figure      the figure to look at, of the device's folder; empty if there is none
+    experiment  the records that bear on it; empty if it needs none
+    find        from such records, or from none, to what they say
+    of_a_gpu    whether it is about a GPU, so that a row says when none was measured
     """
 
     id: str
     statement: str
     source: str
     number: str
-    experiment: str = ""
-    ours: Callable[[Records], tuple[str, bool | None]] | None = None
+    differs: str
+    notebook: str
+    figure: str
+    experiment: str
+    find: Callable[..., Finding]
+    of_a_gpu: bool = True
 
 
-def _correctness(measured: Records) -> tuple[str, bool | None]:
+def _gpu(measured: Records) -> bool:
+    return measured.provenance["measurements"][-1]["device_type"] == "cuda"
+
+
+def _correctness(measured: Records) -> Finding:
     share = (measured.table["error"] / measured.table["bound"]).max()
     told = f"error at most {share:.2f} of what rounding allows, in {len(measured.table)} checks"
-    return told, bool(share <= 1)
+    return Finding(told, HOLDS if share <= 1 else NOT_REPRODUCED)
 
 
-def _kernel_speedup(measured: Records) -> tuple[str, bool | None]:
+def _of_speedups(ours: "pandas.DataFrame", on_gpu: bool, paper: float) -> Finding:
+    """The best parallel speed-up; on a GPU judged against both serial loops."""
+    from lrscan.bench import PARALLEL
+
+    ours = ours[ours["algorithm"].isin(PARALLEL)]
+    plain = ours[ours["baseline"] == "serial_paper"] if on_gpu else ours
+    best = plain.loc[plain["speedup"].idxmax()]
+    where = f"T = {best['T']:,}, " + (f"{best['model']}, " if "model" in best else "")
+    told = f"{best['speedup']:.1f}x ({best['algorithm']}, {where}m = {best['C']})"
+    if not on_gpu:
+        return Finding(told, CPU_CANNOT_TELL)
+    tuned = ours.loc[ours["baseline"] == "serial", "speedup"].max()
+    told += f"; over the tuned serial kernel {tuned:.1f}x"
+    ratio = float(best["speedup"] / paper)
+    if best["speedup"] <= 1:
+        return Finding(told, NOT_REPRODUCED, ratio)
+    return Finding(told, HOLDS if tuned > 1 else HOLDS_PLAIN, ratio)
+
+
+def _kernel_speedup(measured: Records) -> Finding:
+    from lrscan import bench, paper
+
+    best = paper.table("table1_kernel_speedup")["speedup"].max()
+    return _of_speedups(bench.speedups(measured), _gpu(measured), best)
+
+
+def _training_speedup(measured: Records) -> Finding:
+    from lrscan import bench, paper
+
+    ours = bench.speedups(measured, ("model", "T", "B", "C"))
+    return _of_speedups(ours, _gpu(measured), paper.table("table2_rnn_speedup")["speedup"].max())
+
+
+def _family() -> Finding:
+    from lrscan import nn
+
+    members = (nn.SRU, nn.QRNN, nn.StronglyTypedRNN, nn.GILRLSTM)
+    inside = [one.__name__ for one in members if issubclass(one, nn.LinearSurrogateRNN)]
+    told = f"{', '.join(inside)}: each one surrogate and one cell of one class"
+    return Finding(told, HOLDS if len(inside) == len(members) else NOT_REPRODUCED)
+
+
+def _lstm_throughput(measured: Records) -> Finding:
+    from lrscan import bench, paper
+
+    ours = bench.throughputs(measured)
+    ours = ours[(ours["model"] == "GILR-LSTM") & (ours["B"] == ours["B"].min())]
+    longest = ours.loc[ours["T"].idxmax()]
+    told = f"{longest['ratio']:.1f}x (b = {longest['B']}, T = {longest['T']:,}, n = {longest['C']})"
+    faster = longest["ratio"] > 1
+    if not _gpu(measured):
+        return Finding(told, CPU_HOLDS if faster else NOT_REPRODUCED)
+    theirs = paper.heatmap()
+    at = theirs.loc[theirs["T"].idxmax()]
+    return Finding(
+        told, HOLDS if faster else NOT_REPRODUCED, float(longest["ratio"] / at["ratio"])
+    )
+
+
+def _convergence(measured: Records) -> Finding:
+    """At every length that both models were trained on."""
     from lrscan import bench
 
-    ours = bench.speedups(measured)
-    gpu = measured.provenance["measurements"][-1]["device_type"] == "cuda"
-    if gpu:
-        ours = ours[ours["baseline"] == "serial_paper"]
-    best = ours.loc[ours["speedup"].idxmax()]
-    told = f"{best['speedup']:.1f}x ({best['algorithm']}, T = {best['T']:,}, m = {best['C']})"
-    return told, bool(best["speedup"] > 1) if gpu else None
+    table = bench.convergence(measured)
+    pairs = table.pivot(index="T", columns="model", values=["learned", "runs", "seconds"])
+    told, verdicts = [], []
+    for steps, row in pairs.dropna(subset=[("runs", "GILRLSTM"), ("runs", "LSTM")]).iterrows():
+        counts = " and ".join(
+            f"{row['learned', name]:.0f} of {row['runs', name]:.0f} runs of the {label}"
+            for name, label in (("GILRLSTM", "GILR-LSTM"), ("LSTM", "LSTM"))
+        )
+        sooner = row["seconds", "LSTM"] / row["seconds", "GILRLSTM"]
+        ahead = sooner > 1 if row["learned", "LSTM"] else row["learned", "GILRLSTM"] > 0
+        verdicts.append(bool(ahead))
+        told.append(
+            f"T = {steps:,}: {counts} learned"
+            + (f", the GILR-LSTM {sooner:.1f} times as soon" if sooner == sooner else "")
+        )
+    good = CPU_HOLDS if not _gpu(measured) else HOLDS
+    return Finding("; ".join(told), good if verdicts and all(verdicts) else NOT_REPRODUCED)
+
+
+def _longest(measured: Records) -> Finding:
+    from lrscan import bench, paper
+
+    table = bench.outcomes(measured)
+    learned = table[(table["model"] == "GILRLSTM") & table["strict_at"].notna()]
+    if learned.empty:
+        return Finding(f"no length learned in {len(table)} runs", NOT_REPRODUCED)
+    steps = learned["T"].max()
+    of_length = table[(table["T"] == steps) & (table["model"] == "GILRLSTM")]
+    mine = learned[learned["T"] == steps]
+    told = f"T = {steps:,}: {len(mine)} of {len(of_length)} runs learned, "
+    told += f"{mine['strict_at'].mean():,.0f} iterations, {mine['seconds_to'].mean() / 60:.1f} min"
+    if steps < 2**20:
+        return Finding(told, NOT_REPRODUCED)
+    theirs = paper.table("table3_convergence").dropna(subset=["iterations_thousands"])
+    longest = theirs.loc[theirs["sequence_length"].idxmax()]
+    iterations = mine["strict_at"].mean()
+    return Finding(told, HOLDS, float(iterations / (1e3 * longest["iterations_thousands"])))
 
 
 CLAIMS = (
     Claim(
         "C1", "The recurrence is a scan, and its gradients are one more scan, run backwards",
-        "section 2", "equal to the serial loop up to rounding", "correctness", _correctness,
+        "section 2", "equal to the serial loop up to rounding",
+        "held against a loop in double precision, with a bound from rounding",
+        "reproduce/01_correctness", "correctness", "correctness", _correctness, of_a_gpu=False,
     ),
     Claim(
         "C2", "On long sequences the parallel kernel beats the serial one",
-        "Table 1", "up to 41.8x (T = 65,536, m = 32, K80)", "kernel_speedup", _kernel_speedup,
+        "Table 1", "up to 41.8x (T = 65,536, m = 32, K80)",
+        "the device; on a GPU the baseline is a plain loop as the paper's, and a tuned one",
+        "reproduce/02_kernel_speedup", "kernel_speedup", "kernel_speedup", _kernel_speedup,
     ),
     Claim(
         "C3", "The parallel kernel alone speeds up the training of SRU, QRNN and GILR-LSTM",
         "Table 2", "up to 9.21x (SRU, T = 65,536, K80)",
+        "the device; forward and backward are timed, and both recurrences of the GILR-LSTM switch",
+        "reproduce/03_training_speedup", "training_speedup", "training_speedup",
+        _training_speedup,
     ),
     Claim(
         "C4", "SRU, QRNN and strongly typed RNNs are one family; the GILR-LSTM is a new member",
-        "section 3", "a construction",
+        "section 3", "a construction", "it is a class here, and the models are its instances",
+        "learn/09_what_else_a_scan_does", "", "", _family, of_a_gpu=False,
     ),
     Claim(
         "C5", "At small minibatch a GILR-LSTM trains faster than the cuDNN LSTM",
         "heat map", "35x (b = 1, T = 131,072, K80)",
+        "the device and, on a CPU, the rival: torch's own LSTM; full float32 on both sides",
+        "reproduce/04_lstm_throughput", "lstm_throughput", "lstm_throughput", _lstm_throughput,
     ),
     Claim(
         "C6", "A GILR-LSTM converges 6 to 10 times sooner than the cuDNN LSTM on problem 2b",
         "Table 3", "0.031 h against 0.28 h (T = 1,024, K80)",
+        "the device, the initialisation and a stricter criterion: 99% of 256 fresh sequences",
+        "reproduce/05_problem_2b", "problem_2b_curves", "problem_2b", _convergence,
     ),
     Claim(
         "C7", "A GILR-LSTM learns a dependence one million steps long",
         "Table 3", "14,000 iterations, 9.7 h (T = 1,048,576, K80)",
+        "the device, the initialisation and a stricter criterion: 99% of 256 fresh sequences",
+        "reproduce/06_one_million_steps", "long_memory", "long_memory", _longest,
     ),
 )  # fmt: skip
 
@@ -99,23 +233,39 @@ def table(directory: Path | None = None) -> "pandas.DataFrame":
     Returns
     -------
     pandas.DataFrame
-        Columns: id, claim, source, paper, device, ours, holds ("yes", "no", or why it is open).
+        Columns: id, claim, source, paper, device, ours, ratio (ours over the paper's; missing
+        where the two are not of one kind), differs, verdict, notebook, figure. A claim about GPUs
+        of which there are no such records has a row that says so.
     """
     import pandas
 
     directory = workspace.committed_records() if directory is None else Path(directory)
-    rows = []
-    for claim in CLAIMS:
-        about = {
-            "id": claim.id, "claim": claim.statement, "source": claim.source,
-            "paper": claim.number,
+    return pandas.DataFrame([row for claim in CLAIMS for row in _rows(claim, directory)])
+
+
+def _rows(claim: Claim, directory: Path) -> Iterator[dict[str, Any]]:
+    about = {
+        "id": claim.id, "claim": claim.statement, "source": claim.source, "paper": claim.number,
+    }  # fmt: skip
+
+    def row(device: str, finding: Finding, figure: str = "") -> dict[str, Any]:
+        return about | {
+            "device": device, "ours": finding.ours, "ratio": finding.ratio,
+            "differs": claim.differs, "verdict": finding.verdict, "notebook": claim.notebook,
+            "figure": figure,
         }  # fmt: skip
-        paths = sorted(directory.glob(f"*/{claim.experiment}.csv")) if claim.ours else []
-        for path in paths:
-            measured = records.read(path.stem, path.parent.name, directory=directory)
-            told, holds = claim.ours(measured)  # type: ignore[misc]
-            word = {True: "yes", False: "no", None: "it is about a GPU"}[holds]
-            rows.append(about | {"device": measured.device_label, "ours": told, "holds": word})
-        if not paths:
-            rows.append(about | {"device": "", "ours": "", "holds": NOT_MEASURED})
-    return pandas.DataFrame(rows)
+
+    if not claim.experiment:
+        yield row("", claim.find())
+        return
+    seen_gpu = False
+    paths = sorted(directory.glob(f"*/{claim.experiment}.csv"))
+    for path in paths:
+        measured = records.read(path.stem, path.parent.name, directory=directory)
+        seen_gpu |= _gpu(measured)
+        figure = f"{path.parent.name}/{claim.figure}.png"
+        yield row(measured.device_label, claim.find(measured), figure)
+    if claim.of_a_gpu and not seen_gpu:
+        yield row(A_GPU, Finding("", NOT_MEASURED))
+    elif not paths:
+        yield row("", Finding("", NOT_MEASURED))

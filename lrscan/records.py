@@ -39,9 +39,11 @@ IDENTITY = (
 COLUMNS = (*IDENTITY, "runs", "q1_ms", "median_ms", "q3_ms", "bytes", "reference_ms")
 # Accuracy checks: the largest error that was seen, and the bound it was held against.
 ACCURACY_COLUMNS = (*IDENTITY, "error", "bound")
-# Training: a row an iteration; `held_out` is the accuracy on fresh sequences, where it was taken.
+# Training: a row an iteration of a `run`, which is the name of its settings; `held_out` is the
+# accuracy on fresh sequences, where it was taken.
 TRAINING_COLUMNS = (
     *IDENTITY,
+    "run",
     "layers",
     "distractors",
     "initialisation",

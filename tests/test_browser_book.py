@@ -153,7 +153,7 @@ def test_the_front_page_is_the_claims_table(page, address):
     table = claims.table()
     assert len(rows) == len(table)
     for row, (_, claim) in zip(rows, table.iterrows(), strict=True):
-        assert row.startswith(claim["id"]) and claim["holds"] in row and claim["ours"] in row
+        assert row.startswith(claim["id"]) and claim["verdict"] in row and claim["ours"] in row
 
 
 def test_search_finds_without_the_network(page, address):

@@ -19,6 +19,8 @@ from lrscan.nn import (
     Tokens,
     Window,
     chrono,
+    early,
+    graded,
     layer,
     scaled,
     surrogate,
@@ -237,6 +239,33 @@ def test_initialisations_are_as_documented():
     assert torch.allclose(input_, -torch.tensor(10.0).log())
     model.reset_parameters(input_scale=0.5)
     assert model.layers[0].weight_x.abs().max() <= 0.5 * bound
+    model.reset_parameters(input_mean=-3.0, candidate_bias=(0.2, 0.5))
+    forget, input_, *others = model.layers[0].weight_x.split(4096)
+    assert (input_ + 3).abs().max() <= bound + 1e-6
+    assert all(weight.abs().max() <= bound for weight in (forget, *others))
+    *others, candidate = model.layers[0].bias.split(4096)
+    assert 0.2 <= candidate.min() < 0.21 and 0.49 < candidate.max() <= 0.5
+    assert not any(part.any() for part in others[1:])
+
+
+@pytest.mark.parametrize("hidden", [32, 128])
+def test_early_writes_at_the_start_alone_and_graded_writes_little_at_every_step(hidden):
+    torch.manual_seed(0)
+    tokens = Tokens(torch.randint(128, (4096, 1)))
+    writes = {}
+    for name, options in {"early": early(4096, 2, hidden), "graded": graded(4096, 2)}.items():
+        model = GILRLSTM(128, hidden, 2)
+        for layer_, given in zip(model.layers, options, strict=True):
+            layer_.reset_parameters(**given)
+        below, above = model.layers
+        start = tuple(torch.zeros(1, hidden) for _ in range(2))
+        with torch.no_grad():
+            h, _ = model.run_layer(below, tokens, start)
+            gates, _ = above._gates(h, start)
+        writes[name] = torch.sigmoid(gates[above.x_gates.index("input")]).mean((1, 2))
+    at_first = writes["early"][0]
+    assert at_first > 0.3 and writes["early"][256:].sum() < at_first
+    assert writes["graded"][0] < 1 / 50
 
 
 def test_the_documented_examples_run():
@@ -299,6 +328,7 @@ class Without(LinearSurrogateRNN):
         (lambda: Without(4, 4), ValueError, r"gates \[\] read the surrogate"),
         (lambda: chrono(2), ValueError, "not 2"),
         (lambda: scaled(5, 0.0), ValueError, "0.0"),
+        (lambda: early(100, 1, 8), ValueError, "2 layers at least, not 1"),
         (lambda: Window(4, 0), ValueError, "steps .* not 0"),
     ],
 )  # fmt: skip

@@ -17,7 +17,7 @@ from lrscan import cli, records
 from lrscan.train import DIVERGED, LEARNED, NOT_LEARNED, PAUSED, Settings, evaluate, files, train
 from lrscan.train import loop as loop_
 from lrscan.train.loop import HISTORY
-from lrscan.train.settings import MODELS, Classifier
+from lrscan.train.settings import INITIALISATIONS, MODELS, Classifier
 from lrscan.train.step import Step
 
 SMALL = Settings(
@@ -47,6 +47,34 @@ def test_the_long_memory_task_is_learned():
     assert share > 0.97 and low <= share <= high
     column = HISTORY.index("accuracy")
     assert all(row[column] == 1 for row in run.history[-5:])
+
+
+def test_an_early_symbol_is_learned_at_once_where_the_last_layer_writes_early():
+    run = train(Settings(steps=512, hidden=32, initialisation="early", iterations=100))
+    assert run.status == LEARNED and run.strict_at <= 60
+
+
+@pytest.mark.parametrize("initialisation", INITIALISATIONS)
+def test_every_model_starts_alike(initialisation):
+    settings = replace(SMALL, steps=100, hidden=2048, layers=2, initialisation=initialisation)
+    ours, torchs = (
+        Classifier(replace(settings, model=model), torch.device("cpu"))
+        for model in ("GILRLSTM", "LSTM")
+    )
+    for k, layer in enumerate(ours.net.layers):
+        x, bias = (dict(zip(layer.x_gates, p.chunk(4), strict=True))
+                   for p in (layer.weight_x, layer.bias))  # fmt: skip
+        order = ("input", "forget", "candidate", "output")
+        for name, one, other in zip(
+            order, getattr(torchs.net, f"weight_ih_l{k}").chunk(4),
+            getattr(torchs.net, f"bias_ih_l{k}").chunk(4), strict=True,
+        ):  # fmt: skip
+            for mine, theirs in ((x[name], one), (bias[name], other)):
+                for figure in (torch.mean, torch.std):
+                    assert abs(figure(mine) - figure(theirs)) < 0.1 * (1e-3 + theirs.std()), name
+        assert not getattr(torchs.net, f"bias_hh_l{k}").any()
+    for model in MODELS:
+        Classifier(replace(settings, model=model, hidden=8), torch.device("cpu"))
 
 
 @pytest.mark.parametrize("model", MODELS)

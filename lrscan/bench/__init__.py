@@ -1,6 +1,24 @@
 """Measurements, as records: what the notebooks draw, and `lrscan bench` takes without Jupyter."""
 
 from lrscan.bench.kernels import correctness, kernel_speedup
+from lrscan.bench.learning import (
+    chosen,
+    convergence,
+    curves,
+    long_memory,
+    outcomes,
+    problem_2b,
+    problem_2b_search,
+    search_records,
+    sooner,
+)
+from lrscan.bench.models import (
+    lstm_throughput,
+    step_time,
+    throughputs,
+    training_claim,
+    training_speedup,
+)
 from lrscan.bench.pieces import Paused
 from lrscan.bench.rates import call_cost, throughput
 from lrscan.bench.ratios import PARALLEL, speedups
@@ -12,11 +30,25 @@ __all__ = [
     "PARALLEL",
     "Paused",
     "call_cost",
+    "chosen",
+    "convergence",
     "correctness",
+    "curves",
     "experiment",
     "inputs",
     "kernel_speedup",
+    "long_memory",
+    "lstm_throughput",
+    "outcomes",
+    "problem_2b",
+    "problem_2b_search",
+    "search_records",
+    "sooner",
     "speedups",
+    "step_time",
     "throughput",
+    "throughputs",
     "time_all",
+    "training_claim",
+    "training_speedup",
 ]

@@ -11,6 +11,8 @@ import torch
 
 # A sample of a CPU timing lasts at least so long, so that the clock does not matter.
 _SHORTEST_SAMPLE_S = 5e-3
+# What the calls before left in the caches does not matter to a sample that lasts so long.
+_LONG_S = 0.1
 # Read between two GPU samples, so that no input is left in the cache, and nothing that has still to
 # be written back.
 _FLUSH_BYTES = 256 * 2**20
@@ -72,13 +74,14 @@ def _sampler(call: Callable[[], Any], device: torch.device, clock: str) -> Calla
 
 def _cpu_sampler(call: Callable[[], Any]) -> Callable[[], float]:
     call()
-    calls, seconds = 1, 0.0
+    calls, seconds = 1, _seconds(call, 1)
     while seconds < _SHORTEST_SAMPLE_S:
         calls *= 2
         seconds = _seconds(call, calls)
 
     def take() -> float:
-        call()  # not to pay for what the candidate before left to be written back
+        if seconds < _LONG_S:
+            call()  # not to pay for what the candidate before left to be written back
         return _seconds(call, calls) / calls * 1e3
 
     return take

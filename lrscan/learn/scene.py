@@ -60,7 +60,7 @@ class Box(NamedTuple):
 
 
 class Arrow(NamedTuple):
-    """An arrow between the middles of two boxes of some width; it stops at their edges."""
+    """An arrow between the middles of two boxes of one size; it stops at their edges."""
 
     x0: float
     y0: float
@@ -69,6 +69,7 @@ class Arrow(NamedTuple):
     style: str = "plain"
     frame: int = 0
     width: float = 0.84
+    height: float = 0.52
     until: int | None = None
 
 
@@ -235,7 +236,7 @@ def _arrow(panel, arrow: Arrow):
     style = STYLES[arrow.style]
     colour = INK if style.face in ("white", INK) else style.face
     dx, dy = arrow.x1 - arrow.x0, arrow.y1 - arrow.y0
-    sides = [half / abs(d) for half, d in ((arrow.width / 2, dx), (0.26, dy)) if d]
+    sides = [half / abs(d) for half, d in ((arrow.width / 2, dx), (arrow.height / 2, dy)) if d]
     cut = min([*sides, 0.45])  # the share of the arrow that lies inside a box
     patch = FancyArrowPatch(
         (arrow.x0 + cut * dx, arrow.y0 + cut * dy), (arrow.x1 - cut * dx, arrow.y1 - cut * dy),

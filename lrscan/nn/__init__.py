@@ -5,7 +5,7 @@
     T, B, m, n     steps, minibatch, input size, hidden size
 """
 
-from lrscan.nn.init import chrono, scaled
+from lrscan.nn.init import chrono, early, graded, scaled
 from lrscan.nn.inputs import Tokens, Window
 from lrscan.nn.longer import in_pieces
 from lrscan.nn.lstm import SerialLSTM
@@ -23,6 +23,8 @@ __all__ = [
     "Tokens",
     "Window",
     "chrono",
+    "early",
+    "graded",
     "in_pieces",
     "scaled",
 ]

@@ -132,20 +132,12 @@ class SurrogateLayer(nn.Module):
             h = c if read_out is None else read_out(c)
         return h.to(self.weight_x.dtype), end
 
-    def reset_parameters(
-        self,
-        *,
-        forget_bias: float | tuple[float, float] = 1.0,
-        input_bias: float | None = 0.0,
-        input_scale: float = 1.0,
-        surrogate: Mapping | None = None,
-    ) -> None:
+    def reset_parameters(self, *, surrogate: Mapping | None = None, **options) -> None:
         """Draw all parameters again; see :meth:`LinearSurrogateRNN.reset_parameters`."""
         weights = [w for w in (self.weight_x, self.weight_s, self.weight_i) if w is not None]
         reset_gates(
-            weights, self.bias, self.hidden_size, self.b_gates,
-            forget_bias=forget_bias, input_bias=input_bias, input_scale=input_scale,
-        )  # fmt: skip
+            weights, self.bias, self.hidden_size, self.x_gates, self.b_gates, **options
+        )
         if hasattr(self.surrogate, "reset_parameters"):
             self.surrogate.reset_parameters(**(surrogate or {}))
 

@@ -36,17 +36,9 @@ class SerialLSTM(RecurrentStack):
             raise RuntimeError("a serial LSTM cannot be split over time: no surrogate feeds it")
         return layer(x, state)
 
-    def reset_parameters(
-        self,
-        *,
-        forget_bias: float | tuple[float, float] = 1.0,
-        input_bias: float | None = 0.0,
-        input_scale: float = 1.0,
-    ) -> None:
-        """As :meth:`lrscan.nn.LinearSurrogateRNN.reset_parameters`."""
-        super().reset_parameters(
-            forget_bias=forget_bias, input_bias=input_bias, input_scale=input_scale
-        )
+    def reset_parameters(self, **options) -> None:
+        """As :meth:`lrscan.nn.LinearSurrogateRNN.reset_parameters`, without its surrogate."""
+        super().reset_parameters(**options)
 
 
 class SerialLSTMLayer(nn.Module):
@@ -75,15 +67,7 @@ class SerialLSTMLayer(nn.Module):
         empty = of_x.new_empty(0, len(h), h.shape[-1])
         return torch.stack(outputs) if outputs else empty, (h, c)
 
-    def reset_parameters(
-        self,
-        *,
-        forget_bias: float | tuple[float, float] = 1.0,
-        input_bias: float | None = 0.0,
-        input_scale: float = 1.0,
-    ) -> None:
+    def reset_parameters(self, **options) -> None:
         """Draw all parameters again."""
-        reset_gates(
-            [self.weight_x, self.weight_s], self.bias, self.state_sizes[0], _GATES,
-            forget_bias=forget_bias, input_bias=input_bias, input_scale=input_scale,
-        )  # fmt: skip
+        weights = [self.weight_x, self.weight_s]
+        reset_gates(weights, self.bias, self.state_sizes[0], _GATES, _GATES, **options)

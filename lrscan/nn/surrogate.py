@@ -92,6 +92,8 @@ class LinearSurrogateRNN(RecurrentStack):
         forget_bias: float | tuple[float, float] = 1.0,
         input_bias: float | None = 0.0,
         input_scale: float = 1.0,
+        input_mean: float = 0.0,
+        candidate_bias: tuple[float, float] = (0.0, 0.0),
         surrogate: Mapping | None = None,
     ) -> None:
         """Draw all parameters again: Glorot-uniform weights for each gate, biases as given.
@@ -102,13 +104,19 @@ class LinearSurrogateRNN(RecurrentStack):
                          arXiv:1804.11188, with low 1 and high T - 1)
             input_bias:  of the gate named "input"; None: the negative of the forget bias
             input_scale: a factor on the weights of x
+            input_mean:  added to the weights of x of the gate named "input"
+            candidate_bias: of the gate named "candidate": low and high of a uniform draw
             surrogate:   the same options, for the surrogate
 
-        See :func:`lrscan.nn.chrono` and :func:`lrscan.nn.scaled`.
+        See :func:`lrscan.nn.chrono` and :func:`lrscan.nn.scaled`; for options that differ from
+        layer to layer :func:`lrscan.nn.graded` and :func:`lrscan.nn.early`, each with its entry
+        for ``model.layers[k].reset_parameters``.
         """
         super().reset_parameters(
             forget_bias=forget_bias,
             input_bias=input_bias,
             input_scale=input_scale,
+            input_mean=input_mean,
+            candidate_bias=candidate_bias,
             surrogate=surrogate,
         )

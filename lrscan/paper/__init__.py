@@ -26,3 +26,18 @@ def table(name: str) -> pandas.DataFrame:
 
     with (files(__name__) / f"{name}.csv").open() as file:
         return pandas.read_csv(file)
+
+
+def heatmap() -> pandas.DataFrame:
+    """The heat map with the columns of :func:`lrscan.bench.throughputs`.
+
+    The LSTM's rows have no T, since its throughput does not depend on it.
+    """
+    names = {
+        "sequence_length": "T", "minibatch": "B",
+        "thousand_events_per_second": "thousand_events_per_s",
+    }  # fmt: skip
+    found = table("heatmap_throughput").rename(columns=names)
+    found["model"] = found["model"].str.removeprefix("cuDNN ")
+    lstm = found[found["model"] == "LSTM"].set_index("B")["thousand_events_per_s"]
+    return found.assign(ratio=found["thousand_events_per_s"] / found["B"].map(lstm))

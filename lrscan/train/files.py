@@ -10,26 +10,30 @@ from typing import Any
 from lrscan import provenance, records, workspace
 from lrscan.train.loop import HISTORY, Run, evaluate
 
-# What tells two runs of one experiment apart.
-KEY = (
-    "model", "algorithm", "T", "B", "C", "layers", "distractors", "initialisation", "rate", "seed",
-)  # fmt: skip
 FINAL = 1024  # fresh sequences of the last evaluation
 
 
 def write(
-    run: Run, experiment: str, device: Any, *, directory: Path | None = None
+    run: Run,
+    experiment: str,
+    device: Any,
+    *,
+    sequences: int = FINAL,
+    fresh: bool = False,
+    directory: Path | None = None,
 ) -> records.Records:
     """Write a run's history and outcome, in the place of an earlier record of the same run.
 
     Other runs of the experiment, such as those with other seeds, stay. The outcome goes to the
-    provenance: status, iterations, where the criteria were met, and the accuracy on 1,024 fresh
+    provenance: status, iterations, where the criteria were met, and the accuracy on fresh
     sequences with its 95% confidence interval.
 
     Args:
         run:        at least one iteration of which was finite
         experiment: the name of the records
         device:     where it was trained
+        sequences:  fresh ones, of the last evaluation
+        fresh:      drop all other runs of the experiment
         directory:  the folder with one folder a device; default: that of this run
 
     Raises:
@@ -37,8 +41,9 @@ def write(
     """
     settings = run.settings
     identity = {
-        "model": settings.model, "algorithm": settings.algorithm, "dtype": "float32",
-        "precision": "ieee", "T": settings.steps, "B": settings.batch, "C": settings.hidden,
+        "run": settings.name(), "model": settings.model, "algorithm": settings.algorithm,
+        "dtype": "float32", "precision": "ieee", "T": settings.steps, "B": settings.batch,
+        "C": settings.hidden,
         "seed": settings.seed, "profile": workspace.profile(), "layers": settings.layers,
         "distractors": settings.distractors, "initialisation": settings.initialisation,
         "rate": settings.rate,
@@ -50,13 +55,16 @@ def write(
             held_out = row.pop("held_out")
             rows.append(identity | row | ({} if math.isnan(held_out) else {"held_out": held_out}))
     outcome = {
-        "status": run.status, "iterations": run.iteration, "seconds": run.seconds,
-        "paper_at": run.paper_at, "strict_at": run.strict_at, "resumed": run.resumed,
+        "run": settings.name(), "status": run.status, "iterations": run.iteration,
+        "seconds": run.seconds, "paper_at": run.paper_at, "strict_at": run.strict_at,
+        "resumed": run.resumed,
     }  # fmt: skip
     if run.status != "diverged":
         share, interval = evaluate(
-            run.model, settings, FINAL, number=2**40, device=provenance.resolve_device(device)
+            run.model, settings, sequences, number=2**40, device=provenance.resolve_device(device)
         )
-        outcome |= {"held_out": share, "held_out_interval": list(interval), "sequences": FINAL}
+        outcome |= {"held_out": share, "held_out_interval": list(interval), "sequences": sequences}
     origin = provenance.collect(device, asdict(settings), settings.seed) | {"outcome": outcome}
-    return records.add(experiment, rows, origin, key=KEY, directory=directory)
+    if fresh:
+        return records.write(experiment, rows, origin, directory=directory)
+    return records.add(experiment, rows, origin, key=("run",), directory=directory)

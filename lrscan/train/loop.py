@@ -17,6 +17,7 @@ from torch import Tensor
 
 from lrscan import workspace
 from lrscan.nn.inputs import Tokens
+from lrscan.precision import full_float32
 from lrscan.provenance import resolve_device
 from lrscan.tasks import problem_2b
 from lrscan.train.settings import Classifier, Settings
@@ -24,6 +25,8 @@ from lrscan.train.step import Step
 
 LEARNED, NOT_LEARNED, DIVERGED, PAUSED = "learned", "not learned", "diverged", "paused"
 IN_A_ROW = 5  # minibatches without a mistake: the paper's criterion
+_ENOUGH_STEPS = 1024  # for every kernel of a step to be compiled
+_EVENTS = 2**16  # steps times sequences that are evaluated at once, where a minibatch has fewer
 FRESH, ENOUGH = 256, 0.99  # sequences of the strict criterion, and the share to get right
 
 # What is kept of every iteration; `held_out` is NaN where there was no evaluation.
@@ -58,7 +61,7 @@ class Run:
 
     @property
     def seconds(self) -> float:
-        """The time of all iterations, without evaluations and checkpoints."""
+        """The time of all iterations, without compilation, evaluations and checkpoints."""
         return self.history[-1][HISTORY.index("seconds")] if self.history else 0.0
 
 
@@ -106,6 +109,8 @@ def train(
         step = Step(settings, run.model, graph)
         if path is not None and path.is_file():
             _load(path, run, step, where)
+        if run.status == PAUSED:
+            _prepare(run, step, where)
         while run.status == PAUSED:
             _iterate(run, step, where)
             if on_iteration is not None:
@@ -120,6 +125,14 @@ def train(
             if paused:
                 break
     return run
+
+
+def _prepare(run: Run, step: Step, device: torch.device) -> None:
+    """Compile what a step runs, so that the first one is not timed with that."""
+    tokens, label = _minibatch(run.settings, run.settings.batch, run.iteration, False, device)
+    if not step.graph:  # the same kernels run at any length
+        tokens = tokens.map(lambda part: part[:_ENOUGH_STEPS])
+    step.prepare(tokens, label)
 
 
 def _iterate(run: Run, step: Step, device: torch.device) -> None:
@@ -188,8 +201,9 @@ def evaluate(
     Source: the interval is that of Wilson 1927, which holds near 0 and 1 too.
     """
     right = torch.zeros((), dtype=torch.int64, device=device)
-    for first in range(0, sequences, settings.batch):
-        size = min(settings.batch, sequences - first)
+    most = max(settings.batch, _EVENTS // settings.steps)
+    for first in range(0, sequences, most):
+        size = min(most, sequences - first)
         tokens, label = _minibatch(settings, size, number + first, True, device)
         right += ((model(tokens) > 0) == (label > 0)).sum()
     share, z = right.item() / sequences, 1.959964
@@ -234,16 +248,11 @@ def _deterministic(device: torch.device) -> Iterator[None]:
     """Deterministic operations and full float32 products, and torch as it was afterwards."""
     before = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    backends: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn.rnn)
-    precisions = [backend.fp32_precision for backend in backends]
     if device.type == "cuda":  # cuBLAS reads it when its first handle is made
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     try:
         torch.use_deterministic_algorithms(True)
-        for backend in backends:
-            backend.fp32_precision = "ieee"
-        yield
+        with full_float32():
+            yield
     finally:
         torch.use_deterministic_algorithms(before, warn_only=warn_only)
-        for backend, precision in zip(backends, precisions, strict=True):
-            backend.fp32_precision = precision

@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 
 import lrscan.nn as models
-from lrscan.nn.init import chrono, reset_gates, scaled
+from lrscan.nn.init import chrono, early, graded, reset_gates, scaled
 from lrscan.nn.inputs import Tokens
 from lrscan.ops import ALGORITHMS
 from lrscan.tasks import DISTRACTORS
 
 # "LSTM" is torch's own, which runs cuDNN on a GPU.
 MODELS = ("GILRLSTM", "GILR", "SRU", "QRNN", "StronglyTypedRNN", "SerialLSTM", "LSTM")
-INITIALISATIONS = ("constant", "chrono", "scaled")
+INITIALISATIONS = ("constant", "chrono", "scaled", "graded", "early")
 CRITERIA = ("strict", "paper", "never")
 
 
@@ -34,7 +34,8 @@ class Settings:
     batch           sequences in a minibatch
     rate            learning rate of Adam
     clip            largest norm of the gradient
-    initialisation  "constant" (forget bias `forget_bias`), "chrono" or "scaled"
+    initialisation  "constant" (forget bias `forget_bias`), or the name of a function of lrscan.nn:
+                    "chrono", "scaled", "graded" or "early"
     forget_bias     of the initialisation "constant"
     algorithm       how the recurrences are evaluated
     iterations      where to give up
@@ -107,27 +108,34 @@ class Classifier(nn.Module):
 
     def reset_parameters(self, settings: Settings) -> None:
         """Draw all parameters again, from torch's generator."""
-        options: dict[str, Any] = {"forget_bias": settings.forget_bias}
-        if settings.initialisation == "chrono":
-            options = chrono(settings.steps)
-        elif settings.initialisation == "scaled":
-            options = scaled(settings.steps, settings.rate)
-        if isinstance(self.net, nn.LSTM):
-            _reset_torch_lstm(self.net, options)
-        else:
-            self.net.reset_parameters(**options)
+        for layer, options in enumerate(_options(settings)):
+            if isinstance(self.net, nn.LSTM):
+                _reset_torch_lstm(self.net, layer, options)
+            else:
+                self.net.layers[layer].reset_parameters(**options)
         nn.init.xavier_uniform_(self.read_out.weight)
         nn.init.zeros_(self.read_out.bias)
 
 
-def _reset_torch_lstm(net: nn.LSTM, options: dict[str, Any]) -> None:
+def _options(settings: Settings) -> list[dict[str, Any]]:
+    """The options of each layer's reset_parameters."""
+    steps, layers = settings.steps, settings.layers
+    every = {
+        "constant": lambda: [{"forget_bias": settings.forget_bias}] * layers,
+        "chrono": lambda: [chrono(steps)] * layers,
+        "scaled": lambda: [scaled(steps, settings.rate)] * layers,
+        "graded": lambda: graded(steps, layers),
+        "early": lambda: early(steps, layers, settings.hidden),
+    }
+    return every[settings.initialisation]()
+
+
+def _reset_torch_lstm(net: nn.LSTM, layer: int, options: dict[str, Any]) -> None:
     """The initialisations of `lrscan.nn` for torch's LSTM, with its order of the gates."""
     gates = ("input", "forget", "candidate", "output")
-    given = {"input_bias": 0.0, "input_scale": 1.0} | options
-    for layer in range(net.num_layers):
-        weight_x, weight_h, bias, other = (
-            getattr(net, f"{name}_l{layer}").data
-            for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-        )
-        reset_gates([weight_x, weight_h], bias, net.hidden_size, gates, **given)
-        other.zero_()
+    weight_x, weight_h, bias, other = (
+        getattr(net, f"{name}_l{layer}").data
+        for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+    )
+    reset_gates([weight_x, weight_h], bias, net.hidden_size, gates, gates, **options)
+    other.zero_()

@@ -31,8 +31,7 @@ class Step:
         """(loss, accuracy, norm of the gradient before clipping) on one minibatch."""
         if not self.graph:
             return tuple(self._step(tokens, label).tolist())
-        if self.captured is None:
-            self.captured = self._capture(tokens, label)
+        self.prepare(tokens, label)
         graph, held, held_label, result = self.captured
         for room, given in zip(held, tokens, strict=True):
             if room is not None and given is not None:
@@ -40,6 +39,16 @@ class Step:
         held_label.copy_(label)
         graph.replay()
         return tuple(result.tolist())
+
+    def prepare(self, tokens: Tokens, label: Tensor) -> None:
+        """Compile, or capture the graph, on a minibatch; parameters and optimiser stay as they are.
+
+        A captured graph is for minibatches of this shape.
+        """
+        if not self.graph:
+            self.without_trace(tokens, label, 1)
+        elif self.captured is None:
+            self.captured = self._capture(tokens, label)
 
     def _step(self, tokens: Tokens, label: Tensor) -> Tensor:
         self.optimizer.zero_grad(set_to_none=True)

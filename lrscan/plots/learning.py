@@ -1,0 +1,134 @@
+"""Figures of training on problem 2b: learning curves, the search, and growth with length."""
+
+from __future__ import annotations
+
+import pandas
+import seaborn
+from matplotlib.figure import Figure
+
+from lrscan import paper
+from lrscan.plots.canvas import MARKERS, axes, labelled
+from lrscan.records import Records
+
+NAMES = {"GILRLSTM": "GILR-LSTM", "LSTM": "LSTM (torch)", "SerialLSTM": "LSTM (the paper's)"}
+_COLOURS = dict(zip(NAMES, seaborn.color_palette("colorblind"), strict=False))
+
+
+def learning_curves(records: Records, curves: pandas.DataFrame, smoothing: int) -> Figure:
+    """Accuracy over wall time, mean and deviation over the seeds; a panel a length.
+
+    ``curves`` is :func:`lrscan.bench.curves` of the records.
+    """
+    lengths = sorted(curves["T"].unique())
+    figure, panels = axes(1, len(lengths), width=4.6, height=3.2)
+    for panel, steps in zip(panels[0], lengths, strict=True):
+        panel.axhline(0.5, c="0.6", lw=1, ls=":")
+        for (model,), line in curves[curves["T"] == steps].groupby(["model"], sort=False):
+            told = f"{NAMES.get(model, model)}, {line['runs'].iloc[0]} runs"
+            panel.plot(line["seconds"], line["mean"], c=_COLOURS.get(model), label=told)
+            low, high = line["mean"] - line["deviation"], line["mean"] + line["deviation"]
+            panel.fill_between(line["seconds"], low, high, color=_COLOURS.get(model), alpha=0.2)
+        panel.set_title(f"T = {steps:,}", fontsize=9)
+        panel.set_xlabel("wall time, seconds")
+        panel.set_xlim(0, None)
+        panel.set_ylim(0.3, 1.02)
+        panel.legend(fontsize=7, loc="lower right")
+    panels[0][0].set_ylabel("accuracy on minibatches")
+    return labelled(
+        figure, records,
+        f"Problem 2b{_sizes(records)}\nmoving average of {smoothing} iterations, "
+        "mean and deviation over seeds",
+    )  # fmt: skip
+
+
+def search(records: Records, outcomes: pandas.DataFrame) -> Figure:
+    """Iterations to the strict criterion over the learning rate; a panel a length and model.
+
+    ``outcomes`` is :func:`lrscan.bench.outcomes` of the records. A cross is a run that gave up.
+    """
+    lengths, models = sorted(outcomes["T"].unique()), list(outcomes["model"].unique())
+    ways = list(outcomes["initialisation"].unique())
+    figure, panels = axes(len(lengths), len(models), width=3.8, height=2.6)
+    colours = seaborn.color_palette("colorblind", len(ways))
+    for row, steps in zip(panels, lengths, strict=True):
+        for panel, model in zip(row, models, strict=True):
+            runs = outcomes[(outcomes["T"] == steps) & (outcomes["model"] == model)]
+            for way, colour, marker in zip(ways, colours, MARKERS, strict=False):
+                line = runs[runs["initialisation"] == way].sort_values("rate")
+                panel.plot(line["rate"], line["strict_at"], marker=marker, c=colour, label=way)
+                failed = line[line["strict_at"].isna()]
+                panel.plot(failed["rate"], failed["iterations"], "x", c=colour)
+            _logarithmic(panel)
+            rates = sorted(outcomes["rate"].unique())
+            panel.set_xticks(rates, [f"{rate:g}" for rate in rates])
+            panel.minorticks_off()
+            panel.set_xlim(rates[0] / 1.3, rates[-1] * 1.3)
+            panel.set_ylim(8, 1.5 * outcomes["iterations"].max())
+            panel.set_title(f"{NAMES.get(model, model)}, T = {steps:,}", fontsize=9)
+        row[0].set_ylabel("iterations")
+    for panel in panels[-1]:
+        panel.set_xlabel("learning rate")
+    figure.legend(*panels[0][0].get_legend_handles_labels(), fontsize=8, loc="outside right center")
+    return labelled(
+        figure, records,
+        f"Search on problem 2b{_sizes(records)}\n"
+        "iterations until 99% of fresh sequences are right (cross: gave up)",
+    )  # fmt: skip
+
+
+def growth(records: Records, outcomes: pandas.DataFrame) -> Figure:
+    """Iterations and time until problem 2b is learned, over its length; a dot a run.
+
+    ``outcomes`` is :func:`lrscan.bench.outcomes` of the records. A cross is a run that gave up.
+    """
+    figure, panels = axes(1, 2, width=4.8, height=3.6)
+    theirs = paper.table("table3_convergence").dropna(subset=["iterations_thousands"])
+    theirs["iterations"] = 1e3 * theirs["iterations_thousands"]
+    theirs["seconds"] = 3600 * theirs["wall_hours"]
+    papers = {"GILRLSTM": "GILR-LSTM", "LSTM": "cuDNN LSTM"}
+    for panel, (value, to, label) in zip(
+        panels[0],
+        [("iterations", "strict_at", "iterations"), ("seconds", "seconds_to", "seconds")],
+        strict=True,
+    ):
+        for (model,), runs in outcomes.groupby(["model"], sort=False):
+            colour, name = _COLOURS.get(model), NAMES.get(model, model)
+            middle = runs.groupby("T")[to].median()
+            panel.plot(middle.index, middle, "-", lw=1, c=colour)
+            panel.plot(runs["T"], runs[to], "o", ms=4, c=colour, label=name)
+            failed = runs[runs["strict_at"].isna()]
+            panel.plot(failed["T"], failed[value], "x", c=colour)
+            published = theirs[theirs["model"] == papers.get(model)]
+            panel.plot(
+                published["sequence_length"], published[value], "s", mfc="none", ls=":", lw=1,
+                c=colour, label=f"{papers.get(model)}, paper ({paper.HARDWARE})",
+            )  # fmt: skip
+        _logarithmic(panel)
+        panel.set_xscale("log", base=2)
+        ticks = sorted({*outcomes["T"], *theirs["sequence_length"]})
+        panel.set_xticks(ticks, [f"{n:,}" for n in ticks], rotation=35, ha="right", fontsize=7)
+        panel.set_xlabel("sequence length T")
+        panel.set_ylabel(label)
+    panels[0][0].legend(fontsize=7)
+    return labelled(
+        figure, records,
+        f"Problem 2b{_sizes(records)}\n"
+        "until 99% of fresh sequences are right (cross: gave up)",
+    )  # fmt: skip
+
+
+def _logarithmic(panel) -> None:
+    panel.set_xscale("log")
+    panel.set_yscale("log")
+    panel.tick_params(labelsize=7)
+
+
+def _sizes(records: Records) -> str:
+    """", distractors any, 128 hidden units, minibatch 8", as far as all runs share it."""
+    table, told = records.table, []
+    for column, words in {
+        "distractors": "distractors {}", "C": "{} hidden units", "B": "minibatch {}",
+    }.items():  # fmt: skip
+        if table[column].nunique() == 1:
+            told.append(words.format(table[column].iloc[0]))
+    return "".join(f", {one}" for one in told)
