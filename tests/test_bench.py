@@ -16,8 +16,8 @@ from lrscan.bench.rivals import RIVALS
 
 ORIGIN = {
     "device": "h100", "device_label": "NVIDIA H100", "device_type": "cuda",
-    "parameters": {"runs": 3}, "seed": 0, "commit": "c0ffee", "versions": {"torch": "2"},
-    "profile": "gpu",
+    "parameters": {"runs": 3}, "seed": 0, "commit": "c0ffee",
+    "versions": {"torch": "2"}, "profile": "gpu",
 }  # fmt: skip
 PIECES = [{"T": T, "C": 4} for T in (16, 64, 256)]
 ELEMENTS = 2**26
