@@ -100,6 +100,7 @@ def long_memory(
     *,
     device: str,
     lengths: Sequence[int],
+    lstm_lengths: Sequence[int],
     seeds: Sequence[int],
     hidden: int,
     batch: int,
@@ -114,6 +115,7 @@ def long_memory(
     """Runs of the GILR-LSTM at growing lengths, without a search (Table 3, the last row).
 
     Args:
+        lstm_lengths:  lengths at which torch's LSTM is trained too, with the same settings
         batch:         sequences in a minibatch, fewer where b T would exceed 2**20
         iterations:    where a run gives up
         sequences:     fresh ones, on which the accuracy at the end is taken, likewise
@@ -121,11 +123,12 @@ def long_memory(
     """
     runs = [
         Settings(
-            steps=steps, hidden=hidden, batch=max(1, min(batch, _MOST_EVENTS // steps)),
-            distractors=distractors, initialisation=way, rate=rate, iterations=iterations,
-            seed=seed,
+            model=name, steps=steps, hidden=hidden,
+            batch=max(1, min(batch, _MOST_EVENTS // steps)), distractors=distractors,
+            initialisation=way, rate=rate, iterations=iterations, seed=seed,
         )
-        for way, steps, seed in product(initialisations, lengths, seeds)
+        for name, of_model in (("GILRLSTM", lengths), ("LSTM", lstm_lengths))
+        for way, steps, seed in product(initialisations, of_model, seeds)
     ]  # fmt: skip
     return train_all("long_memory", runs, device, sequences, resume, until)
 

@@ -120,7 +120,8 @@ def throughput(records: Records) -> Figure:
     handles, labels = panels[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, fontsize=7, loc="outside right center")
     dtypes = ", ".join(table["dtype"].unique())
-    return labelled(figure, records, f"Time to move the bytes over time of the recurrence, {dtypes}")
+    title = f"Time to move the bytes over time of the recurrence, {dtypes}"
+    return labelled(figure, records, title)
 
 
 def _case(row) -> str:
