@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas
 import seaborn
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lrscan.plots import MARKERS, _axes, _labelled
@@ -85,7 +86,7 @@ def _colours(table: pandas.DataFrame, by: str) -> list:
     return list(seaborn.color_palette("colorblind", table[by].nunique()))
 
 
-def _lines(panel, table: pandas.DataFrame, by: str, label: str) -> None:
+def _lines(panel: Axes, table: pandas.DataFrame, by: str, label: str) -> None:
     """Medians with quartiles, and the model dashed, a colour a value of ``by``."""
     groups = zip(table.groupby(by), _colours(table, by), MARKERS * 2, strict=False)
     for (value, line), colour, marker in groups:
@@ -99,13 +100,13 @@ def _lines(panel, table: pandas.DataFrame, by: str, label: str) -> None:
         panel.plot(fitted["ranks"], fitted["model_ms"], ".", ms=4, c=colour)
 
 
-def _limits(panel) -> tuple[float, float]:
+def _limits(panel: Axes) -> tuple[float, float]:
     panel.set_yscale("log")
     panel.autoscale_view()
     return panel.get_ylim()
 
 
-def _key(panel) -> None:
+def _key(panel: Axes) -> None:
     """What the signs of the other panels mean."""
     panel.axis("off")
     told = {
