@@ -8,7 +8,7 @@ import pytest
 import torch
 from projects import make_project
 
-from lrscan import bench, distributed, plots_scale
+from lrscan import bench, distributed, plots
 from lrscan.bench import scale
 from lrscan.distributed import cost
 
@@ -69,11 +69,11 @@ def test_no_ranks_are_refused():
 
 def test_figures_are_drawn_from_few_rows(measured):
     table = bench.modelled(measured)
-    figure = plots_scale.scaling(measured, table)
+    figure = plots.scaling(measured, table)
     titles = [panel.get_title() for panel in figure.axes]
     assert titles[:3] == ["forward, C = 3", "the exchange alone", "backward, C = 3"]
     alone = table[table["ranks"] == 1]
-    assert len(plots_scale.scaling(measured, alone).axes) == 4
+    assert len(plots.scaling(measured, alone).axes) == 4
 
 
 def far(tree_round_s=1e-5):
@@ -89,7 +89,7 @@ def test_the_outlook_is_the_model():
     assert alone["speedup"].tolist() == pytest.approx([0.5, 0.5], rel=1e-4)
     best = table.loc[table["speedup"].idxmax()]
     assert (best["ranks"], best["link"], best["direction"]) == (1024, "tree", "backward")
-    assert "not a measurement" in plots_scale.outlook(table, "a device").get_suptitle()
+    assert "not a measurement" in plots.outlook(table, "a device").get_suptitle()
 
 
 def claim(ratio=1.0, pieces=1, distant=None):
@@ -123,3 +123,5 @@ def test_pieces_hold_less_than_one_call(tmp_path, monkeypatch):
     held = one.table.set_index("algorithm")["bytes"]
     activations = 8192 * 64 * 2 * 4  # at the least: h of both layers
     assert held["whole"] > 3 * held["pieces"] and held["whole"] > activations
+    shown = [label.get_text() for label in plots.peak_memory(one).axes[0].texts]
+    assert shown == [f"{held[name] / 2**20:.0f} MiB" for name in ("whole", "pieces")]

@@ -24,7 +24,7 @@ from lrscan.records import Records
 
 _TIMEOUT = datetime.timedelta(minutes=10)
 # A sample lasts at least so long on every rank.
-_SHORTEST_SAMPLE_S = 5e-3
+_SHORTEST_SAMPLE_S = 3e-3
 # Columns of the exchanges that are timed alone, beside those of the recurrences.
 _EXCHANGED = (1, 65_536)
 

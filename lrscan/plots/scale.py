@@ -7,7 +7,8 @@ import seaborn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lrscan.plots import MARKERS, _axes, _labelled
+from lrscan.plots import canvas
+from lrscan.plots.canvas import MARKERS, labelled
 from lrscan.records import Records
 
 
@@ -18,7 +19,7 @@ def scaling(records: Records, modelled: pandas.DataFrame) -> Figure:
     the recurrence, forward above, backward below; on the right the exchange alone.
     """
     features = sorted(modelled.loc[modelled["direction"] != "exchange", "C"].unique())
-    figure, axes = _axes(2, len(features) + 1, width=3.6, height=2.9)
+    figure, axes = canvas.axes(2, len(features) + 1, width=3.6, height=2.9)
     at_once = records.provenance["measurements"][-1]["parameters"]["at_once"]
     whole = records.table[records.table["algorithm"] == "whole"]
     for row, direction in zip(axes, ("forward", "backward"), strict=True):
@@ -48,12 +49,27 @@ def scaling(records: Records, modelled: pandas.DataFrame) -> Figure:
             panel.axvspan(at_once + 0.5, modelled["ranks"].max() + 0.5, color="0.93", zorder=0)
     for panel in axes[-1]:
         panel.set_xlabel("ranks", fontsize=8)
-    return _labelled(figure, records, "A recurrence split along time over processes, float32")
+    return labelled(figure, records, "A recurrence split along time over processes, float32")
+
+
+def peak_memory(records: Records) -> Figure:
+    """What a training step adds to the memory of its process, in one call and in pieces."""
+    figure, axes = canvas.axes(1, 1, width=6.4, height=1.3)
+    panel, table = axes[0][0], records.table
+    piece = records.provenance["measurements"][-1]["parameters"]["piece_steps"]
+    names = {"whole": "one call", "pieces": f"pieces of {piece:,}"}
+    bars = panel.barh([names[one] for one in table["algorithm"]], table["bytes"] / 2**20)
+    panel.bar_label(bars, fmt="%.0f MiB", fontsize=8, padding=3)
+    panel.invert_yaxis()
+    panel.margins(x=0.15)
+    panel.set_xlabel("MiB", fontsize=8)
+    model, steps = table["model"].iloc[0], table["T"].iloc[0]
+    return labelled(figure, records, f"Peak memory of a training step: {model}, {steps:,} steps")
 
 
 def outlook(table: pandas.DataFrame, device: str) -> Figure:
     """Speed-up over one device, by the model alone; ``table`` is :func:`lrscan.bench.outlook`."""
-    figure, axes = _axes(1, 1, width=6.4, height=3.6)
+    figure, axes = canvas.axes(1, 1, width=6.4, height=3.6)
     panel = axes[0][0]
     colours = dict(zip(("forward", "backward"), seaborn.color_palette("colorblind"), strict=False))
     styles = dict(zip(table["link"].unique(), ("-", "--", ":"), strict=False))
