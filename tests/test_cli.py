@@ -1,11 +1,11 @@
 """The command line: what it runs, what it refuses, and what it does not import."""
 
 import json
+import math
 import os
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 from click.testing import CliRunner
@@ -13,9 +13,11 @@ from projects import PYTHONPATH, make_project, write_notebook
 
 import lrscan
 from lrscan import cli, records
+from lrscan.bench import EXPERIMENTS, Paused
 
 PARAMETERS = 'seed = 0\ndevice = "auto"\nmeasure = True\nlengths = [1, 2]'
 PROFILES = '[quick]\nseed = 3\n[full]\n[full."reproduce/01_speed"]\nlengths = [1, 2, 4]\n'
+PROVENANCE = {"device": "cpu-2-core", "device_label": "CPU, 2 cores"}
 JUPYTER = ("papermill", "nbformat", "nbclient", "jupyter_client", "ipykernel", "IPython")
 
 
@@ -42,8 +44,7 @@ def calls(monkeypatch):
     def write(name: str, **parameters):
         calls.append((name, parameters, {n: os.environ.get(n) for n in SETTINGS}))
         rows = [{"T": t, "median_ms": 0.5 * t, "q1_ms": 0.125} for t in parameters["lengths"]]
-        provenance = {"device": "cpu-2-core", "device_label": "CPU, 2 cores"}
-        return records.write(name, rows, provenance)
+        return records.write(name, rows, PROVENANCE)
 
     def speed(*, device: str, seed: int, lengths: list[int]):
         return write("speed", device=device, seed=seed, lengths=lengths)
@@ -51,12 +52,10 @@ def calls(monkeypatch):
     def other(**parameters):
         return write("other", **parameters)
 
-    module = ModuleType("lrscan.bench")
-    module.EXPERIMENTS = {
-        "speed": experiment("speed", speed), "other": experiment("other", other),
-    }  # fmt: skip
-    monkeypatch.setitem(sys.modules, "lrscan.bench", module)
-    monkeypatch.setattr(lrscan, "bench", module, raising=False)
+    for name in list(EXPERIMENTS):
+        monkeypatch.delitem(EXPERIMENTS, name)
+    for name, function in (("speed", speed), ("other", other)):
+        monkeypatch.setitem(EXPERIMENTS, name, experiment(name, function))
     return calls
 
 
@@ -277,3 +276,24 @@ def test_bench_needs_nothing_of_jupyter():
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=root)
     assert done.returncode == 2 and "Usage:" in done.stdout
     assert "no experiment is called 'no such'; there are: " in done.stderr
+
+
+def test_bench_pauses_when_its_time_is_up_and_resumes(project, calls, monkeypatch):
+    """An experiment in pieces is told until when; another is not begun any more."""
+    told = []
+
+    def pieces(*, seed: int, resume: bool, until: float):
+        told.append((resume, until))
+        found = records.write("pieces", [{"T": 1, "median_ms": 1.0}], PROVENANCE)
+        if resume:
+            return found
+        raise Paused(found, 3)
+
+    pieces.name, pieces.summary, pieces.notebook = "pieces", "Pieces", "reproduce/01_speed"
+    monkeypatch.setitem(EXPERIMENTS, "pieces", pieces)
+    result = lrscan_("bench", "pieces", "speed", "--minutes", "1e-9", "--device", "cpu")
+    assert result.exit_code == 75 and not calls
+    assert "--resume measures: 3 pieces of pieces, speed" in result.output
+    assert lrscan_("bench", "pieces", "speed", "--resume").exit_code == 0
+    assert [resume for resume, _ in told] == [False, True] and len(calls) == 1
+    assert told[1][1] == math.inf > told[0][1]

@@ -38,9 +38,11 @@ def simulation(tmp_path_factory):
 class Code(NamedTuple):
     """A kernel in machine code.
 
-    ops  (address, operation with its modifiers, operands) of every instruction
+    parameters  types of the kernel's parameters in PTX
+    ops         (address, operation with its modifiers, operands) of every instruction
     """
 
+    parameters: list[str]
     registers: int
     spilled: int
     shared: int
@@ -64,10 +66,12 @@ def disassemble(ptx: str, capability: tuple[int, int]) -> tuple[str, str]:
 @functools.cache
 def build(case: str, capability: tuple[int, int]) -> Code:
     """Compile a kernel of CASES as a launch does, and read what came out."""
-    report, listing = disassemble(kernel_of(case).ptx(capability), capability)
+    ptx = kernel_of(case).ptx(capability)
+    report, listing = disassemble(ptx, capability)
     spills = re.search(r"(\d+) bytes spill stores, (\d+) bytes spill loads", report)
     shared = re.search(r"(\d+) bytes smem", report)
     return Code(
+        re.findall(r"^\s*\.param \.(\w+)", ptx, re.M),
         int(re.search(r"Used (\d+) registers", report)[1]),
         int(spills[1]) + int(spills[2]),
         int(shared[1]) if shared else 0,
@@ -117,6 +121,8 @@ CASES = {
     "thin": (ONE, False, SINGLE, ("thin", 1, False), Limits(128, 33900)),
     "constant": (ONE, False, SINGLE, ("columns", 4, True), Limits(128, 28700, 8)),
     "bfloat16": (ONE, False, HALF, ("columns", 8, False), Limits(128, 41100, 8)),
+    "bfloat16-time-backward": (ONE, True, HALF, ("time", 1, False), Limits(128, 33900)),
+    "bfloat16-thin-backward": (ONE, True, HALF, ("thin", 1, False), Limits(128, 33900)),
     "mixed-backward": (ONE, True, MIXED, ("columns", 8, False), Limits(128, 41100, 16)),
     "complex-backward": (ONE, True, COMPLEX, ("columns", 2, False), Limits(128, 28700, 12)),
     "serial_paper": ("serial_paper", True, SINGLE, None, Limits(64)),
@@ -129,6 +135,7 @@ CASES = {
 # Every kernel for one capability, and for the others one each of those that need most.
 BUILDS = [(case, (9, 0)) for case in CASES]
 BUILDS += [("time-backward", (7, 5)), ("columns", (8, 0)), ("columns-backward", (10, 0))]
+BUILDS += [("bfloat16-time-backward", capability) for capability in ((7, 5), (8, 0), (10, 0))]
 IDS = [f"{case}-sm_{major}{minor}" for case, (major, minor) in BUILDS]
 
 
@@ -169,6 +176,13 @@ def test_machine_code_is_within_its_limits(case, capability):
     assert code.shared <= limits.shared
     assert code.count(r"LDG.*\.128") >= limits.wide
     assert code.count(r"(D(ADD|MUL|FMA|SETP|MNMX)|F2F\.\w*64)") == 0, "double precision"
+
+
+@pytest.mark.parametrize(("case", "capability"), BUILDS, ids=IDS)
+def test_a_kernel_takes_the_numbers_that_a_launch_packs(case, capability):
+    from lrscan.cuda import launch
+
+    assert build(case, capability).parameters == ["u64"] * launch._NUMBERS
 
 
 def polls(ops: list[tuple[int, str, str]]) -> tuple[int, int]:

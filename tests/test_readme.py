@@ -71,7 +71,7 @@ def test_lrscan_accepts_its_arguments(command, monkeypatch):
         stand_in.notebook, stand_in.name = experiment.notebook, name
         stand_in.summary = experiment.summary
         monkeypatch.setitem(bench.EXPERIMENTS, name, stand_in)
-    monkeypatch.setattr(cli, "_show", lambda records: None)
+    monkeypatch.setattr("lrscan.bench.command._show", lambda console, records: None)
     monkeypatch.setattr("lrscan.train.command.main", lambda **options: done.append(options) or 0)
     for verb in (verify, doctor):
         monkeypatch.setattr(verb, "run", lambda *_, **options: done.append(options) or 0)

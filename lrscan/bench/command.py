@@ -71,9 +71,10 @@ def main(
                 left.append(experiment.name)
                 continue
             given = parameters[experiment.notebook] | {"device": str(where)}
-            given |= {"resume": resume, "until": until}
             try:
-                measured = experiment(**_accepted(experiment, given))
+                measured = experiment(
+                    **_accepted(experiment, given), **_named(experiment, resume=resume, until=until)
+                )
             except Paused as pause:
                 measured = pause.measured
                 left.append(f"{pause.left} pieces of {experiment.name}")
@@ -88,9 +89,14 @@ def main(
 
 def _accepted(function: Callable[..., Any], parameters: dict[str, Any]) -> dict[str, Any]:
     """Those parameters that a function takes."""
-    signature = inspect.signature(function).parameters
-    if any(p.kind is p.VAR_KEYWORD for p in signature.values()):
+    if any(p.kind is p.VAR_KEYWORD for p in inspect.signature(function).parameters.values()):
         return parameters
+    return _named(function, **parameters)
+
+
+def _named(function: Callable[..., Any], **parameters: Any) -> dict[str, Any]:
+    """Those parameters that a function names."""
+    signature = inspect.signature(function).parameters
     return {name: value for name, value in parameters.items() if name in signature}
 
 

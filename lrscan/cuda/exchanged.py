@@ -86,12 +86,16 @@ def make_tiles(variant: Variant, layout: Layout):
         barrier()
 
     @inlined
-    def to_memory_order(tile, thread, room, numbers):
-        """Back again. The numbers stay in the room, too."""
+    def put_down(thread, room, numbers):
+        """Leave a thread's K steps in the room, and wait for those of the others."""
         barrier()
         for k in range(K):
             room[uint32(thread * (K + 1) + k)] = numbers[k]
         barrier()
+
+    @inlined
+    def to_memory_order(tile, thread, room, numbers):
+        """What all threads have put down, in the order of memory. It stays in the room, too."""
         _, _, s, pace, column = walk(tile, thread)
         if thread < tile[4] * tile[5]:
             i = column * (tile[5] * K) + s
@@ -140,7 +144,9 @@ def make_tiles(variant: Variant, layout: Layout):
     @inlined
     def spill(rows, tile, thread, room, a, x):
         place, begin, stop, width, vectors, chunks = tile
-        if backward and want_da:
+        thread = fresh(thread)
+        put_down(thread, room, x)
+        if backward and want_da:  # while no states are in registers
             _, before_last, s, pace, column = walk(tile, thread)
             source = start(rows[BEFORE], tile, s, column)
             for u in range(units):

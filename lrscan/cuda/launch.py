@@ -23,6 +23,7 @@ from numba.core.caching import FunctionCache
 from torch import Tensor
 
 from lrscan.cuda import simulated_memory
+from lrscan.cuda.bfloat16 import without_bfloat16
 from lrscan.cuda.common import SIZING
 from lrscan.cuda.memory import SIMULATED
 from lrscan.provenance import package_version
@@ -92,7 +93,8 @@ class Kernel:
             launch_bounds=self.launch_bounds,
         )
         mangled = re.search(r"\.entry (\w+)", ptx)[1]
-        return re.sub(rf"\b{mangled}\b", self.function.__name__, ptx)
+        ptx = re.sub(rf"\b{mangled}\b", self.function.__name__, ptx)
+        return ptx if capability >= (8, 0) else without_bfloat16(ptx)
 
     def _path(self, capability: tuple[int, int]) -> Path | None:
         try:

@@ -61,7 +61,7 @@ def _write(kind, address, value, alignment):
     if kind == "bfloat16":
         bits = int(np.float32(value).view(np.uint32))
         if value != value:
-            bits |= 0x00400000
+            bits = 0x7FFFFFFF
         else:
             bits += (bits >> 16 & 1) + 0x7FFF
         raw = (bits >> 16).to_bytes(2, "little")

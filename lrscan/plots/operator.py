@@ -96,15 +96,16 @@ def throughput(records: Records) -> Figure:
     The share is the time of the reference, which moves the same bytes, over that measured.
     """
     table = records.table.assign(share=records.table["reference_ms"] / records.table["median_ms"])
-    figure, panels = axes(1, 2, width=5.0, height=4.6)
+    cases = ["dtype", "layout", "T", "B", "C"]
+    height = max(4.6, 0.2 * len(table[cases].drop_duplicates()) + 1)
+    figure, panels = axes(1, 2, width=5.0, height=height)
     algorithms = sorted(table["algorithm"].unique())
     colours = seaborn.color_palette("colorblind", len(algorithms))
     styles = list(zip(algorithms, colours, MARKERS * 2, strict=False))
-    cases = ["layout", "T", "C"]
     for panel, direction in zip(panels[0], ("forward", "backward"), strict=True):
         part = table[table["direction"] == direction]
         order = part[cases].drop_duplicates().reset_index(drop=True)
-        names = [f"{row.layout}  T {row.T:,}, C {row.C:,}" for row in order.itertuples()]
+        names = [_case(row) for row in order.itertuples()]
         panel.axvline(1, c="0.6", lw=1)
         for algorithm, colour, marker in styles:
             one = part[part["algorithm"] == algorithm]
@@ -118,4 +119,12 @@ def throughput(records: Records) -> Figure:
         panel.set_xlabel("share of the speed of memory", fontsize=8)
     handles, labels = panels[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, fontsize=7, loc="outside right center")
-    return labelled(figure, records, "Time to move the bytes over time of the recurrence, float32")
+    dtypes = ", ".join(table["dtype"].unique())
+    return labelled(figure, records, f"Time to move the bytes over time of the recurrence, {dtypes}")
+
+
+def _case(row) -> str:
+    """A row of tensors: its layout and sizes, and its dtype where that is not the usual one."""
+    batch = f", B {row.B:,}" if row.B > 1 else ""
+    dtype = "" if row.dtype == "float32" else f", {row.dtype}"
+    return f"{row.layout}  T {row.T:,}{batch}, C {row.C:,}{dtype}"

@@ -78,6 +78,20 @@ def test_single_pass_agrees_with_the_loop(layout, reverse, small_tiles):
     sweep_both(a, x, h0, dh, dim, reverse)
 
 
+@pytest.mark.parametrize("shape", [(0, 3), (3, 0), (1, 3)], ids=str)
+@pytest.mark.parametrize("algorithm", ALGORITHMS["cuda"])
+def test_no_steps_no_columns_and_a_single_step(algorithm, shape, small_tiles):
+    a, x, h0, dh = draw(shape, torch.float32, 0)
+    options = (0, False, algorithm)
+    h = sweep.forward(a, x, h0, *options, backend="cuda")
+    da, dx, dh0 = gradients.backward(a, h, h0, dh, shape, *options, backend="cuda")
+    assert h.shape == da.shape == dx.shape == shape and dh0.shape == h0.shape
+    if shape[0]:
+        check([h, da, dx, dh0], a, x, h0, dh, 0, False)
+    else:  # the state goes on as it is, and nothing depends on it
+        assert not dh0.any()
+
+
 @pytest.mark.parametrize("layout", ["columns", "time", "thin"])
 @pytest.mark.parametrize("dtype", [d for d in DTYPES["cuda"] if d != torch.float32], ids=str)
 def test_single_pass_agrees_with_the_loop_in_every_dtype(dtype, layout, small_tiles):
