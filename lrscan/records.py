@@ -36,7 +36,10 @@ IDENTITY = (
 )
 # Timings: median and quartiles of `runs`, the bytes moved, and the time of a plain
 # elementwise kernel that moves as many.
-COLUMNS = (*IDENTITY, "runs", "q1_ms", "median_ms", "q3_ms", "bytes", "reference_ms")
+_TIMES = ("runs", "q1_ms", "median_ms", "q3_ms", "bytes", "reference_ms")
+COLUMNS = (*IDENTITY, *_TIMES)
+# Timings of a group of processes: of its slowest rank, and the bytes of one.
+RANK_COLUMNS = (*IDENTITY, "ranks", *_TIMES)
 # Accuracy checks: the largest error that was seen, and the bound it was held against.
 ACCURACY_COLUMNS = (*IDENTITY, "error", "bound")
 # Training: a row an iteration of a `run`, which is the name of its settings; `held_out` is the
@@ -55,8 +58,11 @@ TRAINING_COLUMNS = (
     "gradient_norm",
     "held_out",
 )
+_SCHEMAS = (COLUMNS, RANK_COLUMNS, ACCURACY_COLUMNS, TRAINING_COLUMNS)
 
-_INTEGERS = frozenset({"T", "B", "C", "seed", "runs", "bytes", "layers", "iteration"})
+_INTEGERS = frozenset(
+    {"T", "B", "C", "seed", "ranks", "runs", "bytes", "layers", "iteration"}
+)
 _FLOATS = frozenset(
     {"q1_ms", "median_ms", "q3_ms", "reference_ms", "error", "bound"}
     | {"rate", "seconds", "loss", "accuracy", "gradient_norm", "held_out"}
@@ -267,10 +273,10 @@ def _plain(value: Any) -> Any:
 def _columns(experiment: str, rows: list[dict[str, Any]]) -> tuple[str, ...]:
     """The schema that holds all columns of the rows."""
     given = dict.fromkeys(name for row in rows for name in row)
-    for schema in (COLUMNS, ACCURACY_COLUMNS, TRAINING_COLUMNS):
+    for schema in _SCHEMAS:
         if set(given) <= set(schema):
             return schema
-    known = {*COLUMNS, *ACCURACY_COLUMNS, *TRAINING_COLUMNS}
+    known = {name for schema in _SCHEMAS for name in schema}
     if unknown := [name for name in given if name not in known]:
         raise ValueError(f"{experiment}: unknown column {', '.join(map(repr, unknown))}")
     mixed = [name for name in given if name not in IDENTITY]

@@ -236,6 +236,65 @@ def test_two_values_a_column_cross_a_border(ranks):
         assert header <= 32 and pair == 2000 and backward == [2000]
 
 
+def order_on_a_rank(group):
+    """When exchanges begin, when they are waited for, and when the piece is scanned."""
+    events, gather, forward = [], dist.all_gather, operator.sweep.forward
+
+    class Watched:
+        def __init__(self, *arguments, **options):
+            events.append("begun")
+            self.work = gather(*arguments, **options)
+
+        def wait(self):
+            events.append("waited")
+            self.work.wait()
+
+    def scan(*arguments, **options):
+        events.append("scan")
+        return forward(*arguments, **options)
+
+    dist.all_gather, operator.sweep.forward = Watched, scan
+    try:
+        distributed.linear_recurrence(*torch.rand(2, 9, 3), group=group)
+    finally:
+        dist.all_gather, operator.sweep.forward = gather, forward
+    return events
+
+
+def test_the_first_rank_scans_during_the_exchange(ranks):
+    first, second = ranks.results(order_on_a_rank, size=2)
+    assert first == ["begun", "waited", "begun", "scan", "waited"]
+    assert second == ["begun", "waited", "begun", "waited", "scan"]
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("steps", [0, 1, 2, 9])
+def test_a_piece_acts_as_its_pair(steps, dtype, reverse):
+    a, x, h0, dh = draw((3, steps, 2), dtype, 1)
+    product, end = operator.reduced(a, x, 1, reverse, "auto")
+    wide = product.dtype
+    whole = lrscan.linear_recurrence(*(t.to(wide) for t in (a, x, h0)), dim=1, reverse=reverse)
+    last = whole.select(1, 0 if reverse else -1) if steps else h0.to(wide)
+    close = {"rtol": 1e-5, "atol": 1e-5}  # B is computed in float32
+    torch.testing.assert_close(product * h0 + end, last, **close)
+    left = operator.leaving(a, dh, 1, reverse, "auto")
+    wanted = [t.to(wide).requires_grad_() for t in (a, x, h0)]
+    h = lrscan.linear_recurrence(*wanted, dim=1, reverse=reverse)
+    h.backward(dh.to(wide))
+    torch.testing.assert_close(left, wanted[2].grad, **close)
+
+
+def test_pieces_are_carried_one_after_the_other():
+    products, ends = torch.randn(5, 3, dtype=torch.float64), torch.randn(6, 3, dtype=torch.float64)
+    state = ends[0]
+    for product, end in zip(products, ends[1:], strict=True):
+        state = product * state + end
+    torch.testing.assert_close(operator.folded(products, ends), state)
+    beyond, ends = torch.tensor([[torch.inf], [2.0]]), torch.tensor([[0.0], [3.0], [1.0]])
+    assert operator.folded(beyond, ends).tolist() == [7.0]  # zero stays zero, then 2 * 3 + 1
+
+
 def one_gradient_on_a_rank(group):
     """Only the first rank has anything to differentiate."""
     h0 = torch.ones(1, requires_grad=group.rank() == 0)
@@ -256,5 +315,8 @@ def test_the_code_of_the_readme_runs_by_its_command(tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", *options]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
+    told = re.sub(r"^    ", "", distributed.__doc__, flags=re.M)
+    assert (tmp_path / "split.py").read_text() in told
+    assert " ".join([program, *options]) in told
     # The ranks write at the same time, so their lines may mix.
     assert "torch.Size([1000, 32])" in done.stdout and "torch.Size([1001, 32])" in done.stdout

@@ -8,7 +8,9 @@ import pytest
 import torch
 from ranks import Failure, Ranks
 
+import lrscan
 from lrscan import distributed
+from lrscan.distributed import operator
 
 TIMEOUT_S = 4
 
@@ -16,8 +18,16 @@ TIMEOUT_S = 4
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
     ranks = Ranks(3, tmp_path_factory.mktemp("ranks"), TIMEOUT_S)
+    ranks.results(at_home)
     yield ranks
     ranks.close()
+
+
+def at_home(group):
+    """Imports modules and compiles kernels, for which no rank shall be late."""
+    for dtype in (torch.float32, torch.float64):
+        operator.reduced(*torch.ones(2, 4, 2, dtype=dtype), 0, False, "auto")
+        lrscan.linear_recurrence(*torch.ones(2, 4, 2, dtype=dtype))
 
 
 def odd_one_out(group, own, others):

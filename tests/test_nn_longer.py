@@ -128,3 +128,37 @@ def test_memory_is_that_of_one_piece_and_of_the_output_if_there_is_one():
     # A net called as usual adds its output and the gradient of that, whatever its layers.
     assert whole < limit + 2 * outputs, (kept, whole, cut)
     assert kept > 5 * limit + 2 * outputs, (kept, whole, cut)
+
+
+_LIMITED = """
+import re, resource, sys, torch
+from lrscan import nn
+from lrscan.tasks import problem_2b
+torch.set_num_threads(1)
+net = nn.GILRLSTM(128, 64, 2)
+def step(length, pieces):
+    tokens, _ = problem_2b(length, 1, seed=0)
+    last = nn.in_pieces(net, tokens, steps=2048)[0] if pieces else net(tokens)[0][-1]
+    last.sum().backward()
+step(4096, True), step(4096, False)  # kernels are compiled
+held = int(re.search(r"VmData:\\s+(\\d+) kB", open("/proc/self/status").read())[1]) * 1024
+resource.setrlimit(resource.RLIMIT_DATA, (held + int(sys.argv[2]),) * 2)
+try:
+    step(32768, sys.argv[1] == "pieces")
+    print("done")
+except (MemoryError, RuntimeError) as error:
+    print("out of memory" if "alloc" in str(error) else error)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux limits a process's memory")
+def test_a_step_in_pieces_runs_under_a_limit_that_one_call_exceeds():
+    def told(how, limit):
+        command = [sys.executable, "-c", _LIMITED, how, str(limit)]
+        env = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env=env)
+        return done.stdout.strip()
+
+    limit = 48 * 2**20
+    assert told("pieces", limit) == "done"
+    assert told("whole", 3 * limit) == "out of memory"

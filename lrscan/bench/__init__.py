@@ -12,6 +12,7 @@ from lrscan.bench.learning import (
     search_records,
     sooner,
 )
+from lrscan.bench.longer import peak_memory
 from lrscan.bench.models import (
     lstm_throughput,
     step_time,
@@ -23,6 +24,7 @@ from lrscan.bench.pieces import Paused
 from lrscan.bench.rates import call_cost, throughput
 from lrscan.bench.ratios import PARALLEL, speedups
 from lrscan.bench.registry import EXPERIMENTS, experiment, inputs
+from lrscan.bench.scale import fitted, modelled, outlook, scaling
 from lrscan.bench.timing import time_all
 
 __all__ = [
@@ -35,13 +37,18 @@ __all__ = [
     "correctness",
     "curves",
     "experiment",
+    "fitted",
     "inputs",
     "kernel_speedup",
     "long_memory",
     "lstm_throughput",
+    "modelled",
     "outcomes",
+    "outlook",
+    "peak_memory",
     "problem_2b",
     "problem_2b_search",
+    "scaling",
     "search_records",
     "sooner",
     "speedups",

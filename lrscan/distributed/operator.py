@@ -16,8 +16,8 @@ from lrscan.distributed.agreement import Header, agree, refuse
 from lrscan.distributed.exchange import Peers
 from lrscan.ops import _widened
 
-# Elements of the parts in which a piece is reduced, and the fewest steps of one.
-_PART, _FEWEST_STEPS = {"cpu": 2**16, "cuda": 2**26}, 16
+# Elements whose product is taken at once: torch makes a float64 copy of them.
+_PART = {"cpu": 2**18, "cuda": 2**26}
 
 
 def linear_recurrence(
@@ -107,14 +107,15 @@ def recurrence(
     )  # fmt: skip
     agreed = agree(peers, header, x.device)
     with torch.no_grad():
-        start = x.new_zeros(columns, dtype=carried(x.dtype)) if h0 is None else h0.expand(columns)
-        pair = reduced(a, x, start.to(carried(x.dtype)), dim, reverse, algorithm)
+        product, end = reduced(a, x, dim, reverse, algorithm)
+        if h0 is not None:
+            end = folded(product.unsqueeze(0), torch.stack([h0.expand(columns).to(end.dtype), end]))
     headers = agreed()
     # Backward is an exchange too: if one rank takes part in it, all do.
     token = x.new_zeros((), dtype=torch.float32).requires_grad_(
         torch.is_grad_enabled() and any(own.gradient for own in headers)
     )
-    pair = torch.stack(pair)
+    pair = torch.stack([product, end])
     return _Split.apply(a, x, h0, token, pair, peers, dim, reverse, algorithm, want_end)
 
 
@@ -126,13 +127,19 @@ class _Split(torch.autograd.Function):
         ctx.options = (peers, dim, reverse, algorithm)
         ctx.x_shape = x.shape
         ctx.set_materialize_grads(False)
-        pairs = peers.gather(pair, "exchange of linear_recurrence")()
-        products, ends = pairs.unbind(1)
+        exchanged = peers.gather(pair, "exchange of linear_recurrence")
+
+        def scan(start):
+            return sweep.forward(*map(plain, (a, x, start)), dim, reverse, algorithm)
+
         start = h0
+        if not peers.position:
+            h = scan(start)  # needs nothing of the others, so it runs during the exchange
+        products, ends = exchanged().unbind(1)
         if peers.position:
             start = folded(products[1 : peers.position], ends[: peers.position])
             start = start.to(carried(x.dtype))
-        h = sweep.forward(*map(plain, (a, x, start)), dim, reverse, algorithm)
+            h = scan(start)
         end = folded(products[1:], ends).to(carried(x.dtype)) if want_end else None
         # A copy: a view would keep the products of all ranks.
         later = products[peers.position + 1 :].clone()
@@ -145,24 +152,19 @@ class _Split(torch.autograd.Function):
         peers, dim, reverse, algorithm = ctx.options
         a, h, start, later = (plain(t) for t in ctx.saved_tensors)
         dh = torch.zeros_like(h) if dh is None else plain(dh)
-        columns = sweep.state_shape(h.shape, dim, None)
-        kind = {"dtype": carried(h.dtype), "device": h.device}
-        # s[t] = conj(a[t]) g[t] runs as s[t] = conj(a[t]) s[t+1] + conj(a[t]) dh[t].
-        conj = a.conj().resolve_conj()
-        none = torch.zeros(columns, **kind)
-        _, leaving = reduced(conj, dh, none, dim, not reverse, algorithm, weighted=True)
-        at_end = leaving.new_zeros(columns) if dend is None else dend.to(leaving.dtype)
-        told = peers.gather(
-            torch.stack([leaving, at_end]), "exchange of linear_recurrence, backward"
-        )()
-        leaving, at_end = told.unbind(1)
+        own = leaving(a, dh, dim, reverse, algorithm)
+        at_end = torch.zeros_like(own) if dend is None else dend.to(own.dtype)
+        exchanged = peers.gather(
+            torch.stack([own, at_end]), "exchange of linear_recurrence, backward"
+        )
+        dh = dh.clone(memory_format=torch.contiguous_format)  # during the exchange
+        told, at_end = exchanged().unbind(1)
         arriving = folded(
             later.conj().flip(0),
-            torch.cat([at_end.sum(0, keepdim=True), leaving[peers.position + 1 :].flip(0)]),
-        ).to(kind["dtype"])
+            torch.cat([at_end.sum(0, keepdim=True), told[peers.position + 1 :].flip(0)]),
+        ).to(carried(h.dtype))
         steps = h.shape[dim]
         if steps:
-            dh = dh.clone(memory_format=torch.contiguous_format)
             dh.select(dim, 0 if reverse else -1).add_(arriving)
         wanted = ctx.needs_input_grad[:3]
         da, dx, dh0 = gradients.backward(
@@ -178,45 +180,60 @@ def carried(dtype: torch.dtype) -> torch.dtype:
     return torch.float32 if dtype in HALF else dtype
 
 
-def reduced(
-    a: Tensor,
-    x: Tensor,
-    start: Tensor,
-    dim: int,
-    reverse: bool,
-    algorithm: str,
-    *,
-    weighted: bool = False,
-) -> tuple[Tensor, Tensor]:
-    """(A, B) of a piece: the product of its coefficients, and its last state from ``start``.
+def leaving(a: Tensor, dh: Tensor, dim: int, reverse: bool, algorithm: str) -> Tensor:
+    """D of a piece: conj(a[0]) g[0] with no gradient arriving, in float64 or complex128.
 
-    Worked through in parts that fit a cache, so no state but the last is kept. With ``weighted``
-    the inputs are a * x. Both come in float64 or complex128, so that products keep in range.
+    A backward sweep that keeps nothing else: it reads a and dh, and writes no step.
     """
-    wide = torch.complex128 if x.dtype.is_complex else torch.float64
+    columns = sweep.state_shape(dh.shape, dim, None)
+    start = torch.zeros(columns, dtype=carried(dh.dtype), device=dh.device)
+    dstart = torch.zeros_like(start)
+    outputs = None, None, dstart
+    sweep.backward(a, dh, start, dh, dim, reverse, algorithm, None, outputs)
+    return dstart.to(_wide(dh.dtype))
+
+
+def reduced(
+    a: Tensor, x: Tensor, dim: int, reverse: bool, algorithm: str
+) -> tuple[Tensor, Tensor]:
+    """(A, B) of a piece, in float64 or complex128, so that products keep in range.
+
+    B is found as a gradient is: what leaves the steps but the last, in the other direction,
+
+        B = x[T-1] + a[T-1] (x[T-2] + a[T-2] (... x[0]))
+
+    so its sweep too writes no step.
+    """
     shape = sweep.broadcast_shape(a, x)
+    steps, wide = shape[dim], _wide(x.dtype)
     a = a.reshape((1,) * (len(shape) - a.dim()) + a.shape)
-    along = [shape[dim] if axis == dim else -1 for axis in range(a.dim())]
-    a = plain(a).expand(along)
+    a = plain(a).expand([steps if axis == dim else -1 for axis in range(a.dim())])
     x = plain(x).expand(shape)
-    product, end = torch.ones((), dtype=wide, device=x.device), start
-    part = _PART.get(x.device.type, 2**26) // max(start.numel(), 1)
-    size = max(part, _FEWEST_STEPS)
-    begins = range(0, shape[dim], size) if start.numel() else ()
-    for begin in reversed(begins) if reverse else begins:
-        extent = min(size, shape[dim] - begin)
-        a_part, x_part = (t.narrow(dim, begin, extent).to(start.dtype) for t in (a, x))
-        product = product * a_part.prod(dim, dtype=wide)
-        x_part = a_part * x_part if weighted else x_part
-        h = sweep.forward(a_part, x_part, end, dim, reverse, algorithm)
-        end = h.select(dim, 0 if reverse else -1)
-    return product.expand(start.shape).contiguous(), end.to(wide)
+    columns = sweep.state_shape(shape, dim, None)
+    size = max(_PART.get(x.device.type, 2**26) * steps // max(a.numel(), 1), 1)
+    products = [part.prod(dim, dtype=wide) for part in a.split(size, dim)]
+    product = torch.stack(products).prod(0).expand(columns).contiguous()
+    if not steps:
+        return product, torch.zeros_like(product)
+    first, last = (1, 0) if reverse else (0, 1)  # the step that each of them does without
+    later = a.narrow(dim, last, steps - 1).conj().resolve_conj()
+    earlier = x.narrow(dim, first, steps - 1)
+    end = leaving(later, earlier, dim, not reverse, algorithm)
+    return product, end + x.select(dim, 0 if reverse else -1)
 
 
 def folded(products: Tensor, ends: Tensor) -> Tensor:
     """ends[0], carried through the pieces (products[k], ends[k + 1]) one after the other."""
+    if not len(products):
+        return ends[0]
+    if products.isfinite().all():
+        return sweep.forward(products, ends[1:], ends[0], 0, False, "auto")[-1]
     state = ends[0]
     for product, end in zip(products, ends[1:], strict=True):
         # A state of zero stays one, even where the product is out of range.
         state = torch.where(state == 0, state, product * state) + end
     return state
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    return torch.complex128 if dtype.is_complex else torch.float64

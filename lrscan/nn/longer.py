@@ -63,7 +63,7 @@ def in_pieces(
     The state is carried from piece to piece and its gradient back, so the result is that of one
     call. Forward keeps the states between pieces; backward evaluates each piece again. So a step
     of training costs one more forward pass, and its memory, beside the input, grows with ``steps``
-    and with the number of pieces, not with T::
+    and with the number of pieces, not with T:
 
         logit, state = in_pieces(net, tokens, steps=65_536)  # the last output
         loss, state = in_pieces(net, x, steps=4096, reduce=cross_entropy)  # of every step

@@ -3,6 +3,7 @@
 from lrscan.plots.learning import growth, learning_curves, search
 from lrscan.plots.models import lstm_throughput, step_time, training_speedup
 from lrscan.plots.operator import correctness, kernel_speedup, throughput
+from lrscan.plots.scale import outlook, peak_memory, scaling
 
 __all__ = [
     "correctness",
@@ -10,6 +11,9 @@ __all__ = [
     "kernel_speedup",
     "learning_curves",
     "lstm_throughput",
+    "outlook",
+    "peak_memory",
+    "scaling",
     "search",
     "step_time",
     "throughput",

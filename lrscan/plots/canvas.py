@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import matplotlib.pyplot as plt
+import pandas
 import seaborn
 from matplotlib.figure import Figure
 
@@ -49,7 +50,7 @@ def labelled(figure: Figure, records: Records, title: str) -> Figure:
         f"profile {latest['profile'] or 'none'}",
         f"torch {latest['versions']['torch']}, numba {latest['versions']['numba']}",
         f"{latest['threads']['torch']} threads" if latest["device_type"] == "cpu" else None,
-        f"median of {runs} runs" if runs else None,
+        f"median of {runs} runs" if pandas.notna(runs) else None,
     ]
     figure.suptitle(f"{title}\n{records.device_label}", fontsize=10)
     figure.supxlabel("; ".join(filter(None, notes)), fontsize=7, color="0.35")
