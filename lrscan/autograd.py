@@ -25,14 +25,14 @@ def recurrence(
     options = (dim, reverse, algorithm, cu)
     if torch._C._are_functorch_transforms_active() and not torch.compiler.is_compiling():
         return TransformableRecurrence.apply(a, x, h0, *options)
-    if torch.compiler.is_compiling() or _intercepted(a, x, h0):
+    if torch.compiler.is_compiling() or intercepted(a, x, h0):
         return torch.ops.lrscan.linear_recurrence(a, x, h0, *options)
     if _differentiated(a, x, h0):
         return Recurrence.apply(a, x, h0, *options)
     return sweep.forward(*map(plain, (a, x, h0)), *options)
 
 
-def _intercepted(a: Tensor, x: Tensor, h0: Tensor | None) -> bool:
+def intercepted(a: Tensor, x: Tensor, h0: Tensor | None) -> bool:
     """Whether torch must dispatch the call: for a mode (fake tensors, tracing) or a subclass."""
     return bool(
         torch._C._len_torch_dispatch_stack()
@@ -46,9 +46,14 @@ def _intercepted(a: Tensor, x: Tensor, h0: Tensor | None) -> bool:
 _PLAIN = (Tensor, torch.nn.Parameter)
 
 
+def forward_ad_is_on() -> bool:
+    """Whether a derivative may be asked for in forward mode."""
+    return forward_ad._current_level >= 0
+
+
 def _differentiated(a: Tensor, x: Tensor, h0: Tensor | None) -> bool:
     """Whether a derivative may be asked for, backward or forward."""
-    if forward_ad._current_level >= 0:
+    if forward_ad_is_on():
         return True
     return torch.is_grad_enabled() and (
         a.requires_grad or x.requires_grad or (h0 is not None and h0.requires_grad)

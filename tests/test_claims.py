@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from projects import make_project
+from training_records import trained
 
 from lrscan import claims, records
 
@@ -44,25 +45,6 @@ def throughput(provenance, gilr_lstm_ms):
         [{"model": name, "T": 1024, "B": 1, "C": 64, "median_ms": t} for name, t in times.items()],
         provenance,
     )
-
-
-def trained(provenance, experiment, *runs):
-    """Records of runs given as (model, T, seed, iteration of the strict criterion or None)."""
-    measured = []
-    for model, steps, seed, at in runs:
-        name = f"{model}-{steps}-{seed}"
-        settings = {"model": model, "steps": steps, "batch": 8, "hidden": 64, "seed": seed}
-        settings |= {"distractors": "any", "initialisation": "chrono", "rate": 1e-3}
-        ended = {"run": name, "status": "learned" if at else "not learned", "strict_at": at}
-        ended |= {"paper_at": at, "iterations": at or 50, "seconds": float(at or 50)}
-        origin = {"parameters": settings, "outcome": ended, "measured_at": "2026-01-01T00:00:00Z"}
-        rows = [
-            {"run": name, "model": model, "T": steps, "iteration": i, "seconds": float(i)}
-            for i in range(1, (at or 50) + 1)
-        ]
-        measured.append((rows, provenance | origin))
-    for rows, origin in measured:
-        records.add(experiment, rows, origin, key=("run",))
 
 
 def test_without_records_every_claim_about_measurements_is_open():

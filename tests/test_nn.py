@@ -21,7 +21,7 @@ from lrscan.nn import (
     chrono,
     early,
     graded,
-    layer,
+    longer,
     scaled,
     surrogate,
 )
@@ -48,8 +48,8 @@ def dense(*shape):
 @pytest.fixture
 def small_pieces(monkeypatch):
     """Make every sequence long enough to be worked through in pieces."""
-    monkeypatch.setattr(layer, "PIECE_ELEMENTS", {"cpu": 4 * B * N})
-    monkeypatch.setattr(layer, "PIECES_KEPT", 1)
+    monkeypatch.setattr(longer, "PIECE_ELEMENTS", {"cpu": 4 * B * N})
+    monkeypatch.setattr(longer, "PIECES_KEPT", 1)
 
 
 @every_model
@@ -130,7 +130,7 @@ def test_pieces_change_nothing(make, small_pieces, monkeypatch):
     model, x = make(M, N, 2, bidirectional=True, **DOUBLE), dense(T, B, M).requires_grad_()
     results = []
     for kept in (1, 10**9):
-        monkeypatch.setattr(layer, "PIECES_KEPT", kept)
+        monkeypatch.setattr(longer, "PIECES_KEPT", kept)
         output, state = model(x)
         total = output.square().sum() + sum(part.square().sum() for part in state)
         results.append([output, *torch.autograd.grad(total, [x, *model.parameters()])])
@@ -265,7 +265,7 @@ def test_early_writes_at_the_start_alone_and_graded_writes_little_at_every_step(
         writes[name] = torch.sigmoid(gates[above.x_gates.index("input")]).mean((1, 2))
     at_first = writes["early"][0]
     assert at_first > 0.3 and writes["early"][256:].sum() < at_first
-    assert writes["graded"][0] < 1 / 50
+    assert writes["graded"][0] < 10 / 4096
 
 
 def test_the_documented_examples_run():

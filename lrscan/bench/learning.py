@@ -48,12 +48,13 @@ def problem_2b_search(
         sequences:         fresh ones, on which the accuracy at the end is taken
         resume, until:     as for :func:`train_all`
     """
+    grid = product(search_lengths, names, initialisations, rates)
     runs = [
         Settings(
             model=name, steps=steps, hidden=hidden, batch=batch, distractors=distractors,
             initialisation=initialisation, rate=rate, iterations=search_iterations, seed=seed,
         )
-        for steps, name, initialisation, rate in product(search_lengths, names, initialisations, rates)
+        for steps, name, initialisation, rate in grid
     ]  # fmt: skip
     return train_all("problem_2b_search", runs, device, sequences, resume, until)
 

@@ -53,7 +53,7 @@ KINDS = {
 }
 
 # Multiply-add may be fused; nothing else about the arithmetic may change.
-_FUSE = ("contract",)
+FUSE = ("contract",)
 
 
 class Vector(types.Type):
@@ -104,7 +104,7 @@ def indices(values):
 def _add(typingctx, u, v):
     def lower(context, builder, signature, args):
         pairs = zip(planes_of(builder, u, args[0]), planes_of(builder, u, args[1]), strict=True)
-        return pack(builder, u, [builder.fadd(p, q, flags=_FUSE) for p, q in pairs])
+        return pack(builder, u, [builder.fadd(p, q, flags=FUSE) for p, q in pairs])
 
     return (u(u, v), lower) if u == v else None
 
@@ -115,13 +115,22 @@ def _multiply(typingctx, u, v):
         p, q = planes_of(builder, u, args[0]), planes_of(builder, u, args[1])
 
         def times(m, n):
-            return builder.fmul(m, n, flags=_FUSE)
+            return builder.fmul(m, n, flags=FUSE)
 
         if u.planes == 1:
             return pack(builder, u, [times(p[0], q[0])])
-        real = builder.fsub(times(p[0], q[0]), times(p[1], q[1]), flags=_FUSE)
-        imaginary = builder.fadd(times(p[0], q[1]), times(p[1], q[0]), flags=_FUSE)
+        real = builder.fsub(times(p[0], q[0]), times(p[1], q[1]), flags=FUSE)
+        imaginary = builder.fadd(times(p[0], q[1]), times(p[1], q[0]), flags=FUSE)
         return pack(builder, u, [real, imaginary])
+
+    return (u(u, v), lower) if u == v else None
+
+
+@intrinsic
+def _subtract(typingctx, u, v):
+    def lower(context, builder, signature, args):
+        pairs = zip(planes_of(builder, u, args[0]), planes_of(builder, u, args[1]), strict=True)
+        return pack(builder, u, [builder.fsub(p, q, flags=FUSE) for p, q in pairs])
 
     return (u(u, v), lower) if u == v else None
 
@@ -141,6 +150,12 @@ def _conjugate(typingctx, u):
 def _overload_add(u, v):
     if isinstance(u, Vector) and isinstance(v, Vector):
         return lambda u, v: _add(u, v)
+
+
+@overload(operator.sub)
+def _overload_sub(u, v):
+    if isinstance(u, Vector) and isinstance(v, Vector):
+        return lambda u, v: _subtract(u, v)
 
 
 @overload(operator.mul)

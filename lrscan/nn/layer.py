@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from lrscan.distributed.parallel import history, scan, splits
+from lrscan.distributed.parallel import history, scan
+from lrscan.nn.fused import Gates, evaluate
 from lrscan.nn.init import reset_gates
-from lrscan.nn.inputs import Input, Window, extent, pieces, product
+from lrscan.nn.inputs import Input, Window, product
 from lrscan.nn.stack import State, state_dtype
 
 # A cell: from the gates' pre-activations to (a, u, read-out).
 Cell = Callable[..., tuple[Tensor, Tensor, Callable[[Tensor], Tensor] | None]]
-
-# Elements (steps x batch x hidden units) of a piece. A longer sequence is worked through in such
-# pieces, of which only the outputs are kept: backward evaluates each again. On a CPU a piece stays
-# in the cache, and its memory is used again where one long tensor would be mapped anew.
-PIECE_ELEMENTS = {"cpu": 2**18, "cuda": 2**28}
-# A sequence of up to so many pieces is taken whole, and nothing is evaluated twice.
-PIECES_KEPT = 8
 
 
 class SurrogateLayer(nn.Module):
@@ -68,48 +62,35 @@ class SurrogateLayer(nn.Module):
         self, x: Input, state: State, cell: Cell, algorithm: str = "auto"
     ) -> tuple[Tensor, State]:
         """Outputs (T, B, n) of all steps, and the state after the last."""
-        steps, batch = extent(x)
-        elements = PIECE_ELEMENTS.get(state[-1].device.type, 2**28)
-        if splits() or steps * batch * self.hidden_size <= PIECES_KEPT * elements:
-            return self._piece(x, state, cell, algorithm)
-        outputs = []
-        for piece in pieces(x, max(1, elements // (batch * self.hidden_size))):
-            output, state = checkpoint(
-                self._piece, piece, state, cell, algorithm,
-                use_reentrant=False, preserve_rng_state=False,
-            )  # fmt: skip
-            outputs.append(output)
-        return torch.cat(outputs), state
-
-    def _piece(
-        self, x: Input, state: State, cell: Cell, algorithm: str
-    ) -> tuple[Tensor, State]:
         gates, ends = self._gates(x, state)
-        out, c = self._recurrence(cell, state[-1], algorithm, *gates)
+        recurrence = functools.partial(self._recurrence, cell, algorithm)
+        out, c = evaluate(cell, algorithm, recurrence, gates, state[-1])
         return out, (*ends, c)
 
-    def _gates(self, x: Input, state: State) -> tuple[list[Tensor], State]:
-        """The pre-activations of every gate, (T, B, n), and the surrogate's state at the end."""
+    def _gates(self, x: Input, state: State) -> tuple[Gates, State]:
+        """The pre-activations of every gate, and the surrogate's state at the end."""
         of_x = product(self.weight_x, x, self._bias_of_x())
         ends: State = ()
         if self.surrogate is None:
-            gates = _split(self.x_gates, of_x)
+            gates = of_x
         else:
             of_s, end = surrogate_product(self.surrogate, self.weight_s, x, state[0])
             ends = (end,)
             if self.s_gates == self.x_gates:
-                gates = _split(self.x_gates, of_x + of_s)
+                gates = of_x + of_s
             else:
                 gates = _split(self.x_gates, of_x)
                 for name, part in _split(self.s_gates, of_s).items():
                     gates[name] = gates[name] + part if name in gates else part
+        if self.i_gates and isinstance(gates, Tensor):
+            gates = _split(self.x_gates, gates)
         for name in self.i_gates:
             if self.weight_i is not None:
                 gates[name] = product(self.weight_i, x)
             else:
                 dtype = self.weight_x.dtype
                 gates[name] = x if isinstance(x, Tensor) else x.dense(self.hidden_size, dtype)
-        return [gates[name] for name in self.gates], ends
+        return gates, ends
 
     def _bias_of_x(self) -> Tensor | None:
         """The bias of every gate that reads x, with zeros for those that have none."""
@@ -120,14 +101,17 @@ class SurrogateLayer(nn.Module):
         return torch.cat([parts.get(name, none) for name in self.x_gates])
 
     def _recurrence(
-        self, cell: Cell, start: Tensor, algorithm: str, *gates: Tensor
+        self, cell: Cell, algorithm: str, gates: Gates, start: Tensor
     ) -> tuple[Tensor, Tensor]:
         """(h, c after the last step): all that is elementwise or over time, in float32 at least."""
-        wide = state_dtype(gates[0].dtype)
+        if isinstance(gates, Tensor):
+            gates = _split(self.x_gates, gates)
+        in_order = [gates[name] for name in self.gates]
+        wide = state_dtype(in_order[0].dtype)
         # Half precision has no number between 0.996 and 1: neither a coefficient nor a state
         # may be rounded to it.
         with torch.autocast(start.device.type, enabled=False):
-            a, u, read_out = cell(*(gate.to(wide) for gate in gates))
+            a, u, read_out = cell(*(gate.to(wide) for gate in in_order))
             c, end = scan(a, u, start.to(wide), algorithm)
             h = c if read_out is None else read_out(c)
         return h.to(self.weight_x.dtype), end

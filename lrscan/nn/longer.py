@@ -3,12 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from lrscan.distributed.parallel import splits
-from lrscan.nn.inputs import Input, Tokens, pieces
+from lrscan.nn.inputs import Input, Tokens, extent, pieces
+
+# Elements (steps x batch x hidden units) of a piece. A longer sequence is worked through in such
+# pieces, of which only the outputs are kept: backward evaluates each again. On a CPU a piece stays
+# in the cache, and its memory is used again where one long tensor would be mapped anew.
+PIECE_ELEMENTS = {"cpu": 2**18, "cuda": 2**28}
+# A sequence of up to so many pieces is taken whole, and nothing is evaluated twice.
+PIECES_KEPT = 8
+
+
+def piece_steps(x: Input, hidden_size: int) -> int | None:
+    """Steps of the pieces in which an input is best worked through; None: it is taken whole."""
+    steps, batch = extent(x)
+    device = (x.index if isinstance(x, Tokens) else x).device.type
+    elements = PIECE_ELEMENTS.get(device, 2**28)
+    if splits() or steps * batch * hidden_size <= PIECES_KEPT * elements:
+        return None
+    return max(1, elements // (batch * hidden_size))
+
+
+def checkpointed(
+    function: Callable[[Input, Any, int], tuple[Tensor, Any]],
+    x: Input,
+    state: Any,
+    steps: int,
+    random: bool,
+) -> tuple[list[Tensor], Any]:
+    """The outputs of ``function(piece, state, first step)`` for pieces of ``steps`` steps.
+
+    The state that it returns too goes to the next piece; the last one is returned. Backward
+    evaluates each piece again, with the same random numbers if it is ``random``.
+    """
+    outputs = []
+    for number, piece in enumerate(pieces(x, steps)):
+        output, state = checkpoint(
+            function, piece, state, number * steps, use_reentrant=False, preserve_rng_state=random
+        )
+        outputs.append(output)
+    return outputs, state
 
 
 def in_pieces(
@@ -68,10 +107,5 @@ def in_pieces(
         # A copy: a view would keep every step of the piece alive.
         return (output[-1].clone() if reduce is None else reduce(output, first)), state
 
-    total = None
-    for number, piece in enumerate(pieces(input, steps)):
-        result, state = checkpoint(
-            evaluate, piece, state, number * steps, use_reentrant=False, preserve_rng_state=random
-        )
-        total = result if reduce is None or total is None else total + result
-    return total, state
+    results, state = checkpointed(evaluate, input, state, steps, random)
+    return results[-1] if reduce is None else sum(results[1:], results[0]), state

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from lrscan.nn.fused import fused
 from lrscan.nn.inputs import Window
 from lrscan.nn.surrogate import LinearSurrogateRNN, ReadOut
 
@@ -34,6 +35,7 @@ class GILR(LinearSurrogateRNN):
         super().__init__(*args, **options)
         self.activation = activation
 
+    @fused("gilr")
     def cell(self, forget: Tensor, impulse: Tensor) -> Update:
         return torch.sigmoid(forget), torch.sigmoid(-forget) * self.activation(impulse), None
 
@@ -51,6 +53,7 @@ class GILRLSTM(LinearSurrogateRNN):
     surrogate = GILR
     gates = {"forget": "xsb", "input": "xsb", "output": "xsb", "candidate": "xsb"}
 
+    @fused("gilr-lstm")
     def cell(self, forget: Tensor, input: Tensor, output: Tensor, candidate: Tensor) -> Update:
         u = torch.sigmoid(input) * torch.tanh(candidate)
         return torch.sigmoid(forget), u, lambda c: torch.sigmoid(output) * c

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from lrscan.distributed.parallel import turned
 from lrscan.nn.inputs import Input, Tokens, apply, extent
+from lrscan.nn.longer import checkpointed
 from lrscan.ops import ALGORITHMS
 
 State = tuple[Tensor, ...]
@@ -121,25 +122,58 @@ class RecurrentStack(nn.Module):
         """
         x, batched = self._checked(input)
         states = self._unpack(state, extent(x)[1], batched)
-        ends = []
-        for number in range(self.num_layers):
-            if number and self.dropout:
-                x = F.dropout(x, self.dropout, self.training)
-            outputs = []
-            for direction in range(1 + self.bidirectional):
-                index = len(ends)
-                # From the end is the same layer on the sequence turned round.
-                given = apply(x, lambda t: t.flip(0)) if direction else x
-                with turned(bool(direction)):
-                    output, end = self.run_layer(self.layers[index], given, states[index])
-                outputs.append(output.flip(0) if direction else output)
-                ends.append(end)
-            x = torch.cat(outputs, -1) if self.bidirectional else outputs[0]
+        if self.bidirectional:
+            x, ends = self._both_ways(x, states)
+        else:
+            x, ends = self._run(self.layers, x, states)
         if not batched:
             x = x.squeeze(1)
         elif self.batch_first:
             x = x.transpose(0, 1)
         return x, self._pack(ends, batched)
+
+    def _both_ways(self, x: Input, states: list[State]) -> tuple[Tensor, list[State]]:
+        ends: list[State] = []
+        for number in range(self.num_layers):
+            if number:
+                x = self._dropped(x)
+            outputs = []
+            for direction in range(2):
+                index = len(ends)
+                # From the end is the same layer on the sequence turned round.
+                given = apply(x, lambda t: t.flip(0)) if direction else x
+                with turned(bool(direction)):
+                    output, end = self._run([self.layers[index]], given, [states[index]])
+                outputs.append(output.flip(0) if direction else output)
+                ends += end
+            x = torch.cat(outputs, -1)
+        return x, ends
+
+    def _run(
+        self, layers: Iterable[nn.Module], x: Input, states: list[State]
+    ) -> tuple[Tensor, list[State]]:
+        """Layers on top of each other, and their states at the end; in pieces if x is long."""
+
+        def through(x: Input, states: list[State], _: int = 0) -> tuple[Tensor, list[State]]:
+            ends: list[State] = []
+            for layer, state in zip(layers, states, strict=True):
+                x, end = self.run_layer(layer, self._dropped(x) if ends else x, state)
+                ends.append(end)
+            return x, ends
+
+        steps = self.piece_steps(x)
+        if steps is None:
+            return through(x, states)
+        random = bool(self.dropout and self.training)
+        outputs, states = checkpointed(through, x, states, steps, random)
+        return torch.cat(outputs), states
+
+    def piece_steps(self, x: Input) -> int | None:
+        """Steps of the pieces in which layers are evaluated, and in backward again; None: whole."""
+        return None
+
+    def _dropped(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.dropout, self.training) if self.dropout else x
 
     def step(self, input: Input, state: State | None = None) -> tuple[Tensor, State]:
         """One time step, for streaming: :meth:`forward` of one step without its axis of time.

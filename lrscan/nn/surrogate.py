@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from lrscan.nn.inputs import Input
 from lrscan.nn.layer import SurrogateLayer
+from lrscan.nn.longer import piece_steps
 from lrscan.nn.stack import RecurrentStack, State
 
 ReadOut = Callable[[Tensor], Tensor]
@@ -85,6 +86,9 @@ class LinearSurrogateRNN(RecurrentStack):
 
     def run_layer(self, layer: SurrogateLayer, x: Input, state: State) -> tuple[Tensor, State]:
         return layer(x, state, self.cell, self.algorithm)
+
+    def piece_steps(self, x: Input) -> int | None:
+        return piece_steps(x, self.hidden_size)
 
     def reset_parameters(
         self,

@@ -1,0 +1,95 @@
+"""Cells whose gates and recurrence one kernel evaluates on the CPU; the others go torch's way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from lrscan.autograd import forward_ad_is_on, intercepted
+from lrscan.distributed.parallel import splits
+
+# Pre-activations by name, each (T, B, n), or those of all gates stacked along the last axis.
+Gates = dict[str, Tensor] | Tensor
+Recurrence = Callable[[Gates, Tensor], tuple[Tensor, Tensor]]
+
+
+def fused(name: str) -> Callable[[Callable], Callable]:
+    """Mark the method ``cell`` of a model: :mod:`lrscan.cpu.cells` has it as ``name``."""
+
+    def mark(cell: Callable) -> Callable:
+        cell.fused = name
+        return cell
+
+    return mark
+
+
+def evaluate(
+    cell: Callable, algorithm: str, recurrence: Recurrence, gates: Gates, start: Tensor
+) -> tuple[Tensor, Tensor]:
+    """``recurrence(gates, start)``, (h, c after the last step), by a kernel where there is one."""
+    name = getattr(cell, "fused", None)
+    if name is None or algorithm != "auto" or not isinstance(gates, Tensor):
+        return recurrence(gates, start)
+    if not (_is_plain(gates, start) and _fits(name, cell, gates, start)):
+        return recurrence(gates, start)
+    return FusedCell.apply(gates, start, name, recurrence)
+
+
+def _is_plain(gates: Tensor, start: Tensor) -> bool:
+    """Whether this is eager torch on one device, where nobody looks at the operations."""
+    return not (
+        torch.compiler.is_compiling()
+        or splits()
+        or torch._C._are_functorch_transforms_active()
+        or forward_ad_is_on()
+        or intercepted(gates, start, None)
+    )
+
+
+def _fits(name: str, cell: Callable, gates: Tensor, start: Tensor) -> bool:
+    """Whether the kernel takes these tensors, and has the model's activation."""
+    if gates.device.type != "cpu" or not gates.dtype == start.dtype == torch.float32:
+        return False
+    from lrscan.cpu import cells  # Numba is loaded when it is needed
+
+    n = start.shape[-1]
+    return (
+        gates.is_contiguous()
+        and len(gates) > 1
+        and n % cells.LANES == 0
+        and gates.shape[-1] == cells.GATES[name] * n
+        and getattr(cell.__self__, "activation", torch.tanh) is torch.tanh
+    )
+
+
+class FusedCell(torch.autograd.Function):
+    """(h, c after the last step) by a kernel; derivatives of derivatives go torch's way.
+
+    ``apply(gates, start, name, recurrence)``; ``recurrence`` is made of differentiable operations.
+    """
+
+    @staticmethod
+    def forward(ctx, gates, start, name, recurrence):
+        from lrscan.cpu import cells
+
+        c, h = cells.forward(name, gates, start)
+        ctx.name, ctx.recurrence = name, recurrence
+        ctx.save_for_backward(gates, start, c)
+        ctx.set_materialize_grads(False)
+        return h, c[-1].clone()  # a copy: a view would keep every step of c alive
+
+    @staticmethod
+    def backward(ctx, dh, dend):
+        from lrscan.cpu import cells
+
+        gates, start, c = ctx.saved_tensors
+        dh = torch.zeros_like(c) if dh is None else dh
+        if not torch.is_grad_enabled():
+            return *cells.backward(ctx.name, gates, start, c, dh, dend), None, None
+        results = ctx.recurrence(gates, start)
+        given = dh, torch.zeros_like(start) if dend is None else dend
+        wanted = [t for t, want in zip((gates, start), ctx.needs_input_grad, strict=False) if want]
+        found = iter(torch.autograd.grad(results, wanted, given, create_graph=True))
+        return *(next(found) if want else None for want in ctx.needs_input_grad[:2]), None, None

@@ -1,0 +1,158 @@
+"""Cells of one kernel: the same as torch's operations, to rounding, with every derivative."""
+
+import pytest
+import torch
+
+from lrscan import nn
+from lrscan.cpu import cells
+from lrscan.nn import fused
+
+T, B, M = 37, 3, 7
+MODELS = {"gilr": nn.GILR, "gilr-lstm": nn.GILRLSTM}
+# Sums of a few hundred float32 products: an ulp each.
+close = dict(rtol=2e-5, atol=2e-6)
+# "auto" takes a kernel, "serial" never does.
+WAYS = ("auto", "serial")
+
+
+@pytest.fixture
+def taken(monkeypatch):
+    """The kernels that were used."""
+    names = []
+    for function in ("forward", "backward"):
+        plain = getattr(cells, function)
+        monkeypatch.setattr(
+            cells, function, lambda name, *a, f=plain, w=function: names.append(w) or f(name, *a)
+        )
+    return names
+
+
+def _results(model, x, state, second=False):
+    output, end = model(x, state)
+    total = output.sin().sum() + sum(part.square().sum() for part in end)
+    inputs = [x, *state, *model.parameters()]
+    found = torch.autograd.grad(total, inputs, create_graph=second)
+    if second:
+        total = sum(gradient.square().sum() for gradient in found)
+        found += torch.autograd.grad(total, inputs)
+    return [output, *end, *found]
+
+
+def _case(make, hidden=32, seed=0):
+    torch.manual_seed(seed)
+    model = make(M, hidden, 2)
+    state = tuple(torch.randn(2, B, width).requires_grad_() for width in model.state_sizes)
+    return model, torch.randn(T, B, M).requires_grad_(), state
+
+
+@pytest.mark.parametrize("second", [False, True], ids=["first", "second"])
+@pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
+def test_a_kernel_is_torch_operations_with_their_derivatives(make, second, taken):
+    model, x, state = _case(make)
+    results = []
+    for model.algorithm in WAYS:
+        results.append(_results(model, x, state, second))
+        assert ("forward" in taken) == (model.algorithm == "auto")
+        assert ("backward" in taken) == (model.algorithm == "auto")
+        taken.clear()
+    for got, expected in zip(*results, strict=True):
+        scale = expected.abs().max().item()
+        torch.testing.assert_close(got / scale, expected / scale, **close)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_threads_change_no_bit(name, monkeypatch):
+    monkeypatch.setattr(cells, "ELEMENTS_A_THREAD", 1)
+    torch.manual_seed(0)
+    gates, start = torch.randn(T, B, cells.GATES[name] * 48), torch.randn(B, 48)
+    dh, dend, results, before = (
+        torch.randn(T, B, 48),
+        torch.randn(B, 48),
+        [],
+        torch.get_num_threads(),
+    )
+    try:
+        for count in (1, 2, 5):
+            torch.set_num_threads(count)
+            c, h = cells.forward(name, gates, start)
+            results.append([c, h, *cells.backward(name, gates, start, c, dh, dend)])
+    finally:
+        torch.set_num_threads(before)
+    for got in results[1:]:
+        assert all(map(torch.equal, got, results[0]))
+
+
+def test_gates_are_exact_to_a_few_places_over_the_whole_range():
+    """From one step of a GILR with a state: c = sigmoid(p) * 1 + sigmoid(-p) * tanh(v)."""
+    p = torch.cat([torch.linspace(-100, 100, 40_000), torch.logspace(-30, 0, 480)])
+    gates = torch.stack([p, torch.zeros_like(p)], 0).reshape(1, 1, -1)
+    one = torch.ones(1, len(p))
+    gate, _ = cells.forward("gilr", gates, one)
+    expected = torch.sigmoid(p.double())
+    # exp is cut off at 87, where a sigmoid is 2e-38.
+    error = (gate[0, 0].double() - expected).abs() / expected.clamp(1e-30)
+    assert error.max() < 5e-7
+    for sign in (1, -1):
+        gates = torch.stack([torch.full_like(p, -200.0), sign * p], 0).reshape(1, 1, -1)
+        impulse, _ = cells.forward("gilr", gates, 0 * one)
+        expected = torch.tanh(sign * p.double())
+        assert (
+            (impulse[0, 0].double() - expected) / expected.abs().clamp(1e-30)
+        ).abs().max() < 5e-7
+
+
+def test_a_nan_stays_in_its_column_and_to_later_times():
+    gates, start = torch.zeros(T, B, 4 * 16), torch.zeros(B, 16)
+    gates[5, 1, 3] = torch.nan
+    for part in cells.forward("gilr-lstm", gates, start):
+        wrong = torch.zeros(T, B, 16, dtype=torch.bool)
+        wrong[5:, 1, 3] = True
+        assert torch.equal(part.isnan(), wrong)
+
+
+class Other(nn.GILRLSTM):
+    """A cell of its own, with gates of the same names."""
+
+    def cell(self, forget, input, output, candidate):
+        return torch.sigmoid(forget), torch.relu(input) * candidate, lambda c: output * c
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: nn.GILR(M, 32, activation=torch.relu),
+        lambda: nn.GILR(M, 20),
+        lambda: nn.GILR(M, 32, dtype=torch.bfloat16),
+        lambda: nn.QRNN(M, 32),
+    ],
+    ids=["another activation", "a width that is no multiple", "half precision", "another cell"],
+)
+def test_what_no_kernel_has_goes_torch_way(make, taken):
+    model = make()
+    model(torch.randn(T, B, M, dtype=next(model.parameters()).dtype))
+    assert not taken
+
+
+def test_an_overridden_cell_is_called(taken):
+    torch.manual_seed(0)
+    model, x = Other(M, 32), torch.randn(T, B, M)
+    model.layers[0].surrogate.algorithm = "serial"
+    outputs = [model(x)[0], None]
+    assert not taken
+    model.algorithm = "serial"
+    torch.testing.assert_close(outputs[0], model(x)[0])
+
+
+def test_forward_mode_and_vmap_go_torch_way():
+    model, x, _ = _case(nn.GILRLSTM)
+    x, tangent = x.detach(), torch.randn(T, B, M)
+    _, slope = torch.func.jvp(lambda t: model(t)[0], (x,), (tangent,))
+    many = torch.func.vmap(lambda t: model(t)[0])(torch.stack([x, tangent]))
+    model.algorithm = "serial"
+    torch.testing.assert_close(slope, torch.func.jvp(lambda t: model(t)[0], (x,), (tangent,))[1])
+    torch.testing.assert_close(many[1], model(tangent)[0], **close)
+
+
+def test_the_marks_name_kernels():
+    assert {make.cell.fused for make in MODELS.values()} == set(cells.GATES)
+    assert fused.fused("gilr")(lambda: None).fused == "gilr"

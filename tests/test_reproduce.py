@@ -1,0 +1,242 @@
+"""The experiments behind the paper's tables on models: what is measured, and what is made of it."""
+
+import math
+
+import pytest
+import torch
+from projects import make_project
+from training_records import trained
+
+from lrscan import bench, paper, plots, records
+from lrscan.bench import learning, models
+from lrscan.train import DIVERGED, PAUSED
+
+CPU = {"device": "cpu-2-core", "device_label": "CPU, 2 cores", "device_type": "cpu"}
+CPU |= {"profile": "quick", "versions": {"torch": "2", "numba": "0"}, "threads": {"torch": 2}}
+
+
+@pytest.fixture(autouse=True)
+def project(tmp_path, monkeypatch):
+    root = make_project(tmp_path / "project")
+    monkeypatch.chdir(root)
+    monkeypatch.setenv("LRSCAN_RECORD", "1")
+    return root
+
+
+def table_2(**changed):
+    given = {"device": "cpu", "seed": 0, "events": 32, "lengths": [4, 16], "widths": [3, 5]}
+    given |= {"inputs": [3, 2], "names": ["SRU", "GILR-LSTM"], "runs": 1}
+    return bench.training_speedup(**given | changed)
+
+
+def test_every_cell_of_table_2_is_timed_with_every_algorithm():
+    measured = table_2()
+    cells = measured.table.groupby(["model", "C", "T", "B"])["algorithm"].agg(set)
+    assert len(cells) == 8 and all(c == {"serial", "blocked", "auto"} for c in cells)
+    assert set(zip(measured.table["T"], measured.table["B"], strict=True)) == {(4, 8), (16, 2)}
+    ours = bench.speedups(measured, ("model", "T", "B", "C"))
+    assert set(ours["algorithm"]) == {"blocked", "auto"} and (ours["speedup"] > 0).all()
+    assert len(plots.training_speedup(measured, ours).axes) == 4
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [({"lengths": [5]}, "32.*5"), ({"names": ["GRU"]}, "GRU"), ({"inputs": [3]}, "longer|shorter")],
+)
+def test_a_table_2_that_cannot_be_measured_is_refused(changed, named):
+    with pytest.raises(ValueError, match=named):
+        table_2(**changed)
+
+
+def test_an_algorithm_with_other_gradients_is_not_timed():
+    same = (torch.ones(()), torch.ones(3))
+    models._agree("SRU", {"serial": lambda: same, "blocked": lambda: same})
+    for wrong in ((torch.ones(()), torch.tensor([1, 1, 1.01])), (torch.tensor(math.nan), same[1])):
+        with pytest.raises(RuntimeError, match="SRU: blocked and serial"):
+            models._agree("SRU", {"serial": lambda: same, "blocked": lambda wrong=wrong: wrong})
+
+
+def test_switching_the_algorithm_switches_the_surrogate_too():
+    net = models.MODELS["GILR-LSTM"](3, 4, 2)
+    seen = []
+    step = models._with_algorithm(
+        net, "blocked", lambda: seen.append([net.algorithm, net.layers[0].surrogate.algorithm])
+    )
+    step()
+    assert seen == [["blocked", "blocked"]]
+
+
+def test_the_claim_of_table_2_takes_every_model_at_full_length():
+    rows = [
+        {"model": name, "T": 65_536, "B": 1, "C": 24, "algorithm": algorithm, "median_ms": ms}
+        for name in ("SRU", "QRNN(2)")
+        for algorithm, ms in (("serial_paper", 100.0), ("serial", 50.0), ("blocked", 11.0))
+    ]
+    measured = records.write("training_speedup", rows, CPU)
+    assert bench.training_claim(measured).endswith("falls short of the paper: SRU")  
+    rows[2]["median_ms"] = rows[5]["median_ms"] = 9.0
+    measured = records.write("training_speedup", rows, CPU)
+    assert bench.training_claim(measured).endswith("as the paper")
+
+
+def test_the_heat_map_compares_at_equal_minibatch():
+    times = [("LSTM", 100, 1, 100.0), ("LSTM", 200, 1, 100.0), ("LSTM", 100, 4, 100.0)]
+    times += [("GILR-LSTM", 100, 1, 10.0), ("GILR-LSTM", 100, 4, 400.0)]
+    rows = [{"model": m, "T": T, "B": B, "C": 8, "median_ms": ms, "runs": 3}
+            for m, T, B, ms in times]
+    measured = records.write("lstm_throughput", rows, CPU)
+    table = bench.throughputs(measured).set_index(["model", "T", "B"])
+    assert table.loc["LSTM", 200, 1]["thousand_events_per_s"] == 2.0
+    # 10 thousand events a second, over the LSTM's best at minibatch 1, 2 thousand.
+    assert table.loc["GILR-LSTM", 100, 1]["ratio"] == 5.0
+    assert table.loc["GILR-LSTM", 100, 4]["ratio"] == 0.25
+    assert plots.lstm_throughput(measured, bench.throughputs(measured)).axes
+
+
+def test_the_heat_map_leaves_out_what_is_too_large():
+    measured = bench.lstm_throughput(
+        device="cpu", seed=0, hidden=4, lengths=[8, 16], minibatches=[1, 4], most_events=32,
+        lstm_lengths=[8], runs=1,
+    )  # fmt: skip
+    cells = set(zip(*(measured.table[name] for name in ("model", "T", "B")), strict=True))
+    assert cells == {
+        ("GILR-LSTM", 8, 1), ("GILR-LSTM", 8, 4), ("GILR-LSTM", 16, 1), ("LSTM", 8, 1),
+        ("LSTM", 8, 4),
+    }  # fmt: skip
+
+
+def test_the_papers_heat_map_has_its_claim():
+    theirs = paper.heatmap()
+    longest = theirs[(theirs["T"] == 131_072) & (theirs["B"] == 1)]
+    assert longest["ratio"].item() == pytest.approx(503 / 14.3)
+
+
+def test_a_steps_reference_is_in_proportion_to_its_length():
+    measured = bench.step_time(device="cpu", seed=0, step_lengths=[32, 8], hidden=4, runs=1)
+    short, long = measured.table.sort_values("T").to_dict("records")
+    assert (short["T"], long["T"]) == (8, 32)
+    assert short["reference_ms"] == short["median_ms"]
+    assert long["reference_ms"] == 4 * short["median_ms"]
+
+
+def search(**changed):
+    given = {"device": "cpu", "seed": 7, "names": ["GILRLSTM", "LSTM"], "search_lengths": [8]}
+    given |= {"hidden": 4, "batch": 2, "distractors": "any", "initialisations": ["chrono"]}
+    given |= {"rates": [0.01, 0.02], "search_iterations": 3, "sequences": 16}
+    return bench.problem_2b_search(**given | changed)
+
+
+def test_a_search_is_the_same_for_both_models_and_the_runs_take_what_it_found(monkeypatch):
+    searched = search()
+    found = bench.outcomes(searched)
+    assert found.groupby("model").size().to_dict() == {"GILRLSTM": 2, "LSTM": 2}
+    assert set(found["seed"]) == {7} and set(found["iterations"]) == {3}
+    measured = bench.problem_2b(
+        device="cpu", names=["GILRLSTM"], lengths=[8, 16], seeds=[0, 1], hidden=4, batch=2,
+        distractors="any", iterations=2, sequences=16,
+    )  # fmt: skip
+    runs = bench.outcomes(measured)
+    assert list(runs["T"]) == [8, 8, 16, 16] and list(runs["seed"]) == [0, 1, 0, 1]
+    best = bench.chosen(searched).set_index("model")
+    assert set(runs["rate"]) == {best.loc["GILRLSTM", "rate"]}
+    for table in (runs, found):
+        assert table["held_out"].between(table["low"], table["high"]).all()
+
+
+def test_runs_without_a_search_are_refused():
+    with pytest.raises(FileNotFoundError, match="problem_2b_search"):
+        bench.problem_2b(
+            device="cpu", names=["LSTM"], lengths=[8], seeds=[0], hidden=4, batch=2,
+            distractors="any", iterations=2, sequences=16,
+        )  # fmt: skip
+
+
+def test_the_first_to_learn_is_chosen_and_a_failure_only_where_all_failed():
+    trained(CPU, "s", ("GILRLSTM", 64, 0, 30), ("LSTM", 64, 0, None), rate=1e-3)
+    measured = trained(CPU, "s", ("GILRLSTM", 64, 0, 20), ("LSTM", 64, 0, None), rate=2e-3)
+    best = bench.chosen(measured).set_index("model")
+    assert best.loc["GILRLSTM", "rate"] == 2e-3 and best.loc["LSTM", "status"] == "not learned"
+
+
+def test_what_is_recorded_is_kept_when_a_measurement_goes_on(monkeypatch):
+    first = search()
+    trained_again = []
+
+    def train(settings, **options):
+        trained_again.append(settings)
+        return real(settings, **options)
+
+    real = learning.train
+    monkeypatch.setattr(learning, "train", train)
+    again = search(resume=True)
+    assert not trained_again and again.table.equals(first.table)
+    search(rates=[0.01, 0.03], resume=True)
+    assert [one.rate for one in trained_again] == [0.03, 0.03]
+    search()
+    assert len(trained_again) == 6
+    assert set(records.read("problem_2b_search", "cpu-2-core").table["rate"]) == {0.01, 0.02}
+
+
+def test_a_measurement_pauses_between_runs_and_in_one():
+    with pytest.raises(RuntimeError, match="before the first run had ended"):
+        search(resume=True, until=-math.inf)
+    search(rates=[0.01], resume=True)
+    with pytest.raises(bench.Paused) as paused:
+        search(resume=True, until=-math.inf)
+    assert paused.value.left == 2 and set(paused.value.measured.table["rate"]) == {0.01}
+
+
+def test_a_run_that_diverges_at_once_is_an_error(monkeypatch):
+    class Run:
+        status, iteration = DIVERGED, 1
+
+    monkeypatch.setattr(learning, "train", lambda *args, **options: Run)
+    with pytest.raises(RuntimeError, match="diverged at its first iteration"):
+        search()
+    assert PAUSED != DIVERGED
+
+
+def test_table_3_counts_failures_and_averages_what_learned():
+    measured = trained(
+        CPU, "t", ("GILRLSTM", 64, 0, 10), ("GILRLSTM", 64, 1, 20), ("LSTM", 64, 0, 40),
+        ("LSTM", 64, 1, None), ("LSTM", 128, 0, None), ("GILRLSTM", 128, 0, 10),
+    )  # fmt: skip
+    table = bench.convergence(measured).set_index(["T", "model"])
+    ours, rival = table.loc[64, "GILRLSTM"], table.loc[64, "LSTM"]
+    assert (ours["runs"], ours["learned"], ours["iterations"]) == (2, 2, 15.0)
+    assert ours["iterations_std"] == pytest.approx(50**0.5)
+    assert (rival["runs"], rival["learned"], rival["most_iterations"]) == (2, 1, 50)
+    assert (rival["iterations"], rival["held_out"]) == (40.0, 0.5)
+    assert math.isnan(table.loc[128, "LSTM"]["iterations"])
+    split = bench.sooner(measured).set_index("T")
+    assert split.loc[64].to_dict() == pytest.approx(
+        {"iterations": 40 / 15, "time_per_iteration": 1.0, "sooner": 40 / 15}
+    )
+    assert math.isnan(split.loc[128, "sooner"]) and split.loc[128, "time_per_iteration"] == 1
+
+
+def test_a_curve_is_the_mean_over_the_same_runs_throughout():
+    measured = trained(CPU, "t", ("GILRLSTM", 64, 0, 11), ("GILRLSTM", 64, 1, 21))
+    line = bench.curves(measured, smoothing=1, points=21)
+    assert (line["runs"] == 2).all() and line["seconds"].iloc[-1] == 21
+    # At the end of the first run it is at 1; the other one, at 11 of 21, is half-way from 0.5.
+    at = line.iloc[(line["seconds"] - 11.0).abs().argmin()]
+    assert at["mean"] == pytest.approx((1 + 0.75) / 2, abs=0.02)
+    assert line["mean"].iloc[-1] == 1 and line["deviation"].iloc[-1] == 0
+    smooth = bench.curves(measured, smoothing=5, points=21)
+    assert smooth["mean"].iloc[-1] < 1
+
+
+def test_figures_of_training_show_every_length_and_failure():
+    runs = [("GILRLSTM", 64, 0, 10), ("LSTM", 64, 0, None), ("GILRLSTM", 128, 0, 20)]
+    measured = trained(CPU, "t", *runs)
+    ended = bench.outcomes(measured)
+    curves = plots.learning_curves(measured, bench.curves(measured, 5), 5)
+    assert [panel.get_title() for panel in curves.axes] == ["T = 64", "T = 128"]
+    for figure in (plots.search(measured, ended), plots.growth(measured, ended)):
+        crosses = [
+            line.get_ydata() for panel in figure.axes for line in panel.lines
+            if line.get_marker() == "x" and len(line.get_ydata())
+        ]  # fmt: skip
+        assert all(list(values) == [50] for values in crosses) and crosses
+        assert "CPU, 2 cores" in figure._suptitle.get_text()
