@@ -24,6 +24,7 @@ class _Actor:
 
     def __init__(self, device, block, body):
         self.block, self.awaits, self.done, self.error = block, None, False, None
+        self.polled = None
         self.turn, self.device = threading.Semaphore(0), device
         self.thread = threading.Thread(target=self._run, args=(body,), daemon=True)
         self.thread.start()
@@ -79,8 +80,9 @@ class Device:
         me = self.current
         own = [word for block, at, word in self.pending if (block, at) == (me.block, address)]
         word = own[-1] if own else self.words[address]
-        if word == 0:
+        if word == 0 and me.polled == address:  # a loop, which goes on when the word is there
             me.awaits = ("word", address)
+        me.polled = address
         return word
 
     def store_word(self, address, word):

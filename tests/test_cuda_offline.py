@@ -199,6 +199,11 @@ def test_every_poll_is_inside_its_loop(case, capability):
     if CASES[case][0] == "single_pass":
         # Each poll is a load before its loop and the same in the loop.
         assert looped == loads // 2 >= 3
+        # P and R of a map are asked for together: no branch between the first two loads.
+        names = [op for _, op, _ in build(case, capability).ops]
+        asked = [at for at, op in enumerate(names) if re.match(r"LDG.*STRONG\.GPU", op)]
+        first, second = asked[:2]
+        assert not any(op.startswith("BRA") for op in names[first:second])
     else:
         assert loads == 0
 

@@ -93,32 +93,50 @@ def make_look_back(
             store_word(address + 8 * i, words[i])
 
     @device
-    def wait(address):
-        """The word at the address, once it is there."""
-        word = load_word(address)
+    def wait(word, address):
+        """The word at the address, which was read before, once it is there."""
         while word >> 32 == 0:
             word = load_word(address)
         return word
 
+    # All words of what is awaited are read before any is waited for: one way to memory for all.
     if parts == 1:
 
         @device
-        def await_value(address):
-            return value_of((wait(address),))
+        def await_value(at):
+            return value_of((wait(load_word(at), at),))
+
+        @device
+        def await_map(at):
+            P, R = load_word(at), load_word(at + 8)
+            return value_of((wait(P, at),)), value_of((wait(R, at + 8),))
 
     elif parts == 2:
 
         @device
-        def await_value(address):
-            return value_of((wait(address), wait(address + 8)))
+        def await_value(at):
+            low, high = load_word(at), load_word(at + 8)
+            return value_of((wait(low, at), wait(high, at + 8)))
+
+        @device
+        def await_map(at):
+            P = load_word(at), load_word(at + 8)
+            R = load_word(at + 16), load_word(at + 24)
+            P = wait(P[0], at), wait(P[1], at + 8)
+            return value_of(P), value_of((wait(R[0], at + 16), wait(R[1], at + 24)))
 
     else:
 
         @device
-        def await_value(address):
-            low = wait(address), wait(address + 8)
-            high = wait(address + 16), wait(address + 24)
-            return value_of((low[0], low[1], high[0], high[1]))
+        def await_value(at):
+            a, b = load_word(at), load_word(at + 8)
+            c, d = load_word(at + 16), load_word(at + 24)
+            low = wait(a, at), wait(b, at + 8)
+            return value_of((low[0], low[1], wait(c, at + 16), wait(d, at + 24)))
+
+        @device
+        def await_map(at):
+            return await_value(at), await_value(at + 32)
 
     @device
     def look_back(job, thread, threads, words, radix, index, tiles, columns, first, width):
@@ -143,8 +161,9 @@ def make_look_back(
         while i < rank * width:
             earlier, j = divide(i, width)
             other = maps + earlier * row + j * (2 * state_bytes)
-            put(job, 2 * i, await_value(other))
-            put(job, 2 * i + 1, await_value(other + state_bytes))
+            P, R = await_map(other)
+            put(job, 2 * i, P)
+            put(job, 2 * i + 1, R)
             i += threads
         barrier()
         j = thread
