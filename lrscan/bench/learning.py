@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Iterable, Sequence
@@ -16,6 +17,8 @@ from lrscan.bench.pieces import Paused
 from lrscan.bench.registry import experiment
 from lrscan.records import Records
 from lrscan.train import DIVERGED, PAUSED, Settings, files, train
+
+_log = logging.getLogger(__name__)
 
 # What a search may vary; all else is the same for both models.
 SEARCHED = ("initialisation", "rate")
@@ -177,6 +180,7 @@ def train_all(
         if measured is not None and left <= 0:
             raise Paused(measured, sum(name not in done for name in names))
         seconds = None if left == math.inf else max(left, 0.0)
+        _log.info("%s, %d of %d: %s", experiment, number + 1, len(runs), _told(settings))
         run = train(settings, device=where, folder=folder, seconds=seconds)
         if run.status == PAUSED:
             if measured is None:
@@ -191,6 +195,13 @@ def train_all(
     if measured is None:
         raise ValueError(f"{experiment}: no runs")
     return measured
+
+
+def _told(settings: Settings) -> str:
+    return (
+        f"{settings.model}, T {settings.steps}, {settings.initialisation}, rate {settings.rate}, "
+        f"seed {settings.seed}"
+    )
 
 
 def _recorded(experiment: str, device: str) -> Records | None:
