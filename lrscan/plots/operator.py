@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas
 import seaborn
 from matplotlib.figure import Figure
@@ -119,11 +121,11 @@ def throughput(records: Records) -> Figure:
         panel.set_xlabel("share of the speed of memory", fontsize=8)
     handles, labels = panels[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, fontsize=7, loc="outside right center")
-    dtypes = ", ".join(table["dtype"].unique())
-    return labelled(figure, records, f"Time to move the bytes over time of the recurrence, {dtypes}")
+    title = "Time to move the bytes over time of the recurrence"
+    return labelled(figure, records, f"{title}, {', '.join(table['dtype'].unique())}")
 
 
-def _case(row) -> str:
+def _case(row: Any) -> str:
     """A row of tensors: its layout and sizes, and its dtype where that is not the usual one."""
     batch = f", B {row.B:,}" if row.B > 1 else ""
     dtype = "" if row.dtype == "float32" else f", {row.dtype}"
