@@ -31,7 +31,8 @@ class Step:
         """(loss, accuracy, norm of the gradient before clipping) on one minibatch."""
         if not self.graph:
             return tuple(self._step(tokens, label).tolist())
-        self.prepare(tokens, label)
+        if self.captured is None:
+            self.captured = self._capture(tokens, label)
         graph, held, held_label, result = self.captured
         for room, given in zip(held, tokens, strict=True):
             if room is not None and given is not None:
