@@ -26,8 +26,10 @@ def ranks(tmp_path_factory):
 def at_home(group):
     """Imports modules and compiles kernels, for which no rank shall be late."""
     for dtype in (torch.float32, torch.float64):
-        operator.reduced(*torch.ones(2, 4, 2, dtype=dtype), 0, False, "auto")
-        lrscan.linear_recurrence(*torch.ones(2, 4, 2, dtype=dtype))
+        a, x = torch.ones(2, 4, 2, dtype=dtype)
+        operator.reduced(a, x, 0, False, "auto")
+        operator.leaving(a, torch.ones((), dtype=dtype).expand(4, 2), 0, False, "auto")
+        lrscan.linear_recurrence(a, x)
 
 
 def odd_one_out(group, own, others):
