@@ -20,6 +20,7 @@ from lrscan.train import DIVERGED, PAUSED, Settings, files, train
 
 _log = logging.getLogger(__name__)
 
+RIVALS = ("GILRLSTM", "LSTM")
 # What a search may vary; all else is the same for both models.
 SEARCHED = ("initialisation", "rate")
 _MOST_EVENTS = 2**20  # of a minibatch of a long sequence
@@ -30,7 +31,6 @@ def problem_2b_search(
     *,
     device: str,
     seed: int,
-    names: Sequence[str],
     search_lengths: Sequence[int],
     hidden: int,
     batch: int,
@@ -39,6 +39,7 @@ def problem_2b_search(
     rates: Sequence[float],
     search_iterations: int,
     sequences: int,
+    names: Sequence[str] = RIVALS,
     resume: bool = False,
     until: float = math.inf,
 ) -> Records:
@@ -46,9 +47,9 @@ def problem_2b_search(
 
     Args:
         seed:              of these runs alone; the reported ones have others
-        names:             of models, see :class:`lrscan.train.Settings`
         search_iterations: where a run gives up
         sequences:         fresh ones, on which the accuracy at the end is taken
+        names:             of models, see :class:`lrscan.train.Settings`
         resume, until:     as for :func:`train_all`
     """
     grid = product(search_lengths, names, initialisations, rates)
@@ -66,7 +67,6 @@ def problem_2b_search(
 def problem_2b(
     *,
     device: str,
-    names: Sequence[str],
     lengths: Sequence[int],
     seeds: Sequence[int],
     hidden: int,
@@ -74,6 +74,7 @@ def problem_2b(
     distractors: str,
     iterations: int,
     sequences: int,
+    names: Sequence[str] = RIVALS,
     resume: bool = False,
     until: float = math.inf,
 ) -> Records:
