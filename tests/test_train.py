@@ -284,3 +284,18 @@ def test_a_diverged_run_leaves_its_finite_rows(project):
     written = files.write(run, "spoiled", "cpu")
     assert len(written.table) == 3
     assert written.provenance["measurements"][0]["outcome"]["status"] == DIVERGED
+
+
+def test_an_evaluation_stops_once_its_share_is_out_of_reach():
+    calls = []
+
+    def model(tokens):
+        calls.append(tokens.index.shape[1])
+        return -tokens.sign[0].float()  # always the other class
+
+    settings = Settings(steps=2**16, batch=8)
+    assert evaluate(model, settings, 32)[0] == 0.0 and sum(calls) == 32
+    calls.clear()
+    share, (low, high) = evaluate(model, settings, 32, enough=0.7)
+    assert share == 0.0 and sum(calls) == 16 and high < 0.7
+    assert evaluate(lambda t: t.sign[0].float(), settings, 32, enough=0.7)[0] == 1.0

@@ -153,7 +153,9 @@ def _iterate(run: Run, step: Step, device: torch.device) -> None:
     # Fresh sequences only where the minibatches give hope: an evaluation costs as much as ten
     # steps. When it is due depends on the history alone.
     if met and _since_evaluation(run) >= settings.evaluate_every:
-        held_out, _ = evaluate(run.model, settings, FRESH, number=number * FRESH, device=device)
+        held_out, _ = evaluate(
+            run.model, settings, FRESH, number=number * FRESH, enough=ENOUGH, device=device
+        )
         if held_out >= ENOUGH and run.strict_at is None:
             run.strict_at = number + 1
     run.history.append((number + 1, seconds, loss, accuracy, norm, held_out))
@@ -188,28 +190,35 @@ def evaluate(
     sequences: int,
     *,
     number: int = 0,
+    enough: float = 0.0,
     device: torch.device | str = "cpu",
 ) -> tuple[float, tuple[float, float]]:
     """Accuracy on fresh sequences, and its 95% confidence interval.
+
+    Both are of the sequences that were seen: all, or those until ``enough`` was out of reach.
 
     Args:
         model, settings: of the run
         sequences:       how many, drawn in minibatches from the held-out stream
         number:          where in that stream to begin; other numbers far apart give other ones
+        enough:          the share that matters: stop once so many were wrong that it is missed
         device:          where the model is
 
     Source: the interval is that of Wilson 1927, which holds near 0 and 1 too.
     """
-    right = torch.zeros((), dtype=torch.int64, device=device)
+    right = seen = 0
     most = max(settings.batch, _EVENTS // settings.steps)
     for first in range(0, sequences, most):
         size = min(most, sequences - first)
         tokens, label = _minibatch(settings, size, number + first, True, device)
-        right += ((model(tokens) > 0) == (label > 0)).sum()
-    share, z = right.item() / sequences, 1.959964
-    centre = share + z * z / (2 * sequences)
-    half = z * math.sqrt(share * (1 - share) / sequences + z * z / (4 * sequences**2))
-    scale = 1 + z * z / sequences
+        right += int(((model(tokens) > 0) == (label > 0)).sum())
+        seen += size
+        if (right + sequences - seen) / sequences < enough:
+            break
+    share, z = right / seen, 1.959964
+    centre = share + z * z / (2 * seen)
+    half = z * math.sqrt(share * (1 - share) / seen + z * z / (4 * seen**2))
+    scale = 1 + z * z / seen
     return share, (max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale))
 
 
