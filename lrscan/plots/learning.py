@@ -20,7 +20,7 @@ def learning_curves(records: Records, curves: pandas.DataFrame, smoothing: int) 
     ``curves`` is :func:`lrscan.bench.curves` of the records.
     """
     lengths = sorted(curves["T"].unique())
-    figure, panels = axes(1, len(lengths), width=4.6, height=3.2)
+    figure, panels = axes(1, len(lengths), width=5.4, height=3.2)
     for panel, steps in zip(panels[0], lengths, strict=True):
         panel.axhline(0.5, c="0.6", lw=1, ls=":")
         for (model,), line in curves[curves["T"] == steps].groupby(["model"], sort=False):
