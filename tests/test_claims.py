@@ -123,6 +123,8 @@ def test_a_rival_that_never_learns_is_told_as_such():
 
 def test_the_last_claim_takes_a_million_steps():
     trained(CPU, "long_memory", ("GILRLSTM", 65_536, 0, 10), ("GILRLSTM", 65_536, 1, None))
+    assert row("C7")["verdict"] == claims.NOT_TRIED
+    trained(CPU, "long_memory", ("GILRLSTM", 2**20, 2, None))
     assert row("C7")["verdict"] == claims.NOT_REPRODUCED
     assert row("C7")["ours"].startswith("chrono: T = 65,536, 1 of 2 runs learned, 10 iterations")
     early = {"initialisation": "early"}

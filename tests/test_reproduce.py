@@ -240,3 +240,13 @@ def test_figures_of_training_show_every_length_and_failure():
         ]  # fmt: skip
         assert all(list(values) == [50] for values in crosses) and crosses
         assert "CPU, 2 cores" in figure._suptitle.get_text()
+
+
+def test_growth_keeps_initialisations_apart():
+    trained(CPU, "t", ("GILRLSTM", 64, 0, 10), ("GILRLSTM", 128, 0, 10), initialisation="early")
+    measured = trained(CPU, "t", ("GILRLSTM", 64, 0, 40), initialisation="graded")
+    panel = plots.growth(measured, bench.outcomes(measured)).axes[0]
+    points = {line.get_label(): list(line.get_ydata()) for line in panel.lines}
+    assert points["GILR-LSTM, early"] == [10, 10] and points["GILR-LSTM, graded"] == [40]
+    joined = [list(line.get_ydata()) for line in panel.lines if line.get_linestyle() == "-"]
+    assert [10, 10] in joined and [40] in joined

@@ -77,39 +77,39 @@ def search(records: Records, outcomes: pandas.DataFrame) -> Figure:
 
 
 def growth(records: Records, outcomes: pandas.DataFrame) -> Figure:
-    """Iterations and time until problem 2b is learned, over its length; a dot a run.
+    """Iterations and time until problem 2b is learned, over its length; a mark a run.
 
-    ``outcomes`` is :func:`lrscan.bench.outcomes` of the records. A cross is a run that gave up.
+    ``outcomes`` is :func:`lrscan.bench.outcomes` of the records. A line joins the medians of a
+    model and an initialisation; a cross is a run that gave up.
     """
-    figure, panels = axes(1, 2, width=4.8, height=3.6)
+    figure, panels = axes(1, 2, width=4.8, height=3.8)
     theirs = paper.table("table3_convergence").dropna(subset=["iterations_thousands"])
     theirs["iterations"] = 1e3 * theirs["iterations_thousands"]
     theirs["seconds"] = 3600 * theirs["wall_hours"]
-    papers = {"GILRLSTM": "GILR-LSTM", "LSTM": "cuDNN LSTM"}
-    for panel, (value, to, label) in zip(
-        panels[0],
-        [("iterations", "strict_at", "iterations"), ("seconds", "seconds_to", "seconds")],
-        strict=True,
+    markers = dict(zip(outcomes["initialisation"].unique(), MARKERS, strict=False))
+    ticks = sorted({*outcomes["T"], *theirs["sequence_length"]})
+    for panel, (value, to) in zip(
+        panels[0], [("iterations", "strict_at"), ("seconds", "seconds_to")], strict=True
     ):
-        for (model,), runs in outcomes.groupby(["model"], sort=False):
-            colour, name = _COLOURS.get(model), NAMES.get(model, model)
+        for (model, way), runs in outcomes.groupby(["model", "initialisation"], sort=False):
+            style = {"c": _COLOURS.get(model), "marker": markers[way], "ms": 4, "ls": ""}
             middle = runs.groupby("T")[to].median()
-            panel.plot(middle.index, middle, "-", lw=1, c=colour)
-            panel.plot(runs["T"], runs[to], "o", ms=4, c=colour, label=name)
+            panel.plot(middle.index, middle, "-", lw=1, c=style["c"])
+            panel.plot(runs["T"], runs[to], label=f"{NAMES.get(model, model)}, {way}", **style)
             failed = runs[runs["strict_at"].isna()]
-            panel.plot(failed["T"], failed[value], "x", c=colour)
-            published = theirs[theirs["model"] == papers.get(model)]
+            panel.plot(failed["T"], failed[value], "x", c=style["c"])
+        for model, name in {"GILRLSTM": "GILR-LSTM", "LSTM": "cuDNN LSTM"}.items():
+            published = theirs[theirs["model"] == name]
             panel.plot(
                 published["sequence_length"], published[value], "s", mfc="none", ls=":", lw=1,
-                c=colour, label=f"{papers.get(model)}, paper ({paper.HARDWARE})",
+                c=_COLOURS[model], label=f"{name}, paper ({paper.HARDWARE})",
             )  # fmt: skip
         _logarithmic(panel)
         panel.set_xscale("log", base=2)
-        ticks = sorted({*outcomes["T"], *theirs["sequence_length"]})
         panel.set_xticks(ticks, [f"{n:,}" for n in ticks], rotation=35, ha="right", fontsize=7)
         panel.set_xlabel("sequence length T")
-        panel.set_ylabel(label)
-    panels[0][0].legend(fontsize=7)
+        panel.set_ylabel(value)
+    figure.legend(*panels[0][0].get_legend_handles_labels(), fontsize=7, loc="outside right center")
     return labelled(
         figure, records,
         f"Problem 2b{_sizes(records)}\n"
