@@ -262,7 +262,8 @@ def test_early_writes_at_the_start_alone_and_graded_writes_little_at_every_step(
         with torch.no_grad():
             h, _ = model.run_layer(below, tokens, start)
             gates, _ = above._gates(h, start)
-        writes[name] = torch.sigmoid(gates[above.x_gates.index("input")]).mean((1, 2))
+        of_input = gates.chunk(len(above.x_gates), -1)[above.x_gates.index("input")]
+        writes[name] = torch.sigmoid(of_input).mean((1, 2))
     at_first = writes["early"][0]
     assert at_first > 0.3 and writes["early"][256:].sum() < at_first
     assert writes["graded"][0] < 10 / 4096

@@ -17,6 +17,8 @@ from lrscan.notebooks import discover
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = discover(ROOT)
 FEWEST_NOTEBOOKS = 3
+# The first test runs every notebook, while another process runs other tests.
+pytestmark = pytest.mark.timeout(900)
 
 
 def lrscan(*arguments):
