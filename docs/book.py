@@ -26,7 +26,7 @@ PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
 INTERNAL = tuple(
     f"lrscan.{name}" for name in (
         "__main__", "arguments", "autograd", "cli", "client", "cpu", "cuda", "gradients", "layout",
-        "library", "sweep", "terminal", "used",
+        "library", "nn.fused", "sweep", "terminal", "used",
     )
 )  # fmt: skip
 
