@@ -238,6 +238,14 @@ def read(experiment: str, device: str, *, directory: Path | None = None) -> Reco
     return Records(experiment, device, table, provenance, path)
 
 
+def find(experiment: str, device: str, *, directory: Path) -> Records | None:
+    """As :func:`read`, but None where there are no such records."""
+    try:
+        return read(experiment, device, directory=directory)
+    except FileNotFoundError:
+        return None
+
+
 def devices(experiment: str) -> list[str]:
     """The devices of which there are committed records of an experiment."""
     found = workspace.committed_records().glob(f"*/{experiment}.csv")

@@ -144,8 +144,8 @@ def search_records(device: str) -> Records:
     places = [(own, where), (committed, where)]
     places += [(committed, other) for other in records.devices("problem_2b_search")]
     for folder, slug in places:
-        if (folder / slug / "problem_2b_search.csv").is_file():
-            return records.read("problem_2b_search", slug, directory=folder)
+        if (found := records.find("problem_2b_search", slug, directory=folder)) is not None:
+            return found
     raise FileNotFoundError("there is no search yet: lrscan bench problem_2b_search")
 
 
@@ -171,7 +171,8 @@ def train_all(
     runs = list(runs)
     where = provenance.resolve_device(device)
     folder = workspace.find_root() / "build" / "checkpoints" if resume else None
-    measured = _recorded(experiment, device) if resume else None
+    slug, there = provenance.device_slug(where), workspace.records_folder()
+    measured = records.find(experiment, slug, directory=there) if resume else None
     names = [run.name() for run in runs]
     done = set() if measured is None else set(measured.table["run"])
     for number, settings in enumerate(runs):
@@ -203,13 +204,6 @@ def _told(settings: Settings) -> str:
         f"{settings.model}, T {settings.steps}, {settings.initialisation}, rate {settings.rate}, "
         f"seed {settings.seed}"
     )
-
-
-def _recorded(experiment: str, device: str) -> Records | None:
-    folder, slug = workspace.records_folder(), provenance.device_slug(device)
-    if not (folder / slug / f"{experiment}.csv").is_file():
-        return None
-    return records.read(experiment, slug, directory=folder)
 
 
 def outcomes(measured: Records) -> pandas.DataFrame:

@@ -153,7 +153,7 @@ def lstm_throughput(
             x = torch.randn(steps, batch, HEATMAP_INPUTS).to(where)
             label = torch.randint(HEATMAP_OUTPUTS, (batch,)).to(where)
             with full_float32():
-                step = _classify(net, read_out, x, label)
+                step = _read_out(net, read_out, x, _classes(label))
                 if not all(part.isfinite().all() for part in step()):
                     raise RuntimeError(f"{name}: not finite at T = {steps}, b = {batch}")
                 timings = time_all({_algorithm(name): step}, where, runs)
@@ -195,7 +195,7 @@ def step_time(
     candidates = {}
     for steps in lengths:
         tokens, label = problem_2b(steps, 1, seed=seed, device=where)
-        candidates[steps] = _judge(net, read_out, tokens, label)
+        candidates[steps] = _read_out(net, read_out, tokens, _signs(label))
     with full_float32():
         timings = time_all(candidates, where, runs)
     rows = []
@@ -222,21 +222,22 @@ def _last_square(net: nn.Module, x: Tensor) -> Step:
     return lambda: _gradients(net(x)[0].square().mean(), net)
 
 
-def _classify(net: nn.Module, read_out: nn.Module, x: Tensor, label: Tensor) -> Step:
-    def step() -> tuple[Tensor, ...]:
-        loss = nn.functional.cross_entropy(read_out(net(x)[0][-1]), label)
-        return _gradients(loss, net, read_out)
+def _read_out(
+    net: nn.Module,
+    read_out: nn.Module,
+    x: Tensor | models.Tokens,
+    loss: Callable[[Tensor], Tensor],
+) -> Step:
+    """A step whose loss is of a linear read-out of the last output."""
+    return lambda: _gradients(loss(read_out(net(x)[0][-1])), net, read_out)
 
-    return step
+
+def _classes(label: Tensor) -> Callable[[Tensor], Tensor]:
+    return lambda logits: nn.functional.cross_entropy(logits, label)
 
 
-def _judge(net: nn.Module, read_out: nn.Module, tokens: models.Tokens, label: Tensor) -> Step:
-    def step() -> tuple[Tensor, ...]:
-        logit = read_out(net(tokens)[0][-1]).squeeze(-1)
-        loss = nn.functional.binary_cross_entropy_with_logits(logit, label)
-        return _gradients(loss, net, read_out)
-
-    return step
+def _signs(label: Tensor) -> Callable[[Tensor], Tensor]:
+    return lambda logit: nn.functional.binary_cross_entropy_with_logits(logit.squeeze(-1), label)
 
 
 def _with_algorithm(net: Any, algorithm: str, step: Step) -> Step:

@@ -81,11 +81,8 @@ def in_pieces(
 
 def _there(experiment: str, provenance: Mapping[str, Any]) -> Records | None:
     """Records of this run's folder that this measurement may go on with."""
-    try:
-        found = records.read(
-            experiment, provenance["device"], directory=workspace.records_folder()
-        )
-    except FileNotFoundError:
+    found = records.find(experiment, provenance["device"], directory=workspace.records_folder())
+    if found is None:
         return None
     before = found.provenance["measurements"][-1]
     same = ("parameters", "seed", "commit", "versions", "profile")

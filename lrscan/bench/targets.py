@@ -62,7 +62,8 @@ def table(directory: Path, device: str) -> pandas.DataFrame:
         Columns: target, wanted, measured, unit, where, verdict ("met", "missed", "not measured").
     """
     measured = [
-        _read(name, device, directory) for name in ("throughput", "kernel_speedup", "call_cost")
+        records.find(name, device, directory=directory)
+        for name in ("throughput", "kernel_speedup", "call_cost")
     ]
     rates, times, cost = (None if one is None else one.table for one in measured)
     every = [
@@ -77,13 +78,6 @@ def table(directory: Path, device: str) -> pandas.DataFrame:
     return pandas.DataFrame(
         rows, columns=["target", "wanted", "measured", "unit", "where", "verdict"]
     )
-
-
-def _read(experiment: str, device: str, directory: Path) -> Records | None:
-    try:
-        return records.read(experiment, device, directory=directory)
-    except FileNotFoundError:
-        return None
 
 
 def _worst(
