@@ -100,13 +100,20 @@ def indices(values):
 # ---------------------------------------------------------------- arithmetic
 
 
-@intrinsic
-def _add(typingctx, u, v):
+def _plane_by_plane(u, instruction):
+    """How to lower an instruction that takes each plane of two vectors by itself."""
+
     def lower(context, builder, signature, args):
         pairs = zip(planes_of(builder, u, args[0]), planes_of(builder, u, args[1]), strict=True)
-        return pack(builder, u, [builder.fadd(p, q, flags=FUSE) for p, q in pairs])
+        emit = getattr(builder, instruction)
+        return pack(builder, u, [emit(p, q, flags=FUSE) for p, q in pairs])
 
-    return (u(u, v), lower) if u == v else None
+    return lower
+
+
+@intrinsic
+def _add(typingctx, u, v):
+    return (u(u, v), _plane_by_plane(u, "fadd")) if u == v else None
 
 
 @intrinsic
@@ -128,11 +135,7 @@ def _multiply(typingctx, u, v):
 
 @intrinsic
 def _subtract(typingctx, u, v):
-    def lower(context, builder, signature, args):
-        pairs = zip(planes_of(builder, u, args[0]), planes_of(builder, u, args[1]), strict=True)
-        return pack(builder, u, [builder.fsub(p, q, flags=FUSE) for p, q in pairs])
-
-    return (u(u, v), lower) if u == v else None
+    return (u(u, v), _plane_by_plane(u, "fsub")) if u == v else None
 
 
 @intrinsic
