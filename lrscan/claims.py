@@ -21,6 +21,7 @@ HOLDS_PLAIN = "holds against the plain loop only"
 WEAKER = "the same direction, by less"
 NOT_REPRODUCED = "not reproduced"
 HOLDS_PRIOR = "holds with a prior on where to look"
+HOLDS_CURRICULUM = "holds with a curriculum"
 CPU_HOLDS = "holds on a CPU"
 CPU_CANNOT_TELL = "a CPU cannot tell"
 NOT_MEASURED = "not measured yet"
@@ -140,24 +141,25 @@ def _lstm_throughput(measured: Records) -> Finding:
 
 
 def _convergence(measured: Records) -> Finding:
-    """How much sooner, at every length that both models were trained on."""
+    """How much sooner, at every length that both models were trained on with equal width."""
     from lrscan import bench
 
     table = bench.convergence(measured)
-    pairs = table.pivot(index="T", columns="model", values=["learned", "runs", "seconds"])
+    ours, rival = (table[table["model"] == name] for name in ("GILRLSTM", "LSTM"))
     told, factors = [], []
-    for steps, row in pairs.dropna(subset=[("runs", "GILRLSTM"), ("runs", "LSTM")]).iterrows():
-        counts = " and ".join(
-            f"{row['learned', name]:.0f} of {row['runs', name]:.0f} runs of the {label}"
-            for name, label in (("GILRLSTM", "GILR-LSTM"), ("LSTM", "LSTM"))
+    both = ours.merge(rival, on=["T", "start_steps", "C"], suffixes=("", "_of_lstm"))
+    for row in both.to_dict("records"):
+        told.append(
+            f"{bench.span(row['T'], row['start_steps'])}: {row['learned']} of {row['runs']} runs "
+            f"of the GILR-LSTM and {row['learned_of_lstm']} of {row['runs_of_lstm']} runs of the "
+            "LSTM learned"
         )
-        told.append(f"T = {steps:,}: {counts} learned")
-        if not row["learned", "GILRLSTM"]:
+        if not row["learned"]:
             factors.append(0.0)
-        elif not row["learned", "LSTM"]:
+        elif not row["learned_of_lstm"]:
             factors.append(math.inf)
         else:
-            factors.append(float(row["seconds", "LSTM"] / row["seconds", "GILRLSTM"]))
+            factors.append(row["seconds_of_lstm"] / row["seconds"])
             told[-1] += f", the GILR-LSTM {factors[-1]:.1f} times as soon"
     least = min(factors, default=0.0)
     if least <= 1:
@@ -170,7 +172,9 @@ def _convergence(measured: Records) -> Finding:
 
 
 def _longest(measured: Records) -> Finding:
-    """The longest that was learned, without and with an initialisation that knows where to look."""
+    """The longest that was learned: from an initialisation that knows where to look, by a
+    curriculum of growing lengths, and with neither.
+    """
     from lrscan import bench, paper
 
     table = bench.outcomes(measured)
@@ -179,9 +183,11 @@ def _longest(measured: Records) -> Finding:
     million = theirs.loc[theirs["sequence_length"].idxmax()]
     tried = (table["T"] >= million["sequence_length"]).any()
     told, verdict, ratio = [], NOT_REPRODUCED if tried else NOT_TRIED, None
+    prior, grown = table["initialisation"] == "early", table["start_steps"] > 0
     for runs, holds in (
-        (table[table["initialisation"] == "early"], HOLDS_PRIOR),
-        (table[table["initialisation"] != "early"], HOLDS),
+        (table[prior], HOLDS_PRIOR),
+        (table[grown & ~prior], HOLDS_CURRICULUM),
+        (table[~grown & ~prior], HOLDS),
     ):
         learned = runs[runs["strict_at"].notna()]
         if learned.empty:
@@ -190,7 +196,8 @@ def _longest(measured: Records) -> Finding:
         mine = learned[learned["T"] == steps]
         way, iterations = mine["initialisation"].iloc[0], mine["strict_at"].mean()
         told.append(
-            f"{way}: T = {steps:,}, {len(mine)} of {(runs['T'] == steps).sum()} runs learned, "
+            f"{way}: {bench.span(steps, mine['start_steps'].iloc[0])}, {len(mine)} of "
+            f"{(runs['T'] == steps).sum()} runs learned, "
             f"{iterations:,.0f} iterations, {mine['seconds_to'].mean() / 60:.1f} min"
         )
         if steps >= million["sequence_length"]:

@@ -43,7 +43,8 @@ RANK_COLUMNS = (*IDENTITY, "ranks", *_TIMES)
 # Accuracy checks: the largest error that was seen, and the bound it was held against.
 ACCURACY_COLUMNS = (*IDENTITY, "error", "bound")
 # Training: a row an iteration of a `run`, which is the name of its settings; `held_out` is the
-# accuracy on fresh sequences, where it was taken.
+# accuracy on fresh sequences, where it was taken; `steps` the length of its sequences, in a
+# curriculum from `start_steps` up to T (0: there is none).
 TRAINING_COLUMNS = (
     *IDENTITY,
     "run",
@@ -51,7 +52,9 @@ TRAINING_COLUMNS = (
     "distractors",
     "initialisation",
     "rate",
+    "start_steps",
     "iteration",
+    "steps",
     "seconds",
     "loss",
     "accuracy",
@@ -62,6 +65,7 @@ _SCHEMAS = (COLUMNS, RANK_COLUMNS, ACCURACY_COLUMNS, TRAINING_COLUMNS)
 
 _INTEGERS = frozenset(
     {"T", "B", "C", "seed", "ranks", "runs", "bytes", "layers", "iteration"}
+    | {"start_steps", "steps"}
 )
 _FLOATS = frozenset(
     {"q1_ms", "median_ms", "q3_ms", "reference_ms", "error", "bound"}

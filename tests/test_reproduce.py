@@ -9,7 +9,8 @@ from training_records import trained
 
 from lrscan import bench, paper, plots, records
 from lrscan.bench import learning, models
-from lrscan.train import DIVERGED, PAUSED
+from lrscan.train import DIVERGED, PAUSED, Settings
+from lrscan.train.settings import Classifier
 
 CPU = {"device": "cpu-2-core", "device_label": "CPU, 2 cores", "device_type": "cpu"}
 CPU |= {"profile": "quick", "versions": {"torch": "2", "numba": "0"}, "threads": {"torch": 2}}
@@ -120,20 +121,21 @@ def test_a_steps_reference_is_in_proportion_to_its_length():
 
 
 def search(**changed):
-    given = {"device": "cpu", "seed": 7, "names": ["GILRLSTM", "LSTM"], "search_lengths": [8]}
+    given = {"device": "cpu", "seed": 7, "names": ["GILRLSTM", "LSTM"], "lengths": [8]}
     given |= {"hidden": 4, "batch": 2, "distractors": "any", "initialisations": ["chrono"]}
-    given |= {"rates": [0.01, 0.02], "search_iterations": 3, "sequences": 16}
+    given |= {"rates": [0.01, 0.02], "iterations": 3, "sequences": 16, "grown_lengths": []}
     return bench.problem_2b_search(**given | changed)
 
 
 def test_a_search_is_the_same_for_both_models_and_the_runs_take_what_it_found(monkeypatch):
-    searched = search()
+    searched = search(lengths=[16, 8])
     found = bench.outcomes(searched)
     assert found.groupby("model").size().to_dict() == {"GILRLSTM": 2, "LSTM": 2}
+    assert set(found["T"]) == {8}
     assert set(found["seed"]) == {7} and set(found["iterations"]) == {3}
     measured = bench.problem_2b(
-        device="cpu", names=["GILRLSTM"], lengths=[8, 16], seeds=[0, 1], hidden=4, batch=2,
-        distractors="any", iterations=2, sequences=16,
+        device="cpu", names=["GILRLSTM"], lengths=[8, 16], grown_lengths=[], seeds=[0, 1], hidden=4,
+        batch=2, distractors="any", iterations=2, sequences=16, matched=False,
     )  # fmt: skip
     runs = bench.outcomes(measured)
     assert list(runs["T"]) == [8, 8, 16, 16] and list(runs["seed"]) == [0, 1, 0, 1]
@@ -146,9 +148,40 @@ def test_a_search_is_the_same_for_both_models_and_the_runs_take_what_it_found(mo
 def test_runs_without_a_search_are_refused():
     with pytest.raises(FileNotFoundError, match="problem_2b_search"):
         bench.problem_2b(
-            device="cpu", names=["LSTM"], lengths=[8], seeds=[0], hidden=4, batch=2,
-            distractors="any", iterations=2, sequences=16,
+            device="cpu", names=["LSTM"], lengths=[8], grown_lengths=[], seeds=[0], hidden=4,
+            batch=2, distractors="any", iterations=2, sequences=16, matched=False,
         )  # fmt: skip
+
+
+def test_with_a_curriculum_a_search_and_its_runs_are_apart_from_those_without():
+    searched = search(grown_lengths=[256, 128], rates=[0.01])
+    found = bench.outcomes(searched)
+    assert set(zip(found["T"], found["start_steps"], strict=True)) == {(8, 0), (128, 128)}
+    measured = bench.problem_2b(
+        device="cpu", names=["GILRLSTM", "LSTM"], lengths=[8], grown_lengths=[256], seeds=[0],
+        hidden=4, batch=2, distractors="any", iterations=2, sequences=16, matched=True,
+    )  # fmt: skip
+    assert set(measured.table["steps"]) == {8, 128}
+    wider = learning.matched_hidden("LSTM", "GILRLSTM", 4)
+    table = bench.convergence(measured)
+    assert set(table[table["model"] == "LSTM"]["C"]) == {4, wider}
+    assert len(bench.sooner(measured)) == len(table[table["model"] == "LSTM"]) == 4
+    plots.learning_curves(measured, bench.curves(measured, 2), 2)
+    search(grown_lengths=[], rates=[0.01])
+    with pytest.raises(ValueError, match="no model 'GILRLSTM' with a curriculum"):
+        bench.problem_2b(
+            device="cpu", lengths=[], grown_lengths=[256], seeds=[0], hidden=4, batch=2,
+            distractors="any", iterations=2, sequences=16, matched=False,
+        )  # fmt: skip
+
+
+def test_a_matched_lstm_has_the_fewest_units_that_suffice():
+    def parameters(model, hidden):
+        net = Classifier(Settings(model=model, hidden=hidden), torch.device("cpu"))
+        return sum(one.numel() for one in net.parameters())
+
+    units = learning.matched_hidden("LSTM", "GILRLSTM", 32)
+    assert parameters("LSTM", units - 1) < parameters("GILRLSTM", 32) <= parameters("LSTM", units)
 
 
 def test_the_first_to_learn_is_chosen_and_a_failure_only_where_all_failed():
@@ -209,6 +242,7 @@ def test_table_3_counts_failures_and_averages_what_learned():
     assert (rival["iterations"], rival["held_out"]) == (40.0, 0.5)
     assert math.isnan(table.loc[128, "LSTM"]["iterations"])
     split = bench.sooner(measured).set_index("T")
+    split = split[["iterations", "time_per_iteration", "sooner"]]
     assert split.loc[64].to_dict() == pytest.approx(
         {"iterations": 40 / 15, "time_per_iteration": 1.0, "sooner": 40 / 15}
     )

@@ -1,16 +1,12 @@
 """Measurements, as records: what the notebooks draw, and `lrscan bench` takes without Jupyter."""
 
+from lrscan.bench.convergence import chosen, convergence, curves, outcomes, sooner, span
 from lrscan.bench.kernels import correctness, kernel_speedup
 from lrscan.bench.learning import (
-    chosen,
-    convergence,
-    curves,
     long_memory,
-    outcomes,
     problem_2b,
     problem_2b_search,
     search_records,
-    sooner,
 )
 from lrscan.bench.longer import peak_memory
 from lrscan.bench.models import (
@@ -51,6 +47,7 @@ __all__ = [
     "scaling",
     "search_records",
     "sooner",
+    "span",
     "speedups",
     "step_time",
     "throughput",

@@ -5,24 +5,27 @@ from __future__ import annotations
 import logging
 import math
 import time
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from itertools import product
 from typing import Any
 
 import numpy as np
 import pandas
+import torch
 
 from lrscan import provenance, records, workspace
+from lrscan.bench.convergence import SEARCHED, chosen, span
 from lrscan.bench.pieces import Paused
 from lrscan.bench.registry import experiment
 from lrscan.records import Records
 from lrscan.train import DIVERGED, PAUSED, Settings, files, train
+from lrscan.train.settings import Classifier
 
 _log = logging.getLogger(__name__)
 
 RIVALS = ("GILRLSTM", "LSTM")
-# What a search may vary; all else is the same for both models.
-SEARCHED = ("initialisation", "rate")
+_START = 128  # steps of the first sequences of a curriculum
 _MOST_EVENTS = 2**20  # of a minibatch of a long sequence
 
 
@@ -31,34 +34,41 @@ def problem_2b_search(
     *,
     device: str,
     seed: int,
-    search_lengths: Sequence[int],
+    lengths: Sequence[int],
+    grown_lengths: Sequence[int],
     hidden: int,
     batch: int,
     distractors: str,
     initialisations: Sequence[str],
     rates: Sequence[float],
-    search_iterations: int,
+    iterations: int,
     sequences: int,
     names: Sequence[str] = RIVALS,
     resume: bool = False,
     until: float = math.inf,
 ) -> Records:
-    """A run for every model, length, initialisation and rate: what the reported runs then use.
+    """A run for every model, initialisation and rate: what the reported runs then use.
+
+    At the shortest length, without a curriculum and with one.
 
     Args:
-        seed:              of these runs alone; the reported ones have others
-        search_iterations: where a run gives up
-        sequences:         fresh ones, on which the accuracy at the end is taken
-        names:             of models, see :class:`lrscan.train.Settings`
-        resume, until:     as for :func:`train_all`
+        seed:          of these runs alone; the reported ones have others
+        grown_lengths: lengths that a curriculum reaches
+        iterations:    where a run gives up
+        sequences:     fresh ones, on which the accuracy at the end is taken
+        names:         of models, see :class:`lrscan.train.Settings`
+        resume, until: as for :func:`train_all`
     """
-    grid = product(search_lengths, names, initialisations, rates)
+    spans = _spans(sorted(lengths)[:1], sorted(grown_lengths)[:1])
     runs = [
         Settings(
-            model=name, steps=steps, hidden=hidden, batch=batch, distractors=distractors,
-            initialisation=initialisation, rate=rate, iterations=search_iterations, seed=seed,
+            model=name, steps=steps, start_steps=start, hidden=hidden, batch=batch,
+            distractors=distractors, initialisation=initialisation, rate=rate,
+            iterations=iterations, seed=seed,
         )
-        for steps, name, initialisation, rate in grid
+        for (steps, start), name, initialisation, rate in product(
+            spans, names, initialisations, rates
+        )
     ]  # fmt: skip
     return train_all("problem_2b_search", runs, device, sequences, resume, until)
 
@@ -68,12 +78,14 @@ def problem_2b(
     *,
     device: str,
     lengths: Sequence[int],
+    grown_lengths: Sequence[int],
     seeds: Sequence[int],
     hidden: int,
     batch: int,
     distractors: str,
     iterations: int,
     sequences: int,
+    matched: bool,
     names: Sequence[str] = RIVALS,
     resume: bool = False,
     until: float = math.inf,
@@ -81,20 +93,29 @@ def problem_2b(
     """Runs with several seeds for every model and length, as the search found best (Table 3).
 
     Args:
+        grown_lengths: lengths that a curriculum reaches
         iterations:    where a run gives up
         sequences:     fresh ones, on which the accuracy at the end is taken
+        matched:       train the LSTM also with as many hidden units as give it the GILR-LSTM's
+                       number of parameters
         resume, until: as for :func:`train_all`
 
     Raises:
         FileNotFoundError: there is no search to go by, on this device or on another
     """
     found = chosen(search_records(device))
+    sizes = [(name, hidden) for name in names]
+    if matched and "LSTM" in names:
+        sizes.append(("LSTM", matched_hidden("LSTM", "GILRLSTM", hidden)))
     runs = [
         Settings(
-            model=name, steps=steps, hidden=hidden, batch=batch, distractors=distractors,
-            iterations=iterations, seed=seed, **_nearest(found, name, steps),
+            model=name, steps=steps, start_steps=start, hidden=units, batch=batch,
+            distractors=distractors, iterations=iterations, seed=seed,
+            **_nearest(found, name, steps, start),
         )
-        for steps, name, seed in product(lengths, names, seeds)
+        for (steps, start), (name, units), seed in product(
+            _spans(lengths, grown_lengths), sizes, seeds
+        )
     ]  # fmt: skip
     return train_all("problem_2b", runs, device, sequences, resume, until)
 
@@ -105,6 +126,7 @@ def long_memory(
     device: str,
     lengths: Sequence[int],
     lstm_lengths: Sequence[int],
+    grown_lengths: Sequence[int],
     seeds: Sequence[int],
     hidden: int,
     batch: int,
@@ -119,7 +141,8 @@ def long_memory(
     """Runs of the GILR-LSTM at growing lengths, without a search (Table 3, the last row).
 
     Args:
-        lstm_lengths:  lengths at which torch's LSTM is trained too, with the same settings
+        grown_lengths: lengths that a curriculum reaches, always from the initialisation "graded"
+        lstm_lengths:  those among all these at which torch's LSTM is trained too, likewise
         batch:         sequences in a minibatch, fewer where b T would exceed 2**20
         iterations:    where a run gives up
         sequences:     fresh ones, on which the accuracy at the end is taken, likewise
@@ -127,14 +150,40 @@ def long_memory(
     """
     runs = [
         Settings(
-            model=name, steps=steps, hidden=hidden,
-            batch=max(1, min(batch, _MOST_EVENTS // steps)), distractors=distractors,
-            initialisation=way, rate=rate, iterations=iterations, seed=seed,
+            model=name, steps=steps, start_steps=start, hidden=hidden,
+            batch=max(1, min(batch, _MOST_EVENTS // steps)), start_batch=batch if start else 0,
+            distractors=distractors, initialisation=way, rate=rate, iterations=iterations,
+            seed=seed,
         )
-        for name, of_model in (("GILRLSTM", lengths), ("LSTM", lstm_lengths))
-        for way, steps, seed in product(initialisations, of_model, seeds)
+        for name in RIVALS
+        for (steps, start), ways in (
+            *((span, initialisations) for span in _spans(lengths, ())),
+            *((span, ("graded",)) for span in _spans((), grown_lengths)),
+        )
+        for way, seed in product(ways, seeds)
+        if name == "GILRLSTM" or steps in lstm_lengths
     ]  # fmt: skip
     return train_all("long_memory", runs, device, sequences, resume, until)
+
+
+def matched_hidden(model: str, other: str, hidden: int) -> int:
+    """The fewest hidden units of a model that has as many parameters as another one of ``hidden``.
+
+    Args:
+        model, other: see :class:`lrscan.train.Settings`
+    """
+
+    def parameters(name: str, units: int) -> int:
+        net = Classifier(Settings(model=name, hidden=units), torch.device("cpu"))
+        return sum(one.numel() for one in net.parameters())
+
+    wanted = parameters(other, hidden)
+    return bisect_left(range(1, 4 * hidden), wanted, key=lambda n: parameters(model, n)) + 1
+
+
+def _spans(lengths: Sequence[int], grown_lengths: Sequence[int]) -> list[tuple[int, int]]:
+    """(steps, start_steps) of runs without a curriculum, and of those with one."""
+    return [*((steps, 0) for steps in lengths), *((steps, _START) for steps in grown_lengths)]
 
 
 def search_records(device: str) -> Records:
@@ -190,9 +239,7 @@ def train_all(
             raise Paused(measured, sum(name not in done for name in names))
         if run.status == DIVERGED and run.iteration == 1:
             raise RuntimeError(f"{names[number]} diverged at its first iteration")
-        measured = files.write(
-            run, experiment, where, sequences=sequences, fresh=measured is None
-        )
+        measured = files.write(run, experiment, where, sequences=sequences, fresh=measured is None)
         done.add(names[number])
     if measured is None:
         raise ValueError(f"{experiment}: no runs")
@@ -201,144 +248,16 @@ def train_all(
 
 def _told(settings: Settings) -> str:
     return (
-        f"{settings.model}, T {settings.steps}, {settings.initialisation}, rate {settings.rate}, "
-        f"seed {settings.seed}"
+        f"{settings.model}, {span(settings.steps, settings.start_steps)}, "
+        f"{settings.initialisation}, rate {settings.rate}, seed {settings.seed}"
     )
 
 
-def outcomes(measured: Records) -> pandas.DataFrame:
-    """How every run ended, a row a run.
-
-    Returns:
-        Columns: run, model, T, B, C, distractors, the settings in SEARCHED, seed, status,
-        iterations, seconds, paper_at and strict_at (iterations; missing: not met), seconds_to
-        (until the strict criterion, without evaluations), held_out, low, high (accuracy on fresh
-        sequences with its 95% interval), measured_at.
-    """
-    rows = []
-    tables = dict(list(measured.table.groupby("run")))
-    for one in measured.provenance["measurements"]:
-        settings, ended = one["parameters"], one["outcome"]
-        name = ended["run"]
-        low, high = ended.get("held_out_interval", (None, None))
-        row = {
-            "run": name, "model": settings["model"], "T": settings["steps"],
-            "B": settings["batch"], "C": settings["hidden"],
-            "distractors": settings["distractors"], "seed": settings["seed"],
-            **{key: settings[key] for key in SEARCHED},
-            **{key: ended[key] for key in ("status", "iterations", "seconds")},
-            **{key: ended[key] for key in ("paper_at", "strict_at")},
-            "held_out": ended.get("held_out"), "low": low, "high": high,
-            "measured_at": one["measured_at"],
-        }  # fmt: skip
-        at = ended["strict_at"]
-        of_run = tables[name].set_index("iteration")["seconds"]
-        row["seconds_to"] = None if at is None else of_run.get(at)
-        rows.append(row)
-    table = pandas.DataFrame(rows)
-    numbers = ["paper_at", "strict_at", "seconds_to", "held_out", "low", "high"]
-    table[numbers] = table[numbers].astype(float)
-    return table.sort_values(["T", "model", *SEARCHED, "seed"], ignore_index=True)
-
-
-def chosen(search: Records) -> pandas.DataFrame:
-    """For every model and length the settings that met the strict criterion first.
-
-    Where none did, those with the best accuracy on fresh sequences at the end.
-
-    Returns:
-        The rows of :func:`outcomes`, one for each model and T.
-    """
-    table = outcomes(search)
-    table["failed"] = table["strict_at"].isna()
-    order = table.sort_values(
-        ["failed", "strict_at", "held_out"], ascending=[True, True, False], kind="stable"
-    )
-    return order.groupby(["model", "T"], sort=True).head(1).sort_values(["T", "model"])
-
-
-def _nearest(found: pandas.DataFrame, model: str, steps: int) -> dict[str, Any]:
+def _nearest(found: pandas.DataFrame, model: str, steps: int, start: int) -> dict[str, Any]:
     """The searched settings of a model at the length that is nearest, by ratio."""
-    rows = found[found["model"] == model]
+    rows = found[(found["model"] == model) & (found["start_steps"].eq(0) == (start == 0))]
     if rows.empty:
-        raise ValueError(f"the search has no model {model!r}")
+        way = "with a curriculum" if start else "without a curriculum"
+        raise ValueError(f"the search has no model {model!r} {way}")
     distance = np.log(rows["T"].astype(float) / steps).abs()
     return {key: rows.loc[distance.idxmin(), key] for key in SEARCHED}
-
-
-def convergence(measured: Records) -> pandas.DataFrame:
-    """Table 3: iterations, time and their spread, for every model and length.
-
-    Runs that did not learn are counted, not averaged: they are censored at their last iteration.
-
-    Returns:
-        Columns: model, T, B, C, runs, learned, iterations, iterations_std, seconds, seconds_std (of
-        those that learned, to the strict criterion), ms_per_iteration (median of runs, of those
-        that did not learn too), most_iterations (where runs gave up), held_out (worst).
-    """
-    rows = []
-    for (model, steps, batch, hidden), runs in outcomes(measured).groupby(["model", "T", "B", "C"]):
-        good = runs[runs["strict_at"].notna()]
-        rows.append(
-            {
-                "model": model, "T": steps, "B": batch, "C": hidden,
-                "runs": len(runs), "learned": len(good),
-                "iterations": good["strict_at"].mean(),
-                "iterations_std": good["strict_at"].std(),
-                "seconds": good["seconds_to"].mean(), "seconds_std": good["seconds_to"].std(),
-                "ms_per_iteration": 1e3 * (runs["seconds"] / runs["iterations"]).median(),
-                "most_iterations": runs["iterations"].max(),
-                "held_out": runs["held_out"].min(),
-            }
-        )  # fmt: skip
-    return pandas.DataFrame(rows).sort_values(["T", "model"], ignore_index=True)
-
-
-def curves(measured: Records, smoothing: int, points: int = 200) -> pandas.DataFrame:
-    """The learning curves: moving average of minibatch accuracy over wall time, over all seeds.
-
-    A run that has ended keeps its last value, so that the mean is over the same runs throughout.
-
-    Args:
-        smoothing: iterations in the moving average; the paper has 20, 5 and 20
-        points:    of time, evenly spread from 0 to the end of the longest run
-
-    Returns:
-        Columns: model, T, seconds, mean, deviation (over runs), runs.
-    """
-    tables = []
-    for (model, steps), part in measured.table.groupby(["model", "T"], sort=False):
-        grid = np.linspace(0, part["seconds"].max(), points)
-        values = []
-        for _, run in part.groupby("run", sort=False):
-            smooth = run["accuracy"].rolling(smoothing, min_periods=1).mean()
-            values.append(np.interp(grid, run["seconds"], smooth))
-        tables.append(
-            pandas.DataFrame(
-                {
-                    "model": model, "T": steps, "seconds": grid, "mean": np.mean(values, axis=0),
-                    "deviation": np.std(values, axis=0), "runs": len(values),
-                }
-            )  # fmt: skip
-        )
-    return pandas.concat(tables, ignore_index=True)
-
-
-def sooner(measured: Records) -> pandas.DataFrame:
-    """How much sooner the GILR-LSTM learned than the LSTM, split into its two factors.
-
-    Returns:
-        Columns: T, iterations (of the LSTM over those of the GILR-LSTM), time_per_iteration
-        (likewise), sooner (their product as measured, of the seconds); missing where one of the
-        two did not learn.
-    """
-    table = convergence(measured)
-    ours, rival = (
-        table[table["model"] == name].set_index("T") for name in ("GILRLSTM", "LSTM")
-    )
-    ratios = {
-        "iterations": rival["iterations"] / ours["iterations"],
-        "time_per_iteration": rival["ms_per_iteration"] / ours["ms_per_iteration"],
-        "sooner": rival["seconds"] / ours["seconds"],
-    }
-    return pandas.DataFrame(ratios).dropna(how="all").reset_index()

@@ -25,7 +25,7 @@ def chrono(steps: int) -> dict[str, Any]:
     return {"forget_bias": (1.0, steps - 1.0), "input_bias": None}
 
 
-def scaled(steps: int, rate: float) -> dict[str, Any]:
+def scaled(steps: int, rate: float, start_steps: int | None = None) -> dict[str, Any]:
     """Options of ``reset_parameters`` for one early symbol to be learned among T others.
 
     The forget bias is log U(T/4, 4T). The input bias is -log(T r), with r the learning rate: when
@@ -33,15 +33,18 @@ def scaled(steps: int, rate: float) -> dict[str, Any]:
     the input gate times r, and so by about one.
 
     Args:
-        steps: T
-        rate:  r, the learning rate of Adam
+        steps:       T
+        rate:        r, the learning rate of Adam
+        start_steps: how long the first sequences are that it is trained on, if shorter: the T of
+                     the input bias
     """
-    if steps < 1 or rate <= 0:
-        raise ValueError(f"scaled needs steps and a rate above zero, not {steps} and {rate}")
-    return {"forget_bias": (steps / 4, steps * 4), "input_bias": -math.log(steps * rate)}
+    start = steps if start_steps is None else start_steps
+    if min(steps, start) < 1 or rate <= 0:
+        raise ValueError(f"scaled needs steps and a rate above zero, not {steps}, {start}, {rate}")
+    return {"forget_bias": (steps / 4, steps * 4), "input_bias": -math.log(start * rate)}
 
 
-def graded(steps: int, layers: int) -> list[dict[str, Any]]:
+def graded(steps: int, layers: int, start_steps: int | None = None) -> list[dict[str, Any]]:
     """Options for each layer: short memories below, and a last layer that holds to the end.
 
     Meant for a class told by an early symbol and read after T steps. All other symbols add up as
@@ -55,13 +58,16 @@ def graded(steps: int, layers: int) -> list[dict[str, Any]]:
                 about 5, so that an Adam step of the read-out does not drown what the class changes
 
     Args:
-        steps:  T
-        layers: how many the net has
+        steps:       T
+        layers:      how many the net has
+        start_steps: how long the first sequences are that it is trained on, if shorter: the T of
+                     the input bias
 
     Source: of the grading, El Hihi and Bengio 1996, "Hierarchical recurrent neural networks for
     long-term dependencies".
     """
-    last = {"forget_bias": (steps / 4, steps * 4), "input_bias": -math.log(steps / 5)}
+    start = steps if start_steps is None else start_steps
+    last = {"forget_bias": (steps / 4, steps * 4), "input_bias": -math.log(start / 5)}
     return [*[_SHORT | {"candidate_bias": (-0.5, 0.5)}] * (layers - 1), last]
 
 

@@ -7,6 +7,7 @@ import seaborn
 from matplotlib.figure import Figure
 
 from lrscan import paper
+from lrscan.bench.convergence import span
 from lrscan.plots.canvas import MARKERS, axes, labelled
 from lrscan.records import Records
 
@@ -15,20 +16,21 @@ _COLOURS = dict(zip(NAMES, seaborn.color_palette("colorblind"), strict=False))
 
 
 def learning_curves(records: Records, curves: pandas.DataFrame, smoothing: int) -> Figure:
-    """Accuracy over wall time, mean and deviation over the seeds; a panel a length.
+    """Accuracy over wall time, mean and deviation over the seeds; a panel a length and start.
 
     ``curves`` is :func:`lrscan.bench.curves` of the records.
     """
-    lengths = sorted(curves["T"].unique())
-    figure, panels = axes(1, len(lengths), width=5.4, height=3.2)
-    for panel, steps in zip(panels[0], lengths, strict=True):
+    spans = list(curves.groupby(["start_steps", "T"]))
+    figure, panels = axes(1, len(spans), width=5.4 if len(spans) < 3 else 4.0, height=3.2)
+    for panel, ((start, steps), part) in zip(panels[0], spans, strict=True):
         panel.axhline(0.5, c="0.6", lw=1, ls=":")
-        for (model,), line in curves[curves["T"] == steps].groupby(["model"], sort=False):
-            told = f"{NAMES.get(model, model)}, {line['runs'].iloc[0]} runs"
-            panel.plot(line["seconds"], line["mean"], c=_COLOURS.get(model), label=told)
+        for (model, units), line in part.groupby(["model", "C"], sort=False):
+            style = {"c": _COLOURS.get(model), "ls": "-" if units == part["C"].min() else "--"}
+            told = f"{NAMES.get(model, model)}, {units} hidden, {line['runs'].iloc[0]} runs"
+            panel.plot(line["seconds"], line["mean"], label=told, **style)
             low, high = line["mean"] - line["deviation"], line["mean"] + line["deviation"]
-            panel.fill_between(line["seconds"], low, high, color=_COLOURS.get(model), alpha=0.2)
-        panel.set_title(f"T = {steps:,}", fontsize=9)
+            panel.fill_between(line["seconds"], low, high, color=style["c"], alpha=0.2)
+        panel.set_title(span(steps, start), fontsize=9)
         panel.set_xlabel("wall time, seconds")
         panel.set_xlim(0, None)
         panel.set_ylim(0.3, 1.02)
@@ -42,17 +44,17 @@ def learning_curves(records: Records, curves: pandas.DataFrame, smoothing: int) 
 
 
 def search(records: Records, outcomes: pandas.DataFrame) -> Figure:
-    """Iterations to the strict criterion over the learning rate; a panel a length and model.
+    """Iterations to the strict criterion over the learning rate; a panel a length, start and model.
 
     ``outcomes`` is :func:`lrscan.bench.outcomes` of the records. A cross is a run that gave up.
     """
-    lengths, models = sorted(outcomes["T"].unique()), list(outcomes["model"].unique())
+    spans, models = list(outcomes.groupby(["start_steps", "T"])), list(outcomes["model"].unique())
     ways = list(outcomes["initialisation"].unique())
-    figure, panels = axes(len(lengths), len(models), width=3.8, height=2.6)
+    figure, panels = axes(len(spans), len(models), width=3.8, height=2.6)
     colours = seaborn.color_palette("colorblind", len(ways))
-    for row, steps in zip(panels, lengths, strict=True):
+    for row, ((start, steps), part) in zip(panels, spans, strict=True):
         for panel, model in zip(row, models, strict=True):
-            runs = outcomes[(outcomes["T"] == steps) & (outcomes["model"] == model)]
+            runs = part[part["model"] == model]
             for way, colour, marker in zip(ways, colours, MARKERS, strict=False):
                 line = runs[runs["initialisation"] == way].sort_values("rate")
                 panel.plot(line["rate"], line["strict_at"], marker=marker, c=colour, label=way)
@@ -64,7 +66,7 @@ def search(records: Records, outcomes: pandas.DataFrame) -> Figure:
             panel.minorticks_off()
             panel.set_xlim(rates[0] / 1.3, rates[-1] * 1.3)
             panel.set_ylim(8, 1.5 * outcomes["iterations"].max())
-            panel.set_title(f"{NAMES.get(model, model)}, T = {steps:,}", fontsize=9)
+            panel.set_title(f"{NAMES.get(model, model)}, {span(steps, start)}", fontsize=9)
         row[0].set_ylabel("iterations")
     for panel in panels[-1]:
         panel.set_xlabel("learning rate")
@@ -80,18 +82,21 @@ def growth(records: Records, outcomes: pandas.DataFrame) -> Figure:
     """Iterations and time until problem 2b is learned, over its length; a mark a run.
 
     ``outcomes`` is :func:`lrscan.bench.outcomes` of the records. A line joins the medians of a
-    model and an initialisation; a cross is a run that gave up.
+    model and an initialisation or curriculum; a cross is a run that gave up.
     """
     figure, panels = axes(1, 2, width=4.8, height=3.8)
     theirs = paper.table("table3_convergence").dropna(subset=["iterations_thousands"])
     theirs["iterations"] = 1e3 * theirs["iterations_thousands"]
     theirs["seconds"] = 3600 * theirs["wall_hours"]
-    markers = dict(zip(outcomes["initialisation"].unique(), MARKERS, strict=False))
+    start = outcomes["start_steps"]
+    way = outcomes["initialisation"].where(start.eq(0), "lengths doubled from " + start.astype(str))
+    outcomes = outcomes.assign(way=way)
+    markers = dict(zip(way.unique(), MARKERS, strict=False))
     ticks = sorted({*outcomes["T"], *theirs["sequence_length"]})
     for panel, (value, to) in zip(
         panels[0], [("iterations", "strict_at"), ("seconds", "seconds_to")], strict=True
     ):
-        for (model, way), runs in outcomes.groupby(["model", "initialisation"], sort=False):
+        for (model, way), runs in outcomes.groupby(["model", "way"], sort=False):
             style = {"c": _COLOURS.get(model), "marker": markers[way], "ms": 4, "ls": ""}
             middle = runs.groupby("T")[to].median()
             panel.plot(middle.index, middle, "-", lw=1, c=style["c"])

@@ -46,11 +46,12 @@ def write(
         "C": settings.hidden,
         "seed": settings.seed, "profile": workspace.profile(), "layers": settings.layers,
         "distractors": settings.distractors, "initialisation": settings.initialisation,
-        "rate": settings.rate,
+        "rate": settings.rate, "start_steps": settings.start_steps,
     }  # fmt: skip
     rows = []
     for values in run.history:
-        row = dict(zip(HISTORY, values, strict=True)) | {"iteration": int(values[0])}
+        row = dict(zip(HISTORY, values, strict=True))
+        row |= {name: int(row[name]) for name in ("iteration", "steps")}
         if all(math.isfinite(row[name]) for name in ("loss", "gradient_norm")):
             held_out = row.pop("held_out")
             rows.append(identity | row | ({} if math.isnan(held_out) else {"held_out": held_out}))

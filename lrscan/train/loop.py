@@ -1,4 +1,7 @@
-"""The training loop: until it has learned, gives up, or is told to stop; and on from there."""
+"""The training loop: until it has learned, gives up, or is told to stop; and on from there.
+
+With a curriculum (Elman 1993; Bengio et al. 2009) it goes from short sequences to long ones.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,8 @@ _EVENTS = 2**16  # steps times sequences that are evaluated at once, where a min
 FRESH, ENOUGH = 256, 0.99  # sequences of the strict criterion, and the share to get right
 
 # What is kept of every iteration; `held_out` is NaN where there was no evaluation.
-HISTORY = ("iteration", "seconds", "loss", "accuracy", "gradient_norm", "held_out")
+# `steps` is the length of its sequences, in a curriculum shorter than T at first.
+HISTORY = ("iteration", "steps", "seconds", "loss", "accuracy", "gradient_norm", "held_out")
 
 
 @dataclass
@@ -40,7 +44,7 @@ class Run:
     settings     what it is
     status       "learned", "not learned", "diverged" or "paused"
     history      a tuple of HISTORY for each iteration
-    paper_at     the iteration of the fifth minibatch in a row without a mistake, or None
+    paper_at     the iteration of the fifth minibatch of T steps in a row without a mistake, or None
     strict_at    the iteration after which 99% of 256 fresh sequences were right, or None
     resumed      how often it went on from a checkpoint
     model        the model
@@ -58,6 +62,21 @@ class Run:
     def iteration(self) -> int:
         """How many iterations it has done."""
         return len(self.history)
+
+    @property
+    def steps(self) -> int:
+        """The length of the sequences of the next iteration."""
+        if not self.history:
+            return self.settings.start_steps or self.settings.steps
+        latest = int(self.history[-1][HISTORY.index("steps")])
+        return min(2 * latest, self.settings.steps) if self.mastered else latest
+
+    @property
+    def mastered(self) -> bool:
+        """Whether the latest five minibatches were of one length, and without a mistake."""
+        steps, accuracy = HISTORY.index("steps"), HISTORY.index("accuracy")
+        latest = [(row[steps], row[accuracy]) for row in self.history[-IN_A_ROW:]]
+        return len(latest) == IN_A_ROW and set(latest) == {(latest[-1][0], 1.0)}
 
     @property
     def seconds(self) -> float:
@@ -109,8 +128,8 @@ def train(
         step = Step(settings, run.model, graph)
         if path is not None and path.is_file():
             _load(path, run, step, where)
-        if run.status == PAUSED:
-            _prepare(run, step, where)
+        if run.status == PAUSED and not graph:
+            _compile(run, step, where)
         while run.status == PAUSED:
             _iterate(run, step, where)
             if on_iteration is not None:
@@ -127,27 +146,27 @@ def train(
     return run
 
 
-def _prepare(run: Run, step: Step, device: torch.device) -> None:
-    """Compile what a step runs, so that the first one is not timed with that."""
-    tokens, label = _minibatch(run.settings, run.settings.batch, run.iteration, False, device)
-    if not step.graph:  # the same kernels run at any length
-        tokens = tokens.map(lambda part: part[:_ENOUGH_STEPS])
-    step.prepare(tokens, label)
+def _compile(run: Run, step: Step, device: torch.device) -> None:
+    """Compile what a step runs, so that the first one is not timed with that.
+
+    The same kernels run at any length.
+    """
+    settings, steps = run.settings, min(run.settings.steps, _ENOUGH_STEPS)
+    step.prepare(*_minibatch(settings, steps, settings.batch_at(run.steps), 0, False, device))
 
 
 def _iterate(run: Run, step: Step, device: torch.device) -> None:
-    settings = run.settings
-    number = run.iteration
-    tokens, label = _minibatch(settings, settings.batch, number, False, device)
+    settings, number, steps = run.settings, run.iteration, run.steps
+    tokens, label = _minibatch(settings, steps, settings.batch_at(steps), number, False, device)
+    if step.graph:
+        step.prepare(tokens, label)
     begun = time.perf_counter()
     loss, accuracy, norm = step(tokens, label)
     seconds = run.seconds + time.perf_counter() - begun
-    held_out = math.nan
+    run.history.append((number + 1, steps, seconds, loss, accuracy, norm, math.nan))
     if not math.isfinite(loss) or not math.isfinite(norm):
         run.status = DIVERGED
-    column = HISTORY.index("accuracy")
-    latest = [row[column] for row in run.history[-(IN_A_ROW - 1) :]] + [accuracy]
-    met = len(latest) == IN_A_ROW and min(latest) == 1.0
+    met = run.mastered and steps == settings.steps
     if met and run.paper_at is None:
         run.paper_at = number + 1
     # Fresh sequences only where the minibatches give hope: an evaluation costs as much as ten
@@ -158,7 +177,7 @@ def _iterate(run: Run, step: Step, device: torch.device) -> None:
         )
         if held_out >= ENOUGH and run.strict_at is None:
             run.strict_at = number + 1
-    run.history.append((number + 1, seconds, loss, accuracy, norm, held_out))
+        run.history[-1] = (*run.history[-1][:-1], held_out)
     reached = {"strict": run.strict_at, "paper": run.paper_at, "never": None}[settings.until]
     if run.status == PAUSED and reached is not None:
         run.status = LEARNED
@@ -170,15 +189,20 @@ def _since_evaluation(run: Run) -> int:
     column = HISTORY.index("held_out")
     for back, row in enumerate(reversed(run.history)):
         if not math.isnan(row[column]):
-            return back + 1
+            return back
     return run.iteration + run.settings.evaluate_every
 
 
 def _minibatch(
-    settings: Settings, batch: int, number: int, held_out: bool, device: torch.device | str
+    settings: Settings,
+    steps: int,
+    batch: int,
+    number: int,
+    held_out: bool,
+    device: torch.device | str,
 ) -> tuple[Tokens, Tensor]:
     return problem_2b(
-        settings.steps, batch, seed=settings.seed, number=number, held_out=held_out,
+        steps, batch, seed=settings.seed, number=number, held_out=held_out,
         width=settings.width, distractors=settings.distractors, device=device,
     )  # fmt: skip
 
@@ -210,7 +234,7 @@ def evaluate(
     most = max(settings.batch, _EVENTS // settings.steps)
     for first in range(0, sequences, most):
         size = min(most, sequences - first)
-        tokens, label = _minibatch(settings, size, number + first, True, device)
+        tokens, label = _minibatch(settings, settings.steps, size, number + first, True, device)
         right += int(((model(tokens) > 0) == (label > 0)).sum())
         seen += size
         if (right + sequences - seen) / sequences < enough:

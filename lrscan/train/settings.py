@@ -29,9 +29,13 @@ class Settings:
 
     model           one of MODELS
     steps, width    T and p of the task
+    start_steps     length of the first minibatches: a curriculum, in which it doubles up to
+                    `steps` whenever five minibatches in a row were right; 0: all have `steps`
     distractors     "any" or "apart", see :func:`lrscan.tasks.problem_2b`
     hidden, layers  hidden units and stacked layers
     batch           sequences in a minibatch
+    start_batch     sequences in the first minibatches of a curriculum, fewer once they would hold
+                    more steps than the last ones, `batch` times `steps`; 0: `batch`
     rate            learning rate of Adam
     clip            largest norm of the gradient
     initialisation  "constant" (forget bias `forget_bias`), or the name of a function of lrscan.nn:
@@ -47,11 +51,13 @@ class Settings:
 
     model: str = "GILRLSTM"
     steps: int = 256
+    start_steps: int = 0
     width: int = 128
     distractors: str = "any"
     hidden: int = 128
     layers: int = 2
     batch: int = 8
+    start_batch: int = 0
     rate: float = 2e-3
     clip: float = 1.0
     initialisation: str = "scaled"
@@ -70,7 +76,7 @@ class Settings:
         for name, allowed in choices.items():
             if (value := getattr(self, name)) not in allowed:
                 raise ValueError(f"{name} is one of {', '.join(allowed)}, not {value!r}")
-        least = {"steps": 3, "width": 2, "seed": 0}
+        least = {"steps": 3, "width": 2, "seed": 0, "start_steps": 0, "start_batch": 0}
         for name in ("hidden", "layers", "batch", "iterations", "evaluate_every", *least):
             value, bound = getattr(self, name), least.get(name, 1)
             if not isinstance(value, int) or isinstance(value, bool) or value < bound:
@@ -78,10 +84,23 @@ class Settings:
         for name in ("rate", "clip"):
             if not 0 < (value := getattr(self, name)) < math.inf:
                 raise ValueError(f"{name} is a number above zero, not {value!r}")
+        if self.start_steps and not 3 <= self.start_steps <= self.steps:
+            raise ValueError(f"start_steps is 0 or from 3 to {self.steps}, not {self.start_steps}")
+        if self.start_batch and (not self.start_steps or self.start_batch < self.batch):
+            raise ValueError(
+                f"start_batch is of a curriculum, and {self.batch} at least, not {self.start_batch}"
+            )
+
+    def batch_at(self, steps: int) -> int:
+        """How many sequences of this length a minibatch has."""
+        return min(self.start_batch or self.batch, self.batch * self.steps // steps)
 
     def name(self) -> str:
         """A file's name for this run: readable, and another one for any other settings."""
-        text = json.dumps(asdict(self), sort_keys=True)
+        chosen = asdict(self)
+        if not self.start_steps:  # so that it is the name from before there were curricula
+            del chosen["start_steps"], chosen["start_batch"]
+        text = json.dumps(chosen, sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:10]
         return f"{self.model}-T{self.steps}-seed{self.seed}-{digest}"
 
@@ -120,11 +139,12 @@ class Classifier(nn.Module):
 def _options(settings: Settings) -> list[dict[str, Any]]:
     """The options of each layer's reset_parameters."""
     steps, layers = settings.steps, settings.layers
+    start = settings.start_steps or steps
     every = {
         "constant": lambda: [{"forget_bias": settings.forget_bias}] * layers,
         "chrono": lambda: [chrono(steps)] * layers,
-        "scaled": lambda: [scaled(steps, settings.rate)] * layers,
-        "graded": lambda: graded(steps, layers),
+        "scaled": lambda: [scaled(steps, settings.rate, start)] * layers,
+        "graded": lambda: graded(steps, layers, start),
         "early": lambda: early(steps, layers, settings.hidden),
     }
     return every[settings.initialisation]()

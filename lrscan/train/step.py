@@ -44,11 +44,12 @@ class Step:
     def prepare(self, tokens: Tokens, label: Tensor) -> None:
         """Compile, or capture the graph, on a minibatch; parameters and optimiser stay as they are.
 
-        A captured graph is for minibatches of this shape.
+        A captured graph is for minibatches of this shape, and stays while they have it.
         """
         if not self.graph:
             self.without_trace(tokens, label, 1)
-        elif self.captured is None:
+        elif self.captured is None or self.captured[1].index.shape != tokens.index.shape:
+            self.captured = None  # so that its memory is free for the next one
             self.captured = self._capture(tokens, label)
 
     def _step(self, tokens: Tokens, label: Tensor) -> Tensor:
