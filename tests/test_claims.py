@@ -115,6 +115,15 @@ def test_a_rival_that_learns_sooner_breaks_the_sixth_claim():
     assert row("C6")["verdict"] == claims.NOT_REPRODUCED
 
 
+def test_runs_with_a_curriculum_are_compared_with_such_runs():
+    trained(CPU, "problem_2b", ("GILRLSTM", 1024, 0, 10), ("LSTM", 1024, 0, 70))
+    trained(CPU, "problem_2b", ("GILRLSTM", 1024, 0, 20), start_steps=128)
+    assert row("C6")["verdict"] == claims.CPU_HOLDS and "doubled" not in row("C6")["ours"]
+    trained(CPU, "problem_2b", ("LSTM", 1024, 0, 40), start_steps=128)
+    assert row("C6")["verdict"] == claims.WEAKER
+    assert "T = 1,024, doubled from 128: 1 of 1 runs" in row("C6")["ours"]
+
+
 def test_a_rival_that_never_learns_is_told_as_such():
     trained(CPU, "problem_2b", ("GILRLSTM", 1024, 0, 10), ("LSTM", 1024, 0, None))
     assert row("C6")["verdict"] == claims.CPU_HOLDS
@@ -133,6 +142,9 @@ def test_the_last_claim_takes_a_million_steps():
     assert row("C7")["ours"].startswith("early: T = 1,048,576") and "chrono" in row("C7")["ours"]
     trained(CPU, "long_memory", ("LSTM", 2**20, 0, 14))
     assert row("C7")["verdict"] == claims.HOLDS_PRIOR
+    trained(CPU, "long_memory", ("GILRLSTM", 2**20, 0, 70), start_steps=128)
+    assert row("C7")["verdict"] == claims.HOLDS_CURRICULUM
+    assert "T = 1,048,576, doubled from 128, 1 of 1 runs" in row("C7")["ours"]
     trained(CPU, "long_memory", ("GILRLSTM", 2**20, 1, 28))
     assert row("C7")["verdict"] == claims.HOLDS and row("C7")["ratio"] == pytest.approx(2e-3)
 
