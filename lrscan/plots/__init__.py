@@ -2,10 +2,11 @@
 
 from lrscan.plots.learning import growth, learning_curves, search
 from lrscan.plots.models import lstm_throughput, step_time, training_speedup
-from lrscan.plots.operator import correctness, kernel_speedup, throughput
+from lrscan.plots.operator import call_cost, correctness, kernel_speedup, throughput
 from lrscan.plots.scale import outlook, peak_memory, scaling
 
 __all__ = [
+    "call_cost",
     "correctness",
     "growth",
     "kernel_speedup",

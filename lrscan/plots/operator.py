@@ -124,6 +124,30 @@ def throughput(records: Records) -> Figure:
     return labelled(figure, records, title)
 
 
+def call_cost(records: Records) -> Figure:
+    """Microseconds of the host for one call on a tiny tensor, beside those of a multiplication."""
+    table = records.table
+    figure, panels = axes(1, 1, width=5.4, height=2.4)
+    panel, thickness = panels[0][0], 0.38
+    at = range(len(table))
+    colours = seaborn.color_palette("colorblind", 2)
+    middle = 1e3 * table["median_ms"]
+    spread = [middle - 1e3 * table["q1_ms"], 1e3 * table["q3_ms"] - middle]
+    ours = {"height": thickness, "color": colours[0], "label": "linear_recurrence"}
+    panel.barh([n - thickness / 2 for n in at], middle, xerr=spread, **ours)
+    theirs = {"height": thickness, "color": colours[1], "label": "torch.mul"}
+    panel.barh([n + thickness / 2 for n in at], 1e3 * table["reference_ms"], **theirs)
+    words = {
+        "forward": "without gradients", "recorded": "recorded for a backward pass",
+        "training": "and its backward pass",
+    }  # fmt: skip
+    panel.set_yticks(at, [words[direction] for direction in table["direction"]], fontsize=8)
+    panel.invert_yaxis()
+    panel.set_xlabel("microseconds a call (bars: quartiles)", fontsize=8)
+    panel.legend(fontsize=7)
+    return labelled(figure, records, "What a call costs the host, 4 steps of 3 columns")
+
+
 def _case(row) -> str:
     """A row of tensors: its layout and sizes, and its dtype where that is not the usual one."""
     batch = f", B {row.B:,}" if row.B > 1 else ""
