@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pandas
 import pytest
 from projects import make_project
 from training_records import trained
@@ -81,6 +82,17 @@ def test_on_a_gpu_both_baselines_decide():
     assert row("C2")["verdict"] == claims.NOT_REPRODUCED
 
 
+def test_lengths_that_the_paper_has_not_do_not_raise_its_ratio():
+    rows_of = [
+        {"algorithm": name, "T": steps, "C": 32, "median_ms": t}
+        for steps, parallel in ((65_536, 1.0), (2**20, 0.1))
+        for name, t in (("serial_paper", 8.0), ("serial", 2.0), ("blocked", parallel))
+    ]
+    records.write("kernel_speedup", rows_of, GPU)
+    assert row("C2")["ours"].startswith("8.0x (blocked, T = 65,536")
+    assert row("C2")["ratio"] == pytest.approx(8 / 41.8)
+
+
 def test_a_cpu_says_nothing_about_a_speed_up_on_gpus_and_the_gpu_is_named_as_absent():
     speeds(CPU, 0.25)
     cpu, gpu = rows("C2")
@@ -131,6 +143,13 @@ def test_a_rival_that_never_learns_is_told_as_such():
     assert "0 of 1 runs of the LSTM learned" in row("C6")["ours"]
 
 
+def test_a_rival_that_learns_now_and_then_is_told_as_such():
+    runs = ("GILRLSTM", 1024, 0, 10), ("LSTM", 1024, 0, 20), ("LSTM", 1024, 1, None)
+    trained(CPU, "problem_2b", *runs)
+    assert "1 of 2 runs of the LSTM learned" in row("C6")["ours"]
+    assert row("C6")["ours"].endswith("2.0 times as soon as the LSTM where that learned")
+
+
 def test_the_last_claim_takes_a_million_steps():
     trained(CPU, "long_memory", ("GILRLSTM", 65_536, 0, 10), ("GILRLSTM", 65_536, 1, None))
     assert row("C7")["verdict"] == claims.NOT_TRIED
@@ -141,6 +160,7 @@ def test_the_last_claim_takes_a_million_steps():
     trained(CPU, "long_memory", ("GILRLSTM", 2**20, 0, 14), **early)
     assert row("C7")["verdict"] == claims.HOLDS_PRIOR
     assert row("C7")["ours"].startswith("early: T = 1,048,576") and "chrono" in row("C7")["ours"]
+    assert pandas.isna(row("C7")["ratio"])  # the prior leaves less to learn
     trained(CPU, "long_memory", ("LSTM", 2**20, 0, 14))
     assert row("C7")["verdict"] == claims.HOLDS_PRIOR
     trained(CPU, "long_memory", ("GILRLSTM", 2**20, 0, 70), start_steps=128)

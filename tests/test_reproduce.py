@@ -252,6 +252,7 @@ def test_table_3_counts_failures_and_averages_what_learned():
 def test_a_curve_is_the_mean_over_the_same_runs_throughout():
     measured = trained(CPU, "t", ("GILRLSTM", 64, 0, 11), ("GILRLSTM", 64, 1, 21))
     line = bench.curves(measured, smoothing=1, points=21)
+    assert (line["learned"] == 2).all()
     assert (line["runs"] == 2).all() and line["seconds"].iloc[-1] == 21
     # At the end of the first run it is at 1; the other one, at 11 of 21, is half-way from 0.5.
     at = line.iloc[(line["seconds"] - 11.0).abs().argmin()]

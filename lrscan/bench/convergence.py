@@ -109,11 +109,13 @@ def curves(measured: Records, smoothing: int, points: int = 200) -> pandas.DataF
         points:    of time, evenly spread from 0 to the end of the longest run
 
     Returns:
-        Columns: model, T, start_steps, C, seconds, mean, deviation (over runs), runs.
+        Columns: model, T, start_steps, C, seconds, mean, deviation (over runs), runs, learned (how
+        many of them).
     """
     tables = []
     table = measured.table.assign(start_steps=measured.table["start_steps"].fillna(0))
     parts = ["model", *SPAN, "C"]
+    strict_at = outcomes(measured).set_index("run")["strict_at"]
     for values_of, part in table.groupby(parts, sort=False):
         grid = np.linspace(0, part["seconds"].max(), points)
         values = []
@@ -128,6 +130,7 @@ def curves(measured: Records, smoothing: int, points: int = 200) -> pandas.DataF
                     "mean": np.mean(values, axis=0),
                     "deviation": np.std(values, axis=0),
                     "runs": len(values),
+                    "learned": int(strict_at[part["run"].unique()].notna().sum()),
                 }
             )  # fmt: skip
         )

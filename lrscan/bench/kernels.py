@@ -20,6 +20,8 @@ from lrscan.reference import oracle
 
 # Steps that are held against the float64 loop.
 _CHECKED_STEPS = 4096
+# Steps that a state lasts in the columns where coefficients are near one.
+_MEMORY = 1024
 
 
 @experiment("reproduce/01_correctness")
@@ -33,8 +35,13 @@ def correctness(
 ) -> Records:
     """Errors of every algorithm against the float64 loop, beside the bound that rounding allows.
 
-    Both are relative to the largest exact value. For the gradients the worst of da, dx and dh0 is
-    reported: the one that comes closest to its bound.
+    Coefficients have either sign. In every other column, the first one among them, they are so near
+    one that a state lasts some thousand steps: what a carry brings from far away is seen there. In
+    the others a state is forgotten within tens of steps.
+
+    Error and bound are relative to the largest exact value. For the gradients the worst of da, dx
+    and dh0 is reported: the one that comes closest to its bound. An error that is no number is
+    infinite.
     """
     where = provenance.resolve_device(device)
     parameters = {"lengths": list(lengths), "features": list(features), "dtypes": list(dtypes)}
@@ -44,6 +51,7 @@ def correctness(
         if dtype not in arguments.DTYPES[where.type]:
             continue
         a, x, h0 = inputs(steps, columns, dtype, where, seed)
+        a[:, ::2] = _lasting(a[:, ::2])
         dh = inputs(steps, columns, dtype, where, seed + 1)[1]
         exact = oracle(a.cpu(), x.cpu(), h0.cpu(), dh.cpu())
         for algorithm in arguments.ALGORITHMS[where.type]:
@@ -60,10 +68,16 @@ def correctness(
     return records.write("correctness", rows, provenance.collect(where, parameters, seed))
 
 
+def _lasting(a: Tensor) -> Tensor:
+    """Coefficients of magnitude u as ones of magnitude u ** (1 / _MEMORY), with sign and angle."""
+    wide = a.to(torch.promote_types(a.dtype, torch.float64))
+    return (torch.sgn(wide) * wide.abs() ** (1 / _MEMORY)).to(a.dtype)
+
+
 def _worst(got: Tensor, exact: Tensor, bound: Tensor) -> tuple[float, float]:
     """(error, bound) at the element that comes closest to its bound, over the largest value."""
-    error = (got.cpu() - exact).abs()
-    at = (error / bound).flatten().argmax()
+    error = (got.cpu() - exact).abs().nan_to_num(nan=math.inf, posinf=math.inf)
+    at = (error / bound).nan_to_num(nan=0, posinf=math.inf).flatten().argmax()
     scale = exact.abs().max()
     return (error.flatten()[at] / scale).item(), (bound.flatten()[at] / scale).item()
 

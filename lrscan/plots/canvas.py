@@ -6,6 +6,7 @@ import matplotlib.pyplot as plt
 import pandas
 import seaborn
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator
 
 from lrscan.records import Records
 
@@ -42,14 +43,25 @@ def log_axes(panel, lengths: list[int]) -> None:
     panel.tick_params(axis="y", labelsize=7)
 
 
-def labelled(figure: Figure, records: Records, title: str) -> Figure:
-    """Put title, device, profile and versions on the figure."""
+def plain_ticks(panel) -> None:
+    """The logarithmic y axis with ticks at 1, 2 and 5 of each decade, written out."""
+    panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
+def labelled(figure: Figure, records: Records, title: str, threads: str = "") -> Figure:
+    """Put title, device, profile and versions on the figure.
+
+    ``threads`` says how many there were, where it is not what the provenance says.
+    """
     latest = records.provenance["measurements"][-1]
+    on_cpu = latest["device_type"] == "cpu"
+    count = latest["threads"]["torch"] if on_cpu else 0
     runs = records.table["runs"].max() if "runs" in records.table else None
     notes = [
         f"profile {latest['profile'] or 'none'}",
         f"torch {latest['versions']['torch']}, numba {latest['versions']['numba']}",
-        f"{latest['threads']['torch']} threads" if latest["device_type"] == "cpu" else None,
+        (threads or f"{count} thread{'s' * (count != 1)}") if on_cpu else None,
         f"median of {runs} runs" if pandas.notna(runs) else None,
     ]
     figure.suptitle(f"{title}\n{records.device_label}", fontsize=10)

@@ -8,15 +8,18 @@ from matplotlib.figure import Figure
 
 from lrscan import paper
 from lrscan.bench.convergence import span
-from lrscan.plots.canvas import MARKERS, axes, labelled
+from lrscan.plots.canvas import MARKERS, axes, labelled, plain_ticks
 from lrscan.records import Records
 
 NAMES = {"GILRLSTM": "GILR-LSTM", "LSTM": "LSTM (torch)", "SerialLSTM": "LSTM (the paper's)"}
 _COLOURS = dict(zip(NAMES, seaborn.color_palette("colorblind"), strict=False))
+_ASIDE = {"LSTM": 1.15, "SerialLSTM": 1.3}  # to the right, so that marks do not hide each other
 
 
 def learning_curves(records: Records, curves: pandas.DataFrame, smoothing: int) -> Figure:
     """Accuracy over wall time, mean and deviation over the seeds; a panel a length and start.
+
+    A dot is the end of the longest run of a model; the legend counts the runs that learned.
 
     ``curves`` is :func:`lrscan.bench.curves` of the records.
     """
@@ -26,8 +29,11 @@ def learning_curves(records: Records, curves: pandas.DataFrame, smoothing: int) 
         panel.axhline(0.5, c="0.6", lw=1, ls=":")
         for (model, units), line in part.groupby(["model", "C"], sort=False):
             style = {"c": _COLOURS.get(model), "ls": "-" if units == part["C"].min() else "--"}
-            told = f"{NAMES.get(model, model)}, {units} hidden, {line['runs'].iloc[0]} runs"
+            last = line.iloc[-1]
+            told = f"{NAMES.get(model, model)}, {units} hidden"
+            told += f", {last['learned']} of {last['runs']} learned"
             panel.plot(line["seconds"], line["mean"], label=told, **style)
+            panel.plot(last["seconds"], last["mean"], "o", ms=4, c=style["c"])
             low, high = line["mean"] - line["deviation"], line["mean"] + line["deviation"]
             panel.fill_between(line["seconds"], low, high, color=style["c"], alpha=0.2)
         panel.set_title(span(steps, start), fontsize=9)
@@ -52,11 +58,13 @@ def search(records: Records, outcomes: pandas.DataFrame) -> Figure:
     ways = list(outcomes["initialisation"].unique())
     figure, panels = axes(len(spans), len(models), width=3.8, height=2.6)
     colours = seaborn.color_palette("colorblind", len(ways))
+    least = outcomes[["strict_at", "iterations"]].min().min()
     for row, ((start, steps), part) in zip(panels, spans, strict=True):
         for panel, model in zip(row, models, strict=True):
             runs = part[part["model"] == model]
-            for way, colour, marker in zip(ways, colours, MARKERS, strict=False):
+            for k, (way, colour, marker) in enumerate(zip(ways, colours, MARKERS, strict=False)):
                 line = runs[runs["initialisation"] == way].sort_values("rate")
+                line = line.assign(rate=line["rate"] * 1.05 ** (k - 1))  # side by side
                 panel.plot(line["rate"], line["strict_at"], marker=marker, c=colour, label=way)
                 failed = line[line["strict_at"].isna()]
                 panel.plot(failed["rate"], failed["iterations"], "x", c=colour)
@@ -65,7 +73,8 @@ def search(records: Records, outcomes: pandas.DataFrame) -> Figure:
             panel.set_xticks(rates, [f"{rate:g}" for rate in rates])
             panel.minorticks_off()
             panel.set_xlim(rates[0] / 1.3, rates[-1] * 1.3)
-            panel.set_ylim(8, 1.5 * outcomes["iterations"].max())
+            panel.set_ylim(least / 1.5, 1.5 * outcomes["iterations"].max())
+            plain_ticks(panel)
             panel.set_title(f"{NAMES.get(model, model)}, {span(steps, start)}", fontsize=9)
         row[0].set_ylabel("iterations")
     for panel in panels[-1]:
@@ -82,7 +91,8 @@ def growth(records: Records, outcomes: pandas.DataFrame) -> Figure:
     """Iterations and time until problem 2b is learned, over its length; a mark a run.
 
     ``outcomes`` is :func:`lrscan.bench.outcomes` of the records. A line joins the medians of a
-    model and an initialisation or curriculum; a cross is a run that gave up.
+    model and an initialisation or curriculum, over the runs that learned; a cross is a run that
+    gave up.
     """
     figure, panels = axes(1, 2, width=4.8, height=3.8)
     theirs = paper.table("table3_convergence").dropna(subset=["iterations_thousands"])
@@ -98,11 +108,14 @@ def growth(records: Records, outcomes: pandas.DataFrame) -> Figure:
     ):
         for (model, way), runs in outcomes.groupby(["model", "way"], sort=False):
             style = {"c": _COLOURS.get(model), "marker": markers[way], "ms": 4, "ls": ""}
-            middle = runs.groupby("T")[to].median()
+            runs = runs.assign(at=runs["T"] * _ASIDE.get(model, 1.0))
+            middle = runs.groupby("at")[to].median()
             panel.plot(middle.index, middle, "-", lw=1, c=style["c"])
-            panel.plot(runs["T"], runs[to], label=f"{NAMES.get(model, model)}, {way}", **style)
             failed = runs[runs["strict_at"].isna()]
-            panel.plot(failed["T"], failed[value], "x", c=style["c"])
+            told = f"{NAMES.get(model, model)}, {way}"
+            told += f" ({len(failed)} of {len(runs)} gave up)" if len(failed) else ""
+            panel.plot(runs["at"], runs[to], label=told, **style)
+            panel.plot(failed["at"], failed[value], "x", c=style["c"])
         for model, name in {"GILRLSTM": "GILR-LSTM", "LSTM": "cuDNN LSTM"}.items():
             published = theirs[theirs["model"] == name]
             panel.plot(
@@ -118,7 +131,8 @@ def growth(records: Records, outcomes: pandas.DataFrame) -> Figure:
     return labelled(
         figure, records,
         f"Problem 2b{_sizes(records)}\n"
-        "until 99% of fresh sequences are right (cross: gave up)",
+        "until 99% of fresh sequences are right\n"
+        "(cross: a run that gave up; line: median of those that learned)",
     )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from lrscan.plots import canvas
 from lrscan.plots.canvas import MARKERS, labelled
+from lrscan.plots.learning import NAMES
 from lrscan.records import Records
 
 
@@ -47,9 +48,12 @@ def scaling(records: Records, modelled: pandas.DataFrame) -> Figure:
         panel.minorticks_off()
         if modelled["ranks"].max() > at_once:
             panel.axvspan(at_once + 0.5, modelled["ranks"].max() + 0.5, color="0.93", zorder=0)
-    for panel in axes[-1]:
+    for panel in (*axes[-1][:-1], exchange):
         panel.set_xlabel("ranks", fontsize=8)
-    return labelled(figure, records, "A recurrence split along time over processes, float32")
+    return labelled(
+        figure, records, "A recurrence split along time over processes, float32",
+        threads="a thread a rank",
+    )  # fmt: skip
 
 
 def peak_memory(records: Records) -> Figure:
@@ -62,9 +66,13 @@ def peak_memory(records: Records) -> Figure:
     panel.bar_label(bars, fmt="%.0f MiB", fontsize=8, padding=3)
     panel.invert_yaxis()
     panel.margins(x=0.15)
+    panel.grid(visible=False, axis="y")  # it would cross the numbers
     panel.set_xlabel("MiB", fontsize=8)
-    model, steps = table["model"].iloc[0], table["T"].iloc[0]
-    return labelled(figure, records, f"Peak memory of a training step: {model}, {steps:,} steps")
+    one = next(table.itertuples())
+    told = f"{NAMES.get(one.model, one.model)}, {one.T:,} steps, {one.C} hidden units"
+    return labelled(
+        figure, records, f"Memory that a training step adds at its peak: {told}", threads="1 thread"
+    )
 
 
 def outlook(table: pandas.DataFrame, device: str) -> Figure:
