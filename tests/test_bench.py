@@ -3,6 +3,7 @@
 import math
 import sys
 import time
+from itertools import pairwise, permutations
 from types import SimpleNamespace
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 from projects import make_project
 
 from lrscan import records
-from lrscan.bench import Paused, agreement, pieces, rates, rivals, targets
+from lrscan.bench import Paused, agreement, pieces, rates, rivals, targets, timing
 from lrscan.bench.cases import Case, cpu_cases, gpu_cases
 from lrscan.bench.rivals import RIVALS
 
@@ -242,3 +243,11 @@ def test_a_target_that_is_missed_says_so(change, missed):
     assert found[missed] == "missed"
     row = table[table["target"] == missed].iloc[0]
     assert row["where"] and math.isfinite(row["measured"])
+
+
+def test_no_candidate_always_follows_the_same_one(monkeypatch):
+    order = []
+    monkeypatch.setattr(timing, "_sampler", lambda call, *_: lambda: order.append(call()) or 1.0)
+    timing.time_all({name: lambda name=name: name for name in "abc"}, torch.device("cpu"), 40)
+    assert sorted(order) == sorted("abc" * 40)
+    assert {(a, b) for a, b in pairwise(order) if a != b} == set(permutations("abc", 2))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import random
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -28,6 +29,9 @@ def time_all(
 ) -> dict[str, tuple[float, float, float]]:
     """Quartiles in milliseconds of each candidate, sampled in turn so that all share the noise.
 
+    Each round has an order of its own: what a candidate leaves behind, in caches or as memory that
+    is given back, is not always paid for by the same next one.
+
     On the CPU a sample is as many calls as fill five milliseconds, after one that is not timed. On
     a GPU the cache is flushed before each sample, which is one call by one of these clocks, the
     first unless ``clocks`` names another for a candidate:
@@ -44,9 +48,9 @@ def time_all(
         for name, candidate in candidates.items()
     }
     samples: dict[str, list[float]] = {name: [] for name in samplers}
-    for _ in range(runs):
-        for name, take in samplers.items():
-            samples[name].append(take())
+    for number in range(runs):
+        for name in random.Random(number).sample(list(samplers), len(samplers)):
+            samples[name].append(samplers[name]())
     quartiles = torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)
     return {
         name: tuple(torch.tensor(taken, dtype=torch.float64).quantile(quartiles).tolist())
