@@ -1,8 +1,8 @@
 """The operator on a CUDA device, where there is one: ``python -m pytest tests/test_cuda.py``.
 
-Needs torch, numba, numba-cuda, pytest and pytest-timeout, and some 40 GB of device memory for the
-largest case, which is left out on a smaller device. CUDA_SMALL=1 keeps to small inputs, for
-compute-sanitizer.
+Needs torch, numba, numba-cuda, NVVM (the wheel nvidia-nvvm, or a toolkit that CUDA_HOME names),
+pytest and pytest-timeout, and some 40 GB of device memory for the largest case, which is left out
+on a smaller device. CUDA_SMALL=1 keeps to small inputs, for compute-sanitizer.
 """
 
 import functools
