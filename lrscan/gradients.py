@@ -15,9 +15,10 @@ from torch import Tensor
 
 from lrscan import sweep
 
-# A part has this share of all elements, but is not smaller than this.
+# A part has this share of all elements, but is not smaller than this: on a CPU it fits a cache, on
+# a GPU it keeps the device busy for about as long as the host needs to launch the next one.
 _SHARE = 1 / 256
-_SMALLEST_PART = 64 * 1024
+_SMALLEST_PART = {"cpu": 2**16, "cuda": 2**24}
 # Time is not cut into parts of fewer steps.
 _FEWEST_STEPS = 16
 
@@ -120,7 +121,7 @@ def _cut(size: int, by: int) -> list[slice]:
 def _part_shape(h: Tensor, dim: int, cut_time: bool) -> list[int]:
     """Extents of a part: as little as possible is cut, along the axes of the largest strides."""
     shape, elements = list(h.shape), h.numel()
-    limit = max(elements * _SHARE, _SMALLEST_PART)
+    limit = max(elements * _SHARE, _SMALLEST_PART[h.device.type])
     for axis in sorted(range(h.dim()), key=h.stride, reverse=True):
         if elements <= limit:
             break

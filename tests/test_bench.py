@@ -3,6 +3,7 @@
 import math
 import sys
 import time
+from contextlib import nullcontext
 from itertools import pairwise, permutations
 from types import SimpleNamespace
 
@@ -158,6 +159,20 @@ def test_a_rival_that_is_not_available_is_told_with_the_reason(scan, T, why, mon
 def test_a_reason_names_no_folder():
     error = OSError("cannot open /somewhere/secret/libcuda.so: no such file\nmore")
     assert rivals.reason(error) == "OSError: cannot open ... no such file"
+
+
+def test_a_capture_and_the_threads_of_a_rival_do_not_disturb_each_other(monkeypatch):
+    modes = []
+
+    def graph(captured, capture_error_mode="global"):
+        modes.append(capture_error_mode)
+        return nullcontext()
+
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", SimpleNamespace)
+    monkeypatch.setattr(torch.cuda, "graph", graph)
+    timing._sampler(lambda: None, torch.device("cuda"), "graph")
+    assert modes == ["thread_local"]
 
 
 @pytest.mark.parametrize("compare", [False, True])

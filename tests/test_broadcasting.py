@@ -1,5 +1,6 @@
 """Inputs that broadcast: read in place, and their gradients summed without keeping the terms."""
 
+import math
 import mmap
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from recurrences import check, draw
+from torch._subclasses import FakeTensorMode
 
 from lrscan import gradients, linear_recurrence, linear_recurrence_reference, sweep
 
@@ -31,7 +33,7 @@ SHAPES = [
 @pytest.mark.parametrize("reverse", [False, True], ids=["", "reverse"])
 @pytest.mark.parametrize("shapes", SHAPES, ids=str)
 def test_gradients_equal_those_of_copies(shapes, reverse, part, monkeypatch):
-    monkeypatch.setattr(gradients, "_SMALLEST_PART", part)
+    monkeypatch.setitem(gradients._SMALLEST_PART, "cpu", part)
     monkeypatch.setattr(gradients, "_SHARE", 0.0)
     *shapes, dim = shapes
     generator = torch.Generator().manual_seed(part)
@@ -53,13 +55,23 @@ def test_gradients_equal_those_of_copies(shapes, reverse, part, monkeypatch):
 
 
 def test_a_long_sequence_gives_the_gradient_of_a_constant_alone(monkeypatch):
-    monkeypatch.setattr(gradients, "_SMALLEST_PART", 64)
+    monkeypatch.setitem(gradients._SMALLEST_PART, "cpu", 64)
     a = torch.rand(3, dtype=torch.float64, requires_grad=True)
     x = torch.rand(1000, 3, dtype=torch.float64)
     (got,) = torch.autograd.grad(linear_recurrence(a, x).sum(), a)
     copy = a.expand(1000, 3).contiguous()
     (expected,) = torch.autograd.grad(linear_recurrence(copy, x).sum(), a)
     torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("dim", [0, 1])
+def test_a_gpu_sums_in_few_parts(dim):
+    """Each of them costs the host several launches, however short they are."""
+    with FakeTensorMode():
+        h = torch.empty(65_536, 1024, device="cuda")
+    part = gradients._part_shape(h, dim, cut_time=True)
+    parts = [-(-size // own) for size, own in zip(h.shape, part, strict=True)]
+    assert 2 <= math.prod(parts) <= 8
 
 
 def test_a_gradient_of_no_steps_is_zero():

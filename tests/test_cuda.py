@@ -1,8 +1,8 @@
 """The operator on a CUDA device, where there is one: ``python -m pytest tests/test_cuda.py``.
 
-Needs torch, numba, numba-cuda, pytest and pytest-timeout, and some 40 GB of device memory for the
-largest case, which is left out on a smaller device. CUDA_SMALL=1 keeps to small inputs, for
-compute-sanitizer.
+Needs torch, numba, numba-cuda, NVVM (the wheel nvidia-nvvm, or a toolkit that CUDA_HOME names),
+pytest and pytest-timeout, and some 40 GB of device memory for the largest case, which is left out
+on a smaller device. CUDA_SMALL=1 keeps to small inputs, for compute-sanitizer.
 """
 
 import functools
@@ -295,14 +295,18 @@ def test_a_call_costs_the_host_little():
 @full_size
 @pytest.mark.parametrize("tool", ["memcheck", "racecheck"])
 def test_compute_sanitizer_finds_nothing(tool):
-    """A small part of these tests under NVIDIA's checker."""
+    """A small part of these tests under NVIDIA's checker.
+
+    Errors that the driver returns are not counted: cuda.bindings asks a driver for functions that
+    an older one does not have, and torch handles its own.
+    """
     checker = shutil.which("compute-sanitizer") or "/usr/local/cuda/bin/compute-sanitizer"
     if not Path(checker).exists():
         pytest.skip("compute-sanitizer is not installed")
     chosen = "(single_pass or blocked) and float32 and every_layout"
     done = subprocess.run(
-        [checker, "--tool", tool, "--error-exitcode", "9", sys.executable, "-m", "pytest", "-q",
-         "-p", "no:cacheprovider", __file__, "-k", chosen],
+        [checker, "--tool", tool, "--error-exitcode", "9", "--report-api-errors", "no",
+         sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__, "-k", chosen],
         env=os.environ | {"CUDA_SMALL": "1", "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"},
         capture_output=True,
         text=True,

@@ -3,12 +3,15 @@
 import itertools
 
 import pytest
+import torch
 
 pytest.importorskip("numba.cuda")
+from lrscan.cuda import _choose  # noqa: E402
 from lrscan.cuda.common import Variant  # noqa: E402
 from lrscan.cuda.kinds import KINDS  # noqa: E402
-from lrscan.cuda.plan import layout_of, plan  # noqa: E402
+from lrscan.cuda.plan import CHAINED_ELEMENTS, layout_of, plan  # noqa: E402
 from lrscan.cuda.tiles import MOST_THREADS, Layout, shape_of, sizes_of  # noqa: E402
+from lrscan.sweep import Operand  # noqa: E402
 
 SHAPES = [
     (steps, n1, n0)
@@ -60,6 +63,13 @@ def test_states_are_handed_on_in_groups_only_where_columns_are_few():
     assert many.radix == 1 and few.radix > 16
 
 
+@pytest.mark.parametrize("columns", [256, 1024, 2048, 4096])
+def test_a_group_of_tiles_is_as_large_as_handing_on_a_state_takes_and_no_larger(columns):
+    chosen = plan(variant(), Layout("columns", 4), (65_536, 1, 1, columns), PROCESSORS)
+    elements = chosen.radix * chosen.chunks * 8 * columns
+    assert CHAINED_ELEMENTS <= elements < 2 * CHAINED_ELEMENTS
+
+
 @pytest.mark.parametrize(
     ("operands", "extents", "expected"),
     [
@@ -88,3 +98,19 @@ def test_a_coefficient_that_is_the_same_for_all_lanes_is_read_once():
     operands = rows(1, 0, 100)
     operands[0] = [68, 0, 0, 0, 4]
     assert layout_of(variant(), operands, (100, 1, 1, 64)) == Layout("time", 4, same_a=True)
+
+
+@pytest.mark.parametrize(
+    ("steps", "columns", "apart", "algorithm"),
+    [
+        (32, 1000, 32, "serial"),  # a short loop, whose accesses are few
+        (1000, 1000, 1, "single_pass"),
+        (1000, 2**21, 1, "serial"),  # threads enough, side by side in memory
+        (1000, 2**21, 1000, "single_pass"),
+        (8, 2**21, 8, "serial"),  # side by side or not, a sector holds all that is read of it
+        (32, 2**21, 32, "single_pass"),
+    ],
+)
+def test_auto_reads_across_memory_only_where_it_matters_little(steps, columns, apart, algorithm):
+    operands = {"X": Operand(torch.float32, 0, 1, (0, 0, apart), True)}
+    assert _choose(operands, steps, (1, 1, columns), PROCESSORS) == algorithm

@@ -1,6 +1,7 @@
 """pyproject.toml, environment.yml, constraints.txt and the rest say the same."""
 
 import importlib.metadata
+import os
 import re
 import subprocess
 import sys
@@ -233,3 +234,29 @@ def test_citation_prefers_the_paper():
     assert [author["family-names"] for author in paper["authors"]] == ["Martin", "Cundy"]
     assert paper["year"] == 2018
     assert "1709.04057" in paper["url"]
+
+
+_NOTICE = """
+import warnings
+def pytest_configure():
+    warnings.warn("{}")
+"""
+
+
+@pytest.mark.parametrize(
+    ("notice", "status"),
+    [("Benchmarks are automatically disabled because xdist plugin is active.", 0), ("Else.", 3)],
+    ids=["pytest-benchmark", "another"],
+)
+def test_a_session_begins_beside_pytest_benchmark(notice, status, tmp_path):
+    """It warns while pytest is configured, where an error is the end of the session."""
+    (tmp_path / "speaks.py").write_text(_NOTICE.format(notice))
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "speaks"]
+    done = subprocess.run(
+        [*command, "-p", "no:cacheprovider", "tests/test_tasks.py"],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == status, done.stdout + done.stderr

@@ -68,7 +68,8 @@ def _sampler(call: Callable[[], Any], device: torch.device, clock: str) -> Calla
     if clock == "graph":
         graph = torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.graph(graph):
+            # What threads of a rival's library do meanwhile neither ends it nor fails by it.
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 call()
             return lambda: _event_sample(graph.replay, 0)
         except RuntimeError:  # a library call that a graph cannot hold

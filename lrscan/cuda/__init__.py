@@ -15,10 +15,11 @@ from lrscan.cuda import blocked, serial, single_pass
 from lrscan.cuda.common import Variant
 from lrscan.cuda.kinds import KINDS, kind_of
 from lrscan.cuda.launch import Stream, processors
+from lrscan.cuda.plan import SECTOR_BYTES
 from lrscan.sweep import ROWS, Operand
 
-# "auto" takes one thread a column where time is so short that a block's start costs more than the
-# steps, and where columns alone are threads enough to keep the memory busy.
+# "auto" takes one thread a column where columns are threads enough to keep the memory busy and
+# neighbours lie beside each other, or fewer and time is so short that a block's start costs more.
 _SHORT_STEPS = 32
 _THREADS_AN_SM = 1024
 
@@ -77,6 +78,9 @@ def _choose(
     only while it has too few threads to keep the memory busy, or reads across the memory's lines.
     """
     lead = operands.get("OUT") or operands["X"]
-    coalesced = abs(lead.columns[2]) == 1
-    many = math.prod(sizes) >= processors * _THREADS_AN_SM
-    return "serial" if steps <= _SHORT_STEPS or (many and coalesced) else "single_pass"
+    short = steps <= _SHORT_STEPS
+    if math.prod(sizes) < processors * _THREADS_AN_SM:
+        return "serial" if short else "single_pass"
+    # A few steps of neighbouring columns may lie in one sector of memory.
+    apart = SECTOR_BYTES // KINDS[kind_of(lead.dtype)].size if short else 1
+    return "serial" if abs(lead.columns[2]) <= apart else "single_pass"

@@ -42,9 +42,9 @@ def words_of_map(parts: int) -> int:
 
 
 def workspace_bytes(parts: int, tiles: int, columns: int, radix: int) -> int:
-    """Size of the workspace: the ticket counter, the maps of tiles, the states after groups."""
+    """Size of the workspace: the ticket counter, the maps of tiles, the states between groups."""
     maps = tiles if radix > 1 else 0
-    states = tiles // radix
+    states = (tiles - 1) // radix
     return TICKET_BYTES + WORD_BYTES * parts * columns * (2 * maps + states)
 
 

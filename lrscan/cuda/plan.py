@@ -15,9 +15,9 @@ WARP = 32
 LINE_BYTES, SECTOR_BYTES = 128, 32
 # Tiles for each multiprocessor, if need be with fewer threads a tile.
 TILES_AN_SM = 2
-# A plain chain of states, tile after tile, where one state is handed on for so many elements or
-# more: at 12 bytes each these take about 4 microseconds of an H100's memory, and handing a state
-# on about one. With less, groups of tiles hand it on.
+# The states of all columns are handed on for so many elements or more: at 12 bytes each these take
+# about 4 microseconds of an H100's memory, and handing on about one. Tiles that have fewer do it in
+# groups, no larger than need be: a tile reads the maps of all before it in its group.
 CHAINED_ELEMENTS = 2**20
 RADIX = 32
 
@@ -105,7 +105,7 @@ def plan(variant: Variant, layout: Layout, extents: Sequence[int], processors: i
     chunks = -(-steps // (tiles * K))  # of equal length, so that the last tile is not nearly empty
     tiles = -(-steps // (chunks * K))
     strips = -(-across // vectors)
-    radix = 1
-    if chunks * K * n2 * n1 * n0 < CHAINED_ELEMENTS:
-        radix = min(RADIX, tiles, 1 + sizes_of(variant, layout).gathered // (2 * vectors * V))
+    wanted = -(-CHAINED_ELEMENTS // (chunks * K * n2 * n1 * n0))
+    room = 1 + sizes_of(variant, layout).gathered // (2 * vectors * V)
+    radix = min(wanted, RADIX, tiles, room)
     return Plan(vectors, chunks, radix, tiles, strips, tiles * n2 * n1 * strips)

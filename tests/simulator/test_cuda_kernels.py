@@ -158,7 +158,7 @@ def test_more_tiles_than_one_group_of_the_real_radix(small_tiles, monkeypatch):
 
 
 def test_a_plain_chain_where_columns_are_many(small_tiles, monkeypatch):
-    monkeypatch.setattr(plan, "CHAINED_ELEMENTS", 0)
+    monkeypatch.setattr(plan, "CHAINED_ELEMENTS", 1)
     for layout in ("columns", "time", "thin"):
         shape, dim = TILED[layout]
         a, x, h0, dh = draw(shape, torch.float32, dim)
@@ -167,7 +167,7 @@ def test_a_plain_chain_where_columns_are_many(small_tiles, monkeypatch):
 
 def test_time_may_have_more_steps_than_32_bits_count(small_tiles, monkeypatch):
     """The last tile alone, with the memory that it touches and the state handed to it."""
-    monkeypatch.setattr(plan, "CHAINED_ELEMENTS", 0)  # that state is the one word it waits for
+    monkeypatch.setattr(plan, "CHAINED_ELEMENTS", 1)  # that state is the one word it waits for
     extents = (2**33 + 21, 1, 1, 1)
     variant, layout = Variant(False, *["float32"] * 3), Layout("time", 1)
     chosen = plan.plan(variant, layout, extents, 1)
