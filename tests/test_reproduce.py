@@ -5,10 +5,11 @@ import math
 import pytest
 import torch
 from projects import make_project
+from rich.console import Console
 from training_records import trained
 
 from lrscan import bench, paper, plots, records
-from lrscan.bench import learning, models
+from lrscan.bench import command, learning, models
 from lrscan.train import DIVERGED, PAUSED, Settings
 from lrscan.train.settings import Classifier
 
@@ -247,6 +248,13 @@ def test_table_3_counts_failures_and_averages_what_learned():
         {"iterations": 40 / 15, "time_per_iteration": 1.0, "sooner": 40 / 15}
     )
     assert math.isnan(split.loc[128, "sooner"]) and split.loc[128, "time_per_iteration"] == 1
+
+
+def test_the_command_line_shows_how_runs_ended_not_every_iteration(capsys):
+    measured = trained(CPU, "t", ("GILRLSTM", 64, 0, 10), ("GILRLSTM", 64, 1, None))
+    command._show(Console(width=200), measured)
+    table = [line for line in capsys.readouterr().out.splitlines() if line.startswith("│")]
+    assert len(table) == 2 and "learned" in table[0] and "not learned" in table[1]
 
 
 def test_a_curve_is_the_mean_over_the_same_runs_throughout():

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lrscan import cli, notebooks, provenance, workspace
-from lrscan.bench import EXPERIMENTS, Paused, targets
+from lrscan.bench import EXPERIMENTS, Paused, outcomes, targets
 from lrscan.records import Records
 
 PAUSED_STATUS = 75  # "try again later" in sysexits.h
@@ -101,9 +101,12 @@ def _named(function: Callable[..., Any], **parameters: Any) -> dict[str, Any]:
 
 
 def _show(console: Console, records: Records) -> None:
-    """Print what was measured, and the columns that tell the rows apart."""
-    data = records.table.drop(columns=["experiment", "device"])
-    measured = ("median_ms", "reference_ms", "error", "bound")
+    """Print what was measured, and the columns that tell the rows apart; how a training ended."""
+    if "run" in records.table:
+        data = outcomes(records).drop(columns=["run", "paper_at", "low", "high", "measured_at"])
+    else:
+        data = records.table.drop(columns=["experiment", "device"])
+    measured = ("median_ms", "reference_ms", "error", "bound", "status", "strict_at", "held_out")
     data = data.dropna(axis="columns", how="all").drop(columns=["q1_ms", "q3_ms"], errors="ignore")
     told = [c for c in data if c in measured or data[c].nunique() > 1]
     console.print(Text(f"{records.experiment} on {records.device_label}"), soft_wrap=True)
