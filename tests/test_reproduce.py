@@ -154,6 +154,22 @@ def test_runs_without_a_search_are_refused():
         )  # fmt: skip
 
 
+def test_a_run_with_what_the_search_found_goes_on_where_it_was_paused(monkeypatch):
+    search(names=["GILRLSTM"])
+    given = {
+        "device": "cpu", "names": ["GILRLSTM"], "lengths": [8], "grown_lengths": [], "hidden": 4,
+        "batch": 2, "distractors": "any", "iterations": 6, "sequences": 16, "matched": False,
+    }  # fmt: skip
+    bench.problem_2b(**given, seeds=[0], resume=True)
+    real = learning.train
+    monkeypatch.setattr(learning, "train", lambda *a, **kw: real(*a, **kw | {"seconds": 1e-9}))
+    for _ in range(5):
+        with pytest.raises(bench.Paused):
+            bench.problem_2b(**given, seeds=[0, 1], resume=True)
+    ended = bench.outcomes(bench.problem_2b(**given, seeds=[0, 1], resume=True))
+    assert list(ended["iterations"]) == [6, 6]
+
+
 def test_with_a_curriculum_a_search_and_its_runs_are_apart_from_those_without():
     searched = search(grown_lengths=[256, 128], rates=[0.01])
     found = bench.outcomes(searched)

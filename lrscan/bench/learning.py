@@ -260,4 +260,5 @@ def _nearest(found: pandas.DataFrame, model: str, steps: int, start: int) -> dic
         way = "with a curriculum" if start else "without a curriculum"
         raise ValueError(f"the search has no model {model!r} {way}")
     distance = np.log(rows["T"].astype(float) / steps).abs()
-    return {key: rows.loc[distance.idxmin(), key] for key in SEARCHED}
+    # As Python's own: numbers of NumPy are not read back from a checkpoint.
+    return rows.loc[[distance.idxmin()], list(SEARCHED)].to_dict("records")[0]
