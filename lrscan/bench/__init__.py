@@ -1,6 +1,5 @@
 """Measurements, as records: what the notebooks draw, and `lrscan bench` takes without Jupyter."""
 
-from lrscan.bench.convergence import chosen, convergence, curves, outcomes, sooner, span
 from lrscan.bench.kernels import correctness, kernel_speedup
 from lrscan.bench.learning import (
     long_memory,
@@ -22,6 +21,7 @@ from lrscan.bench.ratios import PARALLEL, speedups
 from lrscan.bench.registry import EXPERIMENTS, experiment, inputs
 from lrscan.bench.scale import fitted, modelled, outlook, scaling
 from lrscan.bench.timing import time_all
+from lrscan.bench.trained import chosen, convergence, curves, outcomes, sooner, span
 
 __all__ = [
     "EXPERIMENTS",

@@ -15,9 +15,9 @@ import pandas
 import torch
 
 from lrscan import provenance, records, workspace
-from lrscan.bench.convergence import SEARCHED, chosen, span
 from lrscan.bench.pieces import Paused
 from lrscan.bench.registry import experiment
+from lrscan.bench.trained import SEARCHED, chosen, span
 from lrscan.records import Records
 from lrscan.train import DIVERGED, PAUSED, Settings, files, train
 from lrscan.train.settings import Classifier

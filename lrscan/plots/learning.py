@@ -7,7 +7,7 @@ import seaborn
 from matplotlib.figure import Figure
 
 from lrscan import paper
-from lrscan.bench.convergence import span
+from lrscan.bench.trained import span
 from lrscan.plots.canvas import MARKERS, axes, labelled, plain_ticks
 from lrscan.records import Records
 
