@@ -16,10 +16,11 @@ from projects import PYTHONPATH, make_project
 from lrscan import cli, records
 from lrscan.train import DIVERGED, LEARNED, NOT_LEARNED, PAUSED, Settings, evaluate, files, train
 from lrscan.train import loop as loop_
-from lrscan.train.loop import HISTORY
+from lrscan.train.loop import Iteration
 from lrscan.train.settings import INITIALISATIONS, MODELS, Classifier
 from lrscan.train.step import Step
 
+HISTORY = Iteration._fields
 SMALL = Settings(
     steps=12, width=8, hidden=8, layers=1, batch=4, iterations=40, until="never", rate=1e-2
 )

@@ -18,7 +18,7 @@ from rich.text import Text
 from lrscan import workspace
 from lrscan.provenance import resolve_device
 from lrscan.train import files
-from lrscan.train.loop import DIVERGED, HISTORY, NOT_LEARNED, PAUSED, Run, train
+from lrscan.train.loop import DIVERGED, NOT_LEARNED, PAUSED, Run, train
 from lrscan.train.settings import Settings
 
 PAUSED_STATUS = 75  # "try again later" in sysexits.h
@@ -117,9 +117,9 @@ def _progress(console: Console, settings: Settings) -> Iterator[Callable[[Run], 
         task = bar.add_task(what, total=settings.iterations, told="")
 
         def on_iteration(run: Run) -> None:
-            recent = [dict(zip(HISTORY, row, strict=True)) for row in run.history[-20:]]
-            accuracy = sum(row["accuracy"] for row in recent) / len(recent)
-            told = f"loss {recent[-1]['loss']:.3f}, accuracy {accuracy:.2f}"
+            recent = run.history[-20:]
+            accuracy = sum(row.accuracy for row in recent) / len(recent)
+            told = f"loss {recent[-1].loss:.3f}, accuracy {accuracy:.2f}"
             if run.steps < settings.steps:
                 told += f", {run.steps:,} steps"
             bar.update(task, completed=run.iteration, told=told)

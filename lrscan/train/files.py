@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lrscan import provenance, records, workspace
-from lrscan.train.loop import HISTORY, Run, evaluate
+from lrscan.train.loop import Run, evaluate
 
 FINAL = 1024  # fresh sequences of the last evaluation
 
@@ -49,9 +49,8 @@ def write(
         "rate": settings.rate, "start_steps": settings.start_steps,
     }  # fmt: skip
     rows = []
-    for values in run.history:
-        row = dict(zip(HISTORY, values, strict=True))
-        row |= {name: int(row[name]) for name in ("iteration", "steps")}
+    for one in run.history:
+        row = one._asdict()
         if all(math.isfinite(row[name]) for name in ("loss", "gradient_norm")):
             held_out = row.pop("held_out")
             rows.append(identity | row | ({} if math.isnan(held_out) else {"held_out": held_out}))

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -32,9 +32,24 @@ _ENOUGH_STEPS = 1024  # for every kernel of a step to be compiled
 _EVENTS = 2**16  # steps times sequences that are evaluated at once, where a minibatch has fewer
 FRESH, ENOUGH = 256, 0.99  # sequences of the strict criterion, and the share to get right
 
-# What is kept of every iteration; `held_out` is NaN where there was no evaluation.
-# `steps` is the length of its sequences, in a curriculum shorter than T at first.
-HISTORY = ("iteration", "steps", "seconds", "loss", "accuracy", "gradient_norm", "held_out")
+
+class Iteration(NamedTuple):
+    """What is kept of an iteration.
+
+    iteration      its number, from 1
+    steps          the length of its sequences, in a curriculum shorter than T at first
+    seconds        of this one and all before
+    loss, accuracy, gradient_norm   of its minibatch, the norm before clipping
+    held_out       the accuracy on fresh sequences, NaN where there was no evaluation
+    """
+
+    iteration: int
+    steps: int
+    seconds: float
+    loss: float
+    accuracy: float
+    gradient_norm: float
+    held_out: float = math.nan
 
 
 @dataclass
@@ -43,7 +58,7 @@ class Run:
 
     settings     what it is
     status       "learned", "not learned", "diverged" or "paused"
-    history      a tuple of HISTORY for each iteration
+    history      every iteration
     paper_at     the iteration of the fifth minibatch of T steps in a row without a mistake, or None
     strict_at    the iteration after which 99% of 256 fresh sequences were right, or None
     resumed      how often it went on from a checkpoint
@@ -53,7 +68,7 @@ class Run:
     settings: Settings
     model: Classifier
     status: str = PAUSED
-    history: list[tuple[float, ...]] = field(default_factory=list)
+    history: list[Iteration] = field(default_factory=list)
     paper_at: int | None = None
     strict_at: int | None = None
     resumed: int = 0
@@ -68,20 +83,21 @@ class Run:
         """The length of the sequences of the next iteration."""
         if not self.history:
             return self.settings.start_steps or self.settings.steps
-        latest = int(self.history[-1][HISTORY.index("steps")])
+        latest = self.history[-1].steps
         return min(2 * latest, self.settings.steps) if self.mastered else latest
 
     @property
     def mastered(self) -> bool:
         """Whether the latest five minibatches were of one length, and without a mistake."""
-        steps, accuracy = HISTORY.index("steps"), HISTORY.index("accuracy")
-        latest = [(row[steps], row[accuracy]) for row in self.history[-IN_A_ROW:]]
-        return len(latest) == IN_A_ROW and set(latest) == {(latest[-1][0], 1.0)}
+        latest = self.history[-IN_A_ROW:]
+        return len(latest) == IN_A_ROW and all(
+            row.accuracy == 1.0 and row.steps == latest[-1].steps for row in latest
+        )
 
     @property
     def seconds(self) -> float:
         """The time of all iterations, without compilation, evaluations and checkpoints."""
-        return self.history[-1][HISTORY.index("seconds")] if self.history else 0.0
+        return self.history[-1].seconds if self.history else 0.0
 
 
 def train(
@@ -163,7 +179,7 @@ def _iterate(run: Run, step: Step, device: torch.device) -> None:
     begun = time.perf_counter()
     loss, accuracy, norm = step(tokens, label)
     seconds = run.seconds + time.perf_counter() - begun
-    run.history.append((number + 1, steps, seconds, loss, accuracy, norm, math.nan))
+    run.history.append(Iteration(number + 1, steps, seconds, loss, accuracy, norm))
     if not math.isfinite(loss) or not math.isfinite(norm):
         run.status = DIVERGED
     met = run.mastered and steps == settings.steps
@@ -177,7 +193,7 @@ def _iterate(run: Run, step: Step, device: torch.device) -> None:
         )
         if held_out >= ENOUGH and run.strict_at is None:
             run.strict_at = number + 1
-        run.history[-1] = (*run.history[-1][:-1], held_out)
+        run.history[-1] = run.history[-1]._replace(held_out=held_out)
     reached = {"strict": run.strict_at, "paper": run.paper_at, "never": None}[settings.until]
     if run.status == PAUSED and reached is not None:
         run.status = LEARNED
@@ -186,9 +202,8 @@ def _iterate(run: Run, step: Step, device: torch.device) -> None:
 
 
 def _since_evaluation(run: Run) -> int:
-    column = HISTORY.index("held_out")
     for back, row in enumerate(reversed(run.history)):
-        if not math.isnan(row[column]):
+        if not math.isnan(row.held_out):
             return back
     return run.iteration + run.settings.evaluate_every
 
@@ -271,7 +286,10 @@ def _load(path: Path, run: Run, step: Step, device: torch.device) -> None:
         raise ValueError(f"{workspace.relative(path)} is a checkpoint of other settings")
     run.model.load_state_dict(content["model"])
     step.optimizer.load_state_dict(content["optimizer"])
-    run.history = [tuple(row) for row in content["history"].tolist()]
+    run.history = [
+        Iteration(int(number), int(steps), *rest)
+        for number, steps, *rest in content["history"].tolist()
+    ]
     run.status, run.paper_at = content["status"], content["paper_at"]
     run.strict_at, run.resumed = content["strict_at"], content["resumed"] + 1
 
