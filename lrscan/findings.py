@@ -47,7 +47,7 @@ def correctness(measured: Records) -> Finding:
     return Finding(told, HOLDS if worst["share"] <= 1 else NOT_REPRODUCED)
 
 
-def _of_speedups(ours: "pandas.DataFrame", on_gpu: bool, theirs: "pandas.DataFrame") -> Finding:
+def _of_speedups(ours: "pandas.DataFrame", gpu: bool, theirs: "pandas.DataFrame") -> Finding:
     """The best parallel speed-up up to the paper's longest length, beside the paper's best.
 
     On a GPU it is judged against both serial loops.
@@ -56,11 +56,11 @@ def _of_speedups(ours: "pandas.DataFrame", on_gpu: bool, theirs: "pandas.DataFra
 
     longest = theirs["sequence_length"].max()  # still longer ones would only flatter
     ours = ours[ours["algorithm"].isin(PARALLEL) & (ours["T"] <= longest)]
-    plain = ours[ours["baseline"] == "serial_paper"] if on_gpu else ours
+    plain = ours[ours["baseline"] == "serial_paper"] if gpu else ours
     best = plain.loc[plain["speedup"].idxmax()]
     where = f"T = {best['T']:,}, " + (f"{best['model']}, " if "model" in best else "")
     told = f"{best['speedup']:.1f}x ({best['algorithm']}, {where}m = {best['C']})"
-    if not on_gpu:
+    if not gpu:
         return Finding(told, CPU_CANNOT_TELL)
     tuned = ours.loc[ours["baseline"] == "serial", "speedup"].max()
     told += f"; over the tuned serial kernel {tuned:.1f}x"
@@ -121,11 +121,8 @@ def convergence(measured: Records) -> Finding:
     """
     from lrscan import bench
 
-    table = bench.convergence(measured)
-    ours, rival = (table[table["model"] == name] for name in ("GILRLSTM", "LSTM"))
     told, factors = [], []
-    both = ours.merge(rival, on=["T", "start_steps", "C"], suffixes=("", "_of_lstm"))
-    for row in both.to_dict("records"):
+    for row in bench.side_by_side(measured).query("C == C_of_lstm").to_dict("records"):
         told.append(
             f"{bench.span(row['T'], row['start_steps'])}: {row['learned']} of {row['runs']} runs "
             f"of the GILR-LSTM and {row['learned_of_lstm']} of {row['runs_of_lstm']} runs of the "

@@ -21,7 +21,7 @@ from lrscan.bench.ratios import PARALLEL, speedups
 from lrscan.bench.registry import EXPERIMENTS, experiment, inputs
 from lrscan.bench.scale import fitted, modelled, outlook, scaling
 from lrscan.bench.timing import time_all
-from lrscan.bench.trained import chosen, convergence, curves, outcomes, sooner, span
+from lrscan.bench.trained import chosen, convergence, curves, outcomes, side_by_side, sooner, span
 
 __all__ = [
     "EXPERIMENTS",
@@ -46,6 +46,7 @@ __all__ = [
     "problem_2b_search",
     "scaling",
     "search_records",
+    "side_by_side",
     "sooner",
     "span",
     "speedups",

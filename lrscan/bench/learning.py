@@ -155,13 +155,9 @@ def long_memory(
             distractors=distractors, initialisation=way, rate=rate, iterations=iterations,
             seed=seed,
         )
-        for name in RIVALS
-        for (steps, start), ways in (
-            *((span, initialisations) for span in _spans(lengths, ())),
-            *((span, ("graded",)) for span in _spans((), grown_lengths)),
-        )
-        for way, seed in product(ways, seeds)
+        for name, (steps, start) in product(RIVALS, _spans(lengths, grown_lengths))
         if name == "GILRLSTM" or steps in lstm_lengths
+        for way, seed in product(["graded"] if start else initialisations, seeds)
     ]  # fmt: skip
     return train_all("long_memory", runs, device, sequences, resume, until)
 

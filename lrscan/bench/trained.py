@@ -112,29 +112,36 @@ def curves(measured: Records, smoothing: int, points: int = 200) -> pandas.DataF
         Columns: model, T, start_steps, C, seconds, mean, deviation (over runs), runs, learned (how
         many of them).
     """
-    tables = []
-    table = measured.table.assign(start_steps=measured.table["start_steps"].fillna(0))
-    parts = ["model", *SPAN, "C"]
-    strict_at = outcomes(measured).set_index("run")["strict_at"]
-    for values_of, part in table.groupby(parts, sort=False):
-        grid = np.linspace(0, part["seconds"].max(), points)
-        values = []
-        for _, run in part.groupby("run", sort=False):
-            smooth = run["accuracy"].rolling(smoothing, min_periods=1).mean()
-            values.append(np.interp(grid, run["seconds"], smooth))
+    tables, parts = [], ["model", *SPAN, "C"]
+    every = dict(list(measured.table.groupby("run")))
+    for part, ended in outcomes(measured).groupby(parts, sort=False):
+        runs = [every[name] for name in ended["run"]]
+        grid = np.linspace(0, max(run["seconds"].max() for run in runs), points)
+        smooth = [run["accuracy"].rolling(smoothing, min_periods=1).mean() for run in runs]
+        values = [
+            np.interp(grid, run["seconds"], line) for run, line in zip(runs, smooth, strict=True)
+        ]
         tables.append(
             pandas.DataFrame(
                 {
-                    **dict(zip(parts, values_of, strict=True)),
-                    "seconds": grid,
-                    "mean": np.mean(values, axis=0),
-                    "deviation": np.std(values, axis=0),
-                    "runs": len(values),
-                    "learned": int(strict_at[part["run"].unique()].notna().sum()),
+                    **dict(zip(parts, part, strict=True)), "seconds": grid,
+                    "mean": np.mean(values, axis=0), "deviation": np.std(values, axis=0),
+                    "runs": len(runs), "learned": ended["strict_at"].notna().sum(),
                 }
             )  # fmt: skip
         )
     return pandas.concat(tables, ignore_index=True)
+
+
+def side_by_side(measured: Records) -> pandas.DataFrame:
+    """:func:`convergence` of the GILR-LSTM, a row for each LSTM that it is held against.
+
+    Returns:
+        Its columns, and those of an LSTM at the same length and start with ``_of_lstm``.
+    """
+    table = convergence(measured)
+    ours, rival = (table[table["model"] == name] for name in ("GILRLSTM", "LSTM"))
+    return ours.merge(rival, on=list(SPAN), suffixes=("", "_of_lstm"))
 
 
 def sooner(measured: Records) -> pandas.DataFrame:
@@ -145,11 +152,9 @@ def sooner(measured: Records) -> pandas.DataFrame:
         GILR-LSTM), time_per_iteration (likewise), sooner (their product as measured, of the
         seconds); the first and the last are missing where one of the two did not learn.
     """
-    table = convergence(measured)
-    ours, rival = (table[table["model"] == name] for name in ("GILRLSTM", "LSTM"))
-    pairs = ours.merge(rival, on=list(SPAN), suffixes=("", "_of_lstm"))
+    table = side_by_side(measured)
     factors = {
         "iterations": "iterations", "time_per_iteration": "ms_per_iteration", "sooner": "seconds"
     }  # fmt: skip
-    ratios = {name: pairs[f"{column}_of_lstm"] / pairs[column] for name, column in factors.items()}
-    return pairs[[*SPAN, "C", "C_of_lstm"]].assign(**ratios)
+    ratios = {name: table[f"{column}_of_lstm"] / table[column] for name, column in factors.items()}
+    return table[[*SPAN, "C", "C_of_lstm"]].assign(**ratios)
