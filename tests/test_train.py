@@ -68,7 +68,6 @@ def test_lengths_that_double_lead_to_long_ones():
 
 @pytest.mark.parametrize("initialisation", INITIALISATIONS)
 def test_every_model_starts_alike(initialisation):
-    torch.manual_seed(0)
     settings = replace(SMALL, steps=100, hidden=2048, layers=2, initialisation=initialisation)
     ours, torchs = (
         Classifier(replace(settings, model=model), torch.device("cpu"))
