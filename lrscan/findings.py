@@ -42,7 +42,7 @@ def correctness(measured: Records) -> Finding:
     """The largest error over its bound."""
     table = measured.table.assign(share=measured.table["error"] / measured.table["bound"])
     worst = table.loc[table["share"].idxmax()]
-    told = f"error at most {worst['share']:.2f} of what rounding allows, in {len(table)} checks"
+    told = f"error at most {worst['share']:.3f} of what rounding allows, in {len(table)} checks"
     told += f"; the worst in {worst['dtype']}"
     return Finding(told, HOLDS if worst["share"] <= 1 else NOT_REPRODUCED)
 
