@@ -135,6 +135,7 @@ def add(
     provenance: Mapping[str, Any],
     *,
     key: tuple[str, ...],
+    apart: tuple[str, ...] = (),
     directory: Path | None = None,
 ) -> Records:
     """Write rows beside those that are there, replacing those that agree with them in ``key``.
@@ -144,6 +145,7 @@ def add(
     experiment, rows, directory   as for `write`; all rows agree in ``key``
     provenance   what `provenance.collect` returned; it replaces the one with the same parameters
     key          the columns that tell one part of the records from another
+    apart        parameters in which what is replaced may differ
 
     Returns
     -------
@@ -170,9 +172,10 @@ def add(
         ]
         part = parts.pop()
         rows = [row for row in kept if tuple(row.get(name) for name in key) != part] + rows
+        same = {name: provenance["parameters"].get(name) for name in apart}
         measurements = [
             one for one in there.provenance["measurements"]
-            if one["parameters"] != provenance["parameters"]
+            if one["parameters"] | same != provenance["parameters"] | same
         ] + measurements  # fmt: skip
     return _write(experiment, rows, measurements, directory)
 

@@ -75,7 +75,7 @@ def test_the_claim_of_table_2_takes_every_model_at_full_length():
         for algorithm, ms in (("serial_paper", 100.0), ("serial", 50.0), ("blocked", 11.0))
     ]
     measured = records.write("training_speedup", rows, CPU)
-    assert bench.training_claim(measured).endswith("falls short of the paper: SRU")  
+    assert bench.training_claim(measured).endswith("falls short of the paper: SRU")
     rows[2]["median_ms"] = rows[5]["median_ms"] = 9.0
     measured = records.write("training_speedup", rows, CPU)
     assert bench.training_claim(measured).endswith("as the paper")
@@ -84,8 +84,9 @@ def test_the_claim_of_table_2_takes_every_model_at_full_length():
 def test_the_heat_map_compares_at_equal_minibatch():
     times = [("LSTM", 100, 1, 100.0), ("LSTM", 200, 1, 100.0), ("LSTM", 100, 4, 100.0)]
     times += [("GILR-LSTM", 100, 1, 10.0), ("GILR-LSTM", 100, 4, 400.0)]
-    rows = [{"model": m, "T": T, "B": B, "C": 8, "median_ms": ms, "runs": 3}
-            for m, T, B, ms in times]
+    rows = [
+        {"model": m, "T": T, "B": B, "C": 8, "median_ms": ms, "runs": 3} for m, T, B, ms in times
+    ]
     measured = records.write("lstm_throughput", rows, CPU)
     table = bench.throughputs(measured).set_index(["model", "T", "B"])
     assert table.loc["LSTM", 200, 1]["thousand_events_per_s"] == 2.0
@@ -225,6 +226,16 @@ def test_what_is_recorded_is_kept_when_a_measurement_goes_on(monkeypatch):
     search()
     assert len(trained_again) == 6
     assert set(records.read("problem_2b_search", "cpu-2-core").table["rate"]) == {0.01, 0.02}
+
+
+def test_runs_that_gave_up_go_on_when_there_are_more_iterations():
+    first = bench.outcomes(search(resume=True))
+    assert set(first["status"]) == {"not learned"}
+    more = search(iterations=5, resume=True)
+    ended = bench.outcomes(more)
+    assert set(ended["iterations"]) == {5} and list(ended["run"]) == list(first["run"])
+    assert len(more.table) == 5 * len(first)
+    assert search(iterations=4, resume=True).table.equals(more.table)
 
 
 def test_a_measurement_pauses_between_runs_and_in_one():

@@ -214,11 +214,15 @@ def test_a_curriculum_in_pieces_is_the_one_in_one_go(tmp_path):
     same(whole, part)
 
 
-def test_a_run_without_a_curriculum_has_the_name_it_had_before_there_were_any():
-    settings = Settings(steps=1024, initialisation="early", hidden=64, iterations=200)
-    assert settings.name() == "GILRLSTM-T1024-seed0-fcbef25495"
-    grown = {replace(settings, start_steps=s).name() for s in (3, 128)}
-    assert len(grown) == 2 and settings.name() not in grown
+def test_a_run_that_gave_up_goes_on_with_more_iterations(tmp_path):
+    whole = train(replace(SMALL, until="strict", steps=40), device="cpu")
+    parts = [
+        train(replace(SMALL, until="strict", steps=40, iterations=n), device="cpu", folder=tmp_path)
+        for n in (3, 5, 40, 4)
+    ]
+    assert [(run.status, run.iteration) for run in parts[:2]] == [(NOT_LEARNED, n) for n in (3, 5)]
+    for run in parts[2:]:  # fewer iterations do not undo what was done
+        same(whole, run)
 
 
 def test_giving_up_is_not_learning():

@@ -17,9 +17,9 @@ import torch
 from lrscan import provenance, records, workspace
 from lrscan.bench.pieces import Paused
 from lrscan.bench.registry import experiment
-from lrscan.bench.trained import SEARCHED, chosen, span
+from lrscan.bench.trained import SEARCHED, chosen, outcomes, span
 from lrscan.records import Records
-from lrscan.train import DIVERGED, PAUSED, Settings, files, train
+from lrscan.train import DIVERGED, NOT_LEARNED, PAUSED, Settings, files, train
 from lrscan.train.settings import Classifier
 
 _log = logging.getLogger(__name__)
@@ -206,7 +206,8 @@ def train_all(
 
     Args:
         sequences: fresh ones, on which the accuracy at the end is taken
-        resume:    keep the runs that are recorded, and go on with one that was paused
+        resume:    keep the runs that are recorded, and go on with one that was paused, or that gave
+                   up after fewer iterations
         until:     pause then, by ``time.monotonic``
 
     Raises:
@@ -219,7 +220,7 @@ def train_all(
     slug, there = provenance.device_slug(where), workspace.records_folder()
     measured = records.find(experiment, slug, directory=there) if resume else None
     names = [run.name() for run in runs]
-    done = set() if measured is None else set(measured.table["run"])
+    done = set() if measured is None else _done(measured, runs)
     for number, settings in enumerate(runs):
         if names[number] in done:
             continue
@@ -240,6 +241,13 @@ def train_all(
     if measured is None:
         raise ValueError(f"{experiment}: no runs")
     return measured
+
+
+def _done(measured: Records, runs: Iterable[Settings]) -> set[str]:
+    """The names of the runs that are recorded and have no more iterations to do."""
+    ended = outcomes(measured).set_index("run")
+    gave_up = ended["iterations"].where(ended["status"].eq(NOT_LEARNED), math.inf)
+    return {run.name() for run in runs if gave_up.get(run.name(), 0) >= run.iterations}
 
 
 def _told(settings: Settings) -> str:

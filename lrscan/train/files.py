@@ -24,9 +24,9 @@ def write(
 ) -> records.Records:
     """Write a run's history and outcome, in the place of an earlier record of the same run.
 
-    Other runs of the experiment, such as those with other seeds, stay. The outcome goes to the
-    provenance: status, iterations, where the criteria were met, and the accuracy on fresh
-    sequences with its 95% confidence interval.
+    That is also one of fewer iterations, after which it went on. Other runs of the experiment, such
+    as those with other seeds, stay. The outcome goes to the provenance: status, iterations, where
+    the criteria were met, and the accuracy on fresh sequences with its 95% confidence interval.
 
     Args:
         run:        at least one iteration of which was finite
@@ -67,4 +67,6 @@ def write(
     origin = provenance.collect(device, asdict(settings), settings.seed) | {"outcome": outcome}
     if fresh:
         return records.write(experiment, rows, origin, directory=directory)
-    return records.add(experiment, rows, origin, key=("run",), directory=directory)
+    return records.add(
+        experiment, rows, origin, key=("run",), apart=("iterations",), directory=directory
+    )

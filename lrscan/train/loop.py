@@ -95,6 +95,12 @@ class Run:
         )
 
     @property
+    def reached(self) -> int | None:
+        """The iteration after which it met the criterion that ends it, or None."""
+        met = {"strict": self.strict_at, "paper": self.paper_at, "never": None}
+        return met[self.settings.until]
+
+    @property
     def seconds(self) -> float:
         """The time of all iterations, without compilation, evaluations and checkpoints."""
         return self.history[-1].seconds if self.history else 0.0
@@ -110,7 +116,7 @@ def train(
     checkpoint_every_s: float = 30.0,
     on_iteration: Callable[[Run], None] | None = None,
 ) -> Run:
-    """Train on problem 2b, from the newest checkpoint of the same settings if there is one.
+    """Train on problem 2b, from the newest checkpoint of the same run if there is one.
 
     A checkpoint holds everything that the next iteration depends on, and minibatches depend on
     their number alone: so a run that was killed and resumed gives the same parameters and the
@@ -194,8 +200,7 @@ def _iterate(run: Run, step: Step, device: torch.device) -> None:
         if held_out >= ENOUGH and run.strict_at is None:
             run.strict_at = number + 1
         run.history[-1] = run.history[-1]._replace(held_out=held_out)
-    reached = {"strict": run.strict_at, "paper": run.paper_at, "never": None}[settings.until]
-    if run.status == PAUSED and reached is not None:
+    if run.status == PAUSED and run.reached is not None:
         run.status = LEARNED
     elif run.status == PAUSED and number + 1 == settings.iterations:
         run.status = LEARNED if run.strict_at is not None else NOT_LEARNED
@@ -282,7 +287,8 @@ def _load(path: Path, run: Run, step: Step, device: torch.device) -> None:
         content: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:
         raise ValueError(f"{workspace.relative(path)} is no checkpoint: {error}") from error
-    if content.get("settings") != asdict(run.settings):
+    limit = {"iterations": run.settings.iterations}
+    if content.get("settings", {}) | limit != asdict(run.settings):
         raise ValueError(f"{workspace.relative(path)} is a checkpoint of other settings")
     run.model.load_state_dict(content["model"])
     step.optimizer.load_state_dict(content["optimizer"])
@@ -292,6 +298,9 @@ def _load(path: Path, run: Run, step: Step, device: torch.device) -> None:
     ]
     run.status, run.paper_at = content["status"], content["paper_at"]
     run.strict_at, run.resumed = content["strict_at"], content["resumed"] + 1
+    gave_up = run.status in (LEARNED, NOT_LEARNED) and run.reached is None
+    if gave_up and run.iteration < run.settings.iterations:
+        run.status = PAUSED
 
 
 @contextmanager

@@ -42,7 +42,7 @@ class Settings:
                     "chrono", "scaled", "graded" or "early"
     forget_bias     of the initialisation "constant"
     algorithm       how the recurrences are evaluated
-    iterations      where to give up
+    iterations      where to give up; a run that gave up earlier goes on from its checkpoint
     until           "strict": stop at 99% of 256 fresh sequences; "paper": after five minibatches
                     in a row without a mistake; "never": go on to the last iteration
     evaluate_every  fewest iterations between two evaluations on fresh sequences
@@ -96,10 +96,12 @@ class Settings:
         return min(self.start_batch or self.batch, self.batch * self.steps // steps)
 
     def name(self) -> str:
-        """A file's name for this run: readable, and another one for any other settings."""
+        """A file's name for this run: readable, and another one for any other settings.
+
+        ``iterations`` has no part in it: a run is the same, wherever it is given up.
+        """
         chosen = asdict(self)
-        if not self.start_steps:  # so that it is the name from before there were curricula
-            del chosen["start_steps"], chosen["start_batch"]
+        del chosen["iterations"]
         text = json.dumps(chosen, sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:10]
         return f"{self.model}-T{self.steps}-seed{self.seed}-{digest}"
