@@ -33,7 +33,7 @@ from lrscan.layout import columns_of
 ROWS = ("A", "X", "START", "OUT", "BEFORE", "DA", "DSTART")
 # Steps that an operand is ahead of the others, in the forward direction.
 _AHEAD = {"A": 1, "BEFORE": -1}
-_TIMELESS = ("START", "DSTART")
+TIMELESS = ("START", "DSTART")
 # Outputs of an address that is a multiple of this may be written in whole cache lines.
 _ALIGNMENT = 64
 
@@ -168,7 +168,7 @@ def _run(
     axis = next(d for d, size in enumerate(x.shape) if d != dim and size != 1)
     for i in range(x.shape[axis]):
         part = {
-            row: tensor.select(axis - (cu is None and row in _TIMELESS and axis > dim), i)
+            row: tensor.select(axis - (cu is None and row in TIMELESS and axis > dim), i)
             for row, tensor in tensors.items()
         }
         _run(part, backward, dim - (axis < dim), reverse, algorithm, cu, backend)
@@ -195,7 +195,7 @@ def _prepared(
     shape = ordered["X"].shape
     strides = {
         row: own.strides[:dim] + (0,) + own.strides[dim:]
-        if row in _TIMELESS and not packed
+        if row in TIMELESS and not packed
         else own.strides
         for row, own in ordered.items()
     }
@@ -207,7 +207,7 @@ def _prepared(
     for (row, own), along in zip(ordered.items(), columns.strides, strict=True):
         time = strides[row][dim]
         ahead = _AHEAD.get(row, 0) if backward else 0
-        last = own.shape[dim] - 1 if packed or row not in _TIMELESS else 0
+        last = own.shape[dim] - 1 if packed or row not in TIMELESS else 0
         first = (last if down else 0) + (-ahead if reverse else ahead)
         time_stride = -time if down else time
         operands[row] = Operand(own.dtype, first * time, time_stride, along, own.aligned)

@@ -14,7 +14,8 @@ from lrscan.arguments import ALGORITHMS, DTYPES
 
 CPU_ALGORITHMS = ALGORITHMS["cpu"]
 # (shape, dim): one column and many, time first, in the middle and last, more axes than a kernel
-# takes, and column counts that fill no vector, one, and one and a part.
+# takes, and column counts that fill no vector, one, and one and a part, or a part of one together
+# with the next steps.
 LAYOUTS = [
     ((1, 1), 0),
     ((2, 1), 0),
@@ -26,6 +27,9 @@ LAYOUTS = [
     ((40, 64), 0),
     ((4, 48), 1),
     ((2, 3, 2, 33, 5), 3),
+    ((131, 2), 0),
+    ((3, 70, 4), 1),
+    ((71, 8), 0),
 ]
 
 
@@ -143,24 +147,30 @@ def test_scan_splits_at_any_t():
 
 
 @pytest.mark.parametrize("algorithm", CPU_ALGORITHMS)
-@pytest.mark.parametrize("layout", ["columns", "time"])
+@pytest.mark.parametrize(
+    ("layout", "columns"),
+    [("columns", 20), ("time", 20), ("both", 4)],
+    ids=["columns", "time", "both"],
+)
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_nan_and_infinity_stay_in_their_column_and_later(bad, layout, algorithm, short_pieces):
-    a, x, h0, _ = draw((600, 20), torch.float32, 0)
+def test_nan_and_infinity_stay_in_their_column_and_later(
+    bad, layout, columns, algorithm, short_pieces
+):
+    a, x, h0, _ = draw((600, columns), torch.float32, 0)
     a[a == 0] = 0.5
     clean = linear_recurrence(a, x, h0)
-    x[300, 7] = bad
-    tensors = (a, x) if layout == "columns" else (a.T.contiguous(), x.T.contiguous())
-    h = linear_recurrence(*tensors, h0, dim=0 if layout == "columns" else 1, algorithm=algorithm)
-    h = h if layout == "columns" else h.T
-    touched = torch.zeros(600, 20, dtype=torch.bool)
-    touched[300:, 7] = True
+    x[300, 3] = bad
+    dim = 1 if layout == "time" else 0
+    tensors = [tensor.movedim(0, dim).contiguous() for tensor in (a, x)]
+    h = linear_recurrence(*tensors, h0, dim=dim, algorithm=algorithm).movedim(dim, 0)
+    touched = torch.zeros(600, columns, dtype=torch.bool)
+    touched[300:, 3] = True
     torch.testing.assert_close(h[~touched], clean[~touched], rtol=1e-5, atol=1e-5)
     assert not h[touched].isfinite().any()
 
 
 @pytest.mark.parametrize("algorithm", CPU_ALGORITHMS)
-@pytest.mark.parametrize("shape", [(600, 20), (600, 1)], ids=["columns", "time"])
+@pytest.mark.parametrize("shape", [(600, 20), (600, 1), (600, 4)], ids=["columns", "time", "both"])
 def test_a_product_may_overflow_where_the_states_do_not(shape, algorithm, short_pieces):
     a = torch.full(shape, 1e20)
     x = torch.zeros(shape)

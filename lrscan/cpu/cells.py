@@ -153,7 +153,7 @@ def _kernel(name: str, backward: bool) -> int:
 def _run(name: str, backward: bool, tensors: tuple[Tensor, ...], c: Tensor) -> None:
     steps, batch, n = c.shape
     strips = batch * n // LANES
-    parts = min(torch.get_num_threads(), 1 + c.numel() // ELEMENTS_A_THREAD, max(strips, 1))
+    parts = min(torch.get_num_threads(), max(c.numel() // ELEMENTS_A_THREAD, 1), max(strips, 1))
     addresses = [t.data_ptr() for t in tensors] + [0] * (6 - len(tensors))
     block = np.array([*addresses, steps, batch, n // LANES, parts, 0], np.int64)
     threads.run(_kernel(name, backward), block.ctypes.data, parts)

@@ -28,9 +28,6 @@ from lrscan.cpu.steps import DSTART, START, A, Variant, X, inlined, make_states,
 from lrscan.cpu.times import make_times
 from lrscan.sweep import ROWS
 
-_ORDERS = {"strips": make_strips, "rows": make_rows, "times": make_times}
-
-
 _TABLE = 5 * len(ROWS)
 HEAD = _TABLE + 9
 
@@ -94,35 +91,40 @@ def groups_of(sizes: tuple[int, ...], width: int) -> int:
 
 
 def workspace_bytes(
-    sizes: tuple[int, ...], width: int, lanes: int, state: int, threads: int
+    sizes: tuple[int, ...], width: int, strip: int, state: int, threads: int
 ) -> int:
     """Room for the states of every thread and two carries of every group, ``state`` bytes each."""
     n2, n1, n0 = sizes
-    return state * (threads * 3 * 2 * width + 2 * n2 * n1 * (n0 + lanes)) + 64
+    return state * (threads * 3 * 2 * width + 2 * n2 * n1 * (n0 + strip)) + 64
 
 
 @functools.cache
-def sweep_kernel(order: str, lanes: int, backward: bool, kinds, spacings, wanted=(True, True)):
+def sweep_kernel(
+    order: str, lanes: int, strip: int, backward: bool, kinds, spacings, wanted=(True, True)
+):
     """The compiled kernel of a variant.
 
     ``order`` is that in which the elements of a piece are visited: "strips" and "rows" of columns
-    (:mod:`lrscan.cpu.columns`), or "times" (:mod:`lrscan.cpu.times`).
+    (:mod:`lrscan.cpu.columns`), or "times" (:mod:`lrscan.cpu.times`). A strip is so many columns
+    carried together: as many as there are lanes, if those are not consecutive "times".
 
     It is called as ``sweep(address)``, on every thread that takes part, with the address of int64
     numbers: the operand table (:mod:`lrscan.cpu.steps`); steps, then the extents of the column
     axes; columns a group (the last group of the inner axis takes what is left too, and none is
-    narrower than the lanes); steps a piece; threads; how many sequences lie end to end, and the
+    narrower than a strip); steps a piece; threads; how many sequences lie end to end, and the
     address of the steps where they begin, with the end of the last; zeros: two counters and, for
     each of :func:`groups_of` groups, how many of its carries are there; and room for
     :func:`workspace_bytes`.
     """
     v = Variant(backward, kinds, spacings, wanted)
     size, wanted_start = v.size, not backward
-    strip = 1 if order == "times" else lanes  # columns that are carried together
     begin, copy, carry_over, finite = make_states(v, strip)
-    reduce, apply = _ORDERS[order](v, lanes)
+    if order == "times":
+        reduce, apply = make_times(v, lanes, strip)
+    else:
+        reduce, apply = (make_rows if order == "rows" else make_strips)(v, strip)
 
-    @kernel(f"{order} {lanes} {backward} {kinds} {spacings} {wanted}")
+    @kernel(f"{order} {lanes} {strip} {backward} {kinds} {spacings} {wanted}")
     def sweep(address):
         base, time, apart, outer2, outer1, lane = (
             _entries(address, 0),

@@ -53,6 +53,15 @@ def _pointer(builder, address, pointee, offset=None):
     return builder.inttoptr(address, pointee.as_pointer())
 
 
+def _mirrored(spacing, lanes):
+    """Where lane i lies within a vector in memory, for each; empty if spacing is no "mirror"."""
+    name, _, together = spacing.partition(" ")
+    if name != "mirror":
+        return []
+    n = int(together or 1)
+    return [lanes - n - lane // n * n + lane % n for lane in range(lanes)]
+
+
 @intrinsic(prefer_literal=True)
 def load(typingctx, kind, lanes, spacing, address, stride):
     """Read a vector. ``address`` is that of lane 0, in bytes; ``kind``, ``lanes``, ``spacing``
@@ -61,6 +70,7 @@ def load(typingctx, kind, lanes, spacing, address, stride):
     spacing     lane i is at
     "unit"      address + i * size of an element
     "mirror"    address - i * size of an element
+    "mirror n"  as "mirror", n lanes at a time: they lie as in "unit", the next n before them
     "same"      address
     "strided"   address + i * stride
     """
@@ -89,11 +99,10 @@ def load(typingctx, kind, lanes, spacing, address, stride):
         address, stride = args[3], args[4]
         if spacing.literal_value == "unit":
             planes = dense(builder, address)
-        elif spacing.literal_value == "mirror":
-            back = ir.Constant(I64, -(width - 1) * element.bytes * element.planes)
-            order = indices(list(range(width))[::-1])
+        elif order := _mirrored(spacing.literal_value, width):
+            back = ir.Constant(I64, -order[0] * element.bytes * element.planes)
             planes = dense(builder, builder.add(address, back))
-            planes = [builder.shuffle_vector(p, p, order) for p in planes]
+            planes = [builder.shuffle_vector(p, p, indices(order)) for p in planes]
         elif spacing.literal_value == "same":
             planes = []
             for p in range(element.planes):
@@ -114,11 +123,12 @@ def load(typingctx, kind, lanes, spacing, address, stride):
 def store(typingctx, kind, spacing, address, stride, vector):
     """Write a vector, lanes spaced as in :func:`load` (all but "same").
 
-    "unit stream" and "mirror stream" write past the cache, where the lowest address is a multiple
-    of the vector's bytes. They need a :func:`fence` before another thread reads.
+    With " stream" after it, "unit" or "mirror" writes past the cache, where the lowest address is
+    a multiple of the vector's bytes. That needs a :func:`fence` before another thread reads.
     """
     element, width = KINDS[kind.literal_value], vector.lanes
-    placed, _, streamed = spacing.literal_value.partition(" ")
+    placed = spacing.literal_value.removesuffix(" stream")
+    streamed = placed != spacing.literal_value
 
     def lower(context, builder, signature, args):
         address, stride = args[2], args[3]
@@ -132,11 +142,11 @@ def store(typingctx, kind, spacing, address, stride, vector):
                     pointer = _pointer(builder, at, element.memory, offset)
                     builder.store(number, pointer, align=element.bytes)
             return context.get_dummy_value()
-        if placed == "mirror":
-            back = ir.Constant(I64, -(width - 1) * element.bytes * element.planes)
-            address = builder.add(address, back)
-            order = indices(list(range(width))[::-1])
-            planes = [builder.shuffle_vector(p, p, order) for p in planes]
+        if order := _mirrored(placed, width):
+            address = builder.add(
+                address, ir.Constant(I64, -order[0] * element.bytes * element.planes)
+            )
+            planes = [builder.shuffle_vector(p, p, indices(order)) for p in planes]
         packed = planes[0]
         if element.planes == 2:
             order = indices([lane + p * width for lane in range(width) for p in range(2)])

@@ -56,10 +56,9 @@ class Variant:
         self.size = bytes_of(self.state)
 
     def one_by_one(self):
-        """The variant that writes single elements, which cannot bypass the cache."""
-        plain = tuple(spacing.removesuffix(" stream") for spacing in self.spacings)
-        kinds = self.a, self.x, self.start
-        return Variant(self.backward, kinds, plain, (self.want_dx, self.want_da))
+        """The variant that takes single steps where the lanes run over time."""
+        kinds, wanted = (self.a, self.x, self.start), (self.want_dx, self.want_da)
+        return Variant(self.backward, kinds, ("unit",) * len(self.spacings), wanted)
 
 
 @inlined

@@ -216,13 +216,13 @@ def shift(typingctx, u, filler, distance):
 
 
 @intrinsic(prefer_literal=True)
-def broadcast(typingctx, u, lanes):
-    """A vector of ``lanes`` copies of the last lane of ``u``."""
-    wide = Vector(u.bits, u.planes, lanes.literal_value)
+def repeat_last(typingctx, u, count, lanes):
+    """A vector of ``lanes`` lanes: the last ``count`` of ``u``, again and again."""
+    wide, last = Vector(u.bits, u.planes, lanes.literal_value), count.literal_value
 
     def lower(context, builder, signature, args):
-        order = indices([u.lanes - 1] * wide.lanes)
+        order = indices([u.lanes - last + lane % last for lane in range(wide.lanes)])
         planes = planes_of(builder, u, args[0])
         return pack(builder, wide, [builder.shuffle_vector(p, p, order) for p in planes])
 
-    return wide(u, lanes), lower
+    return wide(u, count, lanes), lower
