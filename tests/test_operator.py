@@ -129,6 +129,17 @@ def test_a_coefficient_that_broadcasts_equals_its_copy(a_shape):
     torch.testing.assert_close(broadcast, [copied[0], summed, *copied[2:]], rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("algorithm", CPU_ALGORITHMS)
+def test_the_outputs_of_a_sweep_may_have_layouts_of_their_own(algorithm, short_pieces):
+    a, h, _, dh = draw((3, 5, 99), torch.float32, 2)
+    alike = [torch.empty(3, 5, 99) for _ in range(2)]
+    apart = [torch.empty(5, 3, 99).transpose(0, 1), torch.empty(3, 5, 99)]
+    for da, dx in (alike, apart):
+        sweep.backward(a, h, None, dh, 2, False, algorithm, None, (da, dx, None))
+    for one, other in zip(alike, apart, strict=True):
+        assert torch.equal(one, other)
+
+
 def test_reverse_equals_flip():
     a, x, h0, dh = draw((50, 7), torch.float64, 0)
     backwards = run(a, x, h0, dh, reverse=True)

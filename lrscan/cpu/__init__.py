@@ -56,9 +56,10 @@ def prepare(
     while not over_time and lanes > sizes[2]:
         lanes //= 2
     spacings = dict.fromkeys(ROWS, "unit")
+    first = operands.get("OUT") or operands.get("DA")
     for row, operand in operands.items():
         spacings[row] = _spacing(operand, strip)
-        if row in ("OUT", "DA") and _streams(operand, strip, lanes, steps, sizes):
+        if row in ("OUT", "DA") and _streams(operand, first, strip, lanes, steps, sizes):
             spacings[row] += " stream"
     order = "times" if over_time else "rows" if sizes[2] >= ROW_STRIPS * lanes else "strips"
     strip = strip or lanes
@@ -133,13 +134,20 @@ def _spacing(operand: Operand, strip: int) -> str:
     return _SPACING.get(operand.time if strip else operand.columns[2], "strided")
 
 
-def _streams(operand: Operand, strip: int, lanes: int, steps: int, sizes: tuple[int, ...]) -> bool:
+def _streams(
+    operand: Operand,
+    first: Operand,
+    strip: int,
+    lanes: int,
+    steps: int,
+    sizes: tuple[int, ...],
+) -> bool:
     """Whether an output is written past the cache, in whole vectors; ``strip`` as above."""
     size = operand.dtype.itemsize
     if not operand.aligned or steps * math.prod(sizes) * size < STREAM_BYTES:
         return False
-    if strip:  # where vectors begin is found on the way
-        return abs(operand.time) == strip
+    if strip:  # where vectors begin is found on the way, by the first output
+        return abs(operand.time) == strip and operand == first
     apart = (operand.offset, operand.time, *operand.columns[:2], sizes[2])
     return operand.columns[2] == 1 and all(stride % lanes == 0 for stride in apart)
 
