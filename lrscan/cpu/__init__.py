@@ -174,8 +174,9 @@ def _divide(
         algorithm = "blocked"
         if threads == 1 or elements < 2 * ELEMENTS_A_THREAD or groups >= threads:
             algorithm = "serial"
-        elif over_time:  # blocked does the arithmetic twice, and with one column that is the bound
-            algorithm = "serial" if strip == 1 and threads == 2 else "blocked"
+        elif over_time and threads == 2:
+            # blocked does the arithmetic twice, and one thread alone comes near the speed of memory
+            algorithm = "blocked" if cached and strip > 1 else "serial"
         elif cached and shared:
             algorithm = "serial"
     if algorithm == "blocked":
