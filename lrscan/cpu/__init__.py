@@ -24,7 +24,7 @@ ROW_STRIPS = 64
 # Outputs from this size on are written past the cache, which they would only sweep empty.
 STREAM_BYTES = 4 * 2**20
 # A thread is woken for this many elements; less is done sooner than the thread wakes.
-ELEMENTS_A_THREAD = 64 * 1024
+ELEMENTS_A_THREAD = 128 * 1024
 
 _KINDS = {
     torch.float64: "float64",

@@ -153,7 +153,8 @@ def _kernel(name: str, backward: bool) -> int:
 def _run(name: str, backward: bool, tensors: tuple[Tensor, ...], c: Tensor) -> None:
     steps, batch, n = c.shape
     strips = batch * n // LANES
-    parts = min(torch.get_num_threads(), max(c.numel() // ELEMENTS_A_THREAD, 1), max(strips, 1))
+    enough = max(2 * c.numel() // ELEMENTS_A_THREAD, 1)  # an element takes longer than in a scan
+    parts = min(torch.get_num_threads(), enough, max(strips, 1))
     addresses = [t.data_ptr() for t in tensors] + [0] * (6 - len(tensors))
     block = np.array([*addresses, steps, batch, n // LANES, parts, 0], np.int64)
     threads.run(_kernel(name, backward), block.ctypes.data, parts)
