@@ -2,7 +2,8 @@
 
 No outputs, no counts, no metadata but tags, solutions of exercises and the name of the kernel,
 unique ids, one space of indentation. So a change of a notebook shows as what was changed.
-Without `--fix` the files that differ are named, and the exit status is 1.
+Without `--fix` the files that differ are named, and the exit status is 1; it is 2 for a name that
+is no file's.
 """
 
 import copy
@@ -61,6 +62,10 @@ def _names(number: int) -> Iterator[str]:
 def main(arguments: list[str]) -> int:
     fix = "--fix" in arguments
     named = [Path(argument) for argument in arguments if argument != "--fix"]
+    for path in named:
+        if not path.is_file():
+            print(f"{path}: no file of that name")
+            return 2
     differ = False
     for path in named or sorted((ROOT / "notebooks").glob("*/[!.]*.ipynb")):
         text = path.read_text(encoding="utf-8")
