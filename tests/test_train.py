@@ -168,6 +168,29 @@ def test_a_checkpoint_that_is_none_or_another_is_refused(tmp_path):
     assert SMALL.name() != other.name() != replace(other, rate=2e-2).name()
 
 
+def test_a_run_and_its_checkpoint_outlive_a_new_setting(tmp_path):
+    whole = train(SMALL, device="cpu")
+    train(SMALL, device="cpu", folder=tmp_path, seconds=1e-9)
+    path = tmp_path / f"{SMALL.name()}.pt"
+    content = torch.load(path, weights_only=True)
+    del content["settings"]["label_smoothing"]  # as from before there was such a setting
+    torch.save(content, path)
+    same(whole, train(SMALL, device="cpu", folder=tmp_path))
+    names = {replace(SMALL, label_smoothing=share).name() for share in (0.0, 0.1, 0.2)}
+    assert len(names) == 3 and SMALL.name() in names
+
+
+def test_smoothed_labels_are_those_of_cross_entropy():
+    settings = replace(SMALL, label_smoothing=0.3)
+    model = Classifier(settings, torch.device("cpu"))
+    tokens, label = loop_._minibatch(settings, settings.steps, 4, 0, False, "cpu")
+    logit = model(tokens)
+    both = torch.stack([torch.zeros_like(logit), logit], dim=1)
+    wanted = torch.nn.functional.cross_entropy(both, label.long(), label_smoothing=0.3)
+    loss, _, _ = Step(settings, model, False)(tokens, label)
+    assert loss == pytest.approx(wanted.item(), rel=1e-6)
+
+
 def test_a_loss_that_is_not_finite_stops_it_at_once():
     def spoil(run):
         if run.iteration == 7:
@@ -260,6 +283,7 @@ def test_the_interval_is_that_of_wilson(monkeypatch):
         ({"steps": 2}, "steps .* at least 3, not 2"),
         ({"rate": 0.0}, "rate .* not 0.0"),
         ({"batch": 1.5}, "batch .* not 1.5"),
+        ({"label_smoothing": 1.0}, "label_smoothing .* below 1, not 1.0"),
         ({"until": "bored"}, "not 'bored'"),
         ({"algorithm": "fast"}, "not 'fast'"),
         ({"start_steps": 2}, "start_steps is 0 or from 3 to 256, not 2"),

@@ -133,6 +133,8 @@ def long_memory(
     distractors: str,
     initialisations: Sequence[str],
     rate: float,
+    grown_rate: float,
+    grown_smoothing: float,
     iterations: int,
     sequences: int,
     resume: bool = False,
@@ -144,6 +146,8 @@ def long_memory(
         grown_lengths: lengths that a curriculum reaches, always from the initialisation "graded"
         lstm_lengths:  those among all these at which torch's LSTM is trained too, likewise
         batch:         sequences in a minibatch, fewer where b T would exceed 2**20
+        rate:          learning rate without a curriculum
+        grown_rate, grown_smoothing: learning rate and label smoothing with one
         iterations:    where a run gives up
         sequences:     fresh ones, on which the accuracy at the end is taken, likewise
         resume, until: as for :func:`train_all`
@@ -152,8 +156,8 @@ def long_memory(
         Settings(
             model=name, steps=steps, start_steps=start, hidden=hidden,
             batch=max(1, min(batch, _MOST_EVENTS // steps)), start_batch=batch if start else 0,
-            distractors=distractors, initialisation=way, rate=rate, iterations=iterations,
-            seed=seed,
+            distractors=distractors, initialisation=way, iterations=iterations, seed=seed,
+            rate=grown_rate if start else rate, label_smoothing=grown_smoothing if start else 0.0,
         )
         for name, (steps, start) in product(RIVALS, _spans(lengths, grown_lengths))
         if name == "GILRLSTM" or steps in lstm_lengths

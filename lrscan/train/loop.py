@@ -287,8 +287,9 @@ def _load(path: Path, run: Run, step: Step, device: torch.device) -> None:
         content: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:
         raise ValueError(f"{workspace.relative(path)} is no checkpoint: {error}") from error
-    limit = {"iterations": run.settings.iterations}
-    if content.get("settings", {}) | limit != asdict(run.settings):
+    # A setting that came later was at its default, and the limit may be another one now.
+    trained = asdict(Settings()) | content.get("settings", {})
+    if trained | {"iterations": run.settings.iterations} != asdict(run.settings):
         raise ValueError(f"{workspace.relative(path)} is a checkpoint of other settings")
     run.model.load_state_dict(content["model"])
     step.optimizer.load_state_dict(content["optimizer"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -38,6 +38,8 @@ class Settings:
                     more steps than the last ones, `batch` times `steps`; 0: `batch`
     rate            learning rate of Adam
     clip            largest norm of the gradient
+    label_smoothing share of a label that is spread evenly over both classes (Szegedy et al. 2016),
+                    so that a net that is sure still has a gradient; 0: none
     initialisation  "constant" (forget bias `forget_bias`), or the name of a function of lrscan.nn:
                     "chrono", "scaled", "graded" or "early"
     forget_bias     of the initialisation "constant"
@@ -60,6 +62,7 @@ class Settings:
     start_batch: int = 0
     rate: float = 2e-3
     clip: float = 1.0
+    label_smoothing: float = 0.0
     initialisation: str = "scaled"
     forget_bias: float = 1.0
     algorithm: str = "auto"
@@ -84,6 +87,10 @@ class Settings:
         for name in ("rate", "clip"):
             if not 0 < (value := getattr(self, name)) < math.inf:
                 raise ValueError(f"{name} is a number above zero, not {value!r}")
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(
+                f"label_smoothing is a number from 0 to below 1, not {self.label_smoothing!r}"
+            )
         if self.start_steps and not 3 <= self.start_steps <= self.steps:
             raise ValueError(f"start_steps is 0 or from 3 to {self.steps}, not {self.start_steps}")
         if self.start_batch and (not self.start_steps or self.start_batch < self.batch):
@@ -98,10 +105,12 @@ class Settings:
     def name(self) -> str:
         """A file's name for this run: readable, and another one for any other settings.
 
-        ``iterations`` has no part in it: a run is the same, wherever it is given up.
+        ``iterations`` has no part in it: a run is the same, wherever it is given up. Nor has what
+        is at its default, so that a run keeps its name when there is one more setting.
         """
-        chosen = asdict(self)
-        del chosen["iterations"]
+        values = [(one, getattr(self, one.name)) for one in fields(self)]
+        chosen = {one.name: value for one, value in values if value != one.default}
+        chosen.pop("iterations", None)
         text = json.dumps(chosen, sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:10]
         return f"{self.model}-T{self.steps}-seed{self.seed}-{digest}"

@@ -24,6 +24,7 @@ class Step:
 
     def __init__(self, settings: Settings, model: Classifier, graph: bool) -> None:
         self.model, self.clip, self.graph = model, settings.clip, graph
+        self.smoothing = settings.label_smoothing
         self.captured: tuple[torch.cuda.CUDAGraph, Tokens, Tensor, Tensor] | None = None
         self.optimizer = torch.optim.Adam(model.parameters(), lr=settings.rate, fused=True)
 
@@ -55,7 +56,8 @@ class Step:
     def _step(self, tokens: Tokens, label: Tensor) -> Tensor:
         self.optimizer.zero_grad(set_to_none=True)
         logit = self.model(tokens)
-        loss = F.binary_cross_entropy_with_logits(logit, label)
+        target = label + self.smoothing * (0.5 - label)
+        loss = F.binary_cross_entropy_with_logits(logit, target)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
         self.optimizer.step()
