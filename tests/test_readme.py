@@ -27,7 +27,7 @@ def blocks(language):
 def commands():
     """Every command of a shell block, and every one that stands in a sentence."""
     prose = re.sub(r"^```.*?^```", "", README, flags=re.S | re.M)
-    lines = [line for block in blocks("sh") for line in block.splitlines()]
+    lines = [line for block in blocks("sh") for line in block.replace("\\\n", " ").splitlines()]
     lines += [re.sub(r"\s+", " ", code) for code in re.findall(r"`([^`]+)`", prose)]
     program = re.compile(r"(\.venv/bin/)?(make|lrscan|python3?|pip|conda) ")
     return [shlex.split(line, comments=True) for line in lines if program.match(line)]
