@@ -26,6 +26,7 @@ _log = logging.getLogger(__name__)
 
 RIVALS = ("GILRLSTM", "LSTM")
 _START = 128  # steps of the first sequences of a curriculum
+_SMOOTHING = 0.1  # of its labels, up to long sequences
 _MOST_EVENTS = 2**20  # of a minibatch of a long sequence
 
 
@@ -133,8 +134,6 @@ def long_memory(
     distractors: str,
     initialisations: Sequence[str],
     rate: float,
-    grown_rate: float,
-    grown_smoothing: float,
     iterations: int,
     sequences: int,
     resume: bool = False,
@@ -146,8 +145,7 @@ def long_memory(
         grown_lengths: lengths that a curriculum reaches, always from the initialisation "graded"
         lstm_lengths:  those among all these at which torch's LSTM is trained too, likewise
         batch:         sequences in a minibatch, fewer where b T would exceed 2**20
-        rate:          learning rate without a curriculum
-        grown_rate, grown_smoothing: learning rate and label smoothing with one
+        rate:          learning rate without a curriculum; twice that, and smoothed labels, with one
         iterations:    where a run gives up
         sequences:     fresh ones, on which the accuracy at the end is taken, likewise
         resume, until: as for :func:`train_all`
@@ -157,7 +155,7 @@ def long_memory(
             model=name, steps=steps, start_steps=start, hidden=hidden,
             batch=max(1, min(batch, _MOST_EVENTS // steps)), start_batch=batch if start else 0,
             distractors=distractors, initialisation=way, iterations=iterations, seed=seed,
-            rate=grown_rate if start else rate, label_smoothing=grown_smoothing if start else 0.0,
+            rate=2 * rate if start else rate, label_smoothing=_SMOOTHING if start else 0.0,
         )
         for name, (steps, start) in product(RIVALS, _spans(lengths, grown_lengths))
         if name == "GILRLSTM" or steps in lstm_lengths
