@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -267,6 +268,23 @@ def test_a_warm_up_leaves_no_trace():
     assert results == [fresh(tokens, label) for _ in range(3)]
     step.without_trace(tokens, label, 2)
     assert step(tokens, label) == fresh(tokens, label)
+
+
+@pytest.mark.parametrize("saved_with_graph", [True, False])
+def test_torch_lets_the_optimizer_be_captured(monkeypatch, saved_with_graph):
+    tokens, label = loop_._minibatch(SMALL, SMALL.steps, 4, 0, False, "cpu")
+    step, other = (
+        Step(SMALL, Classifier(SMALL, torch.device("cpu")), graph)
+        for graph in (True, saved_with_graph)
+    )
+    for one in (step, other):
+        one.without_trace(tokens, label, 1)
+    step.load(other.optimizer.state_dict())
+    # As in a capture on a GPU, where torch refuses steps whose counts are kept on the host.
+    capturing = SimpleNamespace(is_capturing=lambda: True)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda **_: torch.device("cuda"))
+    monkeypatch.setattr(torch.accelerator, "current_stream", lambda: capturing)
+    assert all(map(math.isfinite, step._step(tokens, label).tolist()))
 
 
 def test_the_interval_is_that_of_wilson(monkeypatch):

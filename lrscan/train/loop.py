@@ -292,7 +292,7 @@ def _load(path: Path, run: Run, step: Step, device: torch.device) -> None:
     if trained | {"iterations": run.settings.iterations} != asdict(run.settings):
         raise ValueError(f"{workspace.relative(path)} is a checkpoint of other settings")
     run.model.load_state_dict(content["model"])
-    step.optimizer.load_state_dict(content["optimizer"])
+    step.load(content["optimizer"])
     run.history = [
         Iteration(int(number), int(steps), *rest)
         for number, steps, *rest in content["history"].tolist()

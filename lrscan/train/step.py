@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -26,7 +28,9 @@ class Step:
         self.model, self.clip, self.graph = model, settings.clip, graph
         self.smoothing = settings.label_smoothing
         self.captured: tuple[torch.cuda.CUDAGraph, Tokens, Tensor, Tensor] | None = None
-        self.optimizer = torch.optim.Adam(model.parameters(), lr=settings.rate, fused=True)
+        self.optimizer = torch.optim.Adam(
+            model.parameters(), lr=settings.rate, fused=True, capturable=graph
+        )
 
     def __call__(self, tokens: Tokens, label: Tensor) -> tuple[float, float, float]:
         """(loss, accuracy, norm of the gradient before clipping) on one minibatch."""
@@ -52,6 +56,12 @@ class Step:
         elif self.captured is None or self.captured[1].index.shape != tokens.index.shape:
             self.captured = None  # so that its memory is free for the next one
             self.captured = self._capture(tokens, label)
+
+    def load(self, optimizer: dict[str, Any]) -> None:
+        """Take over an optimiser's state, which may be that of steps taken the other way."""
+        self.optimizer.load_state_dict(optimizer)
+        for group in self.optimizer.param_groups:
+            group["capturable"] = self.graph
 
     def _step(self, tokens: Tokens, label: Tensor) -> Tensor:
         self.optimizer.zero_grad(set_to_none=True)
