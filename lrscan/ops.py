@@ -110,6 +110,9 @@ def packed_linear_recurrence(
                     zero if None
         dim, reverse, algorithm: as there; each sequence is reversed on its own
 
+    On CUDA a sequence is started by a coefficient of zero, so a NaN or an infinity reaches the
+    sequences after it too; on the CPU it stays in its own.
+
     Returns:
         h, of the broadcast shape of ``a`` and ``x``.
 
@@ -122,15 +125,21 @@ def packed_linear_recurrence(
     dim = check(a, x, h0, dim, reverse, algorithm, cu)
     if x.device.type == "cpu":
         return recurrence(a, x, h0, dim, reverse, algorithm, cu)
-    # No kernel takes several sequences there: start each one with a coefficient of zero.
-    shape = sweep.broadcast_shape(a, x)
+    return _with_restarts(a, x, h0, dim, reverse, algorithm, cu)
+
+
+def _with_restarts(a, x, h0, dim, reverse, algorithm, cu):
+    """Packed sequences for kernels that take one: each starts with a coefficient of zero."""
+    shape, dtype = sweep.broadcast_shape(a, x), x.dtype
     a, x = a.expand(shape), x.expand(shape)
     filled = (cu[1:] > cu[:-1]).nonzero().squeeze(1)
     first = (cu[filled + 1] - 1 if reverse else cu[filled]).to(x.device)
     if h0 is not None:
         h0 = h0.expand(sweep.state_shape(shape, dim, cu)).index_select(dim, filled.to(x.device))
-        x = x.index_add(dim, first, (a.index_select(dim, first) * h0).to(x.dtype))
-    return recurrence(a.index_fill(dim, first, 0), x, None, dim, reverse, algorithm)
+        if dtype in HALF:  # a carried state is not rounded
+            a, x, h0 = a.float(), x.float(), h0.float()
+        x = x.index_add(dim, first, a.index_select(dim, first) * h0)
+    return recurrence(a.index_fill(dim, first, 0), x, None, dim, reverse, algorithm).to(dtype)
 
 
 def reset_where(a: Tensor, mask: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ on a smaller device. CUDA_SMALL=1 keeps to small inputs, for compute-sanitizer.
 """
 
 import functools
+import gc
 import os
 import shutil
 import subprocess
@@ -18,8 +19,9 @@ import pytest
 import torch
 from recurrences import check, compare, draw
 
-from lrscan import gradients, linear_recurrence, sweep
+from lrscan import gradients, linear_recurrence, packed_linear_recurrence, sweep
 from lrscan.arguments import ALGORITHMS, DTYPES
+from lrscan.cuda.launch import Kernel
 from lrscan.reference import oracle
 
 SMALL = os.environ.get("CUDA_SMALL") == "1"
@@ -169,6 +171,35 @@ def test_a_graph_replays_the_same_bits(layout, algorithm):
         graph.replay()
         for result, value in zip(results, expected, strict=True):
             assert torch.equal(result, value)
+
+
+def test_a_kernel_may_be_loaded_in_a_capture():
+    a, x = (torch.rand(300, 128, device="cuda") for _ in range(2))
+    expected = linear_recurrence(a, x)
+    for kernel in gc.get_objects():
+        if isinstance(kernel, Kernel):
+            kernel._handles.clear()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        result = linear_recurrence(a, x)
+    graph.replay()
+    assert torch.equal(result, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("reverse", [False, True], ids=["", "reverse"])
+def test_packed_sequences(dtype, reverse):
+    cu = torch.tensor([0, 0, 7, 300, 301, 900])
+    a, x = torch.rand(900, 40), torch.randn(900, 40).to(dtype)
+    h0, dh = torch.randn(5, 40), torch.randn(900, 40).to(dtype)
+    found = []
+    for device in ("cpu", "cuda"):
+        inputs = [t.detach().to(device).requires_grad_() for t in (a, x, h0)]
+        h = packed_linear_recurrence(inputs[0], inputs[1], cu, inputs[2], reverse=reverse)
+        found.append([h, *torch.autograd.grad(h, inputs, dh.to(device))])
+    near = 1e-4 if dtype == torch.float32 else 2e-2
+    for expected, got in zip(*found, strict=True):
+        torch.testing.assert_close(got.cpu(), expected, rtol=near, atol=near)
 
 
 @full_size

@@ -108,3 +108,39 @@ def test_an_error_of_the_driver_is_raised_by_name(monkeypatch):
     monkeypatch.setattr(driver, "cuMemsetD32Async", lambda *args: (refused,))
     with pytest.raises(RuntimeError, match="cuMemsetD32Async failed: CUDA_ERROR_OUT_OF_MEMORY"):
         launch._driver("cuMemsetD32Async", 0, 0, 0, 0)
+
+
+def test_torch_s_default_stream_is_named_as_such(calls, monkeypatch):
+    """Where 0 may be read as a default stream of each thread."""
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda _: SimpleNamespace(cuda_stream=0))
+    a, x = torch.rand(2, 50), torch.rand(2, 50)
+    sweep.forward(a, x, None, 0, False, "serial", backend="cuda")
+    ((_, (_, _, stream, _)),) = calls
+    assert stream == 1  # CU_STREAM_LEGACY
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_kernel_is_loaded_with_the_capture_relaxed_and_only_then(monkeypatch, fails):
+    relaxed = pytest.importorskip(
+        "cuda.bindings.driver"
+    ).CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED
+    noted = []
+
+    def driver(function, *args):
+        noted.append((function, args))
+        if fails and function == "cuModuleLoadData":
+            raise RuntimeError("cuModuleLoadData failed")
+        return {"cuThreadExchangeStreamCaptureMode": "strict", "cuModuleLoadData": 5}.get(function)
+
+    monkeypatch.setattr(launch, "_driver", driver)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    monkeypatch.setattr(launch.Kernel, "cubin", lambda self, capability: b"code")
+    kernel = launch.Kernel(lambda: None, "name", 128)
+    if fails:
+        with pytest.raises(RuntimeError):
+            kernel.handle(0)
+    else:
+        kernel.handle(0)
+    assert noted[0] == ("cuThreadExchangeStreamCaptureMode", (relaxed,))
+    assert noted[-1] == ("cuThreadExchangeStreamCaptureMode", ("strict",))
+    assert ("cuModuleLoadData", (b"code",)) in noted

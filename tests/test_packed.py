@@ -11,6 +11,8 @@ from lrscan import (
     packed_linear_recurrence,
     reset_where,
 )
+from lrscan.autograd import recurrence
+from lrscan.ops import _with_restarts
 
 LENGTHS = [[40], [0, 1, 2, 0, 17, 19, 1, 0], [1] * 40, [17, 23]]
 # (shape of a, of x, dim)
@@ -36,6 +38,33 @@ def one_by_one(a, x, lengths, h0, dim, **options):
         ],
         dim,
     )
+
+
+@pytest.mark.parametrize("reverse", [False, True], ids=["", "reverse"])
+@pytest.mark.parametrize("kind", ["float64", "bfloat16", "bfloat16, state float32"])
+def test_restarts_give_what_the_packed_sweep_gives(kind, reverse):
+    """What CUDA tensors take, whose kernels know one sequence, on the CPU."""
+    dtype, *state = (getattr(torch, name.removeprefix("state ")) for name in kind.split(", "))
+    state = state[0] if state else dtype
+    cu = cumulative([0, 7, 93, 1, 400, 0])
+    generator = torch.Generator().manual_seed(0)
+    a, h0 = (torch.rand(n, 5, generator=generator).to(state) for n in (501, 6))
+    x = torch.randn(501, 5, generator=generator).to(dtype)
+    options = (0, reverse, "auto", cu)
+    found = []
+    for function in (recurrence, _with_restarts):
+        inputs = [t.detach().requires_grad_() for t in (a, x, h0)]
+        h = function(*inputs, *options)
+        assert h.dtype == dtype
+        found.append([h, *torch.autograd.grad(h, inputs, torch.ones_like(h))])
+    exact = [t.double() for t in (a, x, h0)]
+    exact = recurrence(*exact, *options)
+    error = [(h.double() - exact).abs().max() for h, *_ in found]
+    assert error[1] <= 1.01 * error[0] + 1e-12  # no state was rounded on the way
+    for expected, got in zip(*found, strict=True):
+        near = 1e-9 if dtype == torch.float64 else 2e-2
+        scale = expected.detach().abs().max()
+        torch.testing.assert_close(got, expected, rtol=near, atol=near * float(scale))
 
 
 def cumulative(lengths):

@@ -270,6 +270,17 @@ def test_a_warm_up_leaves_no_trace():
     assert step(tokens, label) == fresh(tokens, label)
 
 
+def test_cublas_is_told_to_be_deterministic_before_any_product():
+    """torch looks at the variable once, at a process's first product on a GPU."""
+    code = "import os, lrscan.bench; print(os.environ['CUBLAS_WORKSPACE_CONFIG'])"
+    environment = {k: v for k, v in os.environ.items() if k != "CUBLAS_WORKSPACE_CONFIG"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True,
+        env=environment | {"PYTHONPATH": PYTHONPATH},
+    )  # fmt: skip
+    assert done.stdout.strip() == ":4096:8"
+
+
 @pytest.mark.parametrize("saved_with_graph", [True, False])
 def test_torch_lets_the_optimizer_be_captured(monkeypatch, saved_with_graph):
     tokens, label = loop_._minibatch(SMALL, SMALL.steps, 4, 0, False, "cpu")

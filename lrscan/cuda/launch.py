@@ -40,6 +40,8 @@ _NUMBERS = 5 * len(ROWS) + 4 + SIZING
 _PACK = struct.Struct(f"={_NUMBERS}q").pack_into
 # Multiprocessors that a launch is sized for in the simulator.
 _SIMULATED_PROCESSORS = 1
+# torch's default stream, also where the bindings take 0 for a default stream of each thread.
+_LEGACY_STREAM = 1
 
 
 class Kernel:
@@ -63,9 +65,15 @@ class Kernel:
         """The loaded kernel on a device, which must be current."""
         if device not in self._handles:
             capability = torch.cuda.get_device_capability(device)
-            module = _driver("cuModuleLoadData", self.cubin(capability))
-            name = self.function.__name__.encode()
-            self._handles[device] = _driver("cuModuleGetFunction", module, name)
+            code, name = self.cubin(capability), self.function.__name__.encode()
+            # In a capture of this thread the driver refuses to load, unless it is asked to relax.
+            mode = _bindings().CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED
+            mode = _driver("cuThreadExchangeStreamCaptureMode", mode)
+            try:
+                module = _driver("cuModuleLoadData", code)
+                self._handles[device] = _driver("cuModuleGetFunction", module, name)
+            finally:
+                _driver("cuThreadExchangeStreamCaptureMode", mode)
         return self._handles[device]
 
     def cubin(self, capability: tuple[int, int]) -> bytes:
@@ -90,6 +98,8 @@ class Kernel:
             abi="numba",
             cc=capability,
             output="ptx",
+            debug=False,  # not as Numba's environment has it: the code is kept for all processes
+            opt=True,
             launch_bounds=self.launch_bounds,
         )
         mangled = re.search(r"\.entry (\w+)", ptx)[1]
@@ -185,6 +195,8 @@ class Stream:
         self._workspaces: list[Tensor] = []
         self._guard = None
         if SIMULATED:
+            if device.type == "cuda":
+                raise RuntimeError(f"Numba's CUDA simulator is on, and the tensors are on {device}")
             simulated_memory.allow_only(tensors.values())
         elif torch.cuda.current_device() != device.index:
             self._guard = torch.cuda.device(device)
@@ -196,6 +208,7 @@ class Stream:
             if not _parameters.bound:
                 _bind(self.device.index)
             self.handle = torch.cuda.current_stream(self.device.index).cuda_stream
+            self.handle = self.handle or _LEGACY_STREAM
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -26,6 +26,10 @@ from lrscan.tasks import problem_2b
 from lrscan.train.settings import Classifier, Settings
 from lrscan.train.step import Step
 
+# Without it torch refuses products on a GPU in deterministic mode. It looks once in a process, at
+# the first product of any kind, so it is set before that.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
 LEARNED, NOT_LEARNED, DIVERGED, PAUSED = "learned", "not learned", "diverged", "paused"
 IN_A_ROW = 5  # minibatches without a mistake: the paper's criterion
 _ENOUGH_STEPS = 1024  # for every kernel of a step to be compiled
@@ -144,7 +148,7 @@ def train(
     graph = where.type == "cuda" if graph is None else graph
     path = None if folder is None else Path(folder) / f"{settings.name()}.pt"
     started = saved = time.perf_counter()
-    with _deterministic(where):
+    with _deterministic():
         torch.manual_seed(settings.seed)
         run = Run(settings, Classifier(settings, where))
         step = Step(settings, run.model, graph)
@@ -305,14 +309,12 @@ def _load(path: Path, run: Run, step: Step, device: torch.device) -> None:
 
 
 @contextmanager
-def _deterministic(device: torch.device) -> Iterator[None]:
+def _deterministic() -> Iterator[None]:
     """Deterministic operations and full float32 products, and torch as it was afterwards."""
     before = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     memory: Any = torch.utils.deterministic  # its one setting is not known to type checkers
     filled = memory.fill_uninitialized_memory
-    if device.type == "cuda":  # cuBLAS reads it when its first handle is made
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     try:
         torch.use_deterministic_algorithms(True)
         # Nothing here reads memory before it is written; torch would fill all of it with NaN.
