@@ -68,19 +68,6 @@ def test_switching_the_algorithm_switches_the_surrogate_too():
     assert seen == [["blocked", "blocked"]]
 
 
-def test_the_claim_of_table_2_takes_every_model_at_full_length():
-    rows = [
-        {"model": name, "T": 65_536, "B": 1, "C": 24, "algorithm": algorithm, "median_ms": ms}
-        for name in ("SRU", "QRNN(2)")
-        for algorithm, ms in (("serial_paper", 100.0), ("serial", 50.0), ("blocked", 11.0))
-    ]
-    measured = records.write("training_speedup", rows, CPU)
-    assert bench.training_claim(measured).endswith("falls short of the paper: SRU")
-    rows[2]["median_ms"] = rows[5]["median_ms"] = 9.0
-    measured = records.write("training_speedup", rows, CPU)
-    assert bench.training_claim(measured).endswith("as the paper")
-
-
 def test_the_heat_map_compares_at_equal_minibatch():
     times = [("LSTM", 100, 1, 100.0), ("LSTM", 200, 1, 100.0), ("LSTM", 100, 4, 100.0)]
     times += [("GILR-LSTM", 100, 1, 10.0), ("GILR-LSTM", 100, 4, 400.0)]
@@ -124,7 +111,7 @@ def test_a_steps_reference_is_in_proportion_to_its_length():
 
 def search(**changed):
     given = {"device": "cpu", "seed": 7, "names": ["GILRLSTM", "LSTM"], "lengths": [8]}
-    given |= {"hidden": 4, "batch": 2, "distractors": "any", "initialisations": ["chrono"]}
+    given |= {"hidden": 4, "batch": 2, "initialisations": ["chrono"]}
     given |= {"rates": [0.01, 0.02], "iterations": 3, "sequences": 16, "grown_lengths": []}
     return bench.problem_2b_search(**given | changed)
 
@@ -137,7 +124,7 @@ def test_a_search_is_the_same_for_both_models_and_the_runs_take_what_it_found(mo
     assert set(found["seed"]) == {7} and set(found["iterations"]) == {3}
     measured = bench.problem_2b(
         device="cpu", names=["GILRLSTM"], lengths=[8, 16], grown_lengths=[], seeds=[0, 1], hidden=4,
-        batch=2, distractors="any", iterations=2, sequences=16, matched=False,
+        batch=2, apart_lengths=[], iterations=2, sequences=16, matched=False,
     )  # fmt: skip
     runs = bench.outcomes(measured)
     assert list(runs["T"]) == [8, 8, 16, 16] and list(runs["seed"]) == [0, 1, 0, 1]
@@ -151,7 +138,7 @@ def test_runs_without_a_search_are_refused():
     with pytest.raises(FileNotFoundError, match="problem_2b_search"):
         bench.problem_2b(
             device="cpu", names=["LSTM"], lengths=[8], grown_lengths=[], seeds=[0], hidden=4,
-            batch=2, distractors="any", iterations=2, sequences=16, matched=False,
+            batch=2, apart_lengths=[], iterations=2, sequences=16, matched=False,
         )  # fmt: skip
 
 
@@ -159,7 +146,7 @@ def test_a_run_with_what_the_search_found_goes_on_where_it_was_paused(monkeypatc
     search(names=["GILRLSTM"])
     given = {
         "device": "cpu", "names": ["GILRLSTM"], "lengths": [8], "grown_lengths": [], "hidden": 4,
-        "batch": 2, "distractors": "any", "iterations": 6, "sequences": 16, "matched": False,
+        "batch": 2, "apart_lengths": [], "iterations": 6, "sequences": 16, "matched": False,
     }  # fmt: skip
     bench.problem_2b(**given, seeds=[0], resume=True)
     real = learning.train
@@ -177,19 +164,24 @@ def test_with_a_curriculum_a_search_and_its_runs_are_apart_from_those_without():
     assert set(zip(found["T"], found["start_steps"], strict=True)) == {(8, 0), (128, 128)}
     measured = bench.problem_2b(
         device="cpu", names=["GILRLSTM", "LSTM"], lengths=[8], grown_lengths=[256], seeds=[0],
-        hidden=4, batch=2, distractors="any", iterations=2, sequences=16, matched=True,
+        hidden=4, batch=2, apart_lengths=[16], iterations=2, sequences=16, matched=True,
     )  # fmt: skip
-    assert set(measured.table["steps"]) == {8, 128}
+    assert set(measured.table["steps"]) == {8, 16, 128}
+    assert set(measured.table.query("steps == 16")["distractors"]) == {"apart"}
     wider = learning.matched_hidden("LSTM", "GILRLSTM", 4)
     table = bench.convergence(measured)
     assert set(table[table["model"] == "LSTM"]["C"]) == {4, wider}
-    assert len(bench.sooner(measured)) == len(table[table["model"] == "LSTM"]) == 4
-    plots.learning_curves(measured, bench.curves(measured, 2), 2)
+    assert len(bench.sooner(measured)) == len(table[table["model"] == "LSTM"]) == 6
+    titles = [
+        panel.get_title().partition(";")[0]
+        for panel in plots.learning_curves(measured, bench.curves(measured)).axes
+    ]
+    assert titles == ["T = 8", "T = 16, distractors apart", "T = 256, doubled from 128"]
     search(grown_lengths=[], rates=[0.01])
     with pytest.raises(ValueError, match="no model 'GILRLSTM' with a curriculum"):
         bench.problem_2b(
             device="cpu", lengths=[], grown_lengths=[256], seeds=[0], hidden=4, batch=2,
-            distractors="any", iterations=2, sequences=16, matched=False,
+            apart_lengths=[], iterations=2, sequences=16, matched=False,
         )  # fmt: skip
 
 
@@ -266,15 +258,38 @@ def test_table_3_counts_failures_and_averages_what_learned():
     ours, rival = table.loc[64, "GILRLSTM"], table.loc[64, "LSTM"]
     assert (ours["runs"], ours["learned"], ours["iterations"]) == (2, 2, 15.0)
     assert ours["iterations_std"] == pytest.approx(50**0.5)
+    assert (ours["median_seconds"], ours["at_least"]) == (10.0, False)
     assert (rival["runs"], rival["learned"], rival["most_iterations"]) == (2, 1, 50)
     assert (rival["iterations"], rival["held_out"]) == (40.0, 0.5)
-    assert math.isnan(table.loc[128, "LSTM"]["iterations"])
-    split = bench.sooner(measured).set_index("T")
-    split = split[["iterations", "time_per_iteration", "sooner"]]
-    assert split.loc[64].to_dict() == pytest.approx(
-        {"iterations": 40 / 15, "time_per_iteration": 1.0, "sooner": 40 / 15}
-    )
-    assert math.isnan(split.loc[128, "sooner"]) and split.loc[128, "time_per_iteration"] == 1
+    failed = table.loc[128, "LSTM"]
+    assert math.isnan(failed["iterations"])
+    assert (failed["median_seconds"], failed["at_least"]) == (50.0, True)
+    assert failed["ms_per_iteration"] == 1000
+
+
+def test_what_is_sooner_splits_into_its_factors_and_counts_failures():
+    measured = trained(
+        CPU, "t", ("GILRLSTM", 64, 0, 10), ("GILRLSTM", 64, 1, 20), ("LSTM", 64, 0, 15),
+        ("LSTM", 64, 1, None), ("LSTM", 64, 2, None), ("LSTM", 128, 0, None),
+        ("GILRLSTM", 128, 0, 10), ("LSTM", 256, 0, 10), ("GILRLSTM", 256, 0, None),
+    )  # fmt: skip
+    rows = bench.sooner(measured).set_index("T")
+    factors = ["by_iterations", "by_time_per_iteration", "by_means"]
+    assert list(rows.loc[64, factors]) == pytest.approx([1.0, 1.0, 1.0])
+    assert (rows.loc[64, "by_medians"], rows.loc[64, "at_least_of_lstm"]) == (5.0, True)
+    assert rows.loc[64, "pairs"] == pytest.approx(5 / 6)  # but (20, 15)
+    assert math.isnan(rows.loc[128, "by_means"]) and rows.loc[128, "by_time_per_iteration"] == 1
+    assert (rows.loc[256, "by_medians"], rows.loc[256, "pairs"]) == (0, 0)
+
+
+def test_a_run_may_meet_the_paper_s_criterion_alone():
+    measured = trained(CPU, "t", ("GILRLSTM", 64, 0, 20), ("GILRLSTM", 64, 1, 30))
+    for one in measured.provenance["measurements"]:
+        one["outcome"]["paper_at"] = 12
+    measured.provenance["measurements"][1]["outcome"]["strict_at"] = None
+    paper, strict = (bench.convergence(measured, of).iloc[0] for of in ("paper", "strict"))
+    assert (paper["learned"], paper["iterations"], paper["seconds"]) == (2, 12, 12)
+    assert (strict["learned"], strict["iterations"], strict["seconds"]) == (1, 20, 20)
 
 
 def test_the_command_line_shows_how_runs_ended_not_every_iteration(capsys):
@@ -285,24 +300,29 @@ def test_the_command_line_shows_how_runs_ended_not_every_iteration(capsys):
 
 
 def test_a_curve_is_the_mean_over_the_same_runs_throughout():
-    measured = trained(CPU, "t", ("GILRLSTM", 64, 0, 11), ("GILRLSTM", 64, 1, 21))
-    line = bench.curves(measured, smoothing=1, points=21)
-    assert (line["learned"] == 2).all()
-    assert (line["runs"] == 2).all() and line["seconds"].iloc[-1] == 21
-    # At the end of the first run it is at 1; the other one, at 11 of 21, is half-way from 0.5.
-    at = line.iloc[(line["seconds"] - 11.0).abs().argmin()]
-    assert at["mean"] == pytest.approx((1 + 0.75) / 2, abs=0.02)
-    assert line["mean"].iloc[-1] == 1 and line["deviation"].iloc[-1] == 0
-    smooth = bench.curves(measured, smoothing=5, points=21)
-    assert smooth["mean"].iloc[-1] < 1
+    measured = trained(CPU, "t", ("GILRLSTM", 8192, 0, 101), ("GILRLSTM", 8192, 1, 201))
+    line = bench.curves(measured, points=301)
+    assert (line["learned"] == 2).all() and (line["smoothing"] == 5).all()
+    assert (line["runs"] == 2).all()
+    assert line["seconds"].iloc[0] == pytest.approx(1) and line["seconds"].iloc[-1] == 201
+    # At the end of the first run it is at 1, less the two iterations that a mean over five lags
+    # behind; the other one, at 101 of 201, is half-way from 0.5.
+    at = line.iloc[(line["seconds"] - 101.0).abs().argmin()]
+    first, second = 1 - 0.5 * 2 / 100, 0.75 - 0.5 * 2 / 200
+    assert at["mean"] == pytest.approx((first + second) / 2, abs=0.01)
+    assert at["deviation"] == pytest.approx((first - second) / 2**0.5, abs=0.01)
+    assert line["mean"].iloc[-1] == pytest.approx((first + 1 - 0.5 * 2 / 200) / 2)
+    alone = bench.curves(trained(CPU, "one", ("GILRLSTM", 64, 0, 11)))
+    assert (alone["deviation"] == 0).all() and (alone["smoothing"] == 20).all()
 
 
 def test_figures_of_training_show_every_length_and_failure():
     runs = [("GILRLSTM", 64, 0, 10), ("LSTM", 64, 0, None), ("GILRLSTM", 128, 0, 20)]
     measured = trained(CPU, "t", *runs)
     ended = bench.outcomes(measured)
-    curves = plots.learning_curves(measured, bench.curves(measured, 5), 5)
-    assert [panel.get_title() for panel in curves.axes] == ["T = 64", "T = 128"]
+    curves = plots.learning_curves(measured, bench.curves(measured))
+    titles = [panel.get_title() for panel in curves.axes]
+    assert titles == [f"T = {n}; moving average of 20 iterations" for n in (64, 128)]
     for figure in (plots.search(measured, ended), plots.growth(measured, ended)):
         crosses = [
             line.get_ydata() for panel in figure.axes for line in panel.lines
@@ -312,11 +332,14 @@ def test_figures_of_training_show_every_length_and_failure():
         assert "CPU, 2 cores" in figure._suptitle.get_text()
 
 
-def test_growth_keeps_initialisations_apart():
-    trained(CPU, "t", ("GILRLSTM", 64, 0, 10), ("GILRLSTM", 128, 0, 10), initialisation="early")
+def test_growth_keeps_initialisations_apart_and_joins_what_has_three_runs():
+    early = [("GILRLSTM", steps, seed, 10) for steps in (64, 128) for seed in range(3)]
+    trained(CPU, "t", *early, ("GILRLSTM", 256, 0, 10), initialisation="early")
     measured = trained(CPU, "t", ("GILRLSTM", 64, 0, 40), initialisation="graded")
     panel = plots.growth(measured, bench.outcomes(measured)).axes[0]
     points = {line.get_label(): list(line.get_ydata()) for line in panel.lines}
-    assert points["GILR-LSTM, early"] == [10, 10] and points["GILR-LSTM, graded"] == [40]
+    assert points["GILR-LSTM, early"] == 7 * [10] and points["GILR-LSTM, graded"] == [40]
     joined = [list(line.get_ydata()) for line in panel.lines if line.get_linestyle() == "-"]
-    assert [10, 10] in joined and [40] in joined
+    assert joined == [[10, 10], []]
+    labels = [line.get_label() for line in panel.lines]
+    assert any("512, 64 at T = 1,048,576 hidden units" in label for label in labels)

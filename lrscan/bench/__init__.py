@@ -12,7 +12,6 @@ from lrscan.bench.models import (
     lstm_throughput,
     step_time,
     throughputs,
-    training_claim,
     training_speedup,
 )
 from lrscan.bench.pieces import Paused
@@ -21,7 +20,7 @@ from lrscan.bench.ratios import PARALLEL, speedups
 from lrscan.bench.registry import EXPERIMENTS, experiment, inputs
 from lrscan.bench.scale import fitted, modelled, outlook, scaling
 from lrscan.bench.timing import time_all
-from lrscan.bench.trained import chosen, convergence, curves, outcomes, side_by_side, sooner, span
+from lrscan.bench.trained import chosen, convergence, curves, outcomes, sooner, span
 
 __all__ = [
     "EXPERIMENTS",
@@ -46,7 +45,6 @@ __all__ = [
     "problem_2b_search",
     "scaling",
     "search_records",
-    "side_by_side",
     "sooner",
     "span",
     "speedups",
@@ -54,6 +52,5 @@ __all__ = [
     "throughput",
     "throughputs",
     "time_all",
-    "training_claim",
     "training_speedup",
 ]

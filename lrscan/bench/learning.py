@@ -39,7 +39,6 @@ def problem_2b_search(
     grown_lengths: Sequence[int],
     hidden: int,
     batch: int,
-    distractors: str,
     initialisations: Sequence[str],
     rates: Sequence[float],
     iterations: int,
@@ -64,8 +63,7 @@ def problem_2b_search(
     runs = [
         Settings(
             model=name, steps=steps, start_steps=start, hidden=hidden, batch=batch,
-            distractors=distractors, initialisation=initialisation, rate=rate,
-            iterations=iterations, seed=seed,
+            initialisation=initialisation, rate=rate, iterations=iterations, seed=seed,
         )
         for (steps, start), name, initialisation, rate in product(
             spans, names, initialisations, rates
@@ -83,10 +81,10 @@ def problem_2b(
     seeds: Sequence[int],
     hidden: int,
     batch: int,
-    distractors: str,
     iterations: int,
     sequences: int,
     matched: bool,
+    apart_lengths: Sequence[int],
     names: Sequence[str] = RIVALS,
     resume: bool = False,
     until: float = math.inf,
@@ -99,6 +97,7 @@ def problem_2b(
         sequences:     fresh ones, on which the accuracy at the end is taken
         matched:       train the LSTM also with as many hidden units as give it the GILR-LSTM's
                        number of parameters
+        apart_lengths: lengths at which both are trained with ``distractors="apart"`` too
         resume, until: as for :func:`train_all`
 
     Raises:
@@ -108,15 +107,15 @@ def problem_2b(
     sizes = [(name, hidden) for name in names]
     if matched and "LSTM" in names:
         sizes.append(("LSTM", matched_hidden("LSTM", "GILRLSTM", hidden)))
+    tasks = [("any", *one) for one in _spans(lengths, grown_lengths)]
+    tasks += [("apart", steps, 0) for steps in apart_lengths]
     runs = [
         Settings(
             model=name, steps=steps, start_steps=start, hidden=units, batch=batch,
-            distractors=distractors, iterations=iterations, seed=seed,
+            distractors=kind, iterations=iterations, seed=seed,
             **_nearest(found, name, steps, start),
         )
-        for (steps, start), (name, units), seed in product(
-            _spans(lengths, grown_lengths), sizes, seeds
-        )
+        for (kind, steps, start), (name, units), seed in product(tasks, sizes, seeds)
     ]  # fmt: skip
     return train_all("problem_2b", runs, device, sequences, resume, until)
 

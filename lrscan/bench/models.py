@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import lrscan.nn as models
-from lrscan import arguments, paper, provenance, records, workspace
-from lrscan.bench.ratios import PARALLEL, speedups
+from lrscan import arguments, provenance, records, workspace
 from lrscan.bench.registry import experiment
 from lrscan.bench.timing import time_all
 from lrscan.precision import full_float32
@@ -87,26 +86,6 @@ def training_speedup(
         identity = {"model": name, "T": steps, "B": events // steps, "C": width}
         rows += _timed(timings, identity, seed, runs)
     return records.write("training_speedup", rows, provenance.collect(where, parameters, seed))
-
-
-def training_claim(measured: Records) -> str:
-    """What Table 2's claim comes to on a device, in a sentence; "falls short" where it fails.
-
-    The claim: at 65,536 steps and width 24 the best parallel kernel over ``serial_paper`` reaches
-    the paper's speed-up, for every model. Only a GPU can tell.
-    """
-    ours = speedups(measured, ("model", "C", "T", "B"))
-    ours = ours[ours["algorithm"].isin(PARALLEL)]
-    best = ours.loc[ours["speedup"].idxmax()]
-    told = f"at most {best['speedup']:.2f} times ({best['model']}, T = {best['T']:,}"
-    told += f", width {best['C']}, {best['baseline']} / {best['algorithm']})"
-    plain = ours[(ours["baseline"] == "serial_paper") & (ours["T"] == 65_536) & (ours["C"] == 24)]
-    if plain.empty:
-        return told
-    theirs = paper.table("table2_rnn_speedup").set_index(["sequence_length", "model"])["speedup"]
-    reached = plain.groupby("model")["speedup"].max()
-    short = [name for name, value in reached.items() if value < theirs[65_536, name]]
-    return f"{told}; {'falls short of the paper: ' + ', '.join(short) if short else 'as the paper'}"
 
 
 @experiment("reproduce/04_lstm_throughput")

@@ -9,12 +9,15 @@ from lrscan.records import Records
 
 # What a search may vary; all else is the same for both models.
 SEARCHED = ("initialisation", "rate")
-SPAN = ("T", "start_steps")  # with and without a curriculum are two tasks
+TASK = ("distractors", "T", "start_steps")  # with and without a curriculum are two tasks
+SMOOTHING = {1024: 20, 8192: 5, 1_048_576: 20}  # iterations, by T: the paper's learning curves
+CRITERIA = ("paper", "strict")  # five minibatches in a row; 99% of 256 fresh sequences
 
 
-def span(steps: int, start: int) -> str:
-    """How long the sequences of a run are: "T = 8,192", or "T = 8,192, doubled from 128"."""
-    return f"T = {steps:,}" + (f", doubled from {start:,}" if start else "")
+def span(steps: int, start: int, distractors: str = "any") -> str:
+    """The task of a run: "T = 8,192", or "T = 8,192, doubled from 128", or "..., apart"."""
+    told = f"T = {steps:,}" + (f", doubled from {start:,}" if start else "")
+    return told if distractors == "any" else f"{told}, distractors {distractors}"
 
 
 def outcomes(measured: Records) -> pandas.DataFrame:
@@ -22,9 +25,10 @@ def outcomes(measured: Records) -> pandas.DataFrame:
 
     Returns:
         Columns: run, model, T, start_steps (of the curriculum; 0: none), B, C, distractors, the
-        settings in SEARCHED, seed, status, iterations, seconds, paper_at and strict_at (iterations;
-        missing: not met), seconds_to (until the strict criterion, without evaluations), held_out,
-        low, high (accuracy on fresh sequences with its 95% interval), measured_at.
+        settings in SEARCHED, seed, status, iterations, seconds, paper_at and strict_at (iterations
+        to the two criteria; missing: not met), paper_seconds and strict_seconds (until then,
+        without evaluations), held_out, low, high (accuracy on fresh sequences with its 95%
+        interval), measured_at.
     """
     rows = []
     tables = dict(list(measured.table.groupby("run")))
@@ -39,18 +43,19 @@ def outcomes(measured: Records) -> pandas.DataFrame:
             "distractors": settings["distractors"], "seed": settings["seed"],
             **{key: settings[key] for key in SEARCHED},
             **{key: ended[key] for key in ("status", "iterations", "seconds")},
-            **{key: ended[key] for key in ("paper_at", "strict_at")},
             "held_out": ended.get("held_out"), "low": low, "high": high,
             "measured_at": one["measured_at"],
         }  # fmt: skip
-        at = ended["strict_at"]
-        of_run = tables[name].set_index("iteration")["seconds"]
-        row["seconds_to"] = None if at is None else of_run.get(at)
+        seconds = tables[name].set_index("iteration")["seconds"]
+        for criterion in CRITERIA:
+            at = row[f"{criterion}_at"] = ended[f"{criterion}_at"]
+            row[f"{criterion}_seconds"] = None if at is None else seconds.get(at)
         rows.append(row)
     table = pandas.DataFrame(rows)
-    numbers = ["paper_at", "strict_at", "seconds_to", "held_out", "low", "high"]
+    numbers = [f"{criterion}_{what}" for criterion in CRITERIA for what in ("at", "seconds")]
+    numbers += ["held_out", "low", "high"]
     table[numbers] = table[numbers].astype(float)
-    return table.sort_values([*SPAN, "model", *SEARCHED, "seed"], ignore_index=True)
+    return table.sort_values([*TASK, "model", *SEARCHED, "seed"], ignore_index=True)
 
 
 def chosen(search: Records) -> pandas.DataFrame:
@@ -66,57 +71,75 @@ def chosen(search: Records) -> pandas.DataFrame:
     order = table.sort_values(
         ["failed", "strict_at", "held_out"], ascending=[True, True, False], kind="stable"
     )
-    return order.groupby(["model", *SPAN], sort=True).head(1).sort_values([*SPAN, "model"])
+    return order.groupby(["model", *TASK], sort=True).head(1).sort_values([*TASK, "model"])
 
 
-def convergence(measured: Records) -> pandas.DataFrame:
+def convergence(measured: Records, criterion: str = "paper") -> pandas.DataFrame:
     """Table 3: iterations, time and their spread, for every model, length and start.
 
-    Runs that did not learn are counted, not averaged: they are censored at their last iteration.
+    Means and deviations are of the runs that learned. Runs that did not are counted, and are in
+    the median: each is later than all that learned, and no sooner than when it gave up.
+
+    Args:
+        criterion: "paper": five minibatches in a row without a mistake; "strict": 99% of 256
+                   fresh sequences
 
     Returns:
-        Columns: model, T, start_steps, B, C, runs, learned, iterations, iterations_std, seconds,
-        seconds_std (of those that learned, to the strict criterion), ms_per_iteration (median of
-        runs, of those that did not learn too), most_iterations (where runs gave up), held_out
-        (worst).
+        Columns: model, distractors, T, start_steps, B, C, runs, learned, iterations,
+        iterations_std, seconds, seconds_std, median_seconds, at_least (whether the median is only
+        known to be no less), ms_per_iteration (of the runs that learned; where none did, of all),
+        most_iterations (where runs gave up), held_out (worst).
     """
     rows = []
-    parts = ["model", *SPAN, "B", "C"]
+    parts = ["model", *TASK, "B", "C"]
     for part, runs in outcomes(measured).groupby(parts):
-        good = runs[runs["strict_at"].notna()]
+        runs = runs.assign(at=runs[f"{criterion}_at"], to=runs[f"{criterion}_seconds"])
+        good = runs[runs["at"].notna()]
+        iterations, seconds = ("at", "to") if len(good) else ("iterations", "seconds")
+        timed = good if len(good) else runs
+        # The lower of the two middle ones where their number is even.
+        middle = runs.sort_values(["to", "seconds"], na_position="last").iloc[(len(runs) - 1) // 2]
+        at_least = pandas.isna(middle["to"])
         rows.append(
             {
                 **dict(zip(parts, part, strict=True)),
                 "runs": len(runs), "learned": len(good),
-                "iterations": good["strict_at"].mean(),
-                "iterations_std": good["strict_at"].std(),
-                "seconds": good["seconds_to"].mean(), "seconds_std": good["seconds_to"].std(),
-                "ms_per_iteration": 1e3 * (runs["seconds"] / runs["iterations"]).median(),
+                "iterations": good["at"].mean(), "iterations_std": good["at"].std(),
+                "seconds": good["to"].mean(), "seconds_std": good["to"].std(),
+                "median_seconds": middle["seconds" if at_least else "to"], "at_least": at_least,
+                "ms_per_iteration": 1e3 * timed[seconds].sum() / timed[iterations].sum(),
                 "most_iterations": runs["iterations"].max(),
                 "held_out": runs["held_out"].min(),
             }
         )  # fmt: skip
-    return pandas.DataFrame(rows).sort_values([*SPAN, "model"], ignore_index=True)
+    return pandas.DataFrame(rows).sort_values([*TASK, "model"], ignore_index=True)
 
 
-def curves(measured: Records, smoothing: int, points: int = 200) -> pandas.DataFrame:
+def curves(measured: Records, points: int = 200) -> pandas.DataFrame:
     """The learning curves: moving average of minibatch accuracy over wall time, over all seeds.
 
     A run that has ended keeps its last value, so that the mean is over the same runs throughout.
 
     Args:
-        smoothing: iterations in the moving average; the paper has 20, 5 and 20
-        points:    of time, evenly spread from 0 to the end of the longest run
+        points: of time, in equal ratios from the first iteration to the end of the longest run
 
     Returns:
-        Columns: model, T, start_steps, C, seconds, mean, deviation (over runs), runs, learned (how
-        many of them).
+        Columns: model, distractors, T, start_steps, C, seconds, mean, deviation (over runs), runs,
+        learned (how many of them, by the strict criterion), smoothing (iterations in the moving
+        average, as the paper has it).
     """
-    tables, parts = [], ["model", *SPAN, "C"]
+    tables, parts = [], ["model", *TASK, "C"]
     every = dict(list(measured.table.groupby("run")))
     for part, ended in outcomes(measured).groupby(parts, sort=False):
+        of_part = dict(zip(parts, part, strict=True))
+        smoothing = SMOOTHING.get(of_part["T"], 20)
         runs = [every[name] for name in ended["run"]]
-        grid = np.linspace(0, max(run["seconds"].max() for run in runs), points)
+        first, last = (
+            choose(run["seconds"].iloc[place] for run in runs)
+            for choose, place in ((min, 0), (max, -1))
+        )
+        grid = np.geomspace(first, last, points)
+        grid[-1] = last  # exactly
         smooth = [run["accuracy"].rolling(smoothing, min_periods=1).mean() for run in runs]
         values = [
             np.interp(grid, run["seconds"], line) for run, line in zip(runs, smooth, strict=True)
@@ -124,37 +147,50 @@ def curves(measured: Records, smoothing: int, points: int = 200) -> pandas.DataF
         tables.append(
             pandas.DataFrame(
                 {
-                    **dict(zip(parts, part, strict=True)), "seconds": grid,
-                    "mean": np.mean(values, axis=0), "deviation": np.std(values, axis=0),
+                    **of_part, "seconds": grid, "mean": np.mean(values, axis=0),
+                    "deviation": np.std(values, axis=0, ddof=min(1, len(runs) - 1)),
                     "runs": len(runs), "learned": ended["strict_at"].notna().sum(),
+                    "smoothing": smoothing,
                 }
             )  # fmt: skip
         )
     return pandas.concat(tables, ignore_index=True)
 
 
-def side_by_side(measured: Records) -> pandas.DataFrame:
-    """:func:`convergence` of the GILR-LSTM, a row for each LSTM that it is held against.
+def sooner(measured: Records, criterion: str = "paper") -> pandas.DataFrame:
+    """How much sooner the GILR-LSTM learned than each LSTM at the same length and start.
+
+    Two answers. Of the runs that learned: the ratio of their mean times is that of their mean
+    iterations times that of the time an iteration takes. Of all runs: the ratio of their medians,
+    and in how many pairs of runs, one of each model, the GILR-LSTM was the sooner.
 
     Returns:
-        Its columns, and those of an LSTM at the same length and start with ``_of_lstm``.
+        Columns: those of :func:`convergence` for the GILR-LSTM, and for the LSTM with
+        ``_of_lstm``; then the ratios, LSTM over GILR-LSTM: by_iterations, by_time_per_iteration,
+        by_means (their product; missing where one of the two never learned), by_medians (0 if the
+        GILR-LSTM's median run did not learn; a bound if ``at_least_of_lstm``), and pairs, a share.
     """
-    table = convergence(measured)
+    table = convergence(measured, criterion)
     ours, rival = (table[table["model"] == name] for name in ("GILRLSTM", "LSTM"))
-    return ours.merge(rival, on=list(SPAN), suffixes=("", "_of_lstm"))
+    both = ours.merge(rival, on=list(TASK), suffixes=("", "_of_lstm"))
+    for name, column in {
+        "by_iterations": "iterations", "by_time_per_iteration": "ms_per_iteration",
+        "by_means": "seconds", "by_medians": "median_seconds",
+    }.items():  # fmt: skip
+        both[name] = both[f"{column}_of_lstm"] / both[column]
+    both["by_medians"] = both["by_medians"].mask(both["at_least"], 0.0)
+    times = outcomes(measured)
+    times["to"] = times[f"{criterion}_seconds"].fillna(np.inf)
+    of = times.groupby(["model", *TASK, "C"])["to"]
 
+    def share(row: pandas.Series) -> float:
+        """Of pairs in which the GILR-LSTM was the sooner; a half where neither learned."""
+        task = tuple(row[list(TASK)])
+        mine, other = (
+            of.get_group((name, *task, units)).to_numpy()
+            for name, units in (("GILRLSTM", row["C"]), ("LSTM", row["C_of_lstm"]))
+        )
+        return float(np.mean([(a < b) + 0.5 * (a == b) for a in mine for b in other]))
 
-def sooner(measured: Records) -> pandas.DataFrame:
-    """How much sooner the GILR-LSTM learned than the LSTM, split into its two factors.
-
-    Returns:
-        Columns: T, start_steps, C, C_of_lstm, iterations (of the LSTM over those of the
-        GILR-LSTM), time_per_iteration (likewise), sooner (their product as measured, of the
-        seconds); the first and the last are missing where one of the two did not learn.
-    """
-    table = side_by_side(measured)
-    factors = {
-        "iterations": "iterations", "time_per_iteration": "ms_per_iteration", "sooner": "seconds"
-    }  # fmt: skip
-    ratios = {name: table[f"{column}_of_lstm"] / table[column] for name, column in factors.items()}
-    return table[[*SPAN, "C", "C_of_lstm"]].assign(**ratios)
+    both["pairs"] = both.apply(share, axis=1) if len(both) else []
+    return both

@@ -16,16 +16,19 @@ _COLOURS = dict(zip(NAMES, seaborn.color_palette("colorblind"), strict=False))
 _ASIDE = {"LSTM": 1.15, "SerialLSTM": 1.3}  # to the right, so that marks do not hide each other
 
 
-def learning_curves(records: Records, curves: pandas.DataFrame, smoothing: int) -> Figure:
-    """Accuracy over wall time, mean and deviation over the seeds; a panel a length and start.
+def learning_curves(records: Records, curves: pandas.DataFrame) -> Figure:
+    """Accuracy over wall time, mean and deviation over the seeds; a panel a task.
 
     A dot is the end of the longest run of a model; the legend counts the runs that learned.
 
     ``curves`` is :func:`lrscan.bench.curves` of the records.
     """
-    spans = list(curves.groupby(["start_steps", "T"]))
-    figure, panels = axes(1, len(spans), width=5.4 if len(spans) < 3 else 4.0, height=3.2)
-    for panel, ((start, steps), part) in zip(panels[0], spans, strict=True):
+    tasks = list(curves.groupby(["start_steps", "T", "distractors"]))
+    columns = min(len(tasks), 2)
+    figure, panels = axes(-(-len(tasks) // columns), columns, width=5.4, height=3.6)
+    for panel in panels.flat[len(tasks) :]:
+        panel.remove()
+    for panel, ((start, steps, distractors), part) in zip(panels.flat, tasks, strict=False):
         panel.axhline(0.5, c="0.6", lw=1, ls=":")
         for (model, units), line in part.groupby(["model", "C"], sort=False):
             style = {"c": _COLOURS.get(model), "ls": "-" if units == part["C"].min() else "--"}
@@ -35,18 +38,19 @@ def learning_curves(records: Records, curves: pandas.DataFrame, smoothing: int) 
             panel.plot(line["seconds"], line["mean"], label=told, **style)
             panel.plot(last["seconds"], last["mean"], "o", ms=4, c=style["c"])
             low, high = line["mean"] - line["deviation"], line["mean"] + line["deviation"]
-            panel.fill_between(line["seconds"], low, high, color=style["c"], alpha=0.2)
-        panel.set_title(span(steps, start), fontsize=9)
-        panel.set_xlabel("wall time, seconds")
-        panel.set_xlim(0, None)
+            panel.fill_between(
+                line["seconds"], low, high.clip(upper=1), color=style["c"], alpha=0.12
+            )
+        smoothing = f"moving average of {part['smoothing'].iloc[0]} iterations"
+        panel.set_title(f"{span(steps, start, distractors)}; {smoothing}", fontsize=9)
+        panel.set_xscale("log")
         panel.set_ylim(0.3, 1.02)
-        panel.legend(fontsize=7, loc="lower right")
-    panels[0][0].set_ylabel("accuracy on minibatches")
-    return labelled(
-        figure, records,
-        f"Problem 2b{_sizes(records)}\nmoving average of {smoothing} iterations, "
-        "mean and deviation over seeds",
-    )  # fmt: skip
+        panel.set_xlabel("wall time, seconds")
+        panel.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.18))  # below
+    for row in panels:
+        row[0].set_ylabel("accuracy on minibatches")
+    title = f"Problem 2b{_sizes(records)}\nmean and deviation over seeds"
+    return labelled(figure, records, title)
 
 
 def search(records: Records, outcomes: pandas.DataFrame) -> Figure:
@@ -91,8 +95,8 @@ def growth(records: Records, outcomes: pandas.DataFrame) -> Figure:
     """Iterations and time until problem 2b is learned, over its length; a mark a run.
 
     ``outcomes`` is :func:`lrscan.bench.outcomes` of the records. A line joins the medians of a
-    model and an initialisation or curriculum, over the runs that learned; a cross is a run that
-    gave up.
+    model and an initialisation or curriculum, over the runs that learned, where three or more
+    did; a cross is a run that gave up.
     """
     figure, panels = axes(1, 2, width=4.8, height=3.8)
     theirs = paper.table("table3_convergence").dropna(subset=["iterations_thousands"])
@@ -104,12 +108,13 @@ def growth(records: Records, outcomes: pandas.DataFrame) -> Figure:
     markers = dict(zip(way.unique(), MARKERS, strict=False))
     ticks = sorted({*outcomes["T"], *theirs["sequence_length"]})
     for panel, (value, to) in zip(
-        panels[0], [("iterations", "strict_at"), ("seconds", "seconds_to")], strict=True
+        panels[0], [("iterations", "strict_at"), ("seconds", "strict_seconds")], strict=True
     ):
         for (model, way), runs in outcomes.groupby(["model", "way"], sort=False):
             style = {"c": _COLOURS.get(model), "marker": markers[way], "ms": 4, "ls": ""}
             runs = runs.assign(at=runs["T"] * _ASIDE.get(model, 1.0))
-            middle = runs.groupby("at")[to].median()
+            learned = runs.groupby("at")[to]
+            middle = learned.median()[learned.count() >= 3]
             panel.plot(middle.index, middle, "-", lw=1, c=style["c"])
             failed = runs[runs["strict_at"].isna()]
             told = f"{NAMES.get(model, model)}, {way}"
@@ -120,7 +125,9 @@ def growth(records: Records, outcomes: pandas.DataFrame) -> Figure:
             published = theirs[theirs["model"] == name]
             panel.plot(
                 published["sequence_length"], published[value], "s", mfc="none", ls=":", lw=1,
-                c=_COLOURS[model], label=f"{name}, paper ({paper.HARDWARE})",
+                c=_COLOURS[model],
+                label=f"{name}, paper ({paper.HARDWARE}),\nfive minibatches in a row right,\n"
+                f"{_hidden(published)} hidden units",
             )  # fmt: skip
         _logarithmic(panel)
         panel.set_xscale("log", base=2)
@@ -132,8 +139,16 @@ def growth(records: Records, outcomes: pandas.DataFrame) -> Figure:
         figure, records,
         f"Problem 2b{_sizes(records)}\n"
         "until 99% of fresh sequences are right\n"
-        "(cross: a run that gave up; line: median of those that learned)",
+        "(cross: a run that gave up; line: median of three or more that learned)",
     )  # fmt: skip
+
+
+def _hidden(published: pandas.DataFrame) -> str:
+    """"512, 64 at T = 1,048,576", as the lengths of a model have them."""
+    usual = published["hidden"].mode().iloc[0]
+    others = published[published["hidden"] != usual]
+    told = [f"{row.hidden} at T = {row.sequence_length:,}" for row in others.itertuples()]
+    return ", ".join([str(usual), *told])
 
 
 def _logarithmic(panel) -> None:
