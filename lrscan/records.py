@@ -8,7 +8,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from numbers import Integral, Real
 from pathlib import Path
@@ -135,7 +135,7 @@ def add(
     provenance: Mapping[str, Any],
     *,
     key: tuple[str, ...],
-    apart: tuple[str, ...] = (),
+    same: Callable[[Mapping[str, Any]], bool] | None = None,
     directory: Path | None = None,
 ) -> Records:
     """Write rows beside those that are there, replacing those that agree with them in ``key``.
@@ -143,9 +143,9 @@ def add(
     Arguments
     ---------
     experiment, rows, directory   as for `write`; all rows agree in ``key``
-    provenance   what `provenance.collect` returned; it replaces the one with the same parameters
+    provenance   what `provenance.collect` returned, of these rows
     key          the columns that tell one part of the records from another
-    apart        parameters in which what is replaced may differ
+    same         which provenance it replaces; default: the one with the same parameters
 
     Returns
     -------
@@ -172,10 +172,9 @@ def add(
         ]
         part = parts.pop()
         rows = [row for row in kept if tuple(row.get(name) for name in key) != part] + rows
-        same = {name: provenance["parameters"].get(name) for name in apart}
         measurements = [
             one for one in there.provenance["measurements"]
-            if one["parameters"] | same != provenance["parameters"] | same
+            if not (same(one) if same else one["parameters"] == provenance["parameters"])
         ] + measurements  # fmt: skip
     return _write(experiment, rows, measurements, directory)
 

@@ -1,5 +1,6 @@
 """The experiments behind the paper's tables on models: what is measured, and what is made of it."""
 
+import json
 import math
 
 import pytest
@@ -228,6 +229,16 @@ def test_runs_that_gave_up_go_on_when_there_are_more_iterations():
     assert set(ended["iterations"]) == {5} and list(ended["run"]) == list(first["run"])
     assert len(more.table) == 5 * len(first)
     assert search(iterations=4, resume=True).table.equals(more.table)
+
+
+def test_a_run_of_before_there_was_a_setting_is_replaced_when_it_goes_on():
+    path = search(resume=True).path.with_suffix(".json")
+    origin = json.loads(path.read_text())
+    for one in origin["measurements"]:
+        del one["parameters"]["label_smoothing"]
+    path.write_text(records.json_text(origin))
+    ended = bench.outcomes(search(iterations=5, resume=True))
+    assert set(ended["iterations"]) == {5} and ended["run"].is_unique
 
 
 def test_a_measurement_pauses_between_runs_and_in_one():

@@ -68,5 +68,6 @@ def write(
     if fresh:
         return records.write(experiment, rows, origin, directory=directory)
     return records.add(
-        experiment, rows, origin, key=("run",), apart=("iterations",), directory=directory
-    )
+        experiment, rows, origin, key=("run",), directory=directory,
+        same=lambda one: one["outcome"]["run"] == settings.name(),
+    )  # fmt: skip
