@@ -27,7 +27,8 @@ def scan(traced: Trace) -> Scene:
         shapes.append(Box(t * wide, 0, show(pair), "input", width=0.84 * wide))
         shapes.append(Text(t * wide, 0.42, str(t)))
     left = columns[START] * wide
-    shapes.append(Text(left - 0.6, 0, "a, x", align="right"))
+    margin = left - 0.42 * wide - 0.18
+    shapes.append(Text(margin, 0, "a, x", align="right"))
     begin = min(event.round for event in traced.events if START in event.reads) - 1
     start = Box(left, -ROW * begin, show(traced.h0), "state", width=0.84 * wide)
     shapes += [start, Text(left, start.y + 0.42, "h0")]
@@ -48,7 +49,7 @@ def scan(traced: Trace) -> Scene:
         shapes.append(Box(here, y, show(event.value), style, event.round, 0.84 * wide))
     for k, active in enumerate(traced.active, 1):
         label = f"round {k}:\n{active} at work"
-        shapes.append(Text(left - 0.6, -ROW * k, label, k, align="right"))
+        shapes.append(Text(margin, -ROW * k, label, k, align="right"))
     return Scene(
         f"{traced.algorithm}: {traced.rounds} rounds, {traced.work} operations",
         f"The {traced.algorithm} scan of {len(traced.inputs)} steps as rows of boxes, a row a "
