@@ -215,7 +215,7 @@ def _handed_over(log) -> None:
                     "may read a value that is not there yet.",
                 )
     for (block, tile), looks in waits.items():
-        if not _waited(looks):
+        if tile != block and not _waited(looks):
             _no_wait(f"looks at ready[{tile}] once and goes on", block)
 
 
