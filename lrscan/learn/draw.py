@@ -43,7 +43,10 @@ def scan(traced: Trace) -> Scene:
                 continue
             there = columns[cell] * wide
             style = "state" if cell.kind == "state" else "plain"
-            shapes.append(Arrow(there, -ROW * source, here, y, style, event.round, 0.84 * wide))
+            far = style == "plain" and there == here and source < event.round - 1
+            aside = 0.22 if far else 0  # clear of the states that come down the same column
+            ends = there + aside, -ROW * source, here + aside, y
+            shapes.append(Arrow(*ends, style, event.round, 0.84 * wide))
         style = "state" if event.writes.kind == "state" else "pair"
         style = "faint" if event.op == "move" else style
         shapes.append(Box(here, y, show(event.value), style, event.round, 0.84 * wide))
