@@ -26,7 +26,7 @@ from lrscan.learn import (  # fmt: skip
 )
 from lrscan.learn.exercises import protocol
 from lrscan.learn.interleave import Read, Release, Wait, Write, explore
-from lrscan.learn.scene import STYLES, Box, Scene, Text
+from lrscan.learn.scene import STYLES, Box, Line, Scene, Text
 
 A, X = [1, 2, 0, 1, 1, 2, 1, 3], [3, 1, 4, 1, 5, 9, 2, 6]
 LOG = SimpleNamespace(
@@ -67,6 +67,26 @@ def test_every_scene_has_a_picture_a_stepper_and_a_text(name):
     assert scene.figure().axes and scene.figure(0).axes
     for caption in scene.captions:
         assert caption in scene.text()
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5, 8])
+@pytest.mark.parametrize("name", draw.ALGORITHMS)
+def test_the_lines_from_h0_meet_no_box_and_no_label(name, steps):
+    shapes = draw.ALGORITHMS[name](A[:steps], X[:steps], 1.2345678).shapes
+    boxes = [shape for shape in shapes if isinstance(shape, Box)]
+    lines = [shape.points for shape in shapes if isinstance(shape, Line)]
+    labels = [shape.x for shape in shapes if isinstance(shape, Text) and shape.align == "right"]
+    assert lines
+    for (x0, y0), (x1, y1) in (two for points in lines for two in itertools.pairwise(points)):
+        assert max(labels) < min(x0, x1)
+        for box in boxes:
+            beside = min(abs(x0 - box.x), abs(x1 - box.x)) > box.width / 2 and (
+                (x0 - box.x) * (x1 - box.x) > 0
+            )
+            above = min(abs(y0 - box.y), abs(y1 - box.y)) >= box.height / 2 - 1e-9 and (
+                (y0 - box.y) * (y1 - box.y) > 0
+            )
+            assert beside or above
 
 
 def test_styles_differ_in_grey():

@@ -3,9 +3,11 @@
 import json
 
 import nbformat
+import numpy as np
 import pytest
 from lessons import NOTEBOOKS, exercises
 
+from lrscan.algebra import compose
 from lrscan.learn import editions
 from lrscan.learn.exercises import maps, models, numbers, protocol, scans
 from lrscan.learn.exercises.check import Check, NotYet
@@ -58,6 +60,44 @@ def test_a_wrong_answer_is_printed_for_a_learner_and_raised_in_a_headless_run(mo
 def test_other_wrong_answers_are_told_in_words(answer, name, words):
     problem = maps.compose.verdict(answer)
     assert problem.name == name and words in problem.words
+
+
+def test_an_answer_may_work_in_place_and_spoils_nothing_for_the_next():
+    def zeroed(a, x, starts):
+        a[starts] = 0
+        return a, x
+
+    def downward(pairs, distance):
+        for i in reversed(range(distance, len(pairs))):
+            pairs[i] = compose(*pairs[i - distance], *pairs[i])
+        return pairs
+
+    def upward(pairs, distance):
+        for i in range(distance, len(pairs)):
+            pairs[i] = compose(*pairs[i - distance], *pairs[i])
+        return pairs
+
+    assert models.reset.verdict(zeroed) is None
+    assert models.reset.verdict(lambda a, x, starts: (a, x)).name == "another value"
+    assert scans.one_round.verdict(downward) is None
+    assert scans.one_round.verdict(upward).name == "read after write"
+    assert scans.one_round.verdict(downward) is None
+
+
+@pytest.mark.parametrize("answer", [10**400, {1: 2}, [[1], [2, 3]], lambda: 0, 1j], ids=repr)
+def test_no_answer_stops_a_check(answer):
+    for check in (maps.compose, scans.padding, models.gilr):
+        assert check.verdict(lambda *inputs: answer).name == "another value"
+    assert Check("", lambda given: len(given), {}).verdict(0).name == "TypeError"
+
+
+def test_any_way_to_the_digits_is_right_in_float32():
+    for right in (
+        lambda z: -np.log1p(np.exp(z)),
+        lambda z: -np.logaddexp(0, z),
+        lambda z: np.log(1 / (1 + np.exp(z))),
+    ):
+        assert numbers.complement.verdict(right) is None
 
 
 @pytest.fixture

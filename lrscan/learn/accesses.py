@@ -52,11 +52,13 @@ class Log:
 
     accesses   in the order in which they happened
     stranded   threads that waited at a barrier which others never reached, as (block, thread)
+    barriers   how many barriers a thread has passed, at most
     """
 
     def __init__(self) -> None:
         self.accesses: list[Access] = []
         self.stranded: list[tuple[int, int]] = []
+        self.barriers = 0
         self._counts: dict[tuple, int] = defaultdict(int)
 
     def note(self, array: str, index: Any, kind: str) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from lrscan import algebra
 from lrscan.learn import trace
 from lrscan.learn.machine import START, Cell, Trace, show
-from lrscan.learn.scene import Arrow, Box, Scene, Shape, Text
+from lrscan.learn.scene import Arrow, Box, Line, Scene, Shape, Text
 
 ROW = 0.95  # height of a round
 PITCH = 1.25  # from one state to the next where all stand in a row
@@ -17,7 +17,8 @@ def scan(traced: Trace) -> Scene:
     """A trace in space and time: a frame a round, and an arrow for every operand.
 
     Pairs are light, states are dark. Arrows come from the round that wrote the operand; a cell
-    that is not written in a round is not drawn again.
+    that is not written in a round is not drawn again. h0 stands at the left, a row above its first
+    use; its arrows run between the rows, so that they meet no box on the way.
     """
     wide = 1.35 if any(len(show(e.value)) > 6 for e in traced.events) else 1.0
     columns = _columns(traced)
@@ -25,24 +26,33 @@ def scan(traced: Trace) -> Scene:
     for t, pair in enumerate(traced.inputs):
         shapes.append(Box(t * wide, 0, show(pair), "input", width=0.84 * wide))
         shapes.append(Text(t * wide, 0.42, str(t)))
-    left = min(columns.values()) * wide
-    shapes.append(Text(left - 0.6, 0, "a, x", align="right"))
-    shapes += [Box(-wide, 0, show(traced.h0), "state", width=0.84 * wide), Text(-wide, 0.42, "h0")]
+    left = columns[START] * wide
+    margin = left - 0.42 * wide - 0.18
+    shapes.append(Text(margin, 0, "a, x", align="right"))
+    begin = min(event.round for event in traced.events if START in event.reads) - 1
+    start = Box(left, -ROW * begin, show(traced.h0), "state", width=0.84 * wide)
+    shapes += [start, Text(left, start.y + 0.42, "h0")]
     for event in traced.events:
         here = columns[event.writes] * wide
         y = -ROW * event.round
         for cell, source in zip(event.reads, event.sources, strict=True):
             if source == 0 and cell.index >= len(traced.inputs):
                 continue  # an identity: what a piece starts from, or padding
+            if cell == START:
+                shapes += _from_start(start, here, y, event.round)
+                continue
             there = columns[cell] * wide
             style = "state" if cell.kind == "state" else "plain"
-            shapes.append(Arrow(there, -ROW * source, here, y, style, event.round, 0.84 * wide))
+            far = style == "plain" and there == here and source < event.round - 1
+            aside = 0.22 if far else 0  # clear of the states that come down the same column
+            ends = there + aside, -ROW * source, here + aside, y
+            shapes.append(Arrow(*ends, style, event.round, 0.84 * wide))
         style = "state" if event.writes.kind == "state" else "pair"
         style = "faint" if event.op == "move" else style
         shapes.append(Box(here, y, show(event.value), style, event.round, 0.84 * wide))
     for k, active in enumerate(traced.active, 1):
         label = f"round {k}:\n{active} at work"
-        shapes.append(Text(left + 0.3, -ROW * k, label, k, align="right"))
+        shapes.append(Text(margin, -ROW * k, label, k, align="right"))
     return Scene(
         f"{traced.algorithm}: {traced.rounds} rounds, {traced.work} operations",
         f"The {traced.algorithm} scan of {len(traced.inputs)} steps as rows of boxes, a row a "
@@ -53,10 +63,17 @@ def scan(traced: Trace) -> Scene:
     )
 
 
+def _from_start(start: Box, x: float, y: float, frame: int) -> list[Shape]:
+    """Down from the box of h0, along the gap above a row, and down into a box of it."""
+    gap, x, half = y + ROW / 2, x - 0.25, start.height / 2
+    line = (start.x, start.y - half), (start.x, gap), (x, gap)
+    return [Line(line, "state", frame), Arrow(x, gap + half, x, y, "state", frame)]
+
+
 def _columns(traced: Trace) -> dict[Cell, float]:
     """Where each cell stands; pairs of a whole piece at its end, states into it at its start."""
     n = len(traced.inputs)
-    columns = {START: -1.0}
+    columns = {START: -1.25}
     written = {event.writes for event in traced.events}
     for cell in {Cell("pair", t) for t in range(n)} | written:
         columns[cell] = float(cell.index)
@@ -73,10 +90,16 @@ def _captions(traced: Trace) -> list[str]:
     captions = []
     for k, (caption, active) in enumerate(zip(traced.captions, traced.active, strict=True), 1):
         done = [e for e in traced.events if e.round == k and e.op != "move"]
-        writes = "; ".join(f"{e.writes.index}: {show(e.value)}" for e in done[:8])
+        writes = "; ".join(f"{_place(e.writes, traced)}: {show(e.value)}" for e in done[:8])
         more = "; ..." if len(done) > 8 else ""
         captions.append(f"Round {k}, {caption}. {active} at work. {writes}{more}")
     return captions
+
+
+def _place(cell: Cell, traced: Trace) -> str:
+    """A step; or a piece, whose pair and carry a blocked scan keeps after those of the steps."""
+    piece = cell.index - len(traced.inputs)
+    return f"piece {piece}" if piece >= 0 and "blocked" in traced.algorithm else str(cell.index)
 
 
 def chain(a: Sequence, x: Sequence, h0=0) -> Scene:
@@ -91,11 +114,11 @@ def chain(a: Sequence, x: Sequence, h0=0) -> Scene:
             Arrow(at, 1, at, 0, frame=t + 1),
             Arrow(at - PITCH, 0, at, 0, "state", t + 1),
             Box(at, 0, show(h), "state", t + 1),
-            Text(at, -0.45, f"step {t + 1}"),
+            Text(at, -0.45, f"step {t}"),
         ]
     captions = [f"Before the loop: h0 = {show(h0)}, and the inputs are all there."]
     captions += [
-        f"Step {t + 1}: {show(a[t])} * {show(before)} + {show(x[t])} = {show(h)}."
+        f"Step {t}: {show(a[t])} * {show(before)} + {show(x[t])} = {show(h)}."
         for t, (before, h) in enumerate(zip([h0, *traced.states], traced.states, strict=False))
     ]
     return Scene(
@@ -146,34 +169,43 @@ def gradient_chain(a: Sequence, x: Sequence, dh: Sequence, h0=0) -> Scene:
 def surrogate() -> Scene:
     """A recurrent layer beside a linear surrogate one: what waits for what over three steps."""
     shapes: list[Shape] = []
+    at_x, at_s, at_g, at_c = -5.2, -3.9, -2.6, -1.3  # the heights of the rows; h is at 0
     for left, title in ((0.0, "RNN"), (8.0, "linear surrogate RNN")):
         shapes.append(Text(left + 2.2, 0.8, title, bold=True))
-        shapes += [Box(left + 2.2 * t, -3, f"x{t}", "input") for t in range(3)]
+        shapes += [Box(left + 2.2 * t, at_x, f"x{t}", "input") for t in range(3)]
     for t in range(3):
         x, frame = 2.2 * t, t + 1
         shapes.append(Box(x, 0, f"h{t}", "state", frame))
-        shapes.append(Arrow(x, -3, x, 0, frame=frame))
+        shapes.append(Arrow(x, at_x, x, 0, frame=frame))
         if t:
             shapes.append(Arrow(x - 2.2, 0, x, 0, "state", frame))
     for t in range(3):
         x = 8 + 2.2 * t
-        shapes += [Box(x, -1.5, f"s{t}", "pair", 4), Arrow(x, -3, x, -1.5, frame=4)]
-        shapes += [Box(x + 1.1, 0, f"h{t}", "state", 5), Arrow(x, -3, x + 1.1, 0, "faint", 5)]
+        cell, h = x + 1.1, x + 2.2
+        shapes += [Box(x, at_s, f"s{t}", "pair", 4), Arrow(x, at_x, x, at_s, frame=4)]
+        shapes += [Box(cell, at_g, f"g{t}", frame=5), Arrow(x, at_x, cell, at_g, frame=5)]
+        shapes += [Box(cell, at_c, f"c{t}", "pair", 6), Arrow(cell, at_g, cell, at_c, frame=6)]
+        shapes += [Box(h, 0, f"h{t}", "state", 7), Arrow(cell, at_c, h, 0, frame=7)]
+        shapes.append(Arrow(cell, at_g, h, 0, frame=7))
         if t:
-            shapes.append(Arrow(x - 2.2, -1.5, x, -1.5, frame=4))
-            shapes.append(Arrow(x - 2.2, -1.5, x + 1.1, 0, "state", 5))
+            shapes.append(Arrow(x - 2.2, at_s, x, at_s, "state", 4))
+            shapes.append(Arrow(x - 2.2, at_s, cell, at_g, frame=5))
+            shapes.append(Arrow(cell - 2.2, at_c, cell, at_c, "state", 6))
     captions = [
         "The inputs of three steps.",
         "RNN: h0 from x0.",
         "RNN: h1 waits for h0, through a nonlinear function and a matrix.",
         "RNN: h2 waits for h1. A loop, whatever the hardware.",
         "Surrogate: s0, s1 and s2 by one linear scan over the inputs.",
-        "Then every h at once, each from its input and the surrogate of the step before.",
+        "Then all gates g at once, each from its input and the surrogate of the step before.",
+        "Then all cells c by a second linear scan: their gates are there.",
+        "Then every h at once, each from its cell and a gate.",
     ]
     return Scene(
         "What waits for what",
-        "Left: three hidden states of an RNN in a chain. Right: three surrogate states made by a "
-        "scan, and above them three hidden states that wait only for surrogates and inputs.",
+        "Left: three hidden states of an RNN in a chain. Right, from below: three surrogate "
+        "states made by a scan; gates that wait only for surrogates and inputs; three cells made "
+        "by a second scan; three hidden states, each from its cell and a gate.",
         captions,
         shapes,
     )
@@ -216,20 +248,27 @@ def brackets(pairs: Sequence[tuple], order: str) -> Scene:
     )
 
 
-def accesses(log, array: str, threads: int, cells: int) -> Scene:
+def accesses(log, array: str, threads: int, cells: int, label: str = "") -> Scene:
     """Who reads and writes the cells of an array, from a log of the simulator.
 
     A row for each stretch between two barriers (a frame each): threads stand under the cells of
     their own number; black arrows are reads, orange ones writes into the row of cells below.
     Threads and cells beyond those asked for are left out.
+
+    Args:
+        log:            from the simulator
+        array:          its name in the log, such as "shared 0" for the first shared array
+        threads, cells: how many are drawn
+        label:          what the array is called in the picture, if not by its name in the log
     """
     shapes: list[Shape] = []
-    captions = [f"{array}: {cells} cells, before the kernel."]
+    label = label or array
+    captions = [f"{label}: {cells} cells, before the kernel."]
     own = [a for a in log.accesses if a.array == array and a.thread < threads and a.index < cells]
     epochs = sorted({a.epoch for a in own})
     high = 1.4  # of a row
     for k in range(len(epochs) + 1):
-        shapes.append(Text(-0.8, -2 * high * k, array, k, "right"))
+        shapes.append(Text(-0.8, -2 * high * k, label, k, "right"))
         shapes += [Box(c, -2 * high * k, str(c), "input", k) for c in range(cells)]
     for k, epoch in enumerate(epochs):
         frame, y = k + 1, -(2 * k + 1) * high
@@ -247,8 +286,8 @@ def accesses(log, array: str, threads: int, cells: int) -> Scene:
         noun = "barrier" if epoch == 1 else "barriers"
         captions.append(f"After {epoch} {noun}: {reads} reads (black), {writes} writes (orange).")
     return Scene(
-        f"Reads and writes of {array} by {threads} threads",
-        f"Cells of {array} in rows, threads between them, with an arrow for every access. "
+        f"Reads and writes of {label} by {threads} threads",
+        f"Cells of {label} in rows, threads between them, with an arrow for every access. "
         + " ".join(captions[1:]),
         captions,
         shapes,

@@ -18,7 +18,11 @@ from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-MOST_STATES = 400_000
+MOST_STATES = 100_000
+
+
+class TooMany(RuntimeError):
+    """More situations than can be looked at."""
 
 
 class Read(NamedTuple):
@@ -58,12 +62,14 @@ class Outcome(NamedTuple):
     problem   None, or what went wrong in one of them
     schedule  how it came about, a line for each event
     results   what the programs that had ended returned, in the failing order or in any other
+    memory    what the arrays held then
     """
 
     states: int
     problem: str | None
     schedule: list[str]
     results: dict[int, Any]
+    memory: dict[str, tuple]
 
     def __str__(self) -> str:
         if self.problem is None:
@@ -101,8 +107,8 @@ def explore(
         noun:     what the programs are called in a schedule
 
     Raises:
-        IndexError:   a program reaches outside an array
-        RuntimeError: there are more than MOST_STATES situations
+        IndexError: a program reaches outside an array
+        TooMany:    there are more than MOST_STATES situations
     """
     names = list(memory)
     start = _State(
@@ -126,13 +132,19 @@ def explore(
         return known[k, heard]
 
     parents: dict[_State, tuple[_State, str] | None] = {start: None}
-    queue, results = deque([start]), {}
+    queue = deque([start])
+
+    def outcome(problem: str | None) -> Outcome:
+        schedule = _schedule(parents, state) if problem else []
+        memory = dict(zip(names, state.memory, strict=True))
+        return Outcome(len(parents), problem, schedule, results, memory)
+
     while queue:
         state = queue.popleft()
         actions = [doing(k, heard) for k, heard in enumerate(state.heard)]
         results = {k: a.result for k, a in enumerate(actions) if isinstance(a, _Done)}
         if problem := check(results):
-            return Outcome(len(parents), problem, _schedule(parents, state), results)
+            return outcome(problem)
         if len(results) == len(programs):
             continue
         moves = [
@@ -145,15 +157,14 @@ def explore(
                 for k, a in enumerate(actions)
                 if isinstance(a, Wait)
             )
-            schedule = _schedule(parents, state)
-            return Outcome(len(parents), f"stuck: {waiting}", schedule, results)
+            return outcome(f"stuck: {waiting}")
         for after, line in moves:
             if after not in parents:
                 parents[after] = (state, line)
                 queue.append(after)
         if len(parents) > MOST_STATES:
-            raise RuntimeError(f"more than {MOST_STATES:,} situations: take fewer programs")
-    return Outcome(len(parents), None, [], results)
+            raise TooMany(f"more than {MOST_STATES:,} situations: take fewer programs")
+    return outcome(None)
 
 
 def _moves(state: _State, actions: list, names: list[str], relaxed: bool):

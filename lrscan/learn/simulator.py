@@ -43,11 +43,16 @@ from lrscan.learn.accesses import Log  # noqa: E402
 class _Watched:
     """An array that writes down who touches it."""
 
-    def __init__(self, name: str, array: Any, log: Log) -> None:
+    def __init__(self, name: str, array: Any, log: Log, late: bool = False) -> None:
         self.name, self.array, self.log = name, array, log
+        self.late, self.looked = late, set[tuple]()
 
     def __getitem__(self, index: Any) -> Any:
         self.log.note(self.name, index, "read")
+        look = threading.current_thread(), index
+        if self.late and look not in self.looked:
+            self.looked.add(look)
+            return self.array.dtype.type(0)
         return self.array[index]
 
     def __setitem__(self, index: Any, value: Any) -> None:
@@ -99,8 +104,9 @@ class _Thread(_kernels.BlockThread):
 class _Session:
     """What a watched launch shares between its parts."""
 
-    def __init__(self, order: str | int) -> None:
+    def __init__(self, order: str | int, late: str | None) -> None:
         self.log, self.order, self.names, self.launches = Log(), order, iter(()), 0
+        self.late = late
 
     def sorted(self, threads: list[_Thread]) -> list[_Thread]:
         if self.order == "ascending":
@@ -118,7 +124,8 @@ class _Session:
         return module
 
     def argument(self, array):
-        return _Watched(next(self.names, "argument"), array, self.log)
+        name = next(self.names, "argument")
+        return _Watched(name, array, self.log, name == self.late)
 
 
 class _BlockManager:
@@ -144,6 +151,8 @@ class _BlockManager:
                 stranded = self.session.log.stranded
                 stranded += [(t.block, t.thread_id) for t in waiting]
             live = waiting
+        log = self.session.log
+        log.barriers = max(log.barriers, *(thread.epoch for thread in threads))
 
     @staticmethod
     def _stop(threads: list[_Thread]) -> None:
@@ -163,7 +172,7 @@ class _Shared(FakeCUDAShared):
 
     def array(self, shape, dtype, alignment=None):
         found = sys._getframe(1)
-        key = (found.f_code, found.f_lineno)
+        key = (found.f_code, found.f_lasti)
         block = threading.current_thread().block
         if block != self.block:
             self.block, self.wrapped = block, {}
@@ -181,14 +190,16 @@ class _Shared(FakeCUDAShared):
 
 
 @contextmanager
-def watching(order: str | int = "ascending") -> Iterator[Log]:
+def watching(order: str | int = "ascending", late: str | None = None) -> Iterator[Log]:
     """Watch every kernel that is launched meanwhile; yields the log.
 
     Args:
         order: in which the threads of a block run between barriers: "ascending", "descending",
                or a seed for a shuffled one
+        late:  an argument of the kernel whose elements are 0 when a thread first reads them, as
+               if another block had not written them yet
     """
-    session = _Session(order)
+    session = _Session(order, late)
     original = _kernels.FakeCUDAKernel.__call__
 
     def call(kernel, *arguments):
@@ -210,7 +221,12 @@ def watching(order: str | int = "ascending") -> Iterator[Log]:
 
 
 def launch(
-    kernel: Callable, grid: int, threads: int, *arguments: Any, order: str | int = "ascending"
+    kernel: Callable,
+    grid: int,
+    threads: int,
+    *arguments: Any,
+    order: str | int = "ascending",
+    late: str | None = None,
 ) -> Log:
     """Launch a kernel in the simulator and return the log of what it touched.
 
@@ -219,9 +235,9 @@ def launch(
         grid:      blocks; they run one after the other, in order
         threads:   threads a block
         arguments: what the kernel takes; arrays are NumPy arrays and are changed in place
-        order:     see :func:`watching`
+        order, late: see :func:`watching`
     """
     jitted = kernel if hasattr(kernel, "py_func") else cuda.jit(kernel)
-    with watching(order) as log:
+    with watching(order, late) as log:
         jitted[grid, threads](*arguments)
     return log

@@ -43,6 +43,11 @@ MISTAKES = [
     ("04-block_scan", "missing barrier", "cuda.syncthreads()  # all have read", "pass"),
     ("04-block_scan", "missing barrier",
      "        cuda.syncthreads()\n        p, r", "        p, r"),
+    ("04-block_scan", "too many barriers",
+     "        cuda.syncthreads()\n        p, r",
+     "        cuda.syncthreads()\n        cuda.syncthreads()\n        p, r"),
+    ("04-block_scan", "too many barriers",
+     "        distance *= 2\n", "        distance *= 2\n    cuda.syncthreads()\n"),
     ("04-block_scan", "barrier not reached by all",
      "        if i >= distance:\n", "        if i >= distance:\n            cuda.syncthreads()\n"),
     ("04-block_scan", "forgotten start", "h[i] = P[i] * h0 + R[i]", "h[i] = R[i]"),
@@ -56,6 +61,11 @@ MISTAKES = [
     ("04-cell_of", "conflicts remain", "i + i // 32", "i"),
     ("04-cell_of", "two in one place", "i + i // 32", "i // 2"),
     ("04-cell_of", "too much room", "i + i // 32", "33 * i"),
+    ("04-cell_of", "no cell", "i + i // 32", "i + i / 32"),
+    ("04-cell_of", "no cell", "i + i // 32", "-(i + i // 32)"),
+    ("04-cell_of", "no cell", "i + i // 32", "[i]"),
+    ("04-warp_scan", "no pair", "return p, r", "return r"),
+    ("04-warp_scan", "no pair", "return p, r", "return (p, r) if lane else None"),
     ("04-warp_scan", "shuffle inside an if",
      "        p_below", "        if lane < distance:\n            break\n        p_below"),
     ("04-warp_scan", "swapped operands", "compose(p_below, r_below, p, r)",
@@ -67,6 +77,21 @@ MISTAKES = [
     ("05-tile_scan", "flag before value",
      "        carry[tile] = P[i] * before + R[i]\n        ready[tile] = 1\n",
      "        ready[tile] = 1\n        carry[tile] = P[i] * before + R[i]\n"),
+    ("05-tile_scan", "flag before value",
+     "        ready[tile] = 1\n", "    if i == 30:\n        ready[tile] = 1\n"),
+    ("05-tile_scan", "no wait", "        while ready[tile - 1] == 0:\n            pass\n", ""),
+    ("05-tile_scan", "no wait", "        while ready[tile - 1] == 0:\n            pass\n",
+     "        ready[tile - 1]\n"),
+    ("05-tile_scan", "no wait",
+     "        while ready[tile - 1] == 0:\n            pass\n        before = carry[tile - 1]\n",
+     "        if ready[tile - 1] == 1:\n            before = carry[tile - 1]\n"),
+    ("05-tile_scan", "no wait",
+     "        while ready[tile - 1] == 0:\n            pass\n        before = carry[tile - 1]\n",
+     "        before = h[tile * 32 - 1]\n"),
+    ("05-tile_scan", "flag not set",
+     "        ready[tile] = 1\n", "        ready[tile] = tile + 1\n"),
+    ("05-tile_scan", "another carry", "        carry[tile] =",
+     "        if t < a.size:\n            carry[tile] ="),
     ("05-tile_scan", "missing barrier",
      "        cuda.syncthreads()\n        P[i], R[i] = p, r\n", "        P[i], R[i] = p, r\n"),
     ("05-look_back", "flag before value",
@@ -93,6 +118,42 @@ def test_a_typical_mistake_is_called_by_its_name(name, mistake, right, wrong, ca
     assert right in exercise.solution
     exercise.run(exercise.solution.replace(right, wrong))
     assert capsys.readouterr().out.startswith(f"Not yet: {mistake}. ")
+
+
+# For an exercise: another right answer, and how it is made out of the solution.
+OTHERS = [
+    ("04-block_scan",
+     "    P = cuda.shared.array(32, float32)\n    R = cuda.shared.array(32, float32)",
+     "    P, R = cuda.shared.array(32, float32), cuda.shared.array(32, float32)"),
+    ("04-cell_of", "i + i // 32", "i + int(i / 32)"),
+    ("04-warp_scan", "return p, r", "return [p, r]"),
+    ("05-tile_scan",
+     "        while ready[tile - 1] == 0:\n            pass\n",
+     "        if i == 0:\n            while ready[tile - 1] == 0:\n                pass\n"
+     "        cuda.syncthreads()\n"),
+    ("05-tile_scan", "        ready[tile] = 1\n",
+     "    cuda.syncthreads()\n    if i == 0:\n        ready[tile] = 1\n"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "one", "other"), OTHERS, ids=[name for name, *_ in OTHERS])
+def test_another_right_answer_is_right(name, one, other, capsys):
+    exercise = EXERCISES[name]
+    assert one in exercise.solution
+    exercise.run(exercise.solution.replace(one, other))
+    assert capsys.readouterr().out.startswith("Right: ")
+
+
+def test_one_barrier_a_round_is_enough_with_two_arrays(capsys):
+    exercise = EXERCISES["04-block_scan"]
+    array = "cuda.shared.array(32, float32)"
+    two = (
+        exercise.solution.replace(f"P = {array}", f"P, P2 = {array}, {array}")
+        .replace(f"R = {array}", f"R, R2 = {array}, {array}")
+        .replace("cuda.syncthreads()  # all have read", "P, P2, R, R2 = P2, P, R2, R")
+    )
+    exercise.run(two)
+    assert capsys.readouterr().out.startswith("Right: ")
 
 
 def test_a_wrong_solution_is_raised_in_a_headless_run(monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
@@ -46,6 +47,8 @@ class Check:
             self.examine(*answer)
         except NotYet as problem:
             return problem
+        except Exception as error:  # an answer of a kind that the check did not think of
+            return NotYet(type(error).__name__, f"The check cannot read your answer: {error}.")
         return None
 
     def __call__(self, *answer: Any) -> None:
@@ -61,7 +64,7 @@ class Check:
 def call(answer: Callable, *arguments: Any) -> Any:
     """What an answer gives; NotYet if it raises, or gives nothing."""
     try:
-        got = answer(*arguments)
+        got = _fresh(answer, arguments)
     except NotYet:
         raise
     except Exception as error:  # whatever a learner's code does
@@ -73,6 +76,11 @@ def call(answer: Callable, *arguments: Any) -> Any:
     return got
 
 
+def _fresh(answer: Callable, arguments: tuple) -> Any:
+    """What it gives for a copy of the arguments: an answer may work in place."""
+    return answer(*copy.deepcopy(arguments))
+
+
 def same(one: Any, other: Any) -> bool:
     """Equal, up to rounding in single precision."""
     if isinstance(one, tuple | list) and isinstance(other, tuple | list):
@@ -81,7 +89,7 @@ def same(one: Any, other: Any) -> bool:
         return isinstance(one, str) and one == other
     try:
         first, second = np.asarray(one, dtype=float), np.asarray(other, dtype=float)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return False
     return first.shape == second.shape and np.allclose(first, second, rtol=1e-5, atol=1e-6)
 
@@ -114,7 +122,7 @@ def compared(
 
 def _behaves_as(answer: Callable, mistake: Callable, cases: list[tuple]) -> bool:
     try:
-        return all(same(answer(*case), mistake(*case)) for case in cases)
+        return all(same(_fresh(answer, case), _fresh(mistake, case)) for case in cases)
     except Exception:  # one of them stops on a case where the other does not
         return False
 

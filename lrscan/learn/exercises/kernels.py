@@ -13,9 +13,11 @@ import numpy as np
 
 from lrscan.algebra import compose
 from lrscan.learn import banks, monoids, simulator, trace, warp
+from lrscan.learn.accesses import Access
 from lrscan.learn.exercises.check import Check, Mistake, NotYet, call, same
 
 TILE = 32
+BARRIERS = 10  # that a block of so many threads needs with one array of pairs
 
 
 def inputs(steps: int, seed: int = 0):
@@ -25,10 +27,10 @@ def inputs(steps: int, seed: int = 0):
     return a, numbers.integers(-3, 4, steps).astype(np.float32)
 
 
-def _launch(kernel, grid, threads, *arguments, order="ascending"):
+def _launch(kernel, grid, threads, *arguments, **watched):
     """Launch, and turn what goes wrong into words."""
     try:
-        log = simulator.launch(kernel, grid, threads, *arguments, order=order)
+        log = simulator.launch(kernel, grid, threads, *arguments, **watched)
     except Exception as error:
         raise NotYet(type(error).__name__, f"The kernel stops: {error}") from None
     if not any(access.kind == "write" for access in log.accesses):
@@ -144,6 +146,13 @@ def _examine_block(kernel: Callable) -> None:
         log = _launch(kernel, 1, TILE, a, x, h0, h, order=order)
         _no_races(log)
         _compare(h, a, x, h0)
+    if log.barriers > BARRIERS:
+        raise NotYet(
+            "too many barriers",
+            f"The states are right, but each thread passes {log.barriers} barriers. For {TILE} "
+            f"threads {BARRIERS} are enough, two in each of five rounds. At a barrier all threads "
+            "wait for the slowest.",
+        )
 
 
 block_scan = Check("a block scans up to 32 steps, whatever the order of its threads",
@@ -153,35 +162,92 @@ block_scan = Check("a block scans up to 32 steps, whatever the order of its thre
 def _examine_tiles(kernel: Callable) -> None:
     for steps, h0 in ((TILE, 2.0), (2 * TILE, 1.0), (3 * TILE, -1.0), (2 * TILE + 5, 3.0)):
         a, x = inputs(steps, steps)
-        h, carry, ready, tiles = run_tiles(kernel, a, x, h0, watched=True)
+        h, carry, ready = outputs = _outputs(x)
+        log = _launch(kernel, len(carry), TILE, a, x, h0, *outputs, late="ready")
+        _no_races(log)
+        _handed_over(log)
         _compare(h, a, x, h0, TILE)
+    _passed_on(carry, ready, h)
 
 
-def run_tiles(kernel: Callable, a, x, h0: float, *, watched: bool = False):
-    """Run a tile kernel (a, x, h0, h, carry, ready) over any number of steps.
+def _outputs(x):
+    """(h, carry, ready) of a tile kernel, with nothing in them yet."""
+    tiles = -(-len(x) // TILE)
+    return np.full_like(x, np.nan), np.full(tiles, np.nan, x.dtype), np.zeros(tiles, np.int32)
 
-    Returns:
-        (h, carry, ready, tiles)
+
+def run_tiles(kernel: Callable, a, x, h0: float):
+    """The states, by a tile kernel (a, x, h0, h, carry, ready) over any number of steps."""
+    h, carry, ready = outputs = _outputs(x)
+    jitted = kernel if hasattr(kernel, "py_func") else simulator.cuda.jit(kernel)
+    jitted[len(carry), TILE](a, x, h0, *outputs)
+    return h
+
+
+def _handed_over(log) -> None:
+    """Every value of another tile is read after its flag, which was set after the value.
+
+    Two accesses of a block are in order if one thread makes both, or with a barrier between.
     """
-    tiles = -(-len(a) // TILE)
-    h, carry = np.full_like(x, np.nan), np.full(tiles, np.nan, x.dtype)
-    ready = np.zeros(tiles, np.int32)
-    if not watched:
-        jitted = kernel if hasattr(kernel, "py_func") else simulator.cuda.jit(kernel)
-        jitted[tiles, TILE](a, x, h0, h, carry, ready)
-        return h, carry, ready, tiles
-    log = _launch(kernel, tiles, TILE, a, x, h0, h, carry, ready)
-    _no_races(log)
-    written = [access.array for access in log.accesses if access.kind == "write"]
-    if tiles > 1 and "ready" in written and "carry" in written[written.index("ready") :]:
-        first = written.index("ready")
-        if "carry" not in written[:first]:
-            raise NotYet(
-                "flag before value",
-                "ready is set before carry is written. A tile that "
-                "sees the flag in between reads a carry that is not there yet.",
-            )
-    return h, carry, ready, tiles
+    written: dict[tuple, tuple[int, Access]] = {}
+    flags: dict[int, tuple[int, Access]] = {}
+    waits: dict[tuple, list[Access]] = {}
+    for at, access in enumerate(log.accesses):
+        block, place = access.block, (access.array, access.index)
+        if access.array == "ready":
+            if access.kind == "write":
+                flags[access.index] = at, access
+            else:
+                waits.setdefault((block, access.index), []).append(access)
+        elif access.kind == "write":
+            written[place] = at, access
+        elif place in written and (tile := written[place][1].block) != block:
+            looks = [one for one in waits.get((block, tile), ()) if _in_order(one, access)]
+            if not _waited(looks):
+                what = f"{access.array}[{access.index}]"
+                _no_wait(f"reads {what} without waiting for its flag", block)
+            (value_at, value), (flag_at, flag) = written[place], flags.get(tile, (at, access))
+            if flag_at < value_at or not _in_order(value, flag):
+                raise NotYet(
+                    "flag before value",
+                    f"ready[{tile}] is set before {access.array}[{access.index}] is written, or "
+                    "by another thread without a barrier in between. A tile that sees the flag "
+                    "may read a value that is not there yet.",
+                )
+    for (block, tile), looks in waits.items():
+        if tile != block and not _waited(looks):
+            _no_wait(f"looks at ready[{tile}] once and goes on", block)
+
+
+def _waited(looks: list[Access]) -> bool:
+    """Whether a thread looked twice: the flags are late, so the first time all are 0."""
+    return len(looks) > len({one.thread for one in looks})
+
+
+def _in_order(first: Access, second: Access) -> bool:
+    return first.thread == second.thread or first.epoch < second.epoch
+
+
+def _no_wait(what: str, tile: int) -> None:
+    raise NotYet(
+        "no wait",
+        f"Tile {tile} {what}. It has to look again and again until the flag is 1. The simulator "
+        f"runs blocks in order, so it may come out right here. On a GPU tile {tile} may read "
+        f"before tile {tile - 1} has written.",
+    )
+
+
+def _passed_on(carry, ready, h) -> None:
+    if (ready != 1).any():
+        tile = int(np.flatnonzero(ready != 1)[0])
+        raise NotYet("flag not set", f"The states are right, but at the end ready[{tile}] is "
+                     f"{ready[tile]}. Every tile sets its flag to 1, for the next.")  # fmt: skip
+    ends = np.append(h[TILE - 1 :: TILE], h[-1])[: len(carry)]
+    if not same(carry, ends):
+        tile = next(k for k in range(len(carry)) if not same(carry[k], ends[k]))
+        raise NotYet("another carry", f"The states are right, but carry[{tile}] is "
+                     f"{carry[tile]:g}. It is to hold the state after tile {tile}, "
+                     f"{ends[tile]:g}.")  # fmt: skip
 
 
 tile_scan = Check("any number of tiles, the carry passed from each to the next",
@@ -199,6 +265,10 @@ def _examine_warp(program: Callable) -> None:
             raise NotYet(type(error).__name__, f"The program stops: {error}.") from None
         if all(value is None for value in result.values):
             raise NotYet("nothing returned", "Return the pair of the lane at the end.")
+        for lane, value in enumerate(result.values):
+            if not isinstance(value, tuple | list) or len(value) != 2:
+                raise NotYet("no pair", "Every lane returns the pair (p, r), those with nobody "
+                             f"below too; lane {lane} returned {value!r}.")  # fmt: skip
         pairs, swapped = [(a[0], x[0])], [(a[0], x[0])]
         for t in range(1, lanes):
             pairs.append(compose(*pairs[-1], a[t], x[t]))
@@ -222,6 +292,10 @@ warp_scan = Check("a warp scans its 32 pairs without shared memory", _examine_wa
 
 def _examine_padding(index: Callable) -> None:
     cells = [call(index, i) for i in range(1024)]
+    for i, cell in enumerate(cells):
+        if not isinstance(cell, int | np.integer) or cell < 0:
+            raise NotYet("no cell", f"Element {i} goes to {cell!r}. Cells have whole numbers, "
+                         "from 0 on; // divides and drops the rest.")  # fmt: skip
     if len(set(cells)) < 1024:
         first = next(i for i in range(1024) if cells[i] in cells[:i])
         other = cells.index(cells[first])
@@ -244,4 +318,5 @@ padding = Check("no two lanes of the tree meet in a bank", _examine_padding, {
     "conflicts remain": Mistake(lambda i: i, ""),
     "two in one place": Mistake(lambda i: i % 512, ""),
     "too much room": Mistake(lambda i: 33 * i, ""),
+    "no cell": Mistake(lambda i: i + i / 32, ""),
 })  # fmt: skip

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from lrscan.learn.exercises.check import Mistake, compared
+from lrscan.learn.exercises.check import Check, Mistake, NotYet, call, compared
 
 TINY = float(np.finfo(np.float32).tiny)
 EPS = float(np.finfo(np.float32).eps)
@@ -45,8 +45,8 @@ def _sigmoid(z):
 
 _Z = np.array([-90, -4, 0, 1, 12, 17, 20, 60], dtype=np.float32)
 
-complement = compared(
-    "1 - sigmoid(z) with all its digits",
+_complement = compared(
+    "log(1 - sigmoid(z)) with all its digits",
     lambda z: np.log(_sigmoid(-z)),
     [(_Z[k : k + 1],) for k in range(1, 7)],
     {
@@ -59,7 +59,30 @@ complement = compared(
             lambda z: np.log(_sigmoid(z)),
             "That is log(sigmoid(z)); asked for is log(1 - sigmoid(z)).",
         ),
+        "logarithm forgotten": Mistake(
+            lambda z: _sigmoid(-z),
+            "That is 1 - sigmoid(z), with all its digits. Asked for is its logarithm.",
+        ),
     },
+)
+
+
+def _examine_complement(answer) -> None:
+    _complement.examine(answer)
+    kind = np.asarray(call(answer, _Z[1:7])).dtype
+    if kind != np.float32:
+        raise NotYet("a wider type", f"The values are right, but they are {kind}. More digits only "
+                     "put the loss off: a form without it needs float32 alone.")  # fmt: skip
+
+
+def _wide(z):
+    return np.log(1 - 1 / (1 + np.exp(-z.astype(float))))
+
+
+complement = Check(
+    _complement.title,
+    _examine_complement,
+    _complement.mistakes | {"a wider type": Mistake(_wide, "")},
 )
 
 

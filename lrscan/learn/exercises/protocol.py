@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from lrscan.algebra import compose
 from lrscan.learn.exercises.check import Check, Mistake, NotYet
-from lrscan.learn.interleave import Outcome, Read, Release, Wait, Write, explore
+from lrscan.learn.interleave import Outcome, Read, Release, TooMany, Wait, Write, explore
 
 TOTAL, PREFIX = 1, 2
 PAIRS = [(2, 3), (3, 1), (1, 4), (2, 2)]
@@ -20,9 +20,7 @@ def run(tile: Callable, tiles: int, *, relaxed: bool = True) -> Outcome:
 
     ``tile(k, pair)`` is a generator that returns the pair of everything before tile k.
     """
-    expected = [IDENTITY]
-    for pair in PAIRS[: tiles - 1]:
-        expected.append(compose(*expected[-1], *pair))
+    expected = _beginnings()
 
     def check(results: dict) -> str | None:
         for k, got in results.items():
@@ -40,6 +38,12 @@ def _examine(tile: Callable) -> None:
     try:
         alone = run(tile, 1)
         strict = run(tile, 3, relaxed=False)
+    except TooMany:
+        raise NotYet(
+            "endless polling",
+            "Your tile asks for the same flag again and again. When the flag is 1 the total is "
+            "there: take it and walk on. (Wait sleeps until the flag is set; it needs no loop.)",
+        ) from None
     except Exception as error:
         raise NotYet(type(error).__name__, f"A tile stops: {error}") from None
     if alone.results == {0: None}:
@@ -57,6 +61,19 @@ def _examine(tile: Callable) -> None:
     if strict.states < 30:
         raise NotYet("no look-back", "No tile reads a total; each waits for the prefix before it. "
                      "That is a chain. Publish the total before you look back.")  # fmt: skip
+    prefixes = _beginnings()[1:4]
+    if strict.memory["flag"] != (PREFIX,) * 3 or strict.memory["prefix"] != tuple(prefixes):
+        raise NotYet(
+            "no prefix",
+            f"The carries are right, but at the end flag = {strict.memory['flag']} and prefix = "
+            f"{strict.memory['prefix']}, where {tuple(prefixes)} is right. Without prefixes every "
+            "tile walks to the first: write the prefix, then set the flag to 2.",
+        )
+    done = {"flag": [PREFIX] * 3, "total": [UNWRITTEN] * 3, "prefix": prefixes}
+    late = explore([lambda: tile(2, PAIRS[2])], done, lambda results: None)
+    if late.results.get(0) != _beginnings()[2]:
+        raise NotYet("prefix not used", "Tile 2 finds flag 2 at tile 1, and yet it takes totals. "
+                     "The prefix of tile 1 is its whole carry: take that, and stop.")  # fmt: skip
 
 
 def _explain(outcome: Outcome) -> tuple[str, str]:
@@ -94,16 +111,17 @@ def _reads_on(schedule: list[str]) -> bool:
     return False
 
 
-def _chain(flip: bool = False) -> list:
-    carries = [IDENTITY]
-    for pair in PAIRS[:2]:
-        carries.append(compose(*pair, *carries[-1]) if flip else compose(*carries[-1], *pair))
-    return carries
+def _beginnings(flip: bool = False) -> list:
+    """For each tile the pair of everything before it, and at last that of all tiles."""
+    pairs = [IDENTITY]
+    for pair in PAIRS:
+        pairs.append(compose(*pair, *pairs[-1]) if flip else compose(*pairs[-1], *pair))
+    return pairs
 
 
 _ARITHMETIC = {
     "swapped operands": (
-        _chain(flip=True),
+        _beginnings(flip=True),
         "What lies further back is earlier in time: it is the first operand of compose.",
     ),
     "one tile only": (
@@ -113,7 +131,9 @@ _ARITHMETIC = {
 }
 
 
-def tile(k, pair, *, flag_first=False, store=Release, flip=False, onward=True, stop=True):
+def tile(
+    k, pair, *, flag_first=False, store=Release, flip=False, onward=True, stop=True, used=True
+):
     """A tile with look-back; its options are typical mistakes."""
     if flag_first:
         yield store("flag", k, TOTAL)
@@ -122,7 +142,7 @@ def tile(k, pair, *, flag_first=False, store=Release, flip=False, onward=True, s
         yield store("flag", k, TOTAL)
     carry, at = IDENTITY, k - 1
     while at >= 0:
-        whole = (yield Wait("flag", at)) == PREFIX
+        whole = (yield Wait("flag", at)) == PREFIX and used
         value = yield Read("prefix" if whole else "total", at)
         carry = compose(*carry, *value) if flip else compose(*value, *carry)
         if (whole and stop) or not onward:
@@ -130,6 +150,27 @@ def tile(k, pair, *, flag_first=False, store=Release, flip=False, onward=True, s
         at -= 1
     yield Write("prefix", k, compose(*carry, *pair))
     yield store("flag", k, PREFIX)
+    return carry
+
+
+def _totals_only(k, pair):
+    yield Write("total", k, pair)
+    yield Release("flag", k, TOTAL)
+    carry = IDENTITY
+    for at in reversed(range(k)):
+        yield Wait("flag", at)
+        carry = compose(*(yield Read("total", at)), *carry)
+    return carry
+
+
+def _polling(k, pair):
+    yield Write("total", k, pair)
+    yield Release("flag", k, TOTAL)
+    while k and (yield Wait("flag", k - 1)) != PREFIX:
+        pass
+    carry = (yield Read("prefix", k - 1)) if k else IDENTITY
+    yield Write("prefix", k, compose(*carry, *pair))
+    yield Release("flag", k, PREFIX)
     return carry
 
 
@@ -156,5 +197,8 @@ look_back = Check(
         "swapped operands": Mistake(lambda k, p: tile(k, p, flip=True), ""),
         "one tile only": Mistake(lambda k, p: tile(k, p, onward=False), ""),
         "prefix counted twice": Mistake(lambda k, p: tile(k, p, stop=False), ""),
+        "no prefix": Mistake(_totals_only, ""),
+        "prefix not used": Mistake(lambda k, p: tile(k, p, used=False), ""),
+        "endless polling": Mistake(_polling, ""),
     },
 )
