@@ -20,15 +20,21 @@ DTYPES = {
 HALF = (torch.float16, torch.bfloat16)
 
 
-def check(a, x, h0, dim, reverse, algorithm, cu=None) -> int:
+def check(a, x, h0, dim, reverse, algorithm, cu=None, state: str = "h0") -> int:
     """``dim``, counted from the front of the broadcast shape; or the error that fits.
 
-    ``cu`` are the steps where packed sequences begin and the last one ends, if there are several.
+    ``cu`` are the steps where packed sequences begin and the last one ends, if there are several;
+    ``state`` is what errors call h0.
     """
-    tensors = {"a": a, "x": x} if h0 is None else {"a": a, "x": x, "h0": h0}
+    tensors = {"a": a, "x": x} if h0 is None else {"a": a, "x": x, state: h0}
     for name, tensor in tensors.items():
         if not isinstance(tensor, Tensor):
             raise TypeError(f"{name} must be a tensor, not {tensor!r}")
+        if tensor.layout is not torch.strided:
+            raise TypeError(
+                f"{name} has the layout {tensor.layout}, not torch.strided; for sequences of "
+                "unequal length there is packed_linear_recurrence"
+            )
     if not isinstance(dim, int) or isinstance(dim, bool):
         raise TypeError(f"dim must be an int, not {dim!r}")
     if not isinstance(reverse, bool):
@@ -37,7 +43,7 @@ def check(a, x, h0, dim, reverse, algorithm, cu=None) -> int:
     for name, tensor in tensors.items():
         if tensor.device != device:
             raise ValueError(f"{name} is on {tensor.device}, but x is on {device}")
-    kind = device.type
+    kind = "cuda" if device.type == "meta" else device.type  # only shapes matter there
     if kind not in ALGORITHMS:
         raise ValueError(f"x is on {device}; linear_recurrence runs on cpu and cuda")
     if algorithm not in ALGORITHMS[kind]:
@@ -66,7 +72,7 @@ def check(a, x, h0, dim, reverse, algorithm, cu=None) -> int:
             h0.expand(columns)
         except RuntimeError:
             raise ValueError(
-                f"h0 has shape {tuple(h0.shape)}; it must broadcast to {tuple(columns)}, "
+                f"{state} has shape {tuple(h0.shape)}; it must broadcast to {tuple(columns)}, "
                 f"the shape {tuple(shape)} "
                 + (f"without dim {dim}" if cu is None else f"with the sequences as dim {dim}")
             ) from None
@@ -78,7 +84,7 @@ def lengths_on_the_host(cu_seqlens) -> Tensor:
     if not isinstance(cu_seqlens, Tensor) or cu_seqlens.dtype not in (torch.int32, torch.int64):
         found = cu_seqlens.dtype if isinstance(cu_seqlens, Tensor) else repr(cu_seqlens)
         raise TypeError(f"cu_seqlens must be a tensor of int32 or int64, not {found}")
-    if cu_seqlens.dim() != 1 or len(cu_seqlens) < 2:
+    if cu_seqlens.dim() != 1 or cu_seqlens.shape[0] < 2:
         raise ValueError(
             f"cu_seqlens has shape {tuple(cu_seqlens.shape)}; it must be (N + 1,) for N sequences"
         )
@@ -88,7 +94,10 @@ def lengths_on_the_host(cu_seqlens) -> Tensor:
 def _check_lengths(cu: Tensor, steps: int, dim: int) -> None:
     if torch.compiler.is_compiling() or isinstance(cu, FakeTensor):
         return  # known when it runs
-    if cu[0] != 0 or (cu[1:] < cu[:-1]).any():
-        raise ValueError(f"cu_seqlens must rise from 0, not be {cu.tolist()}")
+    if cu[0] != 0:
+        raise ValueError(f"cu_seqlens must begin with 0, not {cu[0]}")
+    if (falls := (cu[1:] < cu[:-1]).nonzero()).numel():
+        at = int(falls[0])
+        raise ValueError(f"cu_seqlens must not fall: [{at}] is {cu[at]}, [{at + 1}] {cu[at + 1]}")
     if cu[-1] != steps:
         raise ValueError(f"cu_seqlens ends with {cu[-1]}, but dim {dim} has {steps} steps")

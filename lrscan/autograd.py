@@ -5,8 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.overrides import _get_current_function_mode_stack
+from torch.utils._device import DeviceContext
 
 from lrscan import gradients, sweep
+from lrscan.arguments import HALF
 
 
 def recurrence(
@@ -23,27 +26,66 @@ def recurrence(
     ``cu`` as in :func:`lrscan.sweep.forward`.
     """
     options = (dim, reverse, algorithm, cu)
-    if torch._C._are_functorch_transforms_active() and not torch.compiler.is_compiling():
+    if torch.compiler.is_compiling():
+        if forward_ad_is_on():
+            raise NotImplementedError(
+                "linear_recurrence has no forward-mode derivative within torch.compile"
+            )
+        return torch.ops.lrscan.linear_recurrence(a, x, h0, *options)
+    if torch._C._are_functorch_transforms_active():
+        if _jvp_levels() > 1:  # torch drops tangents there, without a word
+            raise NotImplementedError(
+                "linear_recurrence has no derivative in forward mode over forward mode; take one "
+                "in reverse, as torch.func.jacfwd(torch.func.jacrev(...)) does"
+            )
         return TransformableRecurrence.apply(a, x, h0, *options)
-    if torch.compiler.is_compiling() or intercepted(a, x, h0):
+    if forward_ad_is_on():  # the dispatcher would drop tangents
+        return Recurrence.apply(a, x, h0, *options)
+    if intercepted(a, x, h0):
         return torch.ops.lrscan.linear_recurrence(a, x, h0, *options)
     if _differentiated(a, x, h0):
         return Recurrence.apply(a, x, h0, *options)
     return sweep.forward(*map(plain, (a, x, h0)), *options)
 
 
+def _evaluated(a, x, h0, *options):
+    """The recurrence within a function that has its derivatives."""
+    if intercepted(a, x, h0):
+        with torch._C._AutoDispatchBelowAutograd():
+            return torch.ops.lrscan.linear_recurrence(a, x, h0, *options)
+    return sweep.forward(*map(plain, (a, x, h0)), *options)
+
+
 def intercepted(a: Tensor, x: Tensor, h0: Tensor | None) -> bool:
-    """Whether torch must dispatch the call: for a mode (fake tensors, tracing) or a subclass."""
+    """Whether torch must dispatch the call: for a mode (fake tensors, tracing), for a subclass,
+    or since there is no memory to compute in (meta tensors, batches of gradients).
+    """
     return bool(
         torch._C._len_torch_dispatch_stack()
-        or torch._C._is_torch_function_mode_enabled()
+        or (torch._C._is_torch_function_mode_enabled() and _modes_besides_the_default_device())
         or type(a) not in _PLAIN
         or type(x) not in _PLAIN
         or (h0 is not None and type(h0) not in _PLAIN)
+        or x.is_meta
+        or is_batched(a)
+        or is_batched(x)
+        or (h0 is not None and is_batched(h0))
+        or torch._C._is_tracing()
     )
 
 
 _PLAIN = (Tensor, torch.nn.Parameter)
+# Of the vmap that torch.autograd itself uses, for ``is_grads_batched`` and ``vectorize``.
+is_batched = torch._C._functorch.is_legacy_batchedtensor
+
+
+def _modes_besides_the_default_device() -> bool:
+    return any(type(mode) is not DeviceContext for mode in _get_current_function_mode_stack())
+
+
+def _jvp_levels() -> int:
+    stack = torch._C._functorch.get_interpreter_stack() or ()
+    return sum(level.key() == torch._C._functorch.TransformType.Jvp for level in stack)
 
 
 def forward_ad_is_on() -> bool:
@@ -52,9 +94,7 @@ def forward_ad_is_on() -> bool:
 
 
 def _differentiated(a: Tensor, x: Tensor, h0: Tensor | None) -> bool:
-    """Whether a derivative may be asked for, backward or forward."""
-    if forward_ad_is_on():
-        return True
+    """Whether a derivative may be asked for in reverse mode."""
     return torch.is_grad_enabled() and (
         a.requires_grad or x.requires_grad or (h0 is not None and h0.requires_grad)
     )
@@ -68,7 +108,10 @@ class Recurrence(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, a, x, h0, *options):
-        h = sweep.forward(*map(plain, (a, x, h0)), *options)
+        if forward_ad_is_on():
+            h = _evaluated(a, x, h0, *options)
+        else:
+            h = sweep.forward(*map(plain, (a, x, h0)), *options)
         _save(ctx, a, x, h0, options, h)
         return h
 
@@ -76,11 +119,7 @@ class Recurrence(torch.autograd.Function):
     def backward(ctx, dh):
         a, h0, h = ctx.saved_tensors
         wanted = ctx.needs_input_grad[:3]
-        if torch.is_grad_enabled() or torch._C._are_functorch_transforms_active():
-            found = differentiable_gradients(a, h, h0, dh, ctx.x_shape, *ctx.options, wanted)
-        else:
-            tensors = map(plain, (a, h, h0, dh))
-            found = gradients.backward(*tensors, ctx.x_shape, *ctx.options, wanted)
+        found = backward(a, h, h0, dh, ctx.x_shape, *ctx.options, wanted)
         return *found, None, None, None, None
 
     @staticmethod
@@ -98,7 +137,7 @@ class TransformableRecurrence(Recurrence):
 
     @staticmethod
     def forward(a, x, h0, *options):
-        return sweep.forward(*map(plain, (a, x, h0)), *options)
+        return _evaluated(a, x, h0, *options)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -106,19 +145,25 @@ class TransformableRecurrence(Recurrence):
         _save(ctx, a, x, h0, options, output)
 
     @staticmethod
-    def vmap(info, in_dims, a, x, h0, dim, reverse, algorithm, cu):
-        rank = max(
-            tensor.dim() - (axis is not None) for tensor, axis in zip((a, x), in_dims, strict=False)
+    def vmap(info, in_dims, *args):
+        return batched(info, in_dims, *args)
+
+
+def batched(info, in_dims, a, x, h0, dim, reverse, algorithm, cu):
+    """The rule of torch.vmap: one more axis of columns, in front. Returns (h, its batched axis)."""
+    rank = max(
+        tensor.dim() - (axis is not None) for tensor, axis in zip((a, x), in_dims, strict=False)
+    )
+    dim %= rank
+    moved = [
+        tensor if tensor is None or axis is None else _batch_first(tensor, axis, own_rank)
+        for tensor, axis, own_rank in zip(
+            (a, x, h0), in_dims, (rank, rank, rank - (cu is None)), strict=False
         )
-        batched = [
-            tensor if tensor is None or axis is None else _batch_first(tensor, axis, own_rank)
-            for tensor, axis, own_rank in zip(
-                (a, x, h0), in_dims, (rank, rank, rank - (cu is None)), strict=False
-            )
-        ]
-        if in_dims[0] is None and in_dims[1] is None:  # only h0 is batched
-            batched[1] = x.expand(info.batch_size, *sweep.broadcast_shape(a, x))
-        return recurrence(*batched, dim + 1, reverse, algorithm, cu), 0
+    ]
+    if in_dims[0] is None and in_dims[1] is None:  # only h0 is batched
+        moved[1] = x.expand(info.batch_size, *sweep.broadcast_shape(a, x))
+    return recurrence(*moved, dim + 1, reverse, algorithm, cu), 0
 
 
 def _batch_first(tensor: Tensor, axis: int, rank: int) -> Tensor:
@@ -130,15 +175,39 @@ def _batch_first(tensor: Tensor, axis: int, rank: int) -> Tensor:
 
 def _save(ctx, a, x, h0, options, h):
     ctx.options, ctx.x_shape = options, x.shape
-    ctx.save_for_backward(a, h0, h)
+    # The gradients of x and h0 take the coefficients alone, and forward mode takes all.
+    kept = h if ctx.needs_input_grad[0] or forward_ad_is_on() else None
+    ctx.save_for_backward(a, h0, kept)
     ctx.save_for_forward(a, h0, h)
+
+
+def backward(a, h, h0, dh, x_shape, dim, reverse, algorithm, cu, wanted):
+    """(da, dx, dh0), None for those not wanted; h may be None where da is not."""
+    h = dh if h is None else h
+    options = (x_shape, dim, reverse, algorithm, cu)
+    compiling = torch.compiler.is_compiling()
+    if (
+        torch.is_grad_enabled()
+        or torch._C._are_functorch_transforms_active()
+        or (not compiling and is_batched(dh))
+    ):
+        return differentiable_gradients(a, h, h0, dh, *options, wanted)
+    if compiling or intercepted(a, dh, h0):
+        found = torch.ops.lrscan.linear_recurrence_backward(a, h, h0, dh, *options, list(wanted))
+        given = iter(found)
+        return tuple(next(given) if want else None for want in wanted)
+    return gradients.backward(*map(plain, (a, h, h0, dh)), *options, wanted)
 
 
 def differentiable_gradients(a, h, h0, dh, x_shape, dim, reverse, algorithm, cu, wanted):
     """(da, dx, dh0) made of differentiable operations, for derivatives of derivatives."""
+    dtypes = a.dtype, h.dtype, None if h0 is None else h0.dtype
+    if h.dtype in HALF:  # accumulated in float32, as in a sweep
+        a, h, dh = a.float(), h.float(), dh.float()
+        h0 = None if h0 is None else h0.float()
     if h.shape[dim] == 0:
         zero = None if h0 is None else torch.zeros_like(h0)
-        return torch.zeros_like(a), h.new_zeros(x_shape), zero
+        return _as(dtypes, torch.zeros_like(a), h.new_zeros(x_shape), zero)
     # The coefficient that leads out of step t is that of the step after it; the last has none.
     along = a.expand(h.shape)
     sequences, starts, ends = _ends(h.shape[dim], reverse, cu, h.device)
@@ -146,8 +215,7 @@ def differentiable_gradients(a, h, h0, dh, x_shape, dim, reverse, algorithm, cu,
     g = recurrence(later, dh, None, dim, not reverse, algorithm)
     da = dx = dh0 = None
     if wanted[0]:
-        da = _state_before(h, h0, dim, reverse, cu).conj() * g
-        da = da.sum_to_size(a.shape).to(a.dtype)
+        da = (_state_before(h, h0, dim, reverse, cu).conj() * g).sum_to_size(a.shape)
     if wanted[1]:
         dx = g.sum_to_size(x_shape)
     if wanted[2]:
@@ -157,14 +225,24 @@ def differentiable_gradients(a, h, h0, dh, x_shape, dim, reverse, algorithm, cu,
         else:
             zero = dh0.new_zeros(sweep.state_shape(h.shape, dim, cu))
             dh0 = zero.index_copy(dim, sequences, dh0)
-        dh0 = dh0.sum_to_size(h0.shape).to(h0.dtype)
-    return da, dx, dh0
+        dh0 = dh0.sum_to_size(h0.shape)
+    return _as(dtypes, da, dx, dh0)
+
+
+def _as(dtypes, *tensors):
+    """Tensors, each in its dtype, where there is one."""
+    return tuple(
+        None if tensor is None else tensor.to(dtype)
+        for tensor, dtype in zip(tensors, dtypes, strict=True)
+    )
 
 
 def _ends(steps: int, reverse: bool, cu: Tensor | None, device: torch.device):
     """(sequences that are not empty, their first steps, their last ones)."""
     if cu is None:
-        cu = torch.tensor([0, steps])
+        first = torch.zeros(1, dtype=torch.int64, device=device)
+        last = first + (steps - 1)
+        return first, *((last, first) if reverse else (first, last))
     cu = cu.to(device)
     sequences = (cu[1:] > cu[:-1]).nonzero().squeeze(1)
     first, last = cu[sequences], cu[sequences + 1] - 1

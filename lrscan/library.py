@@ -48,26 +48,21 @@ def _backward_fake(a, h, h0, dh, x_shape, dim, reverse, algorithm, cu, wanted):
 
 def _setup_context(ctx, inputs, output):
     a, x, h0, *ctx.options, cu = inputs
-    ctx.x_shape = x.shape
-    ctx.save_for_backward(a, h0, output, cu)
+    ctx.x_shape, ctx.rank = x.shape, output.dim()
+    # The gradients of x and h0 take the coefficients alone.
+    ctx.save_for_backward(a, h0, output if ctx.needs_input_grad[0] else None, cu)
 
 
 def _gradients(ctx, dh):
     a, h0, h, cu = ctx.saved_tensors
-    wanted = list(ctx.needs_input_grad[:3])
-    dim, *options = ctx.options
-    dim %= h.dim()
-    if torch.is_grad_enabled():
-        found = autograd.differentiable_gradients(
-            a, h, h0, dh, ctx.x_shape, dim, *options, cu, wanted
-        )
-        return *found, None, None, None, None
-    given = iter(
-        torch.ops.lrscan.linear_recurrence_backward(
-            a, h, h0, dh, ctx.x_shape, dim, *options, cu, wanted
-        )
-    )
-    return *(next(given) if want else None for want in wanted), None, None, None, None
+    dim, reverse, algorithm = ctx.options
+    wanted = ctx.needs_input_grad[:3]
+    options = (ctx.x_shape, dim % ctx.rank, reverse, algorithm, cu)
+    return *autograd.backward(a, h, h0, dh, *options, wanted), None, None, None, None
+
+
+def _batched(info, in_dims, *args):
+    return autograd.batched(info, in_dims, *args)
 
 
 for device in ("CPU", "CUDA"):
@@ -77,3 +72,4 @@ _NAME = "lrscan::linear_recurrence"
 torch.library.register_fake(_NAME, _forward_fake, lib=_LIBRARY)
 torch.library.register_fake(f"{_NAME}_backward", _backward_fake, lib=_LIBRARY)
 torch.library.register_autograd(_NAME, _gradients, setup_context=_setup_context, lib=_LIBRARY)
+torch.library.register_vmap(_NAME, _batched, lib=_LIBRARY)

@@ -23,8 +23,9 @@ def linear_recurrence(
 ) -> Tensor:
     """``h[t] = a[t] * h[t-1] + x[t]`` along ``dim``, elementwise, in parallel over time.
 
-    Differentiable in ``a``, ``x`` and ``h0``, to any order and in forward mode. With g the
-    gradient at h through all later steps:
+    Differentiable in ``a``, ``x`` and ``h0``, to any order. Forward mode may be over or under
+    reverse mode, but neither over itself nor within ``torch.compile``. With g the gradient at h
+    through all later steps:
 
         g[t] = dh[t] + conj(a[t+1]) * g[t+1]      dx = g
         da[t] = conj(h[t-1]) * g[t]               dh0 = conj(a[0]) * g[0]
@@ -54,6 +55,7 @@ def linear_recurrence(
     Raises:
         TypeError:  an argument of the wrong type, or a dtype that is not supported
         ValueError: shapes, devices, ``dim`` or ``algorithm`` that do not fit
+        NotImplementedError: a derivative in forward mode over itself or within ``torch.compile``
 
     Source: Martin and Cundy 2018, arXiv:1709.04057, sections 2.2 and 2.3.
     """
@@ -79,8 +81,11 @@ def linear_recurrence_step(a: Tensor, x: Tensor, h: Tensor) -> Tensor:
         TypeError:  an argument that is no tensor, or of a dtype that does not fit
         ValueError: shapes or devices that do not fit
     """
+    a, x, h = _widened(a, x, h)
+    if not isinstance(h, Tensor):
+        raise TypeError(f"h must be a tensor, not {h!r}")
     one = [t.unsqueeze(0) if isinstance(t, Tensor) else t for t in (a, x)]
-    check(*one, h, 0, False, "auto")
+    check(*one, h, 0, False, "auto", state="h")
     if x.dtype not in HALF:
         return step(a, x, h)
     return step(a.float(), x.float(), h.float()).to(torch.promote_types(x.dtype, h.dtype))
@@ -153,21 +158,32 @@ def reset_where(a: Tensor, mask: Tensor) -> Tensor:
         A new tensor of the broadcast shape. No gradient flows to ``a`` where it was reset.
 
     Raises:
-        TypeError: ``mask`` is not a tensor of bool
+        TypeError:  ``a`` is not a tensor, or ``mask`` not one of bool
+        ValueError: their shapes do not broadcast
     """
+    if not isinstance(a, Tensor):
+        raise TypeError(f"a must be a tensor, not {a!r}")
     if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
         found = mask.dtype if isinstance(mask, Tensor) else repr(mask)
         raise TypeError(f"mask must be a tensor of torch.bool, not {found}")
+    try:
+        torch.broadcast_shapes(a.shape, mask.shape)
+    except RuntimeError:
+        raise ValueError(
+            f"mask has shape {tuple(mask.shape)}, which does not broadcast with a {tuple(a.shape)}"
+        ) from None
     return torch.where(mask, 0, a)
 
 
 def _widened(a, x, h0):
     """Under autocast: the arguments in the widest of their dtypes."""
-    device = x.device.type if isinstance(x, Tensor) else "cpu"
+    if not (isinstance(a, Tensor) and isinstance(x, Tensor)):  # refused later, in words
+        return a, x, h0
+    device = x.device.type
     if device not in ALGORITHMS or not torch.is_autocast_enabled(device):
         return a, x, h0
     dtype = torch.promote_types(a.dtype, x.dtype)
-    if h0 is not None:
+    if isinstance(h0, Tensor):
         dtype = torch.promote_types(dtype, h0.dtype)
         h0 = h0.to(dtype)
     return a.to(dtype), x.to(dtype), h0

@@ -128,7 +128,7 @@ def broadcast_shape(a: Tensor, x: Tensor) -> torch.Size:
 
 def state_shape(shape: Sequence[int], dim: int, cu: Tensor | None) -> tuple[int, ...]:
     """Of the states before the first step: without time, or with sequences in its place."""
-    sequences = () if cu is None else (len(cu) - 1,)
+    sequences = () if cu is None else (cu.shape[0] - 1,)
     return (*shape[:dim], *sequences, *shape[dim + 1 :])
 
 
@@ -164,8 +164,9 @@ def _run(
             begins = x.shape[dim] - cu.flip(0) if reverse != backward else cu
             sweep(tensors, begins.contiguous().numpy())
         return
-    # More axes than a kernel takes: loop over one of them.
-    axis = next(d for d, size in enumerate(x.shape) if d != dim and size != 1)
+    # More axes than a kernel takes: loop over the shortest.
+    axes = (d for d, size in enumerate(x.shape) if d != dim and size != 1)
+    axis = min(axes, key=lambda d: x.shape[d])
     for i in range(x.shape[axis]):
         part = {
             row: tensor.select(axis - (cu is None and row in TIMELESS and axis > dim), i)

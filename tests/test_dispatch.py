@@ -7,7 +7,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader, Dataset
 
-from lrscan import linear_recurrence, packed_linear_recurrence
+from lrscan import linear_recurrence, linear_recurrence_step, packed_linear_recurrence
 
 A, X, H0 = torch.rand(33, 5), torch.randn(33, 5), torch.randn(5)
 LENGTHS = torch.tensor([0, 7, 7, 33])
@@ -84,6 +84,16 @@ def test_autocast_takes_the_widest_dtype(compiled):
         assert call(A.bfloat16(), X.bfloat16()).dtype == torch.bfloat16
     assert h.dtype == torch.float32
     torch.testing.assert_close(h, linear_recurrence(A.bfloat16().float(), X))
+
+
+def test_autocast_treats_a_step_as_it_treats_a_sequence():
+    with torch.autocast("cpu", torch.bfloat16):
+        h = linear_recurrence(A.bfloat16(), X, H0)
+        step = linear_recurrence_step(A[0].bfloat16(), X[0], H0)
+        with pytest.raises(TypeError, match="a must be a tensor, not 0.5"):
+            linear_recurrence(0.5, X)
+    assert step.dtype == torch.float32
+    torch.testing.assert_close(step, h[0])
 
 
 def test_fake_tensors_compute_nothing():

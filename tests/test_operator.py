@@ -250,7 +250,8 @@ A, X, H0 = torch.rand(4, 3), torch.rand(4, 3), torch.rand(3)
         (lambda: linear_recurrence(A, X, reverse=1), TypeError, "reverse must be a bool, not 1"),
         (lambda: linear_recurrence(A, X, algorithm="fast"), ValueError, "'serial'.*not 'fast'"),
         (lambda: linear_recurrence(A.to("meta"), X), ValueError, "a is on meta"),
-        (lambda: linear_recurrence(A.to("meta"), X.to("meta")), ValueError, "x is on meta"),
+        (lambda: linear_recurrence(A.to_sparse(), X), TypeError, "a has .*sparse_coo"),
+        (lambda: linear_recurrence(0.5, X), TypeError, "a must be a tensor, not 0.5"),
     ],
 )
 def test_wrong_input_is_refused_by_name(call, error, names):

@@ -152,8 +152,12 @@ def test_step_by_step_equals_the_whole(dtype):
         (lambda a: packed_linear_recurrence(a, a, torch.tensor([0.0, 4])), TypeError, "float32"),
         (lambda a: packed_linear_recurrence(a, a, torch.tensor([0])), ValueError, r"\(1,\)"),
         (lambda a: packed_linear_recurrence(a, a, torch.tensor([0, 5])), ValueError, "with 5"),
-        (lambda a: packed_linear_recurrence(a, a, torch.tensor([1, 4])), ValueError, "1, 4"),
-        (lambda a: packed_linear_recurrence(a, a, torch.tensor([0, 3, 2, 4])), ValueError, "3, 2"),
+        (lambda a: packed_linear_recurrence(a, a, torch.tensor([1, 4])), ValueError, "0, not 1"),
+        (
+            lambda a: packed_linear_recurrence(a, a, torch.tensor([0, 3, 2, 4])),
+            ValueError,
+            r"must not fall: \[1\] is 3, \[2\] 2",
+        ),
         (
             lambda a: packed_linear_recurrence(a, a, torch.tensor([0, 4]), a),
             ValueError,
@@ -161,7 +165,10 @@ def test_step_by_step_equals_the_whole(dtype):
         ),
         (lambda a: reset_where(a, a), TypeError, "mask .*float32"),
         (lambda a: linear_recurrence_step(a, 1.0, a), TypeError, "x must be a tensor, not 1.0"),
-        (lambda a: linear_recurrence_step(a, a, a[:2]), ValueError, r"\(2, 3\)"),
+        (lambda a: linear_recurrence_step(a, a, a[:2]), ValueError, r"h has shape \(2, 3\)"),
+        (lambda a: linear_recurrence_step(a, a, None), TypeError, "h must be a tensor, not None"),
+        (lambda a: reset_where(0.5, a > 0), TypeError, "a must be a tensor, not 0.5"),
+        (lambda a: reset_where(a, a[:, :2] > 0), ValueError, r"mask has shape \(4, 2\).*\(4, 3\)"),
     ],
 )
 def test_wrong_input_is_refused_by_name(call, error, names):
