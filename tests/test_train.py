@@ -249,6 +249,18 @@ def test_a_run_that_gave_up_goes_on_with_more_iterations(tmp_path):
         same(whole, run)
 
 
+def test_a_run_beyond_the_limit_is_not_trained_on(tmp_path):
+    """Killed under one limit, and resumed under a lower one."""
+    given = {"device": "cpu", "folder": tmp_path}
+    settings = replace(SMALL, until="strict", steps=40, iterations=50)
+    part = train(settings, **given, seconds=0.0)
+    while part.iteration < 9:
+        part = train(settings, **given, seconds=0.0)
+    ended = train(replace(settings, iterations=5), **given)
+    assert (ended.status, ended.iteration) == (NOT_LEARNED, 9)
+    assert train(settings, **given, seconds=0.0).iteration == 10
+
+
 def test_giving_up_is_not_learning():
     run = train(replace(SMALL, iterations=3, until="strict"), device="cpu")
     assert run.status == NOT_LEARNED and run.iteration == 3 and run.strict_at is None

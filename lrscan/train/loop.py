@@ -206,7 +206,11 @@ def _iterate(run: Run, step: Step, device: torch.device) -> None:
         run.history[-1] = run.history[-1]._replace(held_out=held_out)
     if run.status == PAUSED and run.reached is not None:
         run.status = LEARNED
-    elif run.status == PAUSED and number + 1 == settings.iterations:
+    _end_at_the_limit(run)
+
+
+def _end_at_the_limit(run: Run) -> None:
+    if run.status == PAUSED and run.iteration >= run.settings.iterations:
         run.status = LEARNED if run.strict_at is not None else NOT_LEARNED
 
 
@@ -303,9 +307,9 @@ def _load(path: Path, run: Run, step: Step, device: torch.device) -> None:
     ]
     run.status, run.paper_at = content["status"], content["paper_at"]
     run.strict_at, run.resumed = content["strict_at"], content["resumed"] + 1
-    gave_up = run.status in (LEARNED, NOT_LEARNED) and run.reached is None
-    if gave_up and run.iteration < run.settings.iterations:
+    if run.status != DIVERGED and run.reached is None:  # this limit says whether it goes on
         run.status = PAUSED
+        _end_at_the_limit(run)
 
 
 @contextmanager
