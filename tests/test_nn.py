@@ -211,16 +211,6 @@ def test_a_coefficient_near_one_survives_autocast():
     assert abs(output[-1].item() - torch.sigmoid(torch.tensor(9.0)).item() ** 5000) < 0.01
 
 
-@pytest.mark.filterwarnings("ignore")  # of the compiler itself
-@every_model
-def test_a_compiled_model_is_the_model(make):
-    if make is SerialLSTM:
-        pytest.skip("a loop over time, which the compiler would unroll")
-    model, x = make(M, N, 2), dense(T, B, M).float()
-    compiled = torch.compile(model, backend="aot_eager")
-    torch.testing.assert_close(compiled(x)[0], model(x)[0])
-
-
 def test_initialisations_are_as_documented():
     model = GILRLSTM(M, 4096)
     bound = (6 / (M + 4096)) ** 0.5

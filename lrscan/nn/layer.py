@@ -134,7 +134,7 @@ def surrogate_product(
         return surrogate.product(weight, x, start)
     st, (end,) = surrogate(x, (start.unsqueeze(0),))
     first, _ = history(st[-1:].to(start.dtype), start.unsqueeze(0))
-    before = torch.cat([first.to(st.dtype), st])[: len(st)]
+    before = torch.cat([first.to(st.dtype), st])[: st.shape[0]]
     return product(weight, before), end.squeeze(0)
 
 

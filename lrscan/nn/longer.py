@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -24,7 +25,7 @@ def piece_steps(x: Input, hidden_size: int) -> int | None:
     steps, batch = extent(x)
     device = (x.index if isinstance(x, Tokens) else x).device.type
     elements = PIECE_ELEMENTS.get(device, 2**28)
-    if splits() or steps * batch * hidden_size <= PIECES_KEPT * elements:
+    if torch.compiler.is_exporting() or splits() or steps * batch * hidden_size <= PIECES_KEPT * elements:
         return None
     return max(1, elements // (batch * hidden_size))
 
