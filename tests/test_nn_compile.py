@@ -1,4 +1,4 @@
-"""Models in one graph: torch.compile(fullgraph=True) and torch.export give what eager torch does."""
+"""Models in one graph: compiled with fullgraph=True, and exported, they are what they were."""
 
 import subprocess
 import sys

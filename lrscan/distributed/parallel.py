@@ -101,7 +101,9 @@ def scan(a: Tensor, u: Tensor, start: Tensor, algorithm: str) -> tuple[Tensor, T
     """c[t] = a[t] * c[t-1] + u[t] along the first axis, and c after the last step of all."""
     peers = _here()
     if peers is not None:
-        return recurrence(a, u, start, peers, 0, False, algorithm, True)
+        c, end = recurrence(a, u, start, peers, 0, False, algorithm, True)
+        assert end is not None  # it was wanted
+        return c, end
     if u.shape[0] == 1:  # needs no scan
         c = linear_recurrence_step(a[0], u[0], start).unsqueeze(0)
     else:

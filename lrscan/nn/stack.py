@@ -164,8 +164,7 @@ class RecurrentStack(nn.Module):
         steps = self.piece_steps(x)
         if steps is None:
             return through(x, states)
-        random = bool(self.dropout and self.training)
-        outputs, states = checkpointed(through, x, states, steps, random)
+        outputs, states = checkpointed(self, through, x, states, steps)
         return torch.cat(outputs), states
 
     def piece_steps(self, x: Input) -> int | None:

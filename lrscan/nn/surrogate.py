@@ -59,8 +59,13 @@ class LinearSurrogateRNN(RecurrentStack):
         algorithm: how both recurrences are evaluated; see :func:`lrscan.linear_recurrence`
 
     The state is ``(st, c)``, or ``(c,)`` without a surrogate. Matrix products obey autocast;
-    gates and recurrences are computed in float32 at least, and so is the state. Long sequences
-    are worked through in pieces, of which backward evaluates gates and recurrences again.
+    gates and recurrences are computed in float32 at least, and so is the state.
+
+    Long sequences, of more than 2^21 elements of steps x batch x hidden units on a CPU and 2^31 on
+    a GPU, are worked through in pieces that are checkpointed: backward evaluates each again, with
+    the same random numbers. A parameter that was modified in between is an error then, as it is
+    for a short sequence. Hooks and what else a cell does besides its results happen twice.
+    ``lrscan.nn.longer.PIECES_KEPT = math.inf`` switches that off, for all models.
 
     Raises:
         TypeError, ValueError: arguments that do not fit, with their values
