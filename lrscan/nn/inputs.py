@@ -45,8 +45,11 @@ def extent(x: Input) -> tuple[int, int]:
     return (x.index if isinstance(x, Tokens) else x).shape[:2]
 
 
-def pieces(x: Input, steps: int) -> list[Input]:
-    """An input cut along time. Backward writes the gradient once, where slices would each time."""
+def pieces(x: Input, steps: int | list[int]) -> list[Input]:
+    """An input cut along time, into pieces of so many steps, or of each of these numbers.
+
+    Backward writes the gradient once, where slices would each time.
+    """
     if isinstance(x, Tokens):
         signs = [None] * len(x.index) if x.sign is None else x.sign.split(steps)
         return [Tokens(*pair) for pair in zip(x.index.split(steps), signs, strict=False)]

@@ -132,6 +132,7 @@ def in_pieces(
         after the last step.
 
     Raises:
+        TypeError:  the input is no tensor and no Tokens
         ValueError: steps, the net or the length of the input does not fit
         RuntimeError: inside :func:`lrscan.distributed.sequence_parallel`
 
@@ -143,6 +144,8 @@ def in_pieces(
     for name in ("bidirectional", "batch_first"):
         if getattr(net, name):
             raise ValueError(f"a net with {name}=True cannot be worked through in pieces of time")
+    if not isinstance(input, Tensor | Tokens):
+        raise TypeError(f"the input must be a tensor or Tokens, not {type(input).__name__}")
     length = len(input.index if isinstance(input, Tokens) else input)
     if not length:
         raise ValueError("the input has no steps")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -55,7 +55,7 @@ class LinearSurrogateRNN(RecurrentStack):
 
     Args:
         input_size, hidden_size, num_layers, batch_first, bidirectional, dropout, device, dtype:
-                   as for ``nn.LSTM``
+                   as for ``nn.LSTM``; by keyword after the third
         algorithm: how both recurrences are evaluated; see :func:`lrscan.linear_recurrence`
 
     The state is ``(st, c)``, or ``(c,)`` without a surrogate. Matrix products obey autocast;
@@ -76,7 +76,8 @@ class LinearSurrogateRNN(RecurrentStack):
     surrogate: ClassVar[Callable[..., nn.Module] | None] = None
     gates: ClassVar[Mapping[str, str]]
 
-    def cell(self, *gates: Tensor) -> tuple[Tensor, Tensor, ReadOut | None]:
+    # Of Any, so that a cell may name its gates.
+    def cell(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor, ReadOut | None]:
         """(a, u, read-out) from the gates, all (T, B, n)."""
         raise NotImplementedError(f"{type(self).__name__} has no cell")
 
