@@ -1,11 +1,15 @@
 """Models on pieces of time on several ranks: outputs, states, gradients, training, and a mesh."""
 
+import threading
+import warnings
+
 import pytest
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from ranks import Ranks
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils.checkpoint import checkpoint
 
 from lrscan import nn as models
 from lrscan.distributed import sequence_parallel
@@ -160,6 +164,67 @@ def test_time_and_minibatch_split_over_a_mesh_give_the_losses_of_one(ranks):
     results = ranks.results(trained_on_a_mesh)
     mean = [sum(parts) / 2 for parts in zip(*results, strict=True)]
     assert mean == pytest.approx(trained_on_one(), rel=1e-9)
+
+
+def checkpointed_on_a_rank(group):
+    """The gradients of a piece, with and without a checkpoint; backward after the ``with``."""
+    model, x, state = model_of("GILRLSTM", bidirectional=True)
+    piece = x.split((6, 7))[group.rank()].clone().requires_grad_()
+
+    def part(piece):
+        with sequence_parallel(group):
+            return model(piece, state)[0]
+
+    outputs = part(piece), checkpoint(part, piece, use_reentrant=False)
+    return [torch.autograd.grad(output.square().sum(), piece)[0] for output in outputs]
+
+
+def test_a_checkpoint_that_enters_sequence_parallel_is_split_in_backward_too(ranks):
+    for plain, again in ranks.results(checkpointed_on_a_rank, size=2):
+        assert torch.equal(plain, again)
+
+
+def outside_on_a_rank(group):
+    """Derivatives of what was evaluated whole, asked for within; and what a thread sees there."""
+    torch.manual_seed(0)
+    model, x = models.GILRLSTM(M, 32), torch.randn(T, B, M, requires_grad=True)
+
+    def first_and_second():
+        total = output.square().sum()
+        (first,) = torch.autograd.grad(total, x, retain_graph=True, create_graph=True)
+        return first, torch.autograd.grad(first.square().sum(), x, retain_graph=True)[0]
+
+    output, seen = model(x)[0], []
+    found = [*first_and_second()]
+    with sequence_parallel(group):
+        found += first_and_second()
+        thread = threading.Thread(target=lambda: seen.append(model(x)[0]))
+        thread.start()
+        thread.join()
+    return [part.detach() for part in (*found, output, *seen)]
+
+
+def test_what_began_whole_stays_whole(ranks):
+    for first, second, *within, output, seen in ranks.results(outside_on_a_rank, size=2):
+        torch.testing.assert_close(within, [first, second], rtol=0, atol=0)
+        assert torch.equal(output, seen)
+
+
+def compiled_on_a_rank(group):
+    """A model that was compiled for whole sequences, in ``sequence_parallel`` and after it."""
+    warnings.simplefilter("ignore")  # of the compiler itself
+    model, x, _ = model_of("QRNN")
+    compiled = torch.compile(model, backend="aot_eager")
+    outputs = [compiled(x)[0]]
+    with sequence_parallel(group):
+        outputs.append(compiled(x.split((6, 7))[group.rank()])[0])
+    return [output.detach() for output in (*outputs, compiled(x)[0])]
+
+
+def test_a_compiled_model_heeds_sequence_parallel(ranks):
+    (whole, first, after), (_, second, _) = ranks.results(compiled_on_a_rank, size=2)
+    torch.testing.assert_close(torch.cat([first, second]), whole)
+    torch.testing.assert_close(after, whole)
 
 
 def serial_on_a_rank(group):

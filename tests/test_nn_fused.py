@@ -156,3 +156,16 @@ def test_forward_mode_and_vmap_go_torch_way():
 def test_the_marks_name_kernels():
     assert {make.cell.fused for make in MODELS.values()} == set(cells.GATES)
     assert fused.fused("gilr")(lambda: None).fused == "gilr"
+
+
+@pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
+def test_many_gradients_at_once_are_each_alone(make):
+    model, x, _ = _case(make)
+    output = model(x)[0]
+    many = torch.randn(4, *output.shape)
+
+    def gradient(given, **options):
+        return torch.autograd.grad(output, x, given, retain_graph=True, **options)[0]
+
+    found = gradient(many, is_grads_batched=True)
+    torch.testing.assert_close(found, torch.stack([gradient(one) for one in many]), **close)

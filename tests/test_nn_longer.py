@@ -1,11 +1,13 @@
 """Nets worked through in pieces of time: one call's result, one piece's memory."""
 
+import math
 import os
 import subprocess
 import sys
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from lrscan import nn
 from lrscan.distributed import sequence_parallel
@@ -66,6 +68,81 @@ def test_dropout_draws_the_same_again_in_the_backward_pass():
     first, second, again_second, again_first = masks
     assert first.any() and not torch.equal(first, second)
     assert torch.equal(first, again_first) and torch.equal(second, again_second)
+
+
+class Thinned(nn.LinearSurrogateRNN):
+    """Forgets all, so that an output is twice its input, or is dropped."""
+
+    gates = {"forget": "xb", "new": "xb"}
+
+    def cell(self, forget, new):
+        return torch.sigmoid(forget - 200), F.dropout(new, 0.5, self.training), None
+
+
+def cut(monkeypatch, yes):
+    """Whether even short sequences are cut, or none is."""
+    monkeypatch.setattr(nn.longer, "PIECE_ELEMENTS", {"cpu": 64})
+    monkeypatch.setattr(nn.longer, "PIECES_KEPT", 1 if yes else math.inf)
+
+
+either = pytest.mark.parametrize("yes", [False, True], ids=["whole", "cut"])
+
+
+@either
+def test_a_random_cell_draws_the_same_again_whatever_mode_backward_finds_it_in(yes, monkeypatch):
+    cut(monkeypatch, yes)
+    net, x = Thinned(1, 32), torch.ones(20, 1, 1, requires_grad=True)
+    assert (net.piece_steps(x) == 2) == yes
+    with torch.no_grad():
+        net.layers[0].weight_x[32:] = 1
+    output, _ = net(x)
+    net.eval()
+    (gradient,) = torch.autograd.grad(output.sum(), x)
+    kept = (output != 0).sum(-1, keepdim=True)
+    assert 0 < kept.min() and kept.max() < 32
+    torch.testing.assert_close(gradient, 2.0 * kept)
+    assert not net.training  # as it was before backward
+
+
+@either
+def test_a_weight_that_was_modified_before_backward_is_an_error(yes, monkeypatch):
+    cut(monkeypatch, yes)
+    net, x = nn.GILR(1, 32), torch.ones(20, 1, 1, requires_grad=True)
+    output, _ = net(x)
+    with torch.no_grad():
+        net.layers[0].weight_x.zero_()
+    with pytest.raises(RuntimeError, match=r"modified (by an inplace operation|in place)"):
+        output.sum().backward()
+
+
+def test_a_net_that_was_called_with_other_weights_is_an_error_that_names_them(monkeypatch):
+    cut(monkeypatch, True)
+    net, x = nn.GILR(1, 32), torch.ones(20, 1, 1)
+    others = {"layers.0.bias": torch.zeros(64, requires_grad=True)}
+    output, _ = torch.func.functional_call(net, others, (x,))
+    with pytest.raises(RuntimeError, match=r"layers\.0\.bias of the GILR has been .* replaced"):
+        output.sum().backward()
+
+
+def test_transforms_of_torch_func_take_a_long_input(monkeypatch):
+    net, x = nn.GILR(1, 32), torch.randn(20, 1, 1)
+    found = []
+    for yes in (False, True):
+        cut(monkeypatch, yes)
+        found.append(torch.func.grad(lambda x: net(x)[0].square().sum())(x))
+        found.append(torch.func.vmap(lambda x: net(x)[0])(x.expand(3, 20, 1, 1)))
+    torch.testing.assert_close(found[2:], found[:2])
+    last = torch.func.grad(lambda x: in_pieces(net, x, steps=3)[0].square().sum())
+    torch.testing.assert_close(last(x), torch.func.grad(lambda x: net(x)[0][-1].square().sum())(x))
+
+
+@either
+def test_a_graph_that_is_kept_gives_its_gradients_twice(yes, monkeypatch):
+    cut(monkeypatch, yes)
+    net, x = Thinned(1, 32), torch.randn(20, 1, 1, requires_grad=True)
+    total = net(x)[0].square().sum()
+    first, second = (torch.autograd.grad(total, x, retain_graph=True)[0] for _ in range(2))
+    assert torch.equal(first, second)
 
 
 def test_what_cannot_be_done_is_said():

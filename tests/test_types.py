@@ -19,6 +19,17 @@ def decay(a: Tensor, x: Tensor) -> Tensor:
     return linear_recurrence(a, x, x[0], dim=0, reverse=True, algorithm="blocked")
 """
 
+# A cell of one's own names its gates.
+CELL = """
+import torch
+from torch import Tensor
+from lrscan.nn import LinearSurrogateRNN
+class Mine(LinearSurrogateRNN):
+    gates = {"forget": "xb", "new": "xb"}
+    def cell(self, forget: Tensor, new: Tensor) -> tuple[Tensor, Tensor, None]:
+        return torch.sigmoid(forget), new, None
+"""
+
 
 def mypy(*arguments, cwd=ROOT):
     command = [sys.executable, "-m", "mypy", *arguments]
@@ -32,18 +43,20 @@ def test_the_package_passes_mypy():
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "complaint"),
+    ("program", "old", "new", "complaint"),
     [
-        ("", "", None),
-        ("dim=0", 'dim="T"', 'Argument "dim"'),
-        ("-> Tensor", "-> str", "Incompatible return value"),
-        ("reverse=True", "revers=True", "Unexpected keyword"),
-        ("(a, x, x[0]", "(a, x, x[0], 0", "gets multiple values"),
+        (USE, "", "", None),
+        (USE, "dim=0", 'dim="T"', 'Argument "dim"'),
+        (USE, "-> Tensor", "-> str", "Incompatible return value"),
+        (USE, "reverse=True", "revers=True", "Unexpected keyword"),
+        (USE, "(a, x, x[0]", "(a, x, x[0], 0", "gets multiple values"),
+        (CELL, "", "", None),
+        (CELL, "None]", "str]", "incompatible with supertype"),
     ],
-    ids=["right", "dim", "result", "keyword", "positional"],
+    ids=["right", "dim", "result", "keyword", "positional", "cell", "read-out"],
 )
-def test_a_user_is_told_of_a_wrong_call(tmp_path, old, new, complaint):
-    program = USE.replace(old, new, 1) if old else USE
+def test_a_user_is_told_of_a_wrong_call(tmp_path, program, old, new, complaint):
+    program = program.replace(old, new, 1) if old else program
     (tmp_path / "program.py").write_text(program)
     # The package's own modules are read, not checked again.
     cache = str(ROOT / "build" / ".mypy_users")

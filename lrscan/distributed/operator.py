@@ -75,7 +75,8 @@ def linear_recurrence(
     return recurrence(a, x, h0, Peers(group, reverse is True), dim, reverse, algorithm, False)[0]
 
 
-@torch.compiler.disable
+# Out of the compiler, as torch.compiler.disable does it, which would load all of it here.
+@torch._disable_dynamo
 def recurrence(
     a: Tensor,
     x: Tensor,

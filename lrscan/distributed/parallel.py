@@ -6,9 +6,9 @@ The layers of ``lrscan.nn`` call :func:`scan` and :func:`history`, which are loc
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 
 import torch
 import torch.distributed as dist
@@ -19,7 +19,8 @@ from lrscan.distributed.exchange import Peers, gathered
 from lrscan.distributed.operator import recurrence
 from lrscan.ops import linear_recurrence, linear_recurrence_step
 
-_peers: ContextVar[Peers | None] = ContextVar("lrscan.distributed.peers", default=None)
+# By thread. The compiler watches whether it is empty, and need not know of threads while it is.
+_peers: dict[int, Peers] = {}
 
 
 @contextmanager
@@ -36,6 +37,9 @@ def sequence_parallel(group: dist.ProcessGroup | None = None) -> Iterator[None]:
     output, where it has none): the loss of the model is the sum over ranks, and so is the
     gradient of a parameter. Dropout draws on every rank from that rank's generator.
 
+    It holds for the thread that enters it. A function that is given to torch.utils.checkpoint
+    enters it itself: backward calls that function again, later and maybe on another thread.
+
     Args:
         group: the ranks among which time is split; None: all processes. With
                DistributedDataParallel, which takes the mean over all its ranks, multiply the loss
@@ -45,43 +49,67 @@ def sequence_parallel(group: dist.ProcessGroup | None = None) -> Iterator[None]:
         RuntimeError: there is no process group; or, from a model, it cannot be split over time
         ValueError, RankError: as :func:`lrscan.distributed.linear_recurrence`, from a model
     """
-    token = _peers.set(Peers(group))
+    with among(Peers(group)):
+        yield
+
+
+@contextmanager
+def among(peers: Peers | None) -> Iterator[None]:
+    """In it this thread's sequences are split over these ranks; None: they are whole."""
+    before = _here()
+    _place(peers)
     try:
         yield
     finally:
-        _peers.reset(token)
+        _place(before)
+
+
+def _place(peers: Peers | None) -> None:
+    if peers is None:
+        _peers.pop(threading.get_ident(), None)
+    else:
+        _peers[threading.get_ident()] = peers
+
+
+def _here() -> Peers | None:
+    """The ranks that this thread's sequences are split over."""
+    return _of_this_thread() if _peers else None
+
+
+@torch._disable_dynamo
+def _of_this_thread() -> Peers | None:
+    return _peers.get(threading.get_ident())
 
 
 def splits() -> bool:
     """Whether a sequence is a piece of one that is split over ranks."""
-    return _peers.get() is not None
+    return _here() is not None
 
 
 @contextmanager
 def turned(yes: bool) -> Iterator[None]:
     """In it pieces are in the opposite order, if ``yes``: each was turned round by itself."""
-    peers = _peers.get()
+    peers = _here()
     if peers is None or not yes:
         yield
         return
-    token = _peers.set(Peers(peers.group, not peers.turned))
-    try:
+    with among(Peers(peers.group, not peers.turned)):
         yield
-    finally:
-        _peers.reset(token)
 
 
 def scan(a: Tensor, u: Tensor, start: Tensor, algorithm: str) -> tuple[Tensor, Tensor]:
     """c[t] = a[t] * c[t-1] + u[t] along the first axis, and c after the last step of all."""
-    peers = _peers.get()
+    peers = _here()
     if peers is not None:
-        return recurrence(a, u, start, peers, 0, False, algorithm, True)
-    if len(u) == 1:  # needs no scan
+        c, end = recurrence(a, u, start, peers, 0, False, algorithm, True)
+        assert end is not None  # it was wanted
+        return c, end
+    if u.shape[0] == 1:  # needs no scan
         c = linear_recurrence_step(a[0], u[0], start).unsqueeze(0)
     else:
         c = linear_recurrence(a, u, start, algorithm=algorithm)
     # A copy: a view would keep every step of c alive.
-    return c, c[-1].clone() if len(c) else start
+    return c, c[-1].clone() if c.shape[0] else start
 
 
 def history(recent: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
@@ -94,9 +122,15 @@ def history(recent: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         (k, ...) and (k, ...), the oldest first
     """
-    peers, k = _peers.get(), len(start)
+    peers = _here()
     if peers is None:
-        return start, torch.cat([start, recent])[-k:]
+        return start, torch.cat([start, recent])[-start.shape[0] :]
+    return _history_of(peers, recent, start)
+
+
+@torch._disable_dynamo
+def _history_of(peers: Peers, recent: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
+    k = len(start)
     gradient = torch.is_grad_enabled() and (recent.requires_grad or start.requires_grad)
     columns = tuple(start.shape)
     header = Header(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lrscan.autograd import forward_ad_is_on, intercepted
-from lrscan.distributed.parallel import splits
+from lrscan.distributed.parallel import among, splits
 
 # Pre-activations by name, each (T, B, n), or those of all gates stacked along the last axis.
 Gates = dict[str, Tensor] | Tensor
@@ -57,11 +57,16 @@ def _fits(name: str, cell: Callable, gates: Tensor, start: Tensor) -> bool:
     n = start.shape[-1]
     return (
         gates.is_contiguous()
-        and len(gates) > 1
+        and gates.shape[0] > 1
         and n % cells.LANES == 0
         and gates.shape[-1] == cells.GATES[name] * n
         and getattr(cell.__self__, "activation", torch.tanh) is torch.tanh
     )
+
+
+def _is_batched(gradient: Tensor | None) -> bool:
+    """Whether it stands for many, as with ``is_grads_batched``: such have no memory to read."""
+    return gradient is not None and torch._C._functorch.is_legacy_batchedtensor(gradient)
 
 
 class FusedCell(torch.autograd.Function):
@@ -86,10 +91,12 @@ class FusedCell(torch.autograd.Function):
 
         gates, start, c = ctx.saved_tensors
         dh = torch.zeros_like(c) if dh is None else dh
-        if not torch.is_grad_enabled():
+        second = torch.is_grad_enabled()
+        if not (second or _is_batched(dh) or _is_batched(dend)):
             return *cells.backward(ctx.name, gates, start, c, dh, dend), None, None
-        results = ctx.recurrence(gates, start)
+        with torch.enable_grad(), among(None):  # as in forward, wherever backward is called
+            results = ctx.recurrence(gates, start)
         given = dh, torch.zeros_like(start) if dend is None else dend
         wanted = [t for t, want in zip((gates, start), ctx.needs_input_grad, strict=False) if want]
-        found = iter(torch.autograd.grad(results, wanted, given, create_graph=True))
+        found = iter(torch.autograd.grad(results, wanted, given, create_graph=second))
         return *(next(found) if want else None for want in ctx.needs_input_grad[:2]), None, None

@@ -45,8 +45,11 @@ def extent(x: Input) -> tuple[int, int]:
     return (x.index if isinstance(x, Tokens) else x).shape[:2]
 
 
-def pieces(x: Input, steps: int) -> list[Input]:
-    """An input cut along time. Backward writes the gradient once, where slices would each time."""
+def pieces(x: Input, steps: int | list[int]) -> list[Input]:
+    """An input cut along time, into pieces of so many steps, or of each of these numbers.
+
+    Backward writes the gradient once, where slices would each time.
+    """
     if isinstance(x, Tokens):
         signs = [None] * len(x.index) if x.sign is None else x.sign.split(steps)
         return [Tokens(*pair) for pair in zip(x.index.split(steps), signs, strict=False)]
@@ -90,9 +93,9 @@ class Window(nn.Module):
 
         ``start``, (B, k m), is what came before x, the newest input first.
         """
-        m, (steps, _) = self.input_size, extent(x)
+        m, steps = self.input_size, extent(x)[0]
         past = start.unflatten(-1, (self.steps, m)).movedim(1, 0).flip(0)  # (k, B, m), in time
-        newest = apply(x, lambda t: t[max(steps - self.steps, 0) :])
+        newest = apply(x, lambda t: t[-self.steps :])
         if isinstance(newest, Tokens):
             newest = newest.dense(m, start.dtype)
         past, held = history(newest.to(start.dtype), past)
@@ -100,7 +103,7 @@ class Window(nn.Module):
         for lag in range(1, self.steps + 1):
             U = weight[:, (lag - 1) * m : lag * m]
             before = F.linear(past[self.steps - lag :].to(U.dtype), U)
-            recent = product(U, apply(x, lambda t, end=steps - lag: t[: max(end, 0)]))
+            recent = product(U, x)
             total = total + torch.cat([before.to(recent.dtype), recent])[:steps]
         return total, held.flip(0).movedim(0, 1).flatten(1)
 

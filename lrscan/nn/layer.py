@@ -58,6 +58,10 @@ class SurrogateLayer(nn.Module):
             self.bias = nn.Parameter(torch.empty(n * len(self.b_gates), **placed))
         self.reset_parameters()
 
+    def extra_repr(self) -> str:
+        gates = ", ".join(f"{name}={letters}" for name, letters in self.gates.items())
+        return f"{self.weight_x.shape[1]}, {self.hidden_size}, {gates}"
+
     def forward(
         self, x: Input, state: State, cell: Cell, algorithm: str = "auto"
     ) -> tuple[Tensor, State]:
@@ -134,7 +138,7 @@ def surrogate_product(
         return surrogate.product(weight, x, start)
     st, (end,) = surrogate(x, (start.unsqueeze(0),))
     first, _ = history(st[-1:].to(start.dtype), start.unsqueeze(0))
-    before = torch.cat([first.to(st.dtype), st])[: len(st)]
+    before = torch.cat([first.to(st.dtype), st])[: st.shape[0]]
     return product(weight, before), end.squeeze(0)
 
 

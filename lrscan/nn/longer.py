@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from lrscan.distributed.parallel import splits
+from lrscan.distributed.parallel import among, splits
 from lrscan.nn.inputs import Input, Tokens, extent, pieces
 
 # Elements (steps x batch x hidden units) of a piece. A longer sequence is worked through in such
 # pieces, of which only the outputs are kept: backward evaluates each again. On a CPU a piece stays
 # in the cache, and its memory is used again where one long tensor would be mapped anew.
 PIECE_ELEMENTS = {"cpu": 2**18, "cuda": 2**28}
-# A sequence of up to so many pieces is taken whole, and nothing is evaluated twice.
+# A sequence of up to so many pieces is taken whole, and nothing is evaluated twice: with math.inf
+# every one.
 PIECES_KEPT = 8
 
 
 def piece_steps(x: Input, hidden_size: int) -> int | None:
     """Steps of the pieces in which an input is best worked through; None: it is taken whole."""
+    if torch.compiler.is_exporting():  # with one graph for every number of steps
+        return None
     steps, batch = extent(x)
     device = (x.index if isinstance(x, Tokens) else x).device.type
     elements = PIECE_ELEMENTS.get(device, 2**28)
@@ -30,24 +35,67 @@ def piece_steps(x: Input, hidden_size: int) -> int | None:
 
 
 def checkpointed(
+    net: nn.Module,
     function: Callable[[Input, Any, int], tuple[Tensor, Any]],
     x: Input,
     state: Any,
     steps: int,
-    random: bool,
 ) -> tuple[list[Tensor], Any]:
     """The outputs of ``function(piece, state, first step)`` for pieces of ``steps`` steps.
 
     The state that it returns too goes to the next piece; the last one is returned. Backward
-    evaluates each piece again, with the same random numbers if it is ``random``.
+    evaluates each piece again, with the same random numbers, and with the ``net`` as it was.
+    torch.func cannot do so: under its transforms all is kept.
     """
+    compiling = torch.compiler.is_compiling()
+    once = not torch.is_grad_enabled()
+    once = once or not compiling and torch._C._are_functorch_transforms_active()
+    evaluate = function if once or compiling else _with_the_net_as_it_is(net, function)
     outputs = []
     for number, piece in enumerate(pieces(x, steps)):
-        output, state = checkpoint(
-            function, piece, state, number * steps, use_reentrant=False, preserve_rng_state=random
+        given = piece, state, number * steps
+        output, state = (
+            evaluate(*given) if once else checkpoint(evaluate, *given, use_reentrant=False)
         )
         outputs.append(output)
     return outputs, state
+
+
+def _with_the_net_as_it_is(net: nn.Module, function: Callable) -> Callable:
+    """The function, with the net in the modes of now, or an error if a parameter has changed."""
+    versions = _versions(net)
+    modes = {module: module.training for module in net.modules()}
+
+    def evaluate(*given: Any) -> Any:
+        now = _versions(net)
+        changed = [name for name, version in versions.items() if now.get(name) != version]
+        if changed:
+            raise RuntimeError(
+                f"backward evaluates the pieces of a long sequence again, but since the forward "
+                f"pass {', '.join(changed)} of the {type(net).__name__} has been modified in place "
+                f"or replaced"
+            )
+        with among(None), _in_modes(modes):
+            return function(*given)
+
+    return evaluate
+
+
+def _versions(net: nn.Module) -> dict[str, tuple[int, int]]:
+    return {name: (id(p), p._version) for name, p in net.named_parameters()}
+
+
+@contextmanager
+def _in_modes(modes: Mapping[nn.Module, bool]) -> Iterator[None]:
+    """In it the modules are in training, or are not, as told."""
+    before = {module: module.training for module in modes}
+    try:
+        for module, training in modes.items():
+            module.training = training
+        yield
+    finally:
+        for module, training in before.items():
+            module.training = training
 
 
 def in_pieces(
@@ -84,6 +132,7 @@ def in_pieces(
         after the last step.
 
     Raises:
+        TypeError:  the input is no tensor and no Tokens
         ValueError: steps, the net or the length of the input does not fit
         RuntimeError: inside :func:`lrscan.distributed.sequence_parallel`
 
@@ -95,17 +144,18 @@ def in_pieces(
     for name in ("bidirectional", "batch_first"):
         if getattr(net, name):
             raise ValueError(f"a net with {name}=True cannot be worked through in pieces of time")
+    if not isinstance(input, Tensor | Tokens):
+        raise TypeError(f"the input must be a tensor or Tokens, not {type(input).__name__}")
     length = len(input.index if isinstance(input, Tokens) else input)
     if not length:
         raise ValueError("the input has no steps")
     if splits():
         raise RuntimeError("in_pieces takes a whole sequence, not one that is split over ranks")
-    random = bool(net.dropout and net.training)
 
     def evaluate(piece: Input, state: tuple[Tensor, ...] | None, first: int):
         output, state = net(piece, state)
         # A copy: a view would keep every step of the piece alive.
         return (output[-1].clone() if reduce is None else reduce(output, first)), state
 
-    results, state = checkpointed(evaluate, input, state, steps, random)
+    results, state = checkpointed(net, evaluate, input, state, steps)
     return results[-1] if reduce is None else sum(results[1:], results[0]), state

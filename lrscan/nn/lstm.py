@@ -53,6 +53,9 @@ class SerialLSTMLayer(nn.Module):
         self.bias = nn.Parameter(torch.empty(4 * n, **placed))
         self.reset_parameters()
 
+    def extra_repr(self) -> str:
+        return f"{self.weight_x.shape[1]}, {self.state_sizes[0]}"
+
     def forward(self, x: Input, state: State) -> tuple[Tensor, State]:
         """Outputs (T, B, n) of all steps, and the state after the last."""
         h, c = state

@@ -39,6 +39,9 @@ class GILR(LinearSurrogateRNN):
     def cell(self, forget: Tensor, impulse: Tensor) -> Update:
         return torch.sigmoid(forget), torch.sigmoid(-forget) * self.activation(impulse), None
 
+    def extra_repr(self) -> str:
+        return super().extra_repr() + _shown(self.activation, torch.tanh)
+
 
 class GILRLSTM(LinearSurrogateRNN):
     """The paper's LSTM with a GILR as its surrogate.
@@ -144,3 +147,13 @@ class SRU(LinearSurrogateRNN):
             return torch.sigmoid(reset) * g + torch.sigmoid(-reset) * skip
 
         return torch.sigmoid(forget), torch.sigmoid(-forget) * candidate, read_out
+
+    def extra_repr(self) -> str:
+        return super().extra_repr() + _shown(self.activation, None)
+
+
+def _shown(activation: Callable | None, default: Callable | None) -> str:
+    """Of a function that is no module, which torch shows by itself."""
+    if activation is default or isinstance(activation, nn.Module):
+        return ""
+    return f", activation={getattr(activation, '__name__', activation)}"

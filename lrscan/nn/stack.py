@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import functools
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from numbers import Real
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
-from lrscan.distributed.parallel import turned
+from lrscan.distributed.parallel import splits, turned
 from lrscan.nn.inputs import Input, Tokens, apply, extent
 from lrscan.nn.longer import checkpointed
+from lrscan.nn.packed import Packing
 from lrscan.ops import ALGORITHMS
 
 State = tuple[Tensor, ...]
@@ -26,6 +31,11 @@ class RecurrentStack(nn.Module):
         reset_parameters(**options)
 
     and :meth:`run_layer` runs one.
+
+    It differs from ``nn.LSTM`` in that there is no ``bias`` to leave out (a gate has one bias, not
+    two, where its model gives it one) and no ``proj_size``; that arguments after ``num_layers``
+    are by keyword, as the positions there are others; that the names of parameters are its own;
+    and that integers are tokens. Dropout lies between layers, as there.
     """
 
     def __init__(
@@ -49,10 +59,13 @@ class RecurrentStack(nn.Module):
         for name, flag in {"batch_first": batch_first, "bidirectional": bidirectional}.items():
             if not isinstance(flag, bool):
                 raise TypeError(f"{name} must be a bool, not {flag!r}")
-        if isinstance(dropout, bool) or not 0 <= dropout <= 1:
+        if not isinstance(dropout, Real) or isinstance(dropout, bool) or not 0 <= dropout <= 1:
             raise ValueError(f"dropout is a probability, not {dropout!r}")
-        if dtype is not None and not dtype.is_floating_point:
-            raise TypeError(f"dtype must be a real floating-point type, not {dtype}")
+        if dropout and num_layers == 1:
+            said = f"dropout={dropout} lies between layers, but num_layers is 1"
+            warnings.warn(said, stacklevel=2)
+        if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+            raise TypeError(f"dtype must be a real floating-point torch.dtype, not {dtype!r}")
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.batch_first, self.bidirectional = batch_first, bidirectional
         self.dropout = float(dropout)
@@ -103,36 +116,60 @@ class RecurrentStack(nn.Module):
         """The width of each tensor of the state, that of its widest layer."""
         return tuple(map(max, zip(*(layer.state_sizes for layer in self.layers), strict=True)))
 
-    def forward(self, input: Input, state: State | None = None) -> tuple[Tensor, State]:
+    def forward(
+        self, input: Input | PackedSequence, state: State | None = None
+    ) -> tuple[Tensor | PackedSequence, State]:
         """All steps of a sequence, or of a chunk of one.
 
         Args:
             input: (T, B, m), or (B, T, m) with ``batch_first``, or (T, m) without a batch;
-                   :class:`Tokens`, or a tensor of integers, without the last axis
+                   :class:`Tokens`, or a tensor of integers, without the last axis; or sequences
+                   of unequal length, of either, in a ``PackedSequence``
             state: what the call for the chunk before returned; zero if None
 
         Returns:
             output: (T, B, n), or (T, B, 2 n) if bidirectional, in the layout of the input
-            state:  after the last step (before the first one, in the backward direction): a tuple
-                    of (layers * directions, B, width) tensors, in the order of ``nn.LSTM``; a
-                    layer that needs less than the width leaves zeros
+            state:  after the last step (before the first one, in the backward direction) of each
+                    sequence: a tuple of (layers * directions, B, width) tensors, in the order of
+                    ``nn.LSTM``; a layer that needs less than the width leaves zeros
 
         Raises:
             TypeError, ValueError: an input or a state that does not fit
         """
+        if isinstance(input, PackedSequence):
+            return self._forward_packed(input, state)
         x, batched = self._checked(input)
         states = self._unpack(state, extent(x)[1], batched)
-        if self.bidirectional:
-            x, ends = self._both_ways(x, states)
-        else:
-            x, ends = self._run(self.layers, x, states)
+        x, ends = self._evaluate(x, states, self._run, lambda t: t.flip(0))
         if not batched:
             x = x.squeeze(1)
         elif self.batch_first:
             x = x.transpose(0, 1)
         return x, self._pack(ends, batched)
 
-    def _both_ways(self, x: Input, states: list[State]) -> tuple[Tensor, list[State]]:
+    def _forward_packed(
+        self, input: PackedSequence, state: State | None
+    ) -> tuple[PackedSequence, State]:
+        """The same of sequences of unequal length; states are in the order before packing."""
+        if splits():
+            raise RuntimeError("packed sequences cannot be split over ranks")
+        data, sizes, order, back = input
+        x, batched = self._checked(data)
+        if batched:
+            raise ValueError(f"packed sequences have one axis for steps: {tuple(data.shape)}")
+        packing = Packing(sizes)
+        states = _picked(self._unpack(state, packing.sequences, True), order)
+        run = functools.partial(packing.run, self._run)
+        x, ends = self._evaluate(x, states, run, packing.turn)
+        output = PackedSequence(x.squeeze(1), sizes, order, back)
+        return output, self._pack(_picked(ends, back), True)
+
+    def _evaluate(
+        self, x: Input, states: list[State], run: Callable, turn: Callable[[Tensor], Tensor]
+    ) -> tuple[Tensor, list[State]]:
+        """``run(layers, x, states)`` of all layers, in both directions if there are two."""
+        if not self.bidirectional:
+            return run(self.layers, x, states)
         ends: list[State] = []
         for number in range(self.num_layers):
             if number:
@@ -141,10 +178,10 @@ class RecurrentStack(nn.Module):
             for direction in range(2):
                 index = len(ends)
                 # From the end is the same layer on the sequence turned round.
-                given = apply(x, lambda t: t.flip(0)) if direction else x
+                given = apply(x, turn) if direction else x
                 with turned(bool(direction)):
-                    output, end = self._run([self.layers[index]], given, [states[index]])
-                outputs.append(output.flip(0) if direction else output)
+                    output, end = run([self.layers[index]], given, [states[index]])
+                outputs.append(turn(output) if direction else output)
                 ends += end
             x = torch.cat(outputs, -1)
         return x, ends
@@ -164,8 +201,7 @@ class RecurrentStack(nn.Module):
         steps = self.piece_steps(x)
         if steps is None:
             return through(x, states)
-        random = bool(self.dropout and self.training)
-        outputs, states = checkpointed(through, x, states, steps, random)
+        outputs, states = checkpointed(self, through, x, states, steps)
         return torch.cat(outputs), states
 
     def piece_steps(self, x: Input) -> int | None:
@@ -190,6 +226,8 @@ class RecurrentStack(nn.Module):
         """
         if self.bidirectional:
             raise RuntimeError("step: a bidirectional model cannot run step by step")
+        if not isinstance(input, Tensor | Tokens):
+            raise TypeError(f"the input must be a tensor or Tokens, not {_kind(input)}")
         axis = 1 if self.batch_first else 0
         tokens = isinstance(input, Tokens) or not input.is_floating_point()
         if (dims := (input[0] if isinstance(input, Tokens) else input).dim()) != 2 - tokens:
@@ -216,7 +254,7 @@ class RecurrentStack(nn.Module):
             if x.dim() and x.shape[-1] != self.input_size:
                 raise ValueError(f"input_size is {self.input_size}, but x has {tuple(x.shape)}")
         else:
-            raise TypeError(f"the input must be a tensor or Tokens, not {type(input).__name__}")
+            raise TypeError(f"the input must be a tensor or Tokens, not {_kind(input)}")
         if len(shape) not in (axes - 1, axes):
             raise ValueError(f"the input has {axes} axes ({axes - 1} unbatched): {tuple(shape)}")
         batched = len(shape) == axes
@@ -236,9 +274,11 @@ class RecurrentStack(nn.Module):
                 for layer in self.layers
             ]
         shapes = [(len(self.layers), *[batch] * batched, width) for width in self.state_sizes]
-        if not isinstance(state, Sequence) or [tuple(part.shape) for part in state] != shapes:
-            given = [tuple(p.shape) for p in state] if isinstance(state, Sequence) else state
-            raise ValueError(f"the state has the shapes {shapes}, not {given}")
+        given = _kind(state)
+        if isinstance(state, Sequence):
+            given = [tuple(p.shape) if isinstance(p, Tensor) else _kind(p) for p in state]
+        if given != shapes:
+            raise ValueError(f"the state is a tuple of the shapes {shapes}, not {given}")
         parts = [part if batched else part.unsqueeze(1) for part in state]
         return [
             tuple(
@@ -265,6 +305,17 @@ class RecurrentStack(nn.Module):
             if (value := getattr(self, name)) != default:
                 parts.append(f"{name}={value!r}")
         return ", ".join(parts)
+
+
+def _kind(value: object) -> str:
+    return type(value).__name__
+
+
+def _picked(states: list[State], order: Tensor | None) -> list[State]:
+    """The states of sequences in another order; None: in the same."""
+    if order is None:
+        return states
+    return [tuple(part[order] for part in state) for state in states]
 
 
 def state_dtype(dtype: torch.dtype) -> torch.dtype:

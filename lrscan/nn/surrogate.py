@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -55,12 +55,17 @@ class LinearSurrogateRNN(RecurrentStack):
 
     Args:
         input_size, hidden_size, num_layers, batch_first, bidirectional, dropout, device, dtype:
-                   as for ``nn.LSTM``
+                   as for ``nn.LSTM``; by keyword after the third
         algorithm: how both recurrences are evaluated; see :func:`lrscan.linear_recurrence`
 
     The state is ``(st, c)``, or ``(c,)`` without a surrogate. Matrix products obey autocast;
-    gates and recurrences are computed in float32 at least, and so is the state. Long sequences
-    are worked through in pieces, of which backward evaluates gates and recurrences again.
+    gates and recurrences are computed in float32 at least, and so is the state.
+
+    Long sequences, of more than 2^21 elements of steps x batch x hidden units on a CPU and 2^31 on
+    a GPU, are worked through in pieces that are checkpointed: backward evaluates each again, with
+    the same random numbers. A parameter that was modified in between is an error then, as it is
+    for a short sequence. Hooks and what else a cell does besides its results happen twice.
+    ``lrscan.nn.longer.PIECES_KEPT = math.inf`` switches that off, for all models.
 
     Raises:
         TypeError, ValueError: arguments that do not fit, with their values
@@ -71,7 +76,8 @@ class LinearSurrogateRNN(RecurrentStack):
     surrogate: ClassVar[Callable[..., nn.Module] | None] = None
     gates: ClassVar[Mapping[str, str]]
 
-    def cell(self, *gates: Tensor) -> tuple[Tensor, Tensor, ReadOut | None]:
+    # Of Any, so that a cell may name its gates.
+    def cell(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor, ReadOut | None]:
         """(a, u, read-out) from the gates, all (T, B, n)."""
         raise NotImplementedError(f"{type(self).__name__} has no cell")
 

@@ -1,0 +1,113 @@
+"""Models in one graph: compiled with fullgraph=True, and exported, they are what they were."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch.export import Dim, export
+
+from lrscan.nn import GILR, GILRLSTM, QRNN, SRU, SerialLSTM, StronglyTypedRNN, Tokens, longer
+
+T, B, M, N = 13, 3, 6, 32
+# Kernels of the eager way sum in another order than torch's operations.
+close = dict(rtol=2e-5, atol=2e-6)
+MODELS = {
+    "GILR": GILR,
+    "GILRLSTM": GILRLSTM,
+    "QRNN": QRNN,
+    "QRNN-4": lambda *a, **k: QRNN(*a, window=4, **k),
+    "StronglyTypedRNN": StronglyTypedRNN,
+    "SRU": SRU,
+    "SerialLSTM": SerialLSTM,
+}
+every_model = pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
+ways = pytest.mark.parametrize("two", [False, True], ids=["", "bidirectional"])
+strictly = pytest.mark.parametrize("strict", [False, True], ids=["", "strict"])
+# Of the compiler itself.
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture(autouse=True)
+def _afresh():
+    torch.compiler.reset()
+
+
+def in_one_graph(function):
+    return torch.compile(function, backend="aot_eager", fullgraph=True)
+
+
+def results(model, call, x):
+    """The outputs, the states, and the gradients of all of them."""
+    output, state = call(x)
+    total = output.square().sum() + sum(part.sin().sum() for part in state)
+    found = torch.autograd.grad(total, [x, *model.parameters()])
+    return [output, *state, *(gradient / gradient.abs().max() for gradient in found)]
+
+
+@ways
+@every_model
+def test_a_compiled_model_is_the_model_with_its_gradients(make, two):
+    model, x = make(M, N, 2, bidirectional=two), torch.randn(T, B, M, requires_grad=True)
+    expected = results(model, model, x)
+    torch.testing.assert_close(results(model, in_one_graph(model), x), expected, **close)
+
+
+@every_model
+def test_a_compiled_step_carries_its_state(make):
+    model, state = make(M, N, 2), None
+    step = in_one_graph(model.step)
+    x = torch.randn(3, B, M)
+    with torch.no_grad():
+        for x_t in x:
+            output, state = step(x_t, state)
+        expected, end = model(x)
+    torch.testing.assert_close(output, expected[-1], **close)
+    torch.testing.assert_close(state, end, **close)
+
+
+def test_compiled_tokens_and_autocast_are_those_of_eager_torch():
+    model = GILRLSTM(M, N, 2, bidirectional=True)
+    tokens = Tokens(torch.randint(0, M, (T, B)), torch.randint(0, 2, (T, B)) * 2 - 1)
+    torch.testing.assert_close(in_one_graph(model)(tokens), model(tokens), **close)
+    x = torch.randn(T, B, M)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        # A gate that is rounded the other way differs by 2^-8.
+        torch.testing.assert_close(in_one_graph(model)(x), model(x), rtol=0.02, atol=0.02)
+
+
+def test_a_long_input_is_compiled_in_its_pieces(monkeypatch):
+    monkeypatch.setattr(longer, "PIECE_ELEMENTS", {"cpu": 4 * B * N})
+    monkeypatch.setattr(longer, "PIECES_KEPT", 1)
+    model, x = GILRLSTM(M, N, 2), torch.randn(T, B, M, requires_grad=True)
+    assert model.piece_steps(x) == 4
+    expected = results(model, model, x)
+    torch.testing.assert_close(results(model, in_one_graph(model), x), expected, **close)
+
+
+@strictly
+@every_model
+def test_an_exported_model_is_the_model(make, strict):
+    model, x = make(M, N, 2, bidirectional=True), torch.randn(T, B, M)
+    exported = export(model, (x,), strict=strict).module()
+    torch.testing.assert_close(exported(x), model(x), **close)
+
+
+@strictly
+@pytest.mark.parametrize("name", [name for name in MODELS if name != "SerialLSTM"])
+def test_an_exported_model_takes_any_number_of_steps_and_sequences(name, strict, monkeypatch):
+    """But a SerialLSTM is a loop over time, of as many steps as it was exported with."""
+    monkeypatch.setattr(longer, "PIECE_ELEMENTS", {"cpu": 4 * B * N})
+    monkeypatch.setattr(longer, "PIECES_KEPT", 4)
+    model, x = MODELS[name](M, N, 2, bidirectional=True), torch.randn(T, B, M)
+    axes = {0: Dim("T", min=3), 1: Dim("B")}  # 3: the steps that the widest window looks back
+    exported = export(model, (x,), dynamic_shapes=(axes,), strict=strict).module()
+    for shape in [(3, 2, M), (5 * T, 4, M)]:  # whole in eager torch, and in pieces
+        x = torch.randn(shape)
+        torch.testing.assert_close(exported(x), model(x), **close)
+
+
+def test_the_compiler_is_not_loaded_with_the_models():
+    told = "import sys, lrscan.nn; print('torch._dynamo' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
