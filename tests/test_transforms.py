@@ -136,16 +136,16 @@ def test_a_mode_sees_the_backward_of_a_call_before_it():
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch's
-def test_compiled_autograd_takes_an_eager_forward(monkeypatch):
+def test_compiled_autograd_takes_an_eager_forward():
     def gradient(backward):
         a = A.clone().requires_grad_()
         backward(linear_recurrence(a, X).sum())
         return a.grad
 
     expected = gradient(torch.Tensor.backward)
-    monkeypatch.setattr(torch._dynamo.config, "compiled_autograd", True)
     compiled = torch.compile(lambda loss: loss.backward(), backend="eager")
-    torch.testing.assert_close(gradient(compiled), expected)
+    with torch._dynamo.config.patch(compiled_autograd=True):
+        torch.testing.assert_close(gradient(compiled), expected)
 
 
 def test_half_precision_is_accumulated_in_float32_by_every_way_of_differentiation():

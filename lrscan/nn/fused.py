@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from lrscan.autograd import forward_ad_is_on, intercepted
+from lrscan.autograd import forward_ad_is_on, intercepted, is_batched
 from lrscan.distributed.parallel import among, splits
 
 # Pre-activations by name, each (T, B, n), or those of all gates stacked along the last axis.
@@ -64,11 +64,6 @@ def _fits(name: str, cell: Callable, gates: Tensor, start: Tensor) -> bool:
     )
 
 
-def _is_batched(gradient: Tensor | None) -> bool:
-    """Whether it stands for many, as with ``is_grads_batched``: such have no memory to read."""
-    return gradient is not None and torch._C._functorch.is_legacy_batchedtensor(gradient)
-
-
 class FusedCell(torch.autograd.Function):
     """(h, c after the last step) by a kernel; derivatives of derivatives go torch's way.
 
@@ -92,7 +87,7 @@ class FusedCell(torch.autograd.Function):
         gates, start, c = ctx.saved_tensors
         dh = torch.zeros_like(c) if dh is None else dh
         second = torch.is_grad_enabled()
-        if not (second or _is_batched(dh) or _is_batched(dend)):
+        if not (second or is_batched(dh) or (dend is not None and is_batched(dend))):
             return *cells.backward(ctx.name, gates, start, c, dh, dend), None, None
         with torch.enable_grad(), among(None):  # as in forward, wherever backward is called
             results = ctx.recurrence(gates, start)
