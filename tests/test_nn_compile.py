@@ -5,23 +5,14 @@ import sys
 
 import pytest
 import torch
+from test_nn import MODELS, every_model
 from torch.export import Dim, export
 
-from lrscan.nn import GILR, GILRLSTM, QRNN, SRU, SerialLSTM, StronglyTypedRNN, Tokens, longer
+from lrscan.nn import GILRLSTM, Tokens, longer
 
 T, B, M, N = 13, 3, 6, 32
 # Kernels of the eager way sum in another order than torch's operations.
 close = dict(rtol=2e-5, atol=2e-6)
-MODELS = {
-    "GILR": GILR,
-    "GILRLSTM": GILRLSTM,
-    "QRNN": QRNN,
-    "QRNN-4": lambda *a, **k: QRNN(*a, window=4, **k),
-    "StronglyTypedRNN": StronglyTypedRNN,
-    "SRU": SRU,
-    "SerialLSTM": SerialLSTM,
-}
-every_model = pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
 ways = pytest.mark.parametrize("two", [False, True], ids=["", "bidirectional"])
 strictly = pytest.mark.parametrize("strict", [False, True], ids=["", "strict"])
 # Of the compiler itself.

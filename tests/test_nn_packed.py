@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from test_nn import MODELS
 from torch.nn.utils.rnn import (
     PackedSequence,
     pack_padded_sequence,
@@ -12,18 +13,10 @@ from torch.nn.utils.rnn import (
 )
 
 from lrscan.distributed import sequence_parallel
-from lrscan.nn import GILR, GILRLSTM, QRNN, SRU, SerialLSTM, StronglyTypedRNN, in_pieces, longer
+from lrscan.nn import GILRLSTM, in_pieces, longer
 
 M, N = 6, 5
 LENGTHS = (3, 7, 1, 7, 2)
-MODELS = {
-    "GILR": GILR,
-    "GILRLSTM": GILRLSTM,
-    "QRNN-4": lambda *a, **k: QRNN(*a, window=4, **k),
-    "StronglyTypedRNN": StronglyTypedRNN,
-    "SRU": SRU,
-    "SerialLSTM": SerialLSTM,
-}
 DOUBLE = {"dtype": torch.float64}
 close = dict(rtol=1e-11, atol=1e-11)
 ways = pytest.mark.parametrize("two", [False, True], ids=["", "bidirectional"])
