@@ -84,7 +84,10 @@ def test_an_answer_may_work_in_place_and_spoils_nothing_for_the_next():
     assert scans.one_round.verdict(downward) is None
 
 
-@pytest.mark.parametrize("answer", [10**400, {1: 2}, [[1], [2, 3]], lambda: 0, 1j], ids=repr)
+@pytest.mark.parametrize(
+    "answer", [10**400, {1: 2}, [[1], [2, 3]], lambda: 0, 1j],
+    ids=["huge", "dict", "ragged", "function", "complex"],
+)  # fmt: skip
 def test_no_answer_stops_a_check(answer):
     for check in (maps.compose, scans.padding, models.gilr):
         assert check.verdict(lambda *inputs: answer).name == "another value"
