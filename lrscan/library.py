@@ -61,10 +61,6 @@ def _gradients(ctx, dh):
     return *autograd.backward(a, h, h0, dh, *options, wanted), None, None, None, None
 
 
-def _batched(info, in_dims, *args):
-    return autograd.batched(info, in_dims, *args)
-
-
 for device in ("CPU", "CUDA"):
     _LIBRARY.impl("linear_recurrence", _forward, device)
     _LIBRARY.impl("linear_recurrence_backward", _backward, device)
@@ -72,4 +68,4 @@ _NAME = "lrscan::linear_recurrence"
 torch.library.register_fake(_NAME, _forward_fake, lib=_LIBRARY)
 torch.library.register_fake(f"{_NAME}_backward", _backward_fake, lib=_LIBRARY)
 torch.library.register_autograd(_NAME, _gradients, setup_context=_setup_context, lib=_LIBRARY)
-torch.library.register_vmap(_NAME, _batched, lib=_LIBRARY)
+torch.library.register_vmap(_NAME, autograd.batched, lib=_LIBRARY)

@@ -134,12 +134,9 @@ def curves(measured: Records, points: int = 200) -> pandas.DataFrame:
         of_part = dict(zip(parts, part, strict=True))
         smoothing = SMOOTHING.get(of_part["T"], 20)
         runs = [every[name] for name in ended["run"]]
-        first, last = (
-            choose(run["seconds"].iloc[place] for run in runs)
-            for choose, place in ((min, 0), (max, -1))
-        )
+        first = min(run["seconds"].iloc[0] for run in runs)
+        last = max(run["seconds"].iloc[-1] for run in runs)
         grid = np.geomspace(first, last, points)
-        grid[-1] = last  # exactly
         smooth = [run["accuracy"].rolling(smoothing, min_periods=1).mean() for run in runs]
         values = [
             np.interp(grid, run["seconds"], line) for run, line in zip(runs, smooth, strict=True)

@@ -48,8 +48,8 @@ def checkpointed(
     torch.func cannot do so: under its transforms all is kept.
     """
     compiling = torch.compiler.is_compiling()
-    once = not torch.is_grad_enabled()
-    once = once or not compiling and torch._C._are_functorch_transforms_active()
+    transformed = not compiling and torch._C._are_functorch_transforms_active()
+    once = transformed or not torch.is_grad_enabled()
     evaluate = function if once or compiling else _with_the_net_as_it_is(net, function)
     outputs = []
     for number, piece in enumerate(pieces(x, steps)):
