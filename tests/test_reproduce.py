@@ -118,19 +118,26 @@ def search(**changed):
 
 
 def test_a_search_is_the_same_for_both_models_and_the_runs_take_what_it_found(monkeypatch):
-    searched = search(lengths=[16, 8])
+    searched = search(lengths=[16, 8], rates=[0.01, 0.02, 0.03, 0.04, 0.05])
     found = bench.outcomes(searched)
-    assert found.groupby("model").size().to_dict() == {"GILRLSTM": 2, "LSTM": 2}
-    assert set(found["T"]) == {8}
-    assert set(found["seed"]) == {7} and set(found["iterations"]) == {3}
+    assert set(found["iterations"]) == {3}
+    for _, runs in found.groupby("model"):
+        once = runs[(runs["T"] == 8) & (runs["seed"] == 7)]
+        assert sorted(once["rate"]) == [0.01, 0.02, 0.03, 0.04, 0.05]
+        finalists = set(bench.ranked(once)["rate"][:4])
+        again = runs.drop(once.index)
+        assert set(again["rate"]) == finalists and len(finalists) == 4
+        assert again.groupby(["T", "seed"]).size().to_dict() == dict.fromkeys(
+            [(8, 8), (8, 9), (16, 7), (16, 8), (16, 9)], 4
+        )
     measured = bench.problem_2b(
         device="cpu", names=["GILRLSTM"], lengths=[8, 16], grown_lengths=[], seeds=[0, 1], hidden=4,
         batch=2, apart_lengths=[], iterations=2, sequences=16, matched=False,
     )  # fmt: skip
     runs = bench.outcomes(measured)
     assert list(runs["T"]) == [8, 8, 16, 16] and list(runs["seed"]) == [0, 1, 0, 1]
-    best = bench.chosen(searched).set_index("model")
-    assert set(runs["rate"]) == {best.loc["GILRLSTM", "rate"]}
+    best = bench.chosen(searched).query("model == 'GILRLSTM'").set_index("T")["rate"]
+    assert (runs["rate"] == runs["T"].map(best)).all()
     for table in (runs, found):
         assert table["held_out"].between(table["low"], table["high"]).all()
 
@@ -162,7 +169,8 @@ def test_a_run_with_what_the_search_found_goes_on_where_it_was_paused(monkeypatc
 def test_with_a_curriculum_a_search_and_its_runs_are_apart_from_those_without():
     searched = search(grown_lengths=[256, 128], rates=[0.01])
     found = bench.outcomes(searched)
-    assert set(zip(found["T"], found["start_steps"], strict=True)) == {(8, 0), (128, 128)}
+    tasks = {(8, 0), (128, 128), (256, 128)}
+    assert set(zip(found["T"], found["start_steps"], strict=True)) == tasks
     measured = bench.problem_2b(
         device="cpu", names=["GILRLSTM", "LSTM"], lengths=[8], grown_lengths=[256], seeds=[0],
         hidden=4, batch=2, apart_lengths=[16], iterations=2, sequences=16, matched=True,
@@ -199,7 +207,23 @@ def test_the_first_to_learn_is_chosen_and_a_failure_only_where_all_failed():
     trained(CPU, "s", ("GILRLSTM", 64, 0, 30), ("LSTM", 64, 0, None), rate=1e-3)
     measured = trained(CPU, "s", ("GILRLSTM", 64, 0, 20), ("LSTM", 64, 0, None), rate=2e-3)
     best = bench.chosen(measured).set_index("model")
-    assert best.loc["GILRLSTM", "rate"] == 2e-3 and best.loc["LSTM", "status"] == "not learned"
+    assert best.loc["GILRLSTM", "rate"] == 2e-3 and best.loc["GILRLSTM", "iterations"] == 20
+    assert best.loc["LSTM", "learned"] == 0 and best.loc["LSTM", "iterations"] == math.inf
+
+
+def test_settings_are_ranked_by_how_many_seeds_learned_and_then_by_their_median():
+    def rate(value, *at):
+        seeds = [("GILRLSTM", 64, seed, iterations) for seed, iterations in enumerate(at)]
+        return trained(CPU, "s", *seeds, rate=value)
+
+    rate(1e-3, 10)  # one seed alone, and the luckiest run
+    rate(2e-3, 20, 30, None)
+    rate(3e-3, 50, 90, 60)
+    measured = rate(4e-3, 40, 80, 80)
+    table = bench.ranked(bench.outcomes(measured))
+    assert list(table["rate"]) == [3e-3, 4e-3, 2e-3, 1e-3]
+    assert list(table["iterations"]) == [60, 80, 30, 10]
+    assert list(table["learned"]) == [3, 3, 2, 1]
 
 
 def test_what_is_recorded_is_kept_when_a_measurement_goes_on(monkeypatch):
@@ -215,9 +239,12 @@ def test_what_is_recorded_is_kept_when_a_measurement_goes_on(monkeypatch):
     again = search(resume=True)
     assert not trained_again and again.table.equals(first.table)
     search(rates=[0.01, 0.03], resume=True)
-    assert [one.rate for one in trained_again] == [0.03, 0.03]
+    assert [(one.rate, one.seed) for one in trained_again] == [
+        *[(0.03, 7)] * 2, *[(0.03, 8), (0.03, 9)] * 2,
+    ]  # fmt: skip
+    trained_again.clear()
     search()
-    assert len(trained_again) == 6
+    assert len(trained_again) == 12
     assert set(records.read("problem_2b_search", "cpu-2-core").table["rate"]) == {0.01, 0.02}
 
 

@@ -20,7 +20,7 @@ from lrscan.bench.ratios import PARALLEL, speedups
 from lrscan.bench.registry import EXPERIMENTS, experiment, inputs
 from lrscan.bench.scale import fitted, modelled, outlook, scaling
 from lrscan.bench.timing import time_all
-from lrscan.bench.trained import chosen, convergence, curves, outcomes, sooner, span
+from lrscan.bench.trained import chosen, convergence, curves, outcomes, ranked, sooner, span
 
 __all__ = [
     "EXPERIMENTS",
@@ -43,6 +43,7 @@ __all__ = [
     "peak_memory",
     "problem_2b",
     "problem_2b_search",
+    "ranked",
     "scaling",
     "search_records",
     "sooner",

@@ -17,7 +17,7 @@ import torch
 from lrscan import provenance, records, workspace
 from lrscan.bench.pieces import Paused
 from lrscan.bench.registry import experiment
-from lrscan.bench.trained import SEARCHED, chosen, outcomes, span
+from lrscan.bench.trained import SEARCHED, chosen, outcomes, ranked, span
 from lrscan.records import Records
 from lrscan.train import DIVERGED, NOT_LEARNED, PAUSED, Settings, files, train
 from lrscan.train.settings import Classifier
@@ -25,6 +25,7 @@ from lrscan.train.settings import Classifier
 _log = logging.getLogger(__name__)
 
 RIVALS = ("GILRLSTM", "LSTM")
+_FINALISTS, _FINALIST_SEEDS = 4, 3
 _START = 128  # steps of the first sequences of a curriculum
 _SMOOTHING = 0.1  # of its labels, up to long sequences
 _MOST_EVENTS = 2**20  # of a minibatch of a long sequence
@@ -47,29 +48,44 @@ def problem_2b_search(
     resume: bool = False,
     until: float = math.inf,
 ) -> Records:
-    """A run for every model, initialisation and rate: what the reported runs then use.
+    """What the reported runs then use: every setting once, then the best of each model again.
 
-    At the shortest length, without a curriculum and with one.
+    First every model, initialisation and rate at the shortest length, without a curriculum and with
+    one. Then the finalists, the four best of each model, at every length, with three seeds.
 
     Args:
-        seed:          of these runs alone; the reported ones have others
+        seed:          of the first runs; the finalists have the next two as well
         grown_lengths: lengths that a curriculum reaches
         iterations:    where a run gives up
         sequences:     fresh ones, on which the accuracy at the end is taken
         names:         of models, see :class:`lrscan.train.Settings`
         resume, until: as for :func:`train_all`
     """
-    spans = _spans(sorted(lengths)[:1], sorted(grown_lengths)[:1])
-    runs = [
-        Settings(
+
+    def run(name: str, steps: int, start: int, **searched: Any) -> Settings:
+        return Settings(
             model=name, steps=steps, start_steps=start, hidden=hidden, batch=batch,
-            initialisation=initialisation, rate=rate, iterations=iterations, seed=seed,
+            iterations=iterations, **{"seed": seed, **searched},
+        )  # fmt: skip
+
+    first = [
+        run(name, *task, initialisation=initialisation, rate=rate)
+        for task, name, initialisation, rate in product(
+            _spans(sorted(lengths)[:1], sorted(grown_lengths)[:1]), names, initialisations, rates
         )
-        for (steps, start), name, initialisation, rate in product(
-            spans, names, initialisations, rates
-        )
-    ]  # fmt: skip
-    return train_all("problem_2b_search", runs, device, sequences, resume, until)
+    ]
+    given = (device, sequences)
+    measured = train_all("problem_2b_search", first, *given, resume, until)
+    table = outcomes(measured)
+    table = ranked(table[table["run"].isin([one.name() for one in first])])
+    best = table.groupby(["model", "start_steps"]).head(_FINALISTS)
+    again = [
+        run(one.model, *task, initialisation=one.initialisation, rate=one.rate, seed=seed + number)
+        for task in _spans(sorted(lengths), sorted(grown_lengths))
+        for one in best[best["start_steps"] == task[1]].itertuples()
+        for number in range(_FINALIST_SEEDS)
+    ]
+    return train_all("problem_2b_search", again, *given, resume, until, measured)
 
 
 @experiment("reproduce/05_problem_2b")
@@ -202,6 +218,7 @@ def train_all(
     sequences: int,
     resume: bool,
     until: float,
+    measured: Records | None = None,
 ) -> Records:
     """Train one run after the other, and record each as soon as it has ended.
 
@@ -210,6 +227,7 @@ def train_all(
         resume:    keep the runs that are recorded, and go on with one that was paused, or that gave
                    up after fewer iterations
         until:     pause then, by ``time.monotonic``
+        measured:  what is kept without ``resume`` too
 
     Raises:
         Paused: time was up
@@ -219,7 +237,8 @@ def train_all(
     where = provenance.resolve_device(device)
     folder = workspace.find_root() / "build" / "checkpoints" if resume else None
     slug, there = provenance.device_slug(where), workspace.records_folder()
-    measured = records.find(experiment, slug, directory=there) if resume else None
+    if resume:
+        measured = records.find(experiment, slug, directory=there)
     names = [run.name() for run in runs]
     done = set() if measured is None else _done(measured, runs)
     for number, settings in enumerate(runs):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas
 import seaborn
 from matplotlib.figure import Figure
@@ -56,7 +57,8 @@ def learning_curves(records: Records, curves: pandas.DataFrame) -> Figure:
 def search(records: Records, outcomes: pandas.DataFrame) -> Figure:
     """Iterations to the strict criterion over the learning rate; a panel a length, start and model.
 
-    ``outcomes`` is :func:`lrscan.bench.outcomes` of the records. A cross is a run that gave up.
+    ``outcomes`` is :func:`lrscan.bench.outcomes` of the records. A mark is a run, a cross one that
+    gave up; lines join the medians over the seeds, where more than half of them learned.
     """
     spans, models = list(outcomes.groupby(["start_steps", "T"])), list(outcomes["model"].unique())
     ways = list(outcomes["initialisation"].unique())
@@ -67,10 +69,12 @@ def search(records: Records, outcomes: pandas.DataFrame) -> Figure:
         for panel, model in zip(row, models, strict=True):
             runs = part[part["model"] == model]
             for k, (way, colour, marker) in enumerate(zip(ways, colours, MARKERS, strict=False)):
-                line = runs[runs["initialisation"] == way].sort_values("rate")
-                line = line.assign(rate=line["rate"] * 1.05 ** (k - 1))  # side by side
-                panel.plot(line["rate"], line["strict_at"], marker=marker, c=colour, label=way)
-                failed = line[line["strict_at"].isna()]
+                of = runs[runs["initialisation"] == way]
+                of = of.assign(rate=of["rate"] * 1.05 ** (k - 1))  # side by side
+                line = of["strict_at"].fillna(np.inf).groupby(of["rate"]).median()
+                panel.plot(line[np.isfinite(line)], c=colour)
+                panel.plot(of["rate"], of["strict_at"], marker, c=colour, label=way)
+                failed = of[of["strict_at"].isna()]
                 panel.plot(failed["rate"], failed["iterations"], "x", c=colour)
             _logarithmic(panel)
             rates = sorted(outcomes["rate"].unique())
