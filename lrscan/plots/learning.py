@@ -72,7 +72,7 @@ def search(records: Records, outcomes: pandas.DataFrame) -> Figure:
                 of = runs[runs["initialisation"] == way]
                 of = of.assign(rate=of["rate"] * 1.05 ** (k - 1))  # side by side
                 line = of["strict_at"].fillna(np.inf).groupby(of["rate"]).median()
-                panel.plot(line[np.isfinite(line)], c=colour)
+                panel.plot(line.where(np.isfinite(line)), c=colour)
                 panel.plot(of["rate"], of["strict_at"], marker, c=colour, label=way)
                 failed = of[of["strict_at"].isna()]
                 panel.plot(failed["rate"], failed["iterations"], "x", c=colour)
