@@ -93,18 +93,25 @@ class Window(nn.Module):
 
         ``start``, (B, k m), is what came before x, the newest input first.
         """
-        m, steps = self.input_size, extent(x)[0]
+        m, (steps, batch) = self.input_size, extent(x)
         past = start.unflatten(-1, (self.steps, m)).movedim(1, 0).flip(0)  # (k, B, m), in time
         newest = apply(x, lambda t: t[-self.steps :])
         if isinstance(newest, Tokens):
             newest = newest.dense(m, start.dtype)
         past, held = history(newest.to(start.dtype), past)
-        total = 0
-        for lag in range(1, self.steps + 1):
-            U = weight[:, (lag - 1) * m : lag * m]
-            before = F.linear(past[self.steps - lag :].to(U.dtype), U)
-            recent = product(U, x)
-            total = total + torch.cat([before.to(recent.dtype), recent])[:steps]
+        lagged = list(enumerate(weight.split(m, 1), 1))
+        if isinstance(x, Tokens):
+            total = sum(
+                torch.cat([F.linear(past[-lag:].to(U.dtype), U), product(U, x)])[:steps]
+                for lag, U in lagged
+            )
+        else:  # each product is added to the sum as it is made
+            joined = torch.cat([past.to(x.dtype), x])
+            total = weight.new_zeros(weight.shape[0])
+            for lag, U in lagged:
+                rows = joined[self.steps - lag :][:steps].flatten(0, 1)
+                total = torch.addmm(total, rows, U.t())
+            total = total.unflatten(0, (steps, batch))
         return total, held.flip(0).movedim(0, 1).flatten(1)
 
     def extra_repr(self) -> str:
