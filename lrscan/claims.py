@@ -83,7 +83,7 @@ CLAIMS = (
         "C6", "A GILR-LSTM converges 6 to 10 times sooner than the cuDNN LSTM on problem 2b",
         "Table 3", "9.0 times at T = 1,024, 5.8 times at T = 8,192 (K80)",
         "the device and, on a CPU, the rival (torch's own LSTM) and the width (128, not 512); "
-        "the initialisation, searched at the shortest length for both; the GILR-LSTM looks inputs "
+        "initialisation and learning rate, searched for both alike; the GILR-LSTM looks inputs "
         "up by index, the LSTM multiplies one-hot vectors; runs with a curriculum decide nothing",
         "reproduce/05_problem_2b", "problem_2b_curves", "problem_2b", findings.convergence,
     ),
