@@ -62,14 +62,16 @@ def problem_2b_search(
         resume, until: as for :func:`train_all`
     """
 
-    def run(name: str, steps: int, start: int, **searched: Any) -> Settings:
+    def run(
+        name: str, initialisation: str, rate: float, task: tuple[int, int], seed: int
+    ) -> Settings:
         return Settings(
-            model=name, steps=steps, start_steps=start, hidden=hidden, batch=batch,
-            iterations=iterations, **{"seed": seed, **searched},
+            model=name, steps=task[0], start_steps=task[1], hidden=hidden, batch=batch,
+            initialisation=initialisation, rate=rate, iterations=iterations, seed=seed,
         )  # fmt: skip
 
     first = [
-        run(name, *task, initialisation=initialisation, rate=rate)
+        run(name, initialisation, rate, task, seed)
         for task, name, initialisation, rate in product(
             _spans(sorted(lengths)[:1], sorted(grown_lengths)[:1]), names, initialisations, rates
         )
@@ -80,7 +82,7 @@ def problem_2b_search(
     table = ranked(table[table["run"].isin([one.name() for one in first])])
     best = table.groupby(["model", "start_steps"]).head(_FINALISTS)
     again = [
-        run(one.model, *task, initialisation=one.initialisation, rate=one.rate, seed=seed + number)
+        run(one.model, one.initialisation, one.rate, task, seed + number)
         for task in _spans(sorted(lengths), sorted(grown_lengths))
         for one in best[best["start_steps"] == task[1]].itertuples()
         for number in range(_FINALIST_SEEDS)

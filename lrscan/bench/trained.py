@@ -62,15 +62,15 @@ def ranked(table: pandas.DataFrame) -> pandas.DataFrame:
     """The settings of a search, the best first, for every model and task.
 
     Those with the most seeds come first: what ran once is not compared with what ran three times.
-    Then the order is by the share of seeds that met the strict criterion, the median of the
-    iterations to it, and the accuracy on fresh sequences at the end.
+    Then the order is by how many seeds met the strict criterion, the median of the iterations to
+    it, and the accuracy on fresh sequences at the end.
 
     Args:
         table: :func:`outcomes` of the search
 
     Returns:
         Columns: model, distractors, T, start_steps, initialisation, rate, seeds, learned (how many
-        of them), iterations (their median; infinite: half of them did not learn), held_out (mean).
+        of them), iterations (their median; infinite: half or more did not learn), held_out (mean).
     """
     table = table.assign(iterations=table["strict_at"].fillna(np.inf))
     settings = table.groupby(["model", *TASK, *SEARCHED], sort=False).agg(
