@@ -18,7 +18,7 @@ from lrscan import sweep
 # A part has this share of all elements, but is not smaller than this: on a CPU it fits a cache, on
 # a GPU it keeps the device busy for about as long as the host needs to launch the next one.
 _SHARE = 1 / 256
-_SMALLEST_PART = {"cpu": 2**16, "cuda": 2**24}
+_SMALLEST_PART = {"cpu": 2**16, "cuda": 2**24, "meta": 2**24}
 # Time is not cut into parts of fewer steps.
 _FEWEST_STEPS = 16
 

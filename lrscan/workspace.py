@@ -13,6 +13,8 @@ what it is by environment variables, because a notebook runs in a process of its
 - `LRSCAN_RECORD=1`: a recording run (`--record`).
 - `LRSCAN_RECORDS=DIR`: records go to `DIR/<device>/` instead (`lrscan bench --out DIR`).
 - `LRSCAN_FIGURES=DIR`: figures go to `DIR` instead (`lrscan verify` draws them again there).
+- `LRSCAN_COMMIT`: the commit that is measured, where there is no git to ask.
+- `LRSCAN_KERNELS=DIR`: CUDA kernels that another machine compiled (:mod:`lrscan.cuda.cubins`).
 - `LRSCAN_NOTEBOOK`, `LRSCAN_PARAMETERS` (JSON), `LRSCAN_STARTED` (seconds since 1970): what
   draws the figure, and since when it has run, for the manifest.
 """

@@ -8,7 +8,6 @@ import sys
 import sysconfig
 import tempfile
 from pathlib import Path
-from types import SimpleNamespace
 from typing import NamedTuple
 
 import pytest
@@ -66,7 +65,7 @@ def disassemble(ptx: str, capability: tuple[int, int]) -> tuple[str, str]:
 @functools.cache
 def build(case: str, capability: tuple[int, int]) -> Code:
     """Compile a kernel of CASES as a launch does, and read what came out."""
-    ptx = kernel_of(case).ptx(capability)
+    ptx = ptx_of(kernel_of(case), capability)
     report, listing = disassemble(ptx, capability)
     spills = re.search(r"(\d+) bytes spill stores, (\d+) bytes spill loads", report)
     shared = re.search(r"(\d+) bytes smem", report)
@@ -139,6 +138,12 @@ BUILDS += [("bfloat16-time-backward", capability) for capability in ((7, 5), (8,
 IDS = [f"{case}-sm_{major}{minor}" for case, (major, minor) in BUILDS]
 
 
+def ptx_of(kernel, capability):
+    from lrscan.cuda import cubins
+
+    return cubins.ptx(kernel.function, capability, kernel.launch_bounds)
+
+
 def kernel_of(case: str, **changes):
     from lrscan.cuda import blocked, serial, single_pass
     from lrscan.cuda.common import Variant
@@ -154,17 +159,13 @@ def kernel_of(case: str, **changes):
 
 
 @pytest.fixture(autouse=True)
-def no_gpu(monkeypatch, request):
-    """What a device function is compiled for; numba-cuda asks the driver, which is not here."""
+def compilers(request):
+    """What turns a kernel into machine code and back into text."""
     if "capability" not in request.fixturenames:
         return
     pytest.importorskip("numba.cuda")
     if PTXAS is None or NVDISASM is None:
         pytest.skip("the wheels nvidia-cuda-nvcc and nvidia-cuda-nvdisasm bring ptxas and nvdisasm")
-    import numba.cuda.dispatcher
-
-    device = SimpleNamespace(compute_capability=request.getfixturevalue("capability"))
-    monkeypatch.setattr(numba.cuda.dispatcher, "get_current_device", lambda: device)
 
 
 @pytest.mark.parametrize(("case", "capability"), BUILDS, ids=IDS)
@@ -231,28 +232,14 @@ def test_a_poll_taken_out_of_its_loop_would_be_seen(capability, volatile, monkey
                 word = load_word(sizing[5])
             store_word(sizing[5] + 8, word)
 
-    listing = disassemble(launch.Kernel(spin, "spin", 32).ptx(capability), capability)[1]
+    listing = disassemble(ptx_of(launch.Kernel(spin, "spin", 32), capability), capability)[1]
     assert (polls(read_listing(listing))[1] == 1) == volatile
 
 
 @pytest.mark.parametrize("capability", [(9, 0)], ids=["sm_90"])
 def test_double_precision_is_seen_where_it_is_used(capability):
     kernel = kernel_of("serial_paper", a="float64", x="float64", start="float64")
-    assert ".f64" in kernel.ptx(capability)
-
-
-@pytest.mark.parametrize("capability", [(9, 0)], ids=["sm_90"])
-def test_machine_code_is_compiled_once_and_kept(capability, tmp_path, monkeypatch):
-    from lrscan.cuda import launch
-
-    pytest.importorskip("cuda.core")
-    kernel = kernel_of("serial_paper")
-    path = tmp_path / "kept.cubin"
-    monkeypatch.setattr(launch.Kernel, "_path", lambda self, capability: path)
-    code = kernel.cubin(capability)
-    assert code[:4] == b"\x7fELF" and path.read_bytes() == code
-    monkeypatch.setattr(launch.Kernel, "ptx", None)  # not needed a second time
-    assert kernel.cubin(capability) == code
+    assert ".f64" in ptx_of(kernel, capability)
 
 
 def test_kernels_in_the_simulator(simulation):

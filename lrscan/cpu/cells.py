@@ -102,7 +102,7 @@ def _kernel(name: str, backward: bool) -> int:
     forward_strip, backward_strip = _make_cell(name)
     gates = GATES[name]
 
-    @kernel(f"{name} {backward}")
+    @kernel(f"{name} {backward}", f"of the cell {name}, {'backward' if backward else 'forward'}")
     def run(address):
         # The addresses of forward's tensors or of backward's, sizes, and a counter of parts taken.
         pre, start, c, h = (

@@ -7,6 +7,7 @@ CPU kernel is made from.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from numba.core import sigutils
 from numba.core.caching import FunctionCache
 from numba.core.ccallback import CFunc
 
+from lrscan.compilation import noticed
 from lrscan.sources import digest
 
 
@@ -27,22 +29,31 @@ class _KernelCache(FunctionCache):
         return sig, codegen.magic_tuple(), (digest(Path(__file__).parent), self._variant)
 
 
-def kernel(variant: str) -> Callable[[Callable], int]:
+def kernel(variant: str, what: str) -> Callable[[Callable], int]:
     """Decorate a function of an int64 to compile it, cached as ``variant``, to the address of its
-    machine code: that of a C function ``void (int64)``, which needs no interpreter."""
+    machine code: that of a C function ``void (int64)``, which needs no interpreter.
+
+    ``what`` says to a reader which kernel it is.
+    """
 
     def decorate(function: Callable) -> int:
         signature = sigutils.normalize_signature(types.void(types.int64))
         compiled = CFunc(function, signature, locals={}, options={"error_model": "numpy"})
         try:
             compiled._cache = _KernelCache(function, variant)
+            cached = True
         except RuntimeError:  # no folder can be written: compile in every process
-            pass
-        compiled.compile()
+            cached = False
+        with noticed(f"the CPU kernel {what}", kept=cached):
+            compiled.compile()
+        tally[KEPT if cached and compiled.cache_hits else COMPILED] += 1
         _kept.append(compiled)
         return compiled.address
 
     return decorate
 
 
+KEPT, COMPILED = "kept", "compiled"
+# How many kernels of this process were compiled, and how many came from the disk.
+tally: Counter[str] = Counter()
 _kept: list[CFunc] = []  # machine code lives as long as these

@@ -124,7 +124,10 @@ def sweep_kernel(
     else:
         reduce, apply = (make_rows if order == "rows" else make_strips)(v, strip)
 
-    @kernel(f"{order} {lanes} {strip} {backward} {kinds} {spacings} {wanted}")
+    direction = "backward" if backward else "forward"
+    variant = f"{order} {lanes} {strip} {backward} {kinds} {spacings} {wanted}"
+
+    @kernel(variant, f"for {kinds[1]}, {direction}, by {order}")
     def sweep(address):
         base, time, apart, outer2, outer1, lane = (
             _entries(address, 0),

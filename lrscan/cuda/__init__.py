@@ -14,7 +14,7 @@ from torch import Tensor
 from lrscan.cuda import blocked, serial, single_pass
 from lrscan.cuda.common import Variant
 from lrscan.cuda.kinds import KINDS, kind_of
-from lrscan.cuda.launch import Stream, processors
+from lrscan.cuda.launch import processors, stream_of
 from lrscan.cuda.plan import SECTOR_BYTES
 from lrscan.sweep import ROWS, Operand
 
@@ -63,7 +63,7 @@ def prepare(
         numbers = strides.copy()
         for i, row, offset in offsets:
             numbers[i] = tensors[row].data_ptr() + offset
-        with Stream(device, tensors) as stream:
+        with stream_of(device, tensors) as stream:
             launch(numbers, stream)
 
     return sweep

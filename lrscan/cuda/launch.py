@@ -1,35 +1,31 @@
-"""Compiling kernels, keeping them on disk, and launching them on torch's current stream.
+"""Loading kernels, and launching them on torch's current stream.
 
-A kernel becomes machine code in two steps, neither of which needs a GPU: Numba writes PTX, NVIDIA's
-linker a cubin. That is kept beside the compiled CPU kernels, under a digest of all sources, so only
-the first call on a machine waits for it. A launch hands one packed buffer of numbers to the driver:
-no tensor is inspected, and nothing is looked up but the kernel itself.
+Machine code comes from :mod:`lrscan.cuda.cubins`. A launch hands one packed buffer of numbers to
+the driver: no tensor is inspected, and nothing is looked up but the kernel itself.
+
+Tensors without data, of torch's device "meta", launch nothing. Within :func:`noted` their sweeps
+tell which kernels they would launch on a device that is not here.
 """
 
 from __future__ import annotations
 
 import ctypes
 import functools
-import re
 import struct
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import ModuleType
 
 import torch
 from numba import cuda, types
-from numba.core.caching import FunctionCache
 from torch import Tensor
 
-from lrscan.cuda import simulated_memory
-from lrscan.cuda.bfloat16 import without_bfloat16
+from lrscan import sweep
+from lrscan.cuda import cubins, simulated_memory
 from lrscan.cuda.common import SIZING
 from lrscan.cuda.memory import SIMULATED
-from lrscan.provenance import package_version
-from lrscan.sources import digest
 from lrscan.sweep import ROWS
-from lrscan.workspace import write_files
 
 SIGNATURE = types.void(
     types.UniTuple(types.UniTuple(types.int64, 5), len(ROWS)),
@@ -64,73 +60,23 @@ class Kernel:
     def handle(self, device: int) -> object:
         """The loaded kernel on a device, which must be current."""
         if device not in self._handles:
-            capability = torch.cuda.get_device_capability(device)
-            code, name = self.cubin(capability), self.function.__name__.encode()
-            # In a capture of this thread the driver refuses to load, unless it is asked to relax.
-            mode = _bindings().CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED
-            mode = _driver("cuThreadExchangeStreamCaptureMode", mode)
-            try:
-                module = _driver("cuModuleLoadData", code)
-                self._handles[device] = _driver("cuModuleGetFunction", module, name)
-            finally:
-                _driver("cuThreadExchangeStreamCaptureMode", mode)
+            self._handles[device] = self._load(torch.cuda.get_device_capability(device))
         return self._handles[device]
 
-    def cubin(self, capability: tuple[int, int]) -> bytes:
-        """The machine code for a compute capability, from disk if it was compiled before."""
-        path = self._path(capability)
-        if path is not None and path.is_file():
-            return path.read_bytes()
-        code = link(self.ptx(capability), capability)
-        if path is not None:
+    def _load(self, capability: tuple[int, int]) -> object:
+        # In a capture of this thread the driver refuses to load, unless it is asked to relax.
+        mode = _bindings().CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED
+        refused = None
+        for code in cubins.sources(self, capability):
+            before = _driver("cuThreadExchangeStreamCaptureMode", mode)
             try:
-                write_files({path: code})
-            except OSError:  # a full disk, or a folder that became read-only: compile every time
-                pass
-        return code
-
-    def ptx(self, capability: tuple[int, int]) -> str:
-        """The code that the linker takes, with the function's own name."""
-        ptx, _ = cuda.compile(
-            self.function,
-            SIGNATURE,
-            device=False,
-            abi="numba",
-            cc=capability,
-            output="ptx",
-            debug=False,  # not as Numba's environment has it: the code is kept for all processes
-            opt=True,
-            launch_bounds=self.launch_bounds,
-        )
-        mangled = re.search(r"\.entry (\w+)", ptx)[1]
-        ptx = re.sub(rf"\b{mangled}\b", self.function.__name__, ptx)
-        return ptx if capability >= (8, 0) else without_bfloat16(ptx)
-
-    def _path(self, capability: tuple[int, int]) -> Path | None:
-        try:
-            folder = Path(FunctionCache(self.function).cache_path)
-        except RuntimeError:  # no folder can be written
-            return None
-        key = f"{digest(Path(__file__).parent)[:16]}-{_compilers()}"
-        return folder / f"{self.name}-sm{capability[0]}{capability[1]}-{key}.cubin"
-
-
-def link(ptx: str, capability: tuple[int, int]) -> bytes:
-    """Machine code from PTX."""
-    try:
-        from cuda.core import Linker, LinkerOptions, ObjectCode
-    except ImportError:  # before cuda-core 0.5
-        from cuda.core.experimental import Linker, LinkerOptions, ObjectCode
-
-    options = LinkerOptions(arch=f"sm_{capability[0]}{capability[1]}")
-    return Linker(ObjectCode.from_ptx(ptx.encode()), options=options).link("cubin").code
-
-
-@functools.cache
-def _compilers() -> str:
-    """Versions of what makes a cubin, where they are installed as packages."""
-    names = ("numba", "numba-cuda", "nvidia-nvvm", "nvidia-nvjitlink")
-    return "-".join(package_version(name) or "0" for name in names)
+                module = _driver("cuModuleLoadData", code)
+                return _driver("cuModuleGetFunction", module, self.function.__name__.encode())
+            except RuntimeError as error:  # code of a newer linker, say: the next place may do
+                refused = error
+            finally:
+                _driver("cuThreadExchangeStreamCaptureMode", before)
+        raise refused
 
 
 def _driver(function: str, *args: object) -> object:
@@ -248,9 +194,81 @@ def blocks(tasks: int, threads: int) -> int:
     return -(-tasks // threads)
 
 
-@functools.cache
 def processors(device: torch.device) -> int:
     """Streaming multiprocessors of the device."""
+    if device.type == "meta":
+        return _absent.processors
     if SIMULATED:
         return _SIMULATED_PROCESSORS
+    return _processors_of(device)
+
+
+@functools.cache
+def _processors_of(device: torch.device) -> int:
     return torch.cuda.get_device_properties(device).multi_processor_count
+
+
+class Absent:
+    """A device that is not here, in the place of a stream of its own: it notes what is launched.
+
+    processors  its streaming multiprocessors
+    kernels     the kernels that were to be launched, by name
+    """
+
+    def __init__(self, processors: int) -> None:
+        self.processors = processors
+        self.kernels: dict[str, Kernel] = {}
+
+    def __enter__(self) -> Absent:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def workspace(self, size: int) -> int:
+        return 0
+
+    def launch(self, kernel: Kernel, grid: int, threads: int, numbers: Sequence[int]) -> None:
+        self.kernels[kernel.name] = kernel
+
+    def clear(self, address: int, size: int) -> None:
+        pass
+
+
+_absent: Absent | None = None
+
+
+@contextmanager
+def noted(processors: int) -> Iterator[dict[str, Kernel]]:
+    """The kernels that sweeps over "meta" tensors would launch on a device, by name.
+
+    Such a sweep is asked for with ``backend="cuda"``. Not for several threads at once.
+
+    Args:
+        processors: streaming multiprocessors of the device
+    """
+    global _absent
+    sweep._prepared.cache_clear()  # what was prepared for another device
+    _absent = Absent(processors)
+    try:
+        yield _absent.kernels
+    finally:
+        _absent = None
+        sweep._prepared.cache_clear()
+
+
+def stream_of(device: torch.device, tensors: Mapping[str, Tensor]) -> Stream | Absent:
+    """Where the launches for these tensors go, for the calls within ``with``."""
+    if device.type != "meta":
+        return Stream(device, tensors)
+    if _absent is None:
+        raise RuntimeError('tensors on "meta" have no data to sweep over')
+    return _absent
+
+
+def launch_both_ways(shape: Sequence[int], dim: int, dtype: torch.dtype, algorithm: str) -> None:
+    """A forward and a backward sweep over tensors without data, within :func:`noted`."""
+    a, x, dh, h, da, dx = (torch.empty(shape, dtype=dtype, device="meta") for _ in range(6))
+    options = (dim, False, algorithm)
+    sweep.forward(a, x, None, *options, out=h, backend="cuda")
+    sweep.backward(a, h, None, dh, *options, None, (da, dx, None), backend="cuda")
