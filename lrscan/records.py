@@ -96,6 +96,18 @@ class Records:
         """The device's name for figures: "CPU, 2 cores, AMD EPYC"."""
         return self.provenance["measurements"][-1]["device_label"]
 
+    @property
+    def left(self) -> int:
+        """How much of what was planned is not measured yet: shapes, or training runs."""
+        return self.provenance["measurements"][-1].get("left", 0)
+
+
+def say_left(provenance: dict[str, Any], left: int) -> None:
+    """Note in a measurement's provenance how much is left, which :attr:`Records.left` reads."""
+    provenance.pop("left", None)
+    if left:
+        provenance["left"] = left
+
 
 def write(
     experiment: str,

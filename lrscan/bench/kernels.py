@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lrscan import arguments, ops, provenance, records, sweep, workspace
+from lrscan import arguments, ops, paper, provenance, records, sweep, workspace
 from lrscan.bench import agreement
 from lrscan.bench.pieces import in_pieces
 from lrscan.bench.registry import experiment, inputs
@@ -51,7 +51,7 @@ def correctness(
         if dtype not in arguments.DTYPES[where.type]:
             continue
         a, x, h0 = inputs(steps, columns, dtype, where, seed)
-        a[:, ::2] = _lasting(a[:, ::2])
+        a[:, ::2] = lasting(a[:, ::2])
         dh = inputs(steps, columns, dtype, where, seed + 1)[1]
         exact = oracle(a.cpu(), x.cpu(), h0.cpu(), dh.cpu())
         for algorithm in arguments.ALGORITHMS[where.type]:
@@ -68,7 +68,7 @@ def correctness(
     return records.write("correctness", rows, provenance.collect(where, parameters, seed))
 
 
-def _lasting(a: Tensor) -> Tensor:
+def lasting(a: Tensor) -> Tensor:
     """Coefficients of magnitude u as ones of magnitude u ** (1 / _MEMORY), with sign and angle."""
     wide = a.to(torch.promote_types(a.dtype, torch.float64))
     return (torch.sgn(wide) * wide.abs() ** (1 / _MEMORY)).to(a.dtype)
@@ -96,12 +96,13 @@ def kernel_speedup(
     """Time of every algorithm of the operator alone, over length and features (Table 1).
 
     Minibatch 1, float32, shape (T, m), forward, outputs allocated beforehand. The reference is
-    ``torch.add`` on tensors of the same bytes. ``resume`` and ``until`` as for
-    :func:`lrscan.bench.pieces.in_pieces`, a shape a piece.
+    ``torch.add`` on tensors of the same bytes. The shapes of the paper's table are measured first,
+    the longest of them first. ``resume`` and ``until`` as for
+    :func:`lrscan.bench.pieces.in_pieces`, a piece for each shape.
     """
     where = provenance.resolve_device(device)
     parameters = {"lengths": list(lengths), "features": list(features), "runs": runs}
-    shapes = list(product(lengths, features))
+    shapes = in_order(lengths, features)
     return in_pieces(
         "kernel_speedup",
         [{"T": steps, "C": columns} for steps, columns in shapes],
@@ -110,6 +111,13 @@ def kernel_speedup(
         resume=resume,
         until=until,
     )
+
+
+def in_order(lengths: Iterable[int], features: Iterable[int]) -> list[tuple[int, int]]:
+    """(T, C) of every shape: those of the paper's Table 1 first, among these the longest first."""
+    theirs = paper.table("table1_kernel_speedup")[["sequence_length", "features"]]
+    known = set(theirs.itertuples(index=False, name=None))
+    return sorted(product(lengths, features), key=lambda shape: (shape not in known, -shape[0]))
 
 
 def _time_algorithms(

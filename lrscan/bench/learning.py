@@ -109,6 +109,8 @@ def problem_2b(
 ) -> Records:
     """Runs with several seeds for every model and length, as the search found best (Table 3).
 
+    One seed of everything comes first, then the next, and of every seed the GILR-LSTM first.
+
     Args:
         grown_lengths: lengths that a curriculum reaches
         iterations:    where a run gives up
@@ -133,7 +135,7 @@ def problem_2b(
             distractors=kind, iterations=iterations, seed=seed,
             **_nearest(found, name, steps, start),
         )
-        for (kind, steps, start), (name, units), seed in product(tasks, sizes, seeds)
+        for seed, (name, units), (kind, steps, start) in product(seeds, sizes, tasks)
     ]  # fmt: skip
     return train_all("problem_2b", runs, device, sequences, resume, until)
 
@@ -158,6 +160,8 @@ def long_memory(
 ) -> Records:
     """Runs of the GILR-LSTM at growing lengths, without a search (Table 3, the last row).
 
+    One seed of everything comes first, then the next, and of every seed the GILR-LSTM first.
+
     Args:
         grown_lengths: lengths that a curriculum reaches, always from the initialisation "graded"
         lstm_lengths:  those among all these at which torch's LSTM is trained too, likewise
@@ -174,9 +178,9 @@ def long_memory(
             distractors=distractors, initialisation=way, iterations=iterations, seed=seed,
             rate=2 * rate if start else rate, label_smoothing=_SMOOTHING if start else 0.0,
         )
-        for name, (steps, start) in product(RIVALS, _spans(lengths, grown_lengths))
+        for seed, name, (steps, start) in product(seeds, RIVALS, _spans(lengths, grown_lengths))
         if name == "GILRLSTM" or steps in lstm_lengths
-        for way, seed in product(["graded"] if start else initialisations, seeds)
+        for way in (["graded"] if start else initialisations)
     ]  # fmt: skip
     return train_all("long_memory", runs, device, sequences, resume, until)
 
@@ -258,8 +262,11 @@ def train_all(
             raise Paused(measured, sum(name not in done for name in names))
         if run.status == DIVERGED and run.iteration == 1:
             raise RuntimeError(f"{names[number]} diverged at its first iteration")
-        measured = files.write(run, experiment, where, sequences=sequences, fresh=measured is None)
         done.add(names[number])
+        measured = files.write(
+            run, experiment, where, sequences=sequences, fresh=measured is None,
+            left=sum(name not in done for name in names),
+        )  # fmt: skip
     if measured is None:
         raise ValueError(f"{experiment}: no runs")
     return measured

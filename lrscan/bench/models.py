@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from itertools import product
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 import lrscan.nn as models
 from lrscan import arguments, provenance, records, workspace
+from lrscan.bench.pieces import in_pieces
 from lrscan.bench.registry import experiment
 from lrscan.bench.timing import time_all
 from lrscan.precision import full_float32
@@ -40,11 +42,14 @@ def training_speedup(
     inputs: Iterable[int],
     names: Iterable[str],
     runs: int,
+    resume: bool = False,
+    until: float = math.inf,
 ) -> Records:
     """Time of a training step by algorithm, the rest of the model left alone (Table 2).
 
     A step is forward and backward of two stacked layers on T steps of events / T sequences, in
     float32; the gradients of all weights are taken. Results of all algorithms are compared first.
+    The longest sequences are measured first.
 
     Args:
         events:  b T, the same for every length
@@ -53,6 +58,8 @@ def training_speedup(
         inputs:  m, the input size that goes with each width
         names:   of MODELS
         runs:    samples of each time
+        resume, until: as for :func:`lrscan.bench.pieces.in_pieces`, a piece for each model, length
+                 and width
 
     Raises:
         ValueError: a length that does not divide events, an unknown model, or lists that differ
@@ -69,23 +76,30 @@ def training_speedup(
             raise ValueError(f"events = {events} is no multiple of the length {steps}")
     if unknown := set(parameters["names"]) - set(MODELS):
         raise ValueError(f"a model is one of {', '.join(MODELS)}, not {min(unknown)!r}")
-    rows = []
-    for (width, size), steps, name in product(
-        pairs.items(), parameters["lengths"], parameters["names"]
-    ):
+    cells = [
+        {"model": name, "T": steps, "B": events // steps, "C": width}
+        for steps, width, name in product(
+            sorted(parameters["lengths"], reverse=True), pairs, parameters["names"]
+        )
+    ]
+
+    def measure(number: int) -> tuple[list[dict[str, Any]], dict[str, str]]:
+        cell = cells[number]
+        size = pairs[cell["C"]]
         torch.manual_seed(seed)
-        x = torch.randn(steps, events // steps, size).to(where)
-        net = MODELS[name](size, width, LAYERS).to(where)
+        x = torch.randn(cell["T"], cell["B"], size).to(where)
+        net = MODELS[cell["model"]](size, cell["C"], LAYERS).to(where)
         candidates = {
             algorithm: _with_algorithm(net, algorithm, _last_square(net, x))
             for algorithm in arguments.ALGORITHMS[where.type]
         }
         with full_float32():
-            _agree(name, candidates)
+            _agree(cell["model"], candidates)
             timings = time_all(candidates, where, runs)
-        identity = {"model": name, "T": steps, "B": events // steps, "C": width}
-        rows += _timed(timings, identity, seed, runs)
-    return records.write("training_speedup", rows, provenance.collect(where, parameters, seed))
+        return _timed(timings, cell, seed, runs), {}
+
+    origin = provenance.collect(where, parameters, seed)
+    return in_pieces("training_speedup", cells, measure, origin, resume=resume, until=until)
 
 
 @experiment("reproduce/04_lstm_throughput")
@@ -99,12 +113,14 @@ def lstm_throughput(
     most_events: int,
     lstm_lengths: Iterable[int],
     runs: int,
+    resume: bool = False,
+    until: float = math.inf,
 ) -> Records:
     """Time of a training step of GILR-LSTM and of torch's LSTM over length and minibatch.
 
     The paper's sizes otherwise: two layers, 32 inputs, a linear read-out of two classes from the
     last output, cross-entropy; forward and backward, float32 without TF32 on both sides. On a GPU
-    torch's LSTM is cuDNN's.
+    torch's LSTM is cuDNN's. Small minibatches are measured first, and among them long sequences.
 
     Args:
         hidden:       n of both models
@@ -113,6 +129,8 @@ def lstm_throughput(
         most_events:  cells with b T above it are left out
         lstm_lengths: T of the LSTM, whose throughput hardly depends on it
         runs:         samples of each time
+        resume, until: as for :func:`lrscan.bench.pieces.in_pieces`, a piece for each model, length
+                      and minibatch
     """
     where = provenance.resolve_device(device)
     plan = {"GILR-LSTM": list(lengths), "LSTM": list(lstm_lengths)}
@@ -121,24 +139,31 @@ def lstm_throughput(
         "most_events": most_events, "lstm_lengths": plan["LSTM"], "runs": runs,
     }  # fmt: skip
     makers = {"GILR-LSTM": models.GILRLSTM, "LSTM": nn.LSTM}
-    rows = []
-    for name, of_model in plan.items():
+    cells = [
+        {"model": name, "T": steps, "B": batch, "C": hidden}
+        for batch in sorted(parameters["minibatches"])
+        for name, of_model in plan.items()
+        for steps in sorted(of_model, reverse=True)
+        if steps * batch <= most_events
+    ]
+
+    def measure(number: int) -> tuple[list[dict[str, Any]], dict[str, str]]:
+        cell = cells[number]
+        name, steps, batch = cell["model"], cell["T"], cell["B"]
         torch.manual_seed(seed)
         net = makers[name](HEATMAP_INPUTS, hidden, LAYERS).to(where)
         read_out = nn.Linear(hidden, HEATMAP_OUTPUTS).to(where)
-        for steps, batch in product(of_model, parameters["minibatches"]):
-            if steps * batch > most_events:
-                continue
-            x = torch.randn(steps, batch, HEATMAP_INPUTS).to(where)
-            label = torch.randint(HEATMAP_OUTPUTS, (batch,)).to(where)
-            with full_float32():
-                step = _read_out(net, read_out, x, _classes(label))
-                if not all(part.isfinite().all() for part in step()):
-                    raise RuntimeError(f"{name}: not finite at T = {steps}, b = {batch}")
-                timings = time_all({_algorithm(name): step}, where, runs)
-            identity = {"model": name, "T": steps, "B": batch, "C": hidden}
-            rows += _timed(timings, identity, seed, runs)
-    return records.write("lstm_throughput", rows, provenance.collect(where, parameters, seed))
+        x = torch.randn(steps, batch, HEATMAP_INPUTS).to(where)
+        label = torch.randint(HEATMAP_OUTPUTS, (batch,)).to(where)
+        with full_float32():
+            step = _read_out(net, read_out, x, _classes(label))
+            if not all(part.isfinite().all() for part in step()):
+                raise RuntimeError(f"{name}: not finite at T = {steps}, b = {batch}")
+            timings = time_all({_algorithm(name): step}, where, runs)
+        return _timed(timings, cell, seed, runs), {}
+
+    origin = provenance.collect(where, parameters, seed)
+    return in_pieces("lstm_throughput", cells, measure, origin, resume=resume, until=until)
 
 
 def throughputs(measured: Records) -> pandas.DataFrame:

@@ -34,6 +34,7 @@ def in_pieces(
     *,
     resume: bool = False,
     until: float = math.inf,
+    later: Iterable[Mapping[str, Any]] = (),
 ) -> Records:
     """Measure piece after piece, and write each at once.
 
@@ -47,13 +48,16 @@ def in_pieces(
     resume       keep the pieces that are there, if they were measured with the same parameters,
                  seed, commit and versions, and measure the others
     until        no piece is begun later than this, by ``time.monotonic``; the first always is
+    later        pieces that another call will measure, with ``resume``
+
+    The provenance says in "left" how many pieces are still to be measured, if there are any.
 
     Raises
     ------
     Paused
-        Time was up before the last piece.
+        Time was up before the last piece, or some were left for later.
     """
-    pieces = [dict(piece) for piece in pieces]
+    pieces, later = [dict(piece) for piece in pieces], [dict(piece) for piece in later]
     whole = dict(provenance)
     measured = _there(experiment, provenance) if resume else None
     done, missing = [], {}
@@ -62,20 +66,24 @@ def in_pieces(
         done = measured.table[names].drop_duplicates().to_dict("records")
         missing = measured.provenance["measurements"][-1].get("not_available", {})
     for number, piece in enumerate(pieces):
-        if piece in done:
+        if piece in done or piece in later:
             continue
         if measured is not None and time.monotonic() > until:
-            raise Paused(measured, sum(one not in done for one in pieces[number:]))
+            break
         told = ", ".join(f"{name} {value}" for name, value in piece.items())
         _log.info("%s, %d of %d: %s", experiment, number + 1, len(pieces), told)
         rows, reasons = measure(number)
+        done.append(piece)
         missing = missing | reasons
         if missing:
             whole["not_available"] = missing
+        records.say_left(whole, sum(one not in done for one in pieces))
         if measured is None:
             measured = records.write(experiment, rows, whole)
         else:
             measured = records.add(experiment, rows, whole, key=tuple(piece))
+    if left := sum(one not in done for one in pieces):
+        raise Paused(measured, left)
     return measured
 
 

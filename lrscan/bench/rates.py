@@ -21,8 +21,8 @@ from lrscan.records import Records
 _SEQUENCES = 64  # that a packed time axis is made of
 # Steps that are held against the float64 loop.
 _CHECKED_STEPS = 256
-# One thread a column needs a third of a microsecond a step or more: left out beyond so many.
-_SERIAL_STEPS = 2**17
+# One thread per column needs a third of a microsecond per step or more: left out beyond so many.
+SERIAL_STEPS = 2**14
 
 
 @experiment("reproduce/02_kernel_speedup")
@@ -33,6 +33,7 @@ def throughput(
     elements: int,
     runs: int,
     compare: bool,
+    rivals_later: bool = False,
     resume: bool = False,
     until: float = math.inf,
 ) -> Records:
@@ -42,7 +43,8 @@ def throughput(
     writes the same bytes: on a CPU ``torch.add`` forward, and backward a loop that reads three
     tensors and writes two; on a GPU a copy on the device. With ``compare`` other implementations
     are measured too, on the same numbers, forward. What was not available is in the provenance.
-    ``resume`` and ``until`` as for :func:`lrscan.bench.pieces.in_pieces`, a case a piece.
+    With ``rivals_later`` the cases that have rivals are left for a call that resumes. ``resume``
+    and ``until`` as for :func:`lrscan.bench.pieces.in_pieces`, a piece for each case.
     """
     where = provenance.resolve_device(device)
     parameters = {"elements": elements, "runs": runs, "compare": compare}
@@ -54,6 +56,7 @@ def throughput(
         provenance.collect(where, parameters, seed),
         resume=resume,
         until=until,
+        later=[case.identity for case in cases if case.against and rivals_later],
     )
 
 
@@ -110,9 +113,9 @@ def _tensors(case: Case, where: torch.device, seed: int) -> list[Tensor]:
 def _algorithms(case: Case, where: torch.device) -> tuple[list[str], dict[str, str]]:
     """(algorithms to measure, why the others are not)"""
     every = arguments.ALGORITHMS[where.type]
-    if where.type != "cuda" or case.T <= _SERIAL_STEPS:
+    if where.type != "cuda" or case.T <= SERIAL_STEPS:
         return list(every), {}
-    why = f"a step after the other, it is not measured beyond {_SERIAL_STEPS:,} steps"
+    why = f"a step after the other, it is not measured beyond {SERIAL_STEPS:,} steps"
     return (
         [name for name in every if not name.startswith("serial")],
         {name: why for name in every if name.startswith("serial")},

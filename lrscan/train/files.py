@@ -20,6 +20,7 @@ def write(
     *,
     sequences: int = FINAL,
     fresh: bool = False,
+    left: int = 0,
     directory: Path | None = None,
 ) -> records.Records:
     """Write a run's history and outcome, in the place of an earlier record of the same run.
@@ -34,6 +35,7 @@ def write(
         device:     where it was trained
         sequences:  fresh ones, of the last evaluation
         fresh:      drop all other runs of the experiment
+        left:       runs of the experiment that are still to be trained
         directory:  the folder with one folder a device; default: that of this run
 
     Raises:
@@ -65,6 +67,7 @@ def write(
         )
         outcome |= {"held_out": share, "held_out_interval": list(interval), "sequences": sequences}
     origin = provenance.collect(device, asdict(settings), settings.seed) | {"outcome": outcome}
+    records.say_left(origin, left)
     if fresh:
         return records.write(experiment, rows, origin, directory=directory)
     return records.add(
