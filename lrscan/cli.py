@@ -186,6 +186,122 @@ def doctor() -> None:
     sys.exit(doctor.run(Path.cwd()))
 
 
+@main.group()
+def campaign() -> None:
+    """Measure on a GPU all that is to be measured, within given minutes, and bring it home."""
+
+
+@campaign.command("run")
+@click.option("--minutes", type=float, default=9.5, show_default=True, metavar="N",
+              help="How long it may take, all in all.")  # fmt: skip
+@click.option(
+    "--out", type=click.Path(file_okay=False, path_type=Path), default=Path("build", "campaign"),
+    show_default=True, metavar="DIR", help="The result folder. What it holds is gone on from.",
+)  # fmt: skip
+@click.option(
+    "--device", default="auto", show_default=True, metavar="|".join(DEVICES),
+    help="What to measure; cpu is a rehearsal, in small.",
+)  # fmt: skip
+@click.option(
+    "--resume", "earlier", type=click.Path(exists=True, path_type=Path), metavar="PATH",
+    help="Go on from this result, a folder or an archive.",
+)  # fmt: skip
+@click.option(
+    "--commit", metavar="SHA",
+    help="What is measured, where there is no git: 40 digits, and -dirty after them if the files "
+    "were changed.",
+)  # fmt: skip
+@click.option(
+    "--kit", type=click.Path(exists=True, file_okay=False, path_type=Path), metavar="DIR",
+    help="What `campaign kit` made: kernels that need no compiling, and packages.",
+)  # fmt: skip
+@click.option("--only", multiple=True, metavar="PHASE", help="This phase alone. Repeatable.")
+@click.option("--dry-run", is_flag=True, help="Print the plan, with reckoned times on an H100.")
+@click.option("--calls", type=click.IntRange(min=1), default=1, show_default=True, metavar="N",
+              help="With --dry-run: so many calls, each of these minutes.")  # fmt: skip
+@told_plainly
+def campaign_run(dry_run: bool, calls: int, **options: Any) -> None:
+    """Work down the phases, the most valuable first.
+
+    The same command again goes on with what is missing. Exits with 0 if all was finished, 75 if
+    something is left, 1 if a phase failed.
+    """
+    from lrscan.campaign import plan
+    from lrscan.campaign.run import Campaign
+
+    if dry_run:
+        lines, fits = plan.table(options["minutes"], calls)
+        click.echo("\n".join(lines))
+        sys.exit(0 if fits else 1)
+    if calls > 1:
+        raise click.UsageError("--calls is for --dry-run: a command is one call")
+    sys.exit(Campaign(**options, say=click.echo).run())
+
+
+@campaign.command("kit")
+@click.option(
+    "--out", type=click.Path(file_okay=False, path_type=Path), default=Path("build", "kit"),
+    show_default=True, metavar="DIR", help="Where it goes.",
+)  # fmt: skip
+@click.option("--cuda", "architecture", default="9.0", show_default=True, metavar="ARCH",
+              help="The GPU's compute capability.")  # fmt: skip
+@click.option("--processors", type=click.IntRange(min=1), default=132, show_default=True,
+              metavar="N", help="The GPU's multiprocessors.")  # fmt: skip
+@click.option("--wheels/--no-wheels", default=True,
+              help="Fetch other implementations to measure beside ours, or not.")  # fmt: skip
+@click.option("--python", default="3.12", show_default=True, metavar="VERSION",
+              help="The Python of the other machine.")  # fmt: skip
+@click.option("--jobs", type=click.IntRange(min=1), metavar="N",
+              help="Processes that compile; default: one for each core.")  # fmt: skip
+@told_plainly
+def campaign_kit(**options: Any) -> None:
+    """Compile here, with no GPU, the kernels that the phases launch there."""
+    from lrscan.campaign import kit
+
+    sys.exit(kit.make(**options, say=click.echo))
+
+
+@campaign.command("merge")
+@click.argument("source", type=click.Path(exists=True, path_type=Path), metavar="RESULT")
+@click.option("--accept-dirty", is_flag=True, help="Take a result of a tree with changes.")
+@click.option("--replace", is_flag=True, help="Take times also where they are fewer than before.")
+@click.option("--draw/--no-draw", default=True, help="Draw the figures, or not.")
+@told_plainly
+def campaign_merge(source: Path, **options: Any) -> None:
+    """Check a result, merge its records into figures/, draw, and say which claims changed."""
+    from lrscan.campaign.merge import merge
+
+    sys.exit(merge(source, **options, say=click.echo))
+
+
+@main.command()
+@click.option(
+    "--cuda", "architectures", multiple=True, metavar="ARCH",
+    help="Compile CUDA kernels for this architecture, such as 9.0, with or without a GPU; "
+    "default: for the GPUs that are here. Repeatable.",
+)  # fmt: skip
+@click.option(
+    "--dtype", "dtypes", multiple=True, default=("float32",), show_default=True, metavar="NAME",
+    help="For tensors of this dtype. Repeatable.",
+)  # fmt: skip
+@click.option(
+    "--out", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
+    help="Write the CUDA kernels there, to take along: LRSCAN_KERNELS names the folder.",
+)  # fmt: skip
+@click.option("--jobs", type=click.IntRange(min=1), metavar="N",
+              help="Processes that compile CUDA kernels; default: one for each core.")  # fmt: skip
+@click.option("--cpu/--no-cpu", default=True, help="Compile CPU kernels too, or not.")
+@told_plainly
+def warmup(**options: Any) -> None:
+    """Compile the common kernels ahead, for containers and classrooms.
+
+    They are kept, and the first call of every common kind of tensor no longer waits.
+    """
+    from lrscan import warmup
+
+    sys.exit(warmup.run(**options, say=click.echo))
+
+
 @main.command()
 @click.option(
     "--set", "assignments", multiple=True, metavar="NAME=VALUE",

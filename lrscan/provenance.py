@@ -155,19 +155,27 @@ def utc_now() -> str:
 
 
 def git_state() -> tuple[str | None, bool | None]:
-    """The project's commit, and whether its sources differ from it; (None, None) without git.
+    """The project's commit, and whether its sources differ from it.
 
-    What a run itself writes (`build/`, `figures/`) does not count as a difference.
+    What a run itself writes (`build/`, `figures/`) does not count as a difference. Without git it
+    is what `LRSCAN_COMMIT` says, as `git describe --always --abbrev=40 --dirty` would; without that
+    (None, None).
     """
     try:
         root = workspace.find_root()
         if Path(_git(root, "rev-parse", "--show-toplevel").strip()).resolve() != root.resolve():
-            return None, None  # the project lies inside somebody else's repository
+            return _told_commit()  # the project lies inside somebody else's repository
         commit = _git(root, "rev-parse", "HEAD").strip()
         status = _git(root, "status", "--porcelain", "--", ".", ":!build", ":!figures")
     except (workspace.WorkspaceError, OSError, subprocess.SubprocessError):
-        return None, None
+        return _told_commit()
     return commit, bool(status.strip())
+
+
+def _told_commit() -> tuple[str | None, bool | None]:
+    told = os.environ.get("LRSCAN_COMMIT", "")
+    found = re.fullmatch(r"([0-9a-f]{40})(-dirty)?", told)
+    return (found[1], bool(found[2])) if found else (None, None)
 
 
 def _git(root: Path, *arguments: str) -> str:

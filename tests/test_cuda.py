@@ -21,27 +21,14 @@ from recurrences import check, compare, draw
 
 from lrscan import gradients, linear_recurrence, packed_linear_recurrence, sweep
 from lrscan.arguments import ALGORITHMS, DTYPES
+from lrscan.campaign.smoke import LAYOUTS
 from lrscan.cuda.launch import Kernel
 from lrscan.reference import oracle
 
 SMALL = os.environ.get("CUDA_SMALL") == "1"
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 full_size = pytest.mark.skipif(SMALL, reason="CUDA_SMALL=1")
-
-# (shape, dim): every order in memory, one tile and many, aligned for vectors and not, columns
-# beyond 65,535, more axes than a kernel takes.
-LAYOUTS = {
-    "one": ((1, 1), 0),
-    "one-column": ((301, 1), 0),
-    "thin": ((2000, 3), 0),
-    "columns": ((300, 128), 0),
-    "columns-unaligned": ((300, 31), 0),
-    "columns-in-batches": ((3, 130, 160), 1),
-    "time": ((7, 1024), 1),
-    "time-unaligned": ((7, 1001), 1),
-    "many-columns": ((4, 700), 0),
-    "five-axes": ((2, 3, 2, 33, 5), 3),
-}
+# Larger than those of a smoke test.
 LARGE = {
     "one-column": ((200_000, 1), 0),
     "thin": ((70_001, 3), 0),

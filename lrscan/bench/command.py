@@ -6,8 +6,9 @@ import inspect
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import click
@@ -32,8 +33,12 @@ def main(
     out: Path | None,
     minutes: float | None,
     resume: bool,
+    options: Mapping[str, Any] = MappingProxyType({}),
 ) -> int:
-    """Measure, write records, print them, and return the exit status."""
+    """Measure, write records, print them, and return the exit status.
+
+    ``options`` are for the experiments that know them, beside their parameters.
+    """
     until = math.inf if minutes is None else time.monotonic() + 60 * minutes
     if record and out:
         raise click.UsageError("--record and --out both say where the records go: give one")
@@ -73,7 +78,8 @@ def main(
             given = parameters[experiment.notebook] | {"device": str(where)}
             try:
                 measured = experiment(
-                    **_accepted(experiment, given), **_named(experiment, resume=resume, until=until)
+                    **_accepted(experiment, given),
+                    **_named(experiment, resume=resume, until=until, **options),
                 )
             except Paused as pause:
                 measured = pause.measured

@@ -1,0 +1,113 @@
+"""From cases that fail to the smallest one, and to what it depends on."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+
+from lrscan.arguments import ALGORITHMS
+from lrscan.campaign.smoke import Case, Notes, check, simulated
+
+# Extents that are tried: around a thread's steps, a warp, a tile, a group of tiles.
+_EXTENTS = (1, 2, 3, 4, 7, 8, 9, 16, 31, 32, 33, 64, 127, 128, 129, 256, 257, 300, 513, 1024, 2049)
+
+
+class Found(NamedTuple):
+    """What was found.
+
+    case      the smallest case that fails
+    told      in a sentence
+    complete  whether all was tried
+    """
+
+    case: Case
+    told: str
+    complete: bool
+
+
+def smallest(failures: list[Case], device: torch.device, notes: Notes, until: float) -> Found:
+    """Shrink the simplest failure, then change one thing after the other.
+
+    Args:
+        failures: of the smoke test
+        notes:    of what was tried: a process that goes on after a crash does not try it again
+        until:    no case is begun later, by ``time.monotonic``
+
+    Raises:
+        ValueError: nothing failed
+    """
+    if not failures:
+        raise ValueError("nothing failed")
+    first = min(failures, key=lambda case: (_elements(case), bool(case.part), case.reverse))
+    case, complete = first, True
+    for smaller in _smaller(first):
+        if time.monotonic() > until:
+            complete = False
+            break
+        if not _passes(smaller, device, notes):
+            case = smaller
+            break
+    told, also, not_so = f"the smallest case that fails is {case}", list[str](), list[str]()
+    for name, other in _variants(case):
+        if time.monotonic() > until:
+            complete = False
+            break
+        (not_so if _passes(other, device, notes) else also).append(name)
+    if also:
+        told += f"; so do {', '.join(also)}"
+    if not_so:
+        told += f"; not {', '.join(not_so)}"
+    shares = notes.ended.get(case, {}).get("shares")
+    if shares:
+        wrong = [name for name, share in shares.items() if not share <= 1]
+        told += f"; wrong in {', '.join(wrong)}"
+    return Found(case, told, complete)
+
+
+def _passes(case: Case, device: torch.device, notes: Notes) -> bool:
+    if case not in notes.ended:
+        check(case, device, notes)
+    return notes.ended[case]["passed"]
+
+
+def _elements(case: Case) -> int:
+    return math.prod(case.shape)
+
+
+def _smaller(case: Case) -> Iterator[Case]:
+    """The case with fewer steps or columns, from small to large."""
+    axis = max(
+        (a for a in range(len(case.shape)) if a != case.dim),
+        key=lambda a: case.shape[a],
+        default=case.dim,
+    )
+    shapes: set[tuple[int, ...]] = set()
+    for steps in (n for n in _EXTENTS if n <= case.shape[case.dim]):
+        for columns in (n for n in _EXTENTS if n <= case.shape[axis]):
+            extents = [1] * len(case.shape)
+            extents[axis], extents[case.dim] = columns, steps
+            shapes.add(tuple(extents))
+    shapes.discard(case.shape)
+    for shape in sorted(shapes, key=lambda shape: (math.prod(shape), shape[case.dim])):
+        yield case._replace(shape=shape)
+
+
+def _variants(case: Case) -> Iterator[tuple[str, Case]]:
+    """(what is changed, the case so changed)"""
+    algorithms = ALGORITHMS["cuda" if simulated() else "cpu"]
+    if torch.cuda.is_available():
+        algorithms = ALGORITHMS["cuda"]
+    for algorithm in algorithms:
+        if algorithm != case.algorithm:
+            yield algorithm, case._replace(algorithm=algorithm)
+    for dtype in ("float32", "float64", "bfloat16", "complex64"):
+        if dtype != case.dtype and not case.wide_a:
+            yield dtype, case._replace(dtype=dtype)
+    yield "without h0" if case.start else "with h0", case._replace(start=not case.start)
+    yield "forward in time" if case.reverse else "reversed", case._replace(reverse=not case.reverse)
+    if case.part:
+        yield "whole coefficients", case._replace(part="")

@@ -1,0 +1,337 @@
+"""The phases of a campaign, the most valuable first, and what each does in its process.
+
+A phase prints what it has to say; its last line that begins with "=> " goes into the summary. It
+returns DONE, PARTIAL (go on another time) or UNAVAILABLE (this machine lacks something), and raises
+if it failed.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from lrscan import provenance, records, workspace
+from lrscan.bench import command, outcomes, search_records
+from lrscan.campaign import narrow, smoke
+from lrscan.campaign.worker import DONE, PARTIAL, UNAVAILABLE, Context
+
+# Seconds of a phase in which it ends by itself before it is ended.
+_MARGIN_S = 4.0
+
+
+class Phase(NamedTuple):
+    """A part of a campaign, in a process of its own.
+
+    name       for the command line and the files
+    about      what it finds out
+    limit_s    its minutes, which it cannot exceed and no other can take; None: what is left over
+               when the others have had theirs
+    call       "module:function", called with a Context and the arguments
+    arguments  of the call, JSON values
+    attempts   how often it is begun again after its process died
+    simulated  whether kernels alone are meant: without a GPU they run in Numba's simulator
+    """
+
+    name: str
+    about: str
+    limit_s: float | None
+    call: str
+    arguments: Mapping[str, Any] = {}
+    attempts: int = 1
+    simulated: bool = False
+
+
+def _measured(*steps: Mapping[str, Any]) -> dict[str, Any]:
+    return {"steps": list(steps)}
+
+
+def _step(
+    *experiments: str, options: Mapping[str, Any] | None = None, gpu: Iterable[str] = (),
+    cpu: Iterable[str] = (),
+) -> dict[str, Any]:  # fmt: skip
+    """Experiments of `lrscan bench`, with parameters to set on a GPU, or in a rehearsal."""
+    assigned = {"cuda": list(gpu), "cpu": list(cpu)}
+    return {
+        "experiments": experiments, "options": dict(options or {}), "assignments": assigned,
+    }  # fmt: skip
+
+
+_RUN = "lrscan.campaign.phases:{}".format
+_NO_CURRICULUM, _ONE_SEED = "lengths=[]", "seeds=[0]"
+_SHORT_CPU = ("lengths=[64]", "grown_lengths=[128]", "apart_lengths=[]")
+_LONG_CPU = ("lengths=[]", "lstm_lengths=[]", "grown_lengths=[256]")
+
+PHASES = (
+    Phase(
+        "smoke", "every algorithm, dtype and layout against the double-precision loop", 50,
+        _RUN("check_kernels"), attempts=4, simulated=True,
+    ),
+    Phase(
+        "table_1", "the operator alone, serial over parallel time", 60, _RUN("measure"),
+        _measured(_step("kernel_speedup")),
+    ),
+    Phase(
+        "throughput", "shares of the speed of a copy, and the cost of a call", 60,
+        _RUN("measure"),
+        _measured(_step("call_cost"), _step("throughput", options={"rivals_later": True})),
+    ),
+    Phase(
+        "table_2", "training steps with nothing but the kernel switched", 75, _RUN("measure"),
+        _measured(_step("training_speedup")),
+    ),
+    Phase(
+        "heat_map", "training throughput of the GILR-LSTM and of cuDNN's LSTM", 60,
+        _RUN("measure"), _measured(_step("lstm_throughput")),
+    ),
+    Phase(
+        "sanitizer", "the smallest cases under memcheck and racecheck", 50, _RUN("sanitize"),
+    ),
+    Phase(
+        "problem_2b", "problem 2b at 1,024 and 8,192 steps, one seed", 65, _RUN("measure"),
+        _measured(
+            _step(
+                "problem_2b",
+                gpu=(
+                    _ONE_SEED, "lengths=[1024]", "grown_lengths=[8192]", "apart_lengths=[]",
+                    "matched=false",
+                ),
+                cpu=(_ONE_SEED, *_SHORT_CPU),
+            )
+        ),
+    ),
+    Phase(
+        "one_million", "problem 2b at 1,048,576 steps, one seed, and the time of a step", 40,
+        _RUN("measure"),
+        _measured(
+            _step(
+                "long_memory",
+                gpu=(_ONE_SEED, _NO_CURRICULUM, "lstm_lengths=[]", "grown_lengths=[1048576]"),
+                cpu=(_ONE_SEED, *_LONG_CPU),
+            ),
+            _step("step_time", cpu=("step_lengths=[256, 1024]",)),
+        ),
+    ),
+    Phase(
+        "rivals", "other implementations beside ours", 65, _RUN("compare"),
+        _measured(_step("throughput")),
+    ),
+    Phase(
+        "more_seeds", "problem 2b with five seeds at every length", None, _RUN("measure"),
+        _measured(
+            _step(
+                "problem_2b",
+                gpu=("lengths=[1024]", "grown_lengths=[8192]", "apart_lengths=[]"),
+                cpu=("seeds=[0, 1]", *_SHORT_CPU),
+            ),
+            _step(
+                "long_memory",
+                gpu=(_NO_CURRICULUM, "lstm_lengths=[]", "grown_lengths=[1048576]"),
+                cpu=("seeds=[0, 1]", *_LONG_CPU),
+            ),
+            _step("problem_2b", cpu=("seeds=[0, 1]", *_SHORT_CPU)),
+        ),
+    ),
+    Phase("tests", "what else tests/test_cuda.py checks", None, _RUN("test")),
+)  # fmt: skip
+
+# In the place of all that comes after the smoke test, where that has failed.
+NARROW = Phase(
+    "narrow", "the smallest case that fails, and how", None, _RUN("narrow_down"), attempts=8,
+    simulated=True,
+)  # fmt: skip
+
+
+def say(message: str) -> None:
+    """Print what the summary says of the phase."""
+    print(f"=> {message}", flush=True)
+
+
+def _notes(context: Context, name: str) -> smoke.Notes:
+    return smoke.Notes(context.work / "notes" / f"{name}.jsonl")
+
+
+def check_kernels(context: Context) -> int:
+    """The smoke test."""
+    device = torch.device(context.device)
+    wanted, notes = smoke.for_device(device), _notes(context, "smoke")
+    if len(notes.failures) < smoke.ENOUGH_FAILURES:
+        for case in smoke.sweep_through(wanted, device, notes):
+            print(f"failed: {case}: {notes.ended[case]}", flush=True)
+            if len(notes.failures) >= smoke.ENOUGH_FAILURES:
+                break
+    right = len(notes.ended) - len(notes.failures)
+    told = f"{right:,} of {len(wanted):,} cases within the bound of rounding"
+    if failures := notes.failures:
+        raise RuntimeError(f"{told}; {len(failures)} failed, the first one {failures[0]}")
+    say(f"{told}, in Numba's simulator" if smoke.simulated() else told)
+    return DONE
+
+
+def narrow_down(context: Context) -> int:
+    """The smallest case that fails."""
+    failures = _notes(context, "smoke").failures
+    found = narrow.smallest(
+        failures, torch.device(context.device), _notes(context, "narrow"), context.until
+    )
+    say(found.told)
+    if checker := _checker():
+        tool = "memcheck"
+        told = _watch(context, checker, tool, [found.case], max(context.left - _MARGIN_S, 5))
+        say(f"{found.told}; {tool}: {told}")
+    return DONE if found.complete else PARTIAL
+
+
+def measure(context: Context, steps: list[dict[str, Any]]) -> int:
+    """Experiments, as `lrscan bench --resume` takes them."""
+    status, told = DONE, list[str]()
+    for step in steps:
+        seconds = context.left - _MARGIN_S
+        if seconds <= 0:
+            status = PARTIAL
+            break
+        _tell_search(context, step["experiments"])
+        got = command.main(
+            experiments=tuple(step["experiments"]),
+            profile=context.profile,
+            device=context.device,
+            assignments=tuple(step["assignments"][context.device]),
+            record=False,
+            out=context.work / "records",
+            minutes=seconds / 60,
+            resume=True,
+            options=step["options"],
+        )
+        status = status or got
+        told += [_how_much(context, name) for name in step["experiments"]]
+    say("; ".join(dict.fromkeys(told)) or "not begun")
+    return PARTIAL if status else DONE
+
+
+def _how_much(context: Context, experiment: str) -> str:
+    """How much of an experiment is in the records."""
+    slug = provenance.device_slug(context.device)
+    found = records.find(experiment, slug, directory=context.work / "records")
+    if found is None:
+        return f"{experiment}: nothing yet"
+    if "run" in found.table:
+        runs = outcomes(found)
+        learned = runs["status"].eq("learned").sum()
+        told = f"{experiment}: {learned} of {len(runs)} runs learned"
+    else:
+        told = f"{experiment}: {len(found.table):,} times"
+    return f"{told}, {found.left} left to measure" if found.left else told
+
+
+def _tell_search(context: Context, experiments: Iterable[str]) -> None:
+    """Say by whose search the settings of a training were chosen."""
+    if "problem_2b" in experiments:
+        found = search_records(context.device)
+        print(f"settings by the search on {found.device_label}", flush=True)
+
+
+def compare(context: Context, steps: list[dict[str, Any]]) -> int:
+    """:func:`measure`, with the packages that the kit brought."""
+    if context.wheels is not None:
+        site = context.work.parent / f"{context.work.name}-rivals"
+        wheels = sorted(map(str, context.wheels.glob("*.whl")))
+        install = [sys.executable, "-m", "pip", "install", "-q", "--no-index", "--no-deps"]
+        done = subprocess.run([*install, "--no-compile", "--target", str(site), *wheels])
+        if done.returncode == 0:
+            sys.path.insert(0, str(site))
+    return measure(context, steps)
+
+
+def sanitize(context: Context) -> int:
+    """NVIDIA's checkers over small cases."""
+    checker = _checker()
+    if context.device != "cuda" or checker is None:
+        say("there is no GPU to watch" if checker else "compute-sanitizer is not installed")
+        return UNAVAILABLE
+    told, cases = [], smoke.small_cases()
+    for number, tool in enumerate(("memcheck", "racecheck")):
+        seconds = (context.left - _MARGIN_S) / (2 - number)
+        told.append(f"{tool}: {_watch(context, checker, tool, cases, seconds)}")
+    say("; ".join(told))
+    if any("not supported" in one for one in told):
+        return UNAVAILABLE
+    if any("found" in one for one in told):
+        raise RuntimeError("; ".join(told))
+    return PARTIAL if any("time was up" in one for one in told) else DONE
+
+
+def _checker() -> str | None:
+    found = shutil.which("compute-sanitizer")
+    usual = Path("/usr/local/cuda/bin/compute-sanitizer")
+    return found or (str(usual) if usual.exists() else None)
+
+
+def _watch(
+    context: Context, checker: str, tool: str, cases: Iterable[smoke.Case], seconds: float
+) -> str:
+    """What a checker says of some cases.
+
+    Errors that the driver returns are not counted: the bindings ask a driver for functions that an
+    older one does not have, and torch handles its own.
+    """
+    given = [json.dumps(case._asdict()) for case in cases]
+    options = ["--tool", tool, "--error-exitcode", "9", "--report-api-errors", "no"]
+    line = [checker, *options, sys.executable, "-m", "lrscan.campaign.smoke", *given]
+    path = context.work / "notes" / f"{tool}.txt"
+    path.parent.mkdir(exist_ok=True)
+    with path.open("w") as log:
+        try:
+            status = subprocess.run(
+                line, stdout=log, stderr=subprocess.STDOUT, timeout=seconds,
+                env=os.environ | {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"},
+            ).returncode  # fmt: skip
+        except subprocess.TimeoutExpired:
+            status = None
+    printed = path.read_text(errors="replace")
+    if "Device not supported" in printed:
+        return "not supported on this device"
+    checked = printed.count("dim=")
+    if status is None:
+        return f"time was up after {checked} of {len(given)} cases"
+    if status:
+        return f"errors found (status {status}), see notes/{path.name}"
+    return f"{checked} cases without an error"
+
+
+def test(context: Context) -> int:
+    """The rest of the tests on a GPU."""
+    if importlib.util.find_spec("pytest") is None:
+        say("pytest is not installed")
+        return UNAVAILABLE
+    root, several = workspace.find_root(), importlib.util.find_spec("xdist") is not None
+    report = context.work / "notes" / "tests.xml"
+    # What the phases before have done, and what times things while others compute.
+    left_out = ["every_layout", "sanitizer", *["31", "behind", "costs", "share"] * several]
+    line = [
+        sys.executable, "-m", "pytest", "-q", "-W", "default", "-p", "no:cacheprovider",
+        *["-n", "8", "--maxfail", "8"] * several, f"--junitxml={report}",
+        "-k", " and ".join(f"not {name}" for name in left_out),
+        "tests/test_cuda.py", "tests/test_cuda_train.py",
+    ]  # fmt: skip
+    try:
+        done = subprocess.run(
+            line, cwd=root, capture_output=True, text=True, timeout=context.left - _MARGIN_S
+        )
+    except subprocess.TimeoutExpired as error:
+        print((error.stdout or b"").decode(errors="replace"))
+        say("time was up")
+        return PARTIAL
+    print(done.stdout, done.stderr, flush=True)
+    last = done.stdout.strip().splitlines()[-1].strip("= ") if done.stdout.strip() else ""
+    if done.returncode not in (0, 5):
+        raise RuntimeError(f"pytest: {last}")
+    say(last)
+    return DONE

@@ -1,0 +1,336 @@
+"""Does every kernel compute the recurrence on this device? The first phase of a campaign.
+
+Each case is noted before it runs and again when it has ended, in a file of JSON lines. So what a
+case that crashed, or never came back, does to the process is no loss: the next process finds it
+begun and not ended, counts it as died, and goes on behind it.
+
+``python -m lrscan.campaign.smoke CASE [CASE ...]`` runs cases, given as JSON, on the GPU: what
+NVIDIA's compute-sanitizer is given to watch.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import functools
+import json
+import math
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from lrscan import gradients, linear_recurrence, sweep
+from lrscan.arguments import ALGORITHMS, DTYPES
+from lrscan.bench.kernels import lasting
+from lrscan.bench.registry import inputs
+from lrscan.reference import Exact, oracle
+
+# (shape, dim): every order in memory, one tile and many, aligned for vectors and not, columns
+# beyond 65,535, more axes than a kernel takes.
+LAYOUTS = {
+    "one": ((1, 1), 0),
+    "one-column": ((301, 1), 0),
+    "thin": ((2000, 3), 0),
+    "columns": ((300, 128), 0),
+    "columns-unaligned": ((300, 31), 0),
+    "columns-in-batches": ((3, 130, 160), 1),
+    "time": ((7, 1024), 1),
+    "time-unaligned": ((7, 1001), 1),
+    "many-columns": ((4, 700), 0),
+    "five-axes": ((2, 3, 2, 33, 5), 3),
+}
+LARGE = {
+    "one-column": ((40_000, 1), 0),
+    "thin": ((20_001, 3), 0),
+    "columns": ((6_000, 128), 0),
+    "columns-unaligned": ((5_999, 31), 0),
+    "time": ((7, 20_000), 1),
+    "time-unaligned": ((7, 10_001), 1),
+    "columns-beyond-65535": ((40, 70_001), 0),
+}
+# The parts of a coefficient that is the same for several elements: which axes are kept.
+PARTS = ("per-column", "per-step", "constant")
+_FEW = ("columns", "time", "thin")
+# A case takes milliseconds; the first one also loads torch's libraries.
+HANGS_AFTER_S = 30
+# More failures than these say nothing new.
+ENOUGH_FAILURES = 24
+_LARGEST_SIMULATED = 12  # steps or columns
+
+
+class Case(NamedTuple):
+    """One forward and one backward sweep.
+
+    part      "" for coefficients of the shape of the inputs, or one of PARTS
+    wide_a    whether a half-precision input has coefficients and states in float32
+    start     whether there is a state before the first step
+    public    whether it goes through :func:`lrscan.linear_recurrence` and autograd
+    """
+
+    algorithm: str
+    dtype: str
+    shape: tuple[int, ...]
+    dim: int
+    reverse: bool = False
+    part: str = ""
+    wide_a: bool = False
+    start: bool = True
+    public: bool = False
+
+    def __str__(self) -> str:
+        said = f"{self.algorithm} {self.dtype} {self.shape} dim={self.dim}"
+        flags = [n for n in ("reverse", "wide_a", "public") if getattr(self, n)]
+        return " ".join([said, *flags, *filter(None, [self.part])]) + " no-h0" * (not self.start)
+
+
+def cases(algorithms: Iterable[str], dtypes: Iterable[str], large: bool = True) -> list[Case]:
+    """All that is checked, quick and telling ones first."""
+    algorithms, dtypes = list(algorithms), list(dtypes)
+    every = [
+        Case(algorithm, dtype, *layout)
+        for dtype in dtypes
+        for layout in LAYOUTS.values()
+        for algorithm in algorithms
+    ]
+    layouts = [LAYOUTS[name] for name in _FEW]
+    for algorithm in algorithms:
+        for layout in LAYOUTS.values():
+            every.append(Case(algorithm, "float32", *layout, reverse=True))
+        for layout in layouts:
+            plain = Case(algorithm, "float32", *layout)
+            every += [plain._replace(part=part) for part in PARTS]
+            every += [plain._replace(start=False), plain._replace(public=True)]
+            every += [plain._replace(dtype=d, wide_a=True) for d in dtypes if "16" in d]
+    if large:
+        every += [Case(a, "float32", *layout) for layout in LARGE.values() for a in algorithms]
+    return every
+
+
+def small_cases() -> list[Case]:
+    """What a checker watches, under which everything takes a hundred times as long."""
+    layouts = ("one-column", "columns", "columns-unaligned", "time", "five-axes")
+    return [
+        Case(algorithm, "float32", *LAYOUTS[layout])
+        for algorithm in ("single_pass", "blocked")
+        for layout in layouts
+    ]
+
+
+def for_device(device: torch.device) -> list[Case]:
+    """The cases of a device. On a CPU with Numba's simulator those of CUDA, in small."""
+    if device.type == "cuda":
+        return for_cuda()
+    if not simulated():
+        return cases(ALGORITHMS["cpu"], ["float32", "bfloat16"], large=False)
+    some = cases(ALGORITHMS["cuda"], ["float32", "bfloat16", "complex64"], large=False)
+    small = [
+        one._replace(shape=tuple(min(n, _LARGEST_SIMULATED) for n in one.shape), public=False)
+        for one in some
+        if len(one.shape) < 3
+    ]
+    return list(dict.fromkeys(small))
+
+
+def for_cuda() -> list[Case]:
+    """The cases of a GPU."""
+    return cases(ALGORITHMS["cuda"], [str(one).removeprefix("torch.") for one in DTYPES["cuda"]])
+
+
+def simulated() -> bool:
+    """Whether Numba's CUDA simulator is on, in which CPU tensors are swept by CUDA kernels."""
+    try:
+        from lrscan.cuda.memory import SIMULATED
+    except ImportError:  # no numba-cuda
+        return False
+    return SIMULATED
+
+
+def draw(case: Case) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
+    """(a, x, h0, dh) on the CPU. In every other column a state lasts for a thousand steps."""
+    steps, columns = case.shape[case.dim], math.prod(case.shape) // case.shape[case.dim]
+    rest = [n for axis, n in enumerate(case.shape) if axis != case.dim]
+    dtype = getattr(torch, case.dtype)
+    a, x, h0 = inputs(steps, columns, dtype, torch.device("cpu"), 0)
+    dh = inputs(steps, columns, dtype, torch.device("cpu"), 1)[1]
+    a[:, ::2] = lasting(a[:, ::2])
+    a, x, dh = (t.view(steps, *rest).movedim(0, case.dim).contiguous() for t in (a, x, dh))
+    if case.wide_a:
+        a, h0 = a.float(), h0.float()
+    if case.part in ("per-column", "constant"):
+        a = a.narrow(case.dim, 0, 1)
+    if case.part in ("per-step", "constant"):
+        for axis in range(a.dim()):
+            if axis != case.dim:
+                a = a.narrow(axis, 0, 1)
+    return a.contiguous(), x, h0.view(rest) if case.start else None, dh
+
+
+@functools.lru_cache(maxsize=4)
+def _known(case: Case) -> tuple[tuple[Tensor | None, ...], Exact]:
+    """(inputs, exact results); the loop takes longer than all that is held against it."""
+    a, x, h0, dh = draw(case)
+    start = torch.zeros_like(dh.select(case.dim, 0)) if h0 is None else h0
+    whole = oracle(a.expand_as(x), x, start, dh, dim=case.dim, reverse=case.reverse)
+    return (a, x, h0, dh), whole
+
+
+def run(case: Case, device: torch.device) -> dict[str, float]:
+    """How much of its rounding bound the worst element of each result uses up; at most 1 is right.
+
+    The gradient of a coefficient that was broadcast is a sum, and its bound that of its terms.
+    """
+    inputs, exact = _known(case._replace(algorithm="", public=False))
+    on = [None if t is None else t.to(device) for t in inputs]
+    elements = math.prod(case.shape)
+    got = _results(case, on, "cuda" if simulated() else device.type)
+    shares = {}
+    for name, result, (value, bound) in zip(exact._fields, got, exact, strict=True):
+        if result is None:
+            continue
+        if result.shape != value.shape:
+            value, bound = (t.sum_to_size(result.shape) for t in (value, bound))
+            # In a sum of n terms every one is rounded up to n times more.
+            terms = elements // max(result.numel(), 1)
+            rounding = terms * torch.finfo(result.dtype).eps
+            bound = bound + rounding * exact.da[0].abs().sum_to_size(result.shape)
+        share = (result.cpu() - value).abs() / bound.clamp_min(1e-300)
+        worst = share.max().item() if share.numel() else 0.0
+        shares[name] = math.inf if math.isnan(worst) else worst
+    return shares
+
+
+def _results(
+    case: Case, tensors: Iterable[Tensor | None], backend: str
+) -> list[Tensor | None]:
+    """(h, da, dx, dh0) of (a, x, h0, dh)."""
+    a, x, h0, dh = tensors
+    assert a is not None and x is not None and dh is not None  # h0 alone may be missing
+    options = (case.dim, case.reverse, case.algorithm)
+    if case.public:
+        leaves = [t.requires_grad_() for t in (a, x, h0) if t is not None]
+        h = linear_recurrence(
+            a, x, h0, dim=case.dim, reverse=case.reverse, algorithm=case.algorithm
+        )
+        found = list(torch.autograd.grad(h, leaves, dh))
+        return [h.detach(), *found, *[None] * (3 - len(found))]
+    h = sweep.forward(a, x, h0, *options, out=_unwritten(x), backend=backend)
+    return [h, *gradients.backward(a, h, h0, dh, x.shape, *options, backend=backend)]
+
+
+def _unwritten(like: Tensor) -> Tensor:
+    """Room for a result in which an element that is never written shows."""
+    room = torch.empty_like(like)
+    return room if like.is_meta else room.fill_(math.nan)
+
+
+def launch(case: Case) -> None:
+    """The same sweeps over tensors without data, for :func:`lrscan.cuda.launch.noted`."""
+    _results(case._replace(public=False), _shapes(case), "cuda")
+
+
+def _shapes(case: Case) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
+    """As :func:`draw`, without data."""
+    rest = [n for axis, n in enumerate(case.shape) if axis != case.dim]
+    dtype = getattr(torch, case.dtype)
+    kept = {
+        "": lambda axis: True, "per-column": lambda axis: axis != case.dim,
+        "per-step": lambda axis: axis == case.dim, "constant": lambda axis: False,
+    }[case.part]  # fmt: skip
+    of_a = [n if kept(axis) else 1 for axis, n in enumerate(case.shape)]
+    wide = torch.float32 if case.wide_a else dtype
+    a, x = torch.empty(of_a, dtype=wide, device="meta"), torch.empty(
+        case.shape, dtype=dtype, device="meta"
+    )
+    h0 = torch.empty(rest, dtype=wide, device="meta") if case.start else None
+    return a, x, h0, torch.empty_like(x)
+
+
+class Notes:
+    """What happened to each case, in a file of JSON lines: what was, and what is."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.ended: dict[Case, dict[str, Any]] = {}
+        begun = None
+        for line in path.read_text().splitlines() if path.is_file() else ():
+            told = json.loads(line)
+            case = Case(**told.pop("case"))
+            case = case._replace(shape=tuple(case.shape))
+            if told:
+                self.ended[case], begun = told, None
+            else:
+                begun = case
+        if begun is not None:
+            self.write(begun, {"passed": False, "error": "the process died, or it hung"})
+
+    def write(self, case: Case, told: dict[str, Any] | None = None) -> None:
+        """That a case has begun, or how it ended."""
+        if told:
+            self.ended[case] = told
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a") as file:
+            file.write(json.dumps({"case": case._asdict()} | (told or {})) + "\n")
+
+    @property
+    def failures(self) -> list[Case]:
+        return [case for case, told in self.ended.items() if not told["passed"]]
+
+
+def check(case: Case, device: torch.device, notes: Notes) -> bool:
+    """Run a case and note how it ended; whether it passed.
+
+    Raises:
+        SystemExit: the device is of no more use to this process
+    """
+    notes.write(case)
+    faulthandler.dump_traceback_later(HANGS_AFTER_S, exit=True)
+    try:
+        shares = run(case, device)
+        passed = all(share <= 1 for share in shares.values())
+        notes.write(case, {"passed": passed, "shares": shares})
+    except Exception as error:
+        words = str(error).strip().splitlines()
+        told = f"{type(error).__name__}: {words[0] if words else ''}"
+        notes.write(case, {"passed": False, "error": told})
+        passed = False
+        if not _alive(device):
+            sys.exit(f"{case}: {told}; the device is lost to this process")
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+    return passed
+
+
+def _alive(device: torch.device) -> bool:
+    """Whether the device still computes. After an illegal access it does not, in this process."""
+    try:
+        return torch.ones(2, device=device).sum().item() == 2
+    except Exception:
+        return False
+
+
+def sweep_through(wanted: Iterable[Case], device: torch.device, notes: Notes) -> Iterator[Case]:
+    """Check the cases that are not in the notes yet; those that fail are handed on."""
+    # Memory that nobody writes holds NaN then.
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    for case in wanted:
+        if case not in notes.ended and not check(case, device, notes):
+            yield case
+
+
+def main(arguments: list[str]) -> int:
+    """Run cases given as JSON on the GPU; the exit status is 1 if one is wrong."""
+    device, wrong = torch.device("cuda"), 0
+    for text in arguments:
+        given = json.loads(text)
+        case = Case(**given)._replace(shape=tuple(given["shape"]))
+        shares = run(case, device)
+        wrong += not all(share <= 1 for share in shares.values())
+        print(case, {name: round(share, 3) for name, share in shares.items()}, flush=True)
+    return wrong > 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

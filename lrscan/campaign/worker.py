@@ -1,0 +1,89 @@
+"""The process of a phase: ``python -m lrscan.campaign.worker``.
+
+It is started while the phase before still runs, imports what takes seconds to import, and waits for
+a line of JSON that says which phase it is:
+
+    {"call": "module:function", "log": path, "context": {...}, "arguments": {...}}
+
+The function is called with a :class:`Context` and the arguments, and returns its exit status.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+import time
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+DONE, PARTIAL, UNAVAILABLE = 0, 75, 69  # the last two as in sysexits.h
+
+
+@dataclass
+class Context:
+    """What a phase is given.
+
+    device   "cuda" or "cpu"
+    profile  whose parameters of notebooks/profiles.toml are used
+    work     the campaign's folder: records/, notes/, logs/
+    seconds  until the phase is ended
+    wheels   a folder with packages for the phase of rivals; None: there is none
+    """
+
+    device: str
+    profile: str
+    work: Path
+    seconds: float
+    wheels: Path | None = None
+
+    def __post_init__(self) -> None:
+        self.work = Path(self.work)
+        self.wheels = Path(self.wheels) if self.wheels else None
+        self.until = time.monotonic() + self.seconds
+
+    @property
+    def left(self) -> float:
+        """Seconds that are left."""
+        return self.until - time.monotonic()
+
+
+def main() -> int:
+    import torch  # noqa: F401
+
+    import lrscan.bench  # noqa: F401
+
+    line = sys.stdin.readline()
+    if not line:  # the campaign ended without this worker
+        return DONE
+    told = json.loads(line)
+    with open(told["log"], "ab") as log:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+            os.dup2(log.fileno(), stream.fileno())
+    module, _, function = told["call"].partition(":")
+    call: Any = getattr(importlib.import_module(module), function)
+    try:
+        return call(Context(**told["context"]), **told["arguments"])
+    except Exception:
+        traceback.print_exc()
+        return 1
+    finally:
+        _tell_kernels()
+
+
+def _tell_kernels() -> None:
+    cubins = sys.modules.get("lrscan.cuda.cubins")
+    if cubins is not None and cubins.tally:
+        told = ", ".join(f"{count} {where}" for where, count in sorted(cubins.tally.items()))
+        print(f"CUDA kernels: {told}", flush=True)
+
+
+if __name__ == "__main__":
+    status = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)  # what a broken device does at exit is no result
