@@ -137,8 +137,13 @@ def _rows(claim: Claim, directory: Path) -> Iterator[dict[str, Any]]:
         measured = records.read(path.stem, path.parent.name, directory=directory)
         seen_gpu |= findings.on_gpu(measured)
         figure = f"{path.parent.name}/{claim.figure}.png"
-        yield row(measured.device_label, claim.find(measured), figure)
+        yield row(measured.device_label, _partial(claim.find(measured), measured.left), figure)
     if claim.of_a_gpu and not seen_gpu:
         yield row(A_GPU, Finding("", NOT_MEASURED))
     elif not paths:
         yield row("", Finding("", NOT_MEASURED))
+
+
+def _partial(finding: Finding, left: int) -> Finding:
+    """A finding that says how much of its record is still to be measured, if anything is."""
+    return finding._replace(ours=f"{finding.ours} (partial: {left} left)") if left else finding
