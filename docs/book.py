@@ -25,8 +25,8 @@ PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
 # How the public modules do it is read in the source, not in a reference.
 INTERNAL = tuple(
     f"lrscan.{name}" for name in (
-        "__main__", "arguments", "autograd", "cli", "client", "cpu", "cuda", "gradients", "layout",
-        "library", "nn.fused", "sweep", "terminal", "used",
+        "__main__", "arguments", "autograd", "campaign", "cli", "client", "compilation", "cpu",
+        "cuda", "gradients", "layout", "library", "nn.fused", "sweep", "terminal", "used", "warmup",
     )
 )  # fmt: skip
 

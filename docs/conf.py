@@ -20,6 +20,7 @@ source_suffix = {".md": "myst-nb", ".ipynb": "myst-nb"}
 myst_enable_extensions = ["dollarmath", "amsmath"]
 myst_heading_anchors = 4
 nb_execution_mode = "off"  # lrscan run has executed them
+nb_output_stderr = "remove"  # that kernels were being compiled, say
 nb_ipywidgets_js = {}  # else each page would fetch scripts from the network
 nb_merge_streams = True
 

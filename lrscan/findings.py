@@ -18,6 +18,7 @@ CPU_CANNOT_TELL = "a CPU cannot tell"
 NOT_MEASURED = "not measured yet"
 NOT_TRIED = "not tried at this length"
 _SURE = 0.9  # of pairs of runs, one of each model, that must fall out alike
+_FEWEST_RUNS = 3  # of each model: with fewer, pairs that fall out alike are no more than luck
 
 
 class Finding(NamedTuple):
@@ -123,7 +124,11 @@ def lstm_throughput(measured: Records) -> Finding:
     from lrscan import bench
 
     ours = bench.throughputs(measured)
-    ours = ours[(ours["model"] == "GILR-LSTM") & (ours["B"] == ours["B"].min())]
+    # In a partial record a minibatch may have no LSTM yet.
+    ours = ours[(ours["model"] == "GILR-LSTM") & ours["ratio"].notna()]
+    ours = ours[ours["B"] == ours["B"].min()]
+    if ours.empty:
+        return Finding("no minibatch has both models yet", NOT_TRIED)
     longest = ours.loc[ours["T"].idxmax()]
     told = f"{longest['ratio']:.1f}x (b = {longest['B']}, T = {longest['T']:,}, n = {longest['C']})"
     if longest["ratio"] <= 1:
@@ -143,7 +148,7 @@ def convergence(measured: Records) -> Finding:
 
     By the paper's criterion. The verdict is on runs without a curriculum, as the paper's were, at
     the paper's lengths: on the ratio of medians beside the paper's, unless one model was the sooner
-    in fewer than nine of ten pairs of runs.
+    in fewer than nine of ten pairs of runs, or has fewer than three runs.
     """
     from lrscan import bench
 
@@ -162,7 +167,9 @@ def convergence(measured: Records) -> Finding:
             "soon by the medians of all runs"
         )
         if not row["start_steps"] and row["distractors"] == "any" and row["T"] in factors:
-            verdicts[row["T"]] = _sooner(row["by_medians"], row["pairs"], factors[row["T"]])
+            few = min(row["runs"], row["runs_of_lstm"]) < _FEWEST_RUNS
+            found = _sooner(row["by_medians"], row["pairs"], factors[row["T"]])
+            verdicts[row["T"]] = UNDECIDED if few else found
     if not verdicts:
         return Finding("; ".join(told), NOT_TRIED)
     for verdict in (NOT_REPRODUCED, UNDECIDED, WEAKER):

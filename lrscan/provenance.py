@@ -157,8 +157,9 @@ def utc_now() -> str:
 def git_state() -> tuple[str | None, bool | None]:
     """The project's commit, and whether its sources differ from it.
 
-    What a run itself writes (`build/`, `figures/`) does not count as a difference. Without git it
-    is what `LRSCAN_COMMIT` says, as `git describe --always --abbrev=40 --dirty` would; without that
+    What a run itself writes (`build/`, `figures/`) does not count as a difference, nor does a new
+    file outside the package and the notebooks: a folder with results, say. Without git it is what
+    `LRSCAN_COMMIT` says, as `git describe --always --abbrev=40 --dirty` would; without that
     (None, None).
     """
     try:
@@ -166,10 +167,12 @@ def git_state() -> tuple[str | None, bool | None]:
         if Path(_git(root, "rev-parse", "--show-toplevel").strip()).resolve() != root.resolve():
             return _told_commit()  # the project lies inside somebody else's repository
         commit = _git(root, "rev-parse", "HEAD").strip()
-        status = _git(root, "status", "--porcelain", "--", ".", ":!build", ":!figures")
+        status = _git(root, "status", "--porcelain", "-uall", "--", ".", ":!build", ":!figures")
     except (workspace.WorkspaceError, OSError, subprocess.SubprocessError):
         return _told_commit()
-    return commit, bool(status.strip())
+    new = ("?? lrscan/", "?? notebooks/")
+    changed = [line for line in status.splitlines() if line[:2] != "??" or line.startswith(new)]
+    return commit, bool(changed)
 
 
 def _told_commit() -> tuple[str | None, bool | None]:

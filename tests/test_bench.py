@@ -12,8 +12,9 @@ import torch
 from projects import make_project
 
 from lrscan import records
-from lrscan.bench import Paused, agreement, pieces, rates, rivals, targets, timing
+from lrscan.bench import Paused, agreement, models, pieces, rates, rivals, targets, timing
 from lrscan.bench.cases import Case, cpu_cases, gpu_cases
+from lrscan.bench.kernels import in_order
 from lrscan.bench.rivals import RIVALS
 
 ORIGIN = {
@@ -92,6 +93,76 @@ def test_no_piece_is_begun_after_its_time():
     with pytest.raises(Paused, match="2 pieces of rates are left") as paused:
         take(first, until=time.monotonic() - 1)
     assert first.taken == [0] and paused.value.measured.table["T"].tolist() == [16, 16]
+
+
+def test_a_record_says_how_much_of_it_is_left():
+    with pytest.raises(KeyboardInterrupt):
+        take(Counted(fails_at=2))
+    assert there().left == 1
+    assert take(Counted(), resume=True).left == 0
+    assert "left" not in there().provenance["measurements"][-1]
+
+
+def test_pieces_for_later_are_measured_by_the_call_that_resumes():
+    first = Counted()
+    with pytest.raises(Paused, match="1 pieces of rates are left"):
+        take(first, later=PIECES[1:2])
+    assert first.taken == [0, 2] and there().left == 1
+    rest = Counted()
+    assert take(rest, resume=True).left == 0 and rest.taken == [1]
+
+
+def test_the_shapes_of_the_paper_are_measured_first_and_the_longest_among_them():
+    order = in_order([16, 64, 256, 65_536, 262_144], [4, 5, 32])
+    assert order[:4] == [(65_536, 4), (65_536, 32), (256, 4), (256, 32)]
+    assert order[6] == (262_144, 4) and len(order) == len(set(order)) == 15
+
+
+def test_cases_with_rivals_may_be_left_for_later(monkeypatch):
+    seen = []
+    cases = [Case("TC", 16, 2), Case("TC", 32, 2, against=("torchlpc",))]
+    monkeypatch.setattr(rates, "cpu_cases", lambda elements, compare: cases)
+    row = {"algorithm": "auto", "median_ms": 1.0}
+    monkeypatch.setattr(
+        rates, "_measure", lambda case, *_: seen.append(case) or ([row | case.identity], {})
+    )
+    given = {"device": "cpu", "seed": 0, "elements": 64, "runs": 1, "compare": True}
+    with pytest.raises(Paused):
+        rates.throughput(**given, rivals_later=True)
+    assert seen == cases[:1]
+    assert rates.throughput(**given, resume=True).left == 0 and seen == cases
+
+
+@pytest.mark.parametrize(
+    ("experiment", "given", "first"),
+    [
+        (
+            models.training_speedup,
+            {"events": 64, "lengths": [16, 64], "widths": [4, 8], "inputs": [4, 4],
+             "names": ["SRU", "QRNN(2)"]},
+            {"T": 64, "C": 4, "model": "SRU"},
+        ),
+        (
+            models.lstm_throughput,
+            {"hidden": 4, "lengths": [16, 64], "minibatches": [1, 2], "most_events": 64,
+             "lstm_lengths": [16]},
+            {"T": 64, "B": 1, "model": "GILR-LSTM"},
+        ),
+    ],
+    ids=["training_speedup", "lstm_throughput"],
+)  # fmt: skip
+def test_training_steps_are_measured_in_pieces(experiment, given, first):
+    """What decides a claim first; the rest by a call that resumes."""
+    given = given | {"device": "cpu", "seed": 0, "runs": 1}
+    with pytest.raises(Paused) as paused:
+        experiment(**given, until=time.monotonic() - 1)
+    table = paused.value.measured.table
+    assert {name: table[name].iloc[0] for name in first} == first
+    assert len(table[["model", "T", "B", "C"]].drop_duplicates()) == 1
+    found = experiment(**given, resume=True)
+    cells = found.table[["model", "T", "B", "C"]].drop_duplicates()
+    assert len(cells) == paused.value.left + 1 and found.left == 0
+    assert found.table.iloc[: len(table)].equals(table)
 
 
 def test_a_candidate_that_is_not_the_recurrence_is_not_timed():

@@ -96,8 +96,13 @@ def test_commit_and_dirty_flag_follow_the_sources(project):
     for output in ("build", "figures"):  # what a run writes is no change of the sources
         (project / output).mkdir()
         (project / output / "new.txt").write_text("x")
+    (project / "result").mkdir()  # nor is a folder of anybody else's
+    (project / "result" / "new.txt").write_text("x")
     assert provenance.git_state() == (commit, False)
     (project / "notebooks" / "new.py").write_text("x")
+    assert provenance.git_state() == (commit, True)
+    (project / "notebooks" / "new.py").unlink()
+    (project / "notebooks" / "profiles.toml").write_text("x")
     assert provenance.git_state() == (commit, True)
 
 
@@ -105,3 +110,26 @@ def test_somebody_elses_repository_is_not_the_projects(tmp_path, monkeypatch):
     subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
     monkeypatch.chdir(make_project(tmp_path / "project"))
     assert provenance.git_state() == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("told", "found"),
+    [
+        (40 * "a", (40 * "a", False)),
+        (40 * "a" + "-dirty", (40 * "a", True)),
+        ("main", (None, None)),
+        ("", (None, None)),
+    ],
+)
+def test_without_git_a_variable_says_the_commit(project, monkeypatch, told, found):
+    monkeypatch.setenv("LRSCAN_COMMIT", told)
+    assert provenance.git_state() == found
+
+
+def test_git_is_believed_before_the_variable(project, monkeypatch):
+    monkeypatch.setenv("LRSCAN_COMMIT", 40 * "a")
+    settings = ["-c", "user.name=A", "-c", "user.email=a@example.org"]
+    for command in (["init", "-q"], ["add", "."], [*settings, "commit", "-qm", "one"]):
+        subprocess.run(["git", *command], check=True)
+    commit, dirty = provenance.git_state()
+    assert re.fullmatch("[0-9a-f]{40}", commit) and commit != 40 * "a" and dirty is False

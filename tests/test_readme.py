@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 from projects import PYTHONPATH
 
-from lrscan import bench, cli, doctor, verify
+from lrscan import bench, cli, doctor, verify, warmup
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -57,6 +57,19 @@ def test_make_knows_its_targets(command):
     assert done.returncode == 0, done.stderr
 
 
+WORKING = ("run", "bench", "train", "verify", "doctor", "campaign", "warmup")
+
+
+class Done:
+    """A campaign that is only begun."""
+
+    def __init__(self, done, options):
+        done.append(options)
+
+    def run(self):
+        return 0
+
+
 @pytest.mark.parametrize(
     "command", [c for c in COMMANDS if Path(c[0]).name == "lrscan"], ids=ids
 )  # fmt: skip
@@ -73,11 +86,16 @@ def test_lrscan_accepts_its_arguments(command, monkeypatch):
         monkeypatch.setitem(bench.EXPERIMENTS, name, stand_in)
     monkeypatch.setattr("lrscan.bench.command._show", lambda console, records: None)
     monkeypatch.setattr("lrscan.train.command.main", lambda **options: done.append(options) or 0)
-    for verb in (verify, doctor):
+    for verb in (verify, doctor, warmup):
         monkeypatch.setattr(verb, "run", lambda *_, **options: done.append(options) or 0)
+    monkeypatch.setattr("lrscan.campaign.run.Campaign", lambda **options: Done(done, options))
+    monkeypatch.setattr("lrscan.campaign.kit.make", lambda **options: done.append(options) or 0)
+    monkeypatch.setattr(
+        "lrscan.campaign.merge.merge", lambda *_, **options: done.append(options) or 0
+    )
     result = CliRunner().invoke(cli.main, command[1:])
     assert result.exit_code == 0, result.output
-    assert done or command[1] not in ("run", "bench", "train", "verify", "doctor")
+    assert done or command[1] not in WORKING
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if "install" in c], ids=ids)

@@ -16,7 +16,7 @@ from typing import Any
 
 import pandas
 
-from lrscan import claims, notebooks, records, workspace
+from lrscan import claims, findings, notebooks, records, workspace
 from lrscan.bench import EXPERIMENTS
 from lrscan.campaign.store import CampaignError, State, archive_in, unpack
 from lrscan.records import Records
@@ -257,13 +257,13 @@ def _tell_claims(
         return {(row.id, row.device): (row.verdict, row.ours) for row in table.itertuples()}
 
     old, new = said(before), said(after)
-    changed = [key for key in dict.fromkeys([*old, *new]) if old.get(key) != new.get(key)]
+    changed = [key for key in new if old.get(key) != new[key]]
     say("Claims that changed:" if changed else "No claim changed.")
     for name, device in changed:
-        was, now = old.get((name, device)), new.get((name, device))
+        was = old.get((name, device), (findings.NOT_MEASURED, ""))
         say(f"  {name} on {device or 'any device'}:")
-        say(f"    before: {': '.join(filter(None, was)) if was else 'no row'}")
-        say(f"    now:    {': '.join(filter(None, now)) if now else 'no row'}")
+        say(f"    before: {': '.join(filter(None, was))}")
+        say(f"    now:    {': '.join(filter(None, new[name, device]))}")
 
 
 def committed_runs(device: str, folder: Path) -> None:

@@ -24,8 +24,8 @@ from lrscan.bench import command, outcomes, search_records
 from lrscan.campaign import narrow, smoke
 from lrscan.campaign.worker import DONE, PARTIAL, UNAVAILABLE, Context
 
-# Seconds of a phase in which it ends by itself before it is ended.
-_MARGIN_S = 4.0
+# In its last seconds a phase begins nothing more, so that it need not be ended by force.
+_MARGIN_S = 6.0
 
 
 class Phase(NamedTuple):
@@ -93,7 +93,7 @@ PHASES = (
         _RUN("measure"), _measured(_step("lstm_throughput")),
     ),
     Phase(
-        "sanitizer", "the smallest cases under memcheck and racecheck", 50, _RUN("sanitize"),
+        "sanitizer", "the smallest cases under memcheck and racecheck", 60, _RUN("sanitize"),
     ),
     Phase(
         "problem_2b", "problem 2b at 1,024 and 8,192 steps, one seed", 65, _RUN("measure"),
@@ -171,7 +171,11 @@ def check_kernels(context: Context) -> int:
     right = len(notes.ended) - len(notes.failures)
     told = f"{right:,} of {len(wanted):,} cases within the bound of rounding"
     if failures := notes.failures:
-        raise RuntimeError(f"{told}; {len(failures)} failed, the first one {failures[0]}")
+        first = notes.ended[failures[0]]
+        raise RuntimeError(
+            f"{told}; {len(failures)} failed, the first one {failures[0]}: "
+            f"{first.get('error') or first.get('shares')}"
+        )
     say(f"{told}, in Numba's simulator" if smoke.simulated() else told)
     return DONE
 

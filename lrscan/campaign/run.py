@@ -1,7 +1,8 @@
 """Working down the phases within the minutes given.
 
-    round 1   every phase with a limit, in order, each within its limit
-    round 2   the minutes left over: those that were not finished, then the phases without a limit
+    first       every phase with a limit, in order, each within its limit
+    left over   those that have more to do, then the phases without a limit, and last those that
+                had to be ended by force
 
 A phase has a process of its own, which is ended when its limit has passed, with all that it
 started. So none can take another's minutes, and one that fails, hangs or is killed ends itself
@@ -47,13 +48,14 @@ class Campaign:
 
     Args:
         out:     the result folder; what it holds is gone on from
-        minutes: how long it may take
+        minutes: how long it may take, from ``began`` on
         device:  "auto", "cuda" or "cpu", the last one for a rehearsal
         earlier: a result to go on from in the place of that in ``out``
         commit:  what is measured, where there is no git: 40 digits, and "-dirty" if it was changed
         kit:     a folder that ``campaign kit`` filled
         only:    names of phases; the others are left alone
         phases:  all phases there are
+        began:   by ``time.monotonic``; None: now
         say:     prints a line
 
     Raises:
@@ -71,10 +73,12 @@ class Campaign:
         kit: Path | None = None,
         only: Sequence[str] = (),
         phases: Sequence[Phase] = PHASES,
+        began: float | None = None,
         say: Callable[[str], None] = print,
     ) -> None:
-        self.deadline = time.monotonic() + 60 * minutes - RESERVE_S
         check_minutes(minutes)
+        began = time.monotonic() if began is None else began
+        self.deadline = began + 60 * minutes - RESERVE_S
         self.phases, self.say = list(phases), say
         names = [phase.name for phase in self.phases]
         if unknown := [name for name in only if name not in names]:
@@ -99,7 +103,8 @@ class Campaign:
         self.state = self.store.state = now
         self._next: subprocess.Popen[bytes] | None = None
         self._stopped = 0
-        self._over: set[str] = set()
+        self._over: set[str] = set()  # that failed
+        self._forced: set[str] = set()  # that were ended by force
 
     def _describe(self, commit: str | None) -> State:
         if commit is not None and not re.fullmatch(r"[0-9a-f]{40}(-dirty)?", commit):
@@ -151,26 +156,39 @@ class Campaign:
 
     def _work(self) -> None:
         self.store.pack(force=True)
-        for limited in (True, False):
-            for phase in self.wanted:
-                # What failed in round 1 is not begun again in round 2.
-                if self._told(phase).get("status") in SETTLED or phase.name in self._over:
-                    continue
-                if limited and phase.limit_s is None:
-                    continue
-                self._begin(phase, phase.limit_s if limited else None)
-                if self._stopped:
+        for phase in self.wanted:
+            if phase.limit_s is not None and not self._is_settled(phase):
+                if not self._goes_on_after(phase, phase.limit_s):
                     return
-                status = self._told(phase).get("status")
-                if status in (FAILED, DIED):
-                    self._over.add(phase.name)
-                    if phase.name == "smoke":
-                        self.say("the smoke test failed: nothing is measured, the case is narrowed")
-                        self._begin(NARROW, None)
-                        return
-                    if gone := self._device_is_gone():
-                        self.say(f"the device is gone: {gone}; what was measured is kept")
-                        return
+        for phase in self._left_over():
+            if not self._goes_on_after(phase, None):
+                return
+
+    def _left_over(self) -> list[Phase]:
+        """What the minutes that are left over are for; nothing that failed just now."""
+        every = [p for p in self.wanted if not self._is_settled(p) and p.name not in self._over]
+        by_force = [phase for phase in every if phase.name in self._forced]
+        rest = [phase for phase in every if phase not in by_force]
+        return sorted(rest, key=lambda phase: phase.limit_s is None) + by_force
+
+    def _is_settled(self, phase: Phase) -> bool:
+        return self._told(phase).get("status") in SETTLED
+
+    def _goes_on_after(self, phase: Phase, limit_s: float | None) -> bool:
+        """Run a phase; whether any other may follow it."""
+        self._begin(phase, limit_s)
+        if self._stopped:
+            return False
+        if self._told(phase).get("status") in (FAILED, DIED):
+            self._over.add(phase.name)
+            if phase.name == "smoke":
+                self.say("the smoke test failed: nothing is measured, the case is narrowed")
+                self._begin(NARROW, None)
+                return False
+            if gone := self._device_is_gone():
+                self.say(f"the device is gone: {gone}; what was measured is kept")
+                return False
+        return True
 
     def _told(self, phase: Phase) -> dict[str, Any]:
         return self.state.phases.get(phase.name, {})
@@ -180,7 +198,7 @@ class Campaign:
         end = self.deadline if limit_s is None else min(self.deadline, time.monotonic() + limit_s)
         for attempt in range(1, phase.attempts + 1):
             seconds = end - time.monotonic()
-            if seconds < min(_LEAST_S, limit_s or _LEAST_S):
+            if seconds < min(_LEAST_S, (limit_s or 2 * _LEAST_S) / 2):
                 return
             began = time.monotonic()
             status, message = self._one_process(phase, seconds)
@@ -232,6 +250,7 @@ class Campaign:
         _end(process)  # what it started
         text = log.read_bytes()[before:].decode(errors="replace") if log.is_file() else ""
         if late:
+            self._forced.add(phase.name)
             return UNFINISHED, f"ended after {seconds:.0f} s, its limit; {_last_word(text)}"
         if self._stopped:
             return UNFINISHED, f"stopped by {signal.Signals(self._stopped).name}"
@@ -306,7 +325,12 @@ class Campaign:
 
     def summary(self) -> list[str]:
         """What the records say of the paper's claims, then a table of the phases."""
-        lines = [*self._claims(), *self._targets()]
+        lines: list[str] = []
+        for part in (self._claims, self._targets):
+            try:
+                lines += part() if self.store.records.is_dir() else []
+            except Exception as error:  # no reason to lose the table of the phases
+                lines.append(f"{part.__name__.strip('_')}: {type(error).__name__}: {error}")
         lines += [*[""] * bool(lines), f"{'phase':12} {'ended':14} {'seconds':>7}  what it says"]
         for phase in [*self.wanted, *([NARROW] if NARROW.name in self.state.phases else [])]:
             told = self._told(phase)
@@ -330,8 +354,6 @@ class Campaign:
     def _claims(self) -> list[str]:
         from lrscan import claims
 
-        if not self.store.records.is_dir():
-            return []
         found = claims.table(self.store.records)
         return [
             _short(f"{row.id}: {row.verdict}: {row.ours}") for row in found.itertuples()
@@ -343,7 +365,7 @@ class Campaign:
         """
         from lrscan.bench import targets
 
-        if self.device.type != "cuda" or not self.store.records.is_dir():
+        if self.device.type != "cuda":
             return []
         found = targets.table(self.store.records, self.state.device)
         counts = ", ".join(
@@ -424,10 +446,11 @@ def _last_word(text: str) -> str:
     """What a phase says of itself: its last line with an arrow, or else its last line."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     lines = [line for line in lines if not line.startswith("CUDA kernels:")]
+    if not lines:
+        return "it said nothing"
     arrows = [line.removeprefix("=> ") for line in lines if line.startswith("=> ")]
-    failed = bool(lines) and re.match(r"\w+(Error|Exception)\b", lines[-1])
-    word = lines[-1] if failed or not arrows else arrows[-1]
-    return _short(word) if lines else ""
+    failed = re.match(r"\w+(Error|Exception)\b", lines[-1])
+    return _short(lines[-1] if failed or not arrows else arrows[-1])
 
 
 def _short(text: str) -> str:

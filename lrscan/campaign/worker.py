@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-DONE, PARTIAL, UNAVAILABLE = 0, 75, 69  # the last two as in sysexits.h
+DONE, PARTIAL, UNAVAILABLE, DIED = 0, 75, 69, 70  # as in sysexits.h, but for 0
 
 
 @dataclass
@@ -68,6 +68,9 @@ def main() -> int:
     call: Any = getattr(importlib.import_module(module), function)
     try:
         return call(Context(**told["context"]), **told["arguments"])
+    except SystemExit as end:  # the process is of no more use; another one goes on
+        print(end, flush=True)
+        return DIED
     except Exception:
         traceback.print_exc()
         return 1

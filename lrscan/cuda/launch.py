@@ -197,7 +197,7 @@ def blocks(tasks: int, threads: int) -> int:
 def processors(device: torch.device) -> int:
     """Streaming multiprocessors of the device."""
     if device.type == "meta":
-        return _absent.processors
+        return _absent_device().processors
     if SIMULATED:
         return _SIMULATED_PROCESSORS
     return _processors_of(device)
@@ -259,8 +259,10 @@ def noted(processors: int) -> Iterator[dict[str, Kernel]]:
 
 def stream_of(device: torch.device, tensors: Mapping[str, Tensor]) -> Stream | Absent:
     """Where the launches for these tensors go, for the calls within ``with``."""
-    if device.type != "meta":
-        return Stream(device, tensors)
+    return Stream(device, tensors) if device.type != "meta" else _absent_device()
+
+
+def _absent_device() -> Absent:
     if _absent is None:
         raise RuntimeError('tensors on "meta" have no data to sweep over')
     return _absent

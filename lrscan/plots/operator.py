@@ -53,14 +53,17 @@ def correctness(records: Records) -> Figure:
 def kernel_speedup(records: Records, speedups: pandas.DataFrame) -> Figure:
     """Table 1 again: time of a serial kernel over that of a parallel one, beside the paper's.
 
-    ``speedups`` is :func:`lrscan.bench.speedups` of the records. A panel a pair of algorithms.
+    ``speedups`` is :func:`lrscan.bench.speedups` of the records. A panel for each pair of
+    algorithms, a row for each serial one.
     """
-    pairs = list(speedups.groupby(["baseline", "algorithm"], sort=False))
-    figure, panels = axes(1, len(pairs), width=4.6, height=3.6)
+    baselines, algorithms = (list(speedups[name].unique()) for name in ("baseline", "algorithm"))
+    figure, panels = axes(len(baselines), len(algorithms), width=4.6, height=3.6)
     ours = sorted(speedups["C"].unique())
     colours = dict(zip(ours, seaborn.color_palette("colorblind", len(ours)), strict=True))
     published = paper.table("table1_kernel_speedup")
-    for panel, ((baseline, algorithm), pair) in zip(panels[0], pairs, strict=True):
+    for (baseline, row), (algorithm, column) in grid(baselines, algorithms):
+        panel = panels[row][column]
+        pair = speedups[(speedups["baseline"] == baseline) & (speedups["algorithm"] == algorithm)]
         panel.axhline(1, c="0.6", lw=1)
         for features, marker in zip(ours, MARKERS, strict=False):
             line = pair[pair["C"] == features]
@@ -79,8 +82,10 @@ def kernel_speedup(records: Records, speedups: pandas.DataFrame) -> Figure:
         log_axes(panel, sorted(speedups["T"].unique()))
         plain_ticks(panel)
         panel.set_title(f"{baseline} / {algorithm}", fontsize=9)
+    for panel in panels[-1]:
         panel.set_xlabel("sequence length T")
-    panels[0][0].set_ylabel("speed-up (above 1: parallel is faster)")
+    for row in panels:
+        row[0].set_ylabel("speed-up (above 1: parallel is faster)")
     panels[0][0].legend(fontsize=7)
     return labelled(figure, records, "Table 1: serial over parallel time, minibatch 1, float32")
 

@@ -1,0 +1,400 @@
+"""A campaign: phases keep their limits, whatever happens to one, and nothing is lost."""
+
+import errno
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import campaign_stage as stage
+import pytest
+from click.testing import CliRunner
+from projects import PYTHONPATH, alive, make_project
+
+from lrscan import cli, sweep, workspace
+from lrscan.campaign import plan, run, store
+from lrscan.campaign.phases import PHASES, Phase
+from lrscan.campaign.run import Campaign
+from lrscan.campaign.store import CampaignError, Store
+
+COMMIT = "c0ffee" + 34 * "0"
+NAMES = [phase.name for phase in PHASES]
+
+
+@pytest.fixture(autouse=True)
+def project(tmp_path, monkeypatch):
+    root = make_project(tmp_path / "project")
+    (root / "lrscan").mkdir()
+    (root / "lrscan" / "kernel.py").write_text("one = 1\n")
+    monkeypatch.chdir(root)
+    here = str(Path(__file__).parent)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([here, PYTHONPATH]))
+    return root
+
+
+def phase(call, limit_s=60.0, name=None, **more):
+    return Phase(name or call, f"about {call}", limit_s, f"campaign_stage:{call}", **more)
+
+
+def campaign(out, *phases, minutes=2.0, **options):
+    said = []
+    given = {"device": "cpu", "commit": COMMIT, "phases": phases, "say": said.append} | options
+    one = Campaign(out, minutes, **given)
+    return one, said
+
+
+def packed(out):
+    """(the state, the names in the archive)"""
+    with zipfile.ZipFile(out / store.ARCHIVE) as file:
+        return json.loads(file.read("state.json")), file.namelist()
+
+
+def statuses(out):
+    return {name: told["status"] for name, told in packed(out)[0]["phases"].items()}
+
+
+def test_a_phase_that_fails_hangs_or_is_killed_ends_itself_alone(tmp_path):
+    out, monkeypatch = tmp_path / "out", pytest.MonkeyPatch()
+    one, said = campaign(
+        out, phase("fails"), phase("hangs", 20), phase("is_killed"), phase("works")
+    )
+    monkeypatch.setattr(Campaign, "_left_over", lambda self: [])
+    assert one.run() == 1
+    monkeypatch.undo()
+    state, names = packed(out)
+    assert statuses(out) == {
+        "fails": "failed", "hangs": "partial", "is_killed": "died", "works": "done",
+    }  # fmt: skip
+    messages = {name: told["message"] for name, told in state["phases"].items()}
+    assert messages["fails"] == "ValueError: no good"
+    assert messages["hangs"].startswith("ended after 20 s, its limit")
+    assert "SIGKILL" in messages["is_killed"] and messages["works"] == "all is well"
+    # What was measured before a phase ended is there, and nothing that it started lives on.
+    assert {"notes/child", "notes/before", "notes/works"} <= set(names)
+    with zipfile.ZipFile(out / store.ARCHIVE) as file:
+        assert not alive(int(file.read("notes/child")))
+    table = said[-4:]
+    assert [line.split()[0] for line in table] == ["fails", "hangs", "is_killed", "works"]
+    assert (out / store.SUMMARY).read_text().splitlines()[-4:] == table
+    assert {path.name for path in out.iterdir()} == {store.ARCHIVE, store.SUMMARY}
+    # Again, with what is missing alone; from a copy, as it comes back from another machine.
+    before = state["phases"]["works"]
+    again, said = campaign(
+        tmp_path / "again", phase("fails"), phase("works"), phase("takes_two"), earlier=out
+    )
+    assert again.run() == 1
+    state, _ = packed(tmp_path / "again")
+    assert state["phases"]["works"] == before
+    assert state["phases"]["fails"]["attempts"] == 2
+    # What is unfinished goes on with the minutes that are left over.
+    assert state["phases"]["takes_two"] | {"seconds": 0} == {
+        "status": "done", "message": "the rest", "attempts": 2, "seconds": 0,
+    }  # fmt: skip
+
+
+def test_minutes_left_over_go_to_what_hung_last_of_all(tmp_path):
+    one, _ = campaign(
+        tmp_path / "out", phase("hangs"), phase("fails"), phase("works"), phase("takes_two"),
+        phase("is_killed", None),
+    )  # fmt: skip
+    for name, status in (("hangs", "partial"), ("works", "done"), ("takes_two", "partial")):
+        one.state.phases[name] = {"status": status}
+    one._forced.add("hangs")
+    one._over.add("fails")
+    assert [phase.name for phase in one._left_over()] == ["takes_two", "is_killed", "hangs"]
+
+
+def test_a_phase_has_its_limit_and_no_more_than_the_minutes_left(tmp_path):
+    phases = [phase("tells_its_seconds", 7.5), phase("takes_two", None, name="rest")]
+    one, _ = campaign(tmp_path / "out", *phases, minutes=1.5)
+    assert one.run() == 75  # the rest said that it has more to do
+    with zipfile.ZipFile(tmp_path / "out" / store.ARCHIVE) as file:
+        assert float(file.read("notes/seconds")) == pytest.approx(7.5, abs=0.5)
+    none_left, said = campaign(tmp_path / "none", phase("works"), minutes=1.0)
+    none_left.deadline = time.monotonic() + 1
+    assert none_left.run() == 75 and "not begun" in said[-1]
+
+
+@pytest.mark.parametrize("call", ["is_killed_once", "loses_its_device_once"])
+def test_a_phase_is_begun_again_behind_a_crash(tmp_path, call):
+    one, said = campaign(tmp_path / "out", phase(call, attempts=3))
+    assert one.run() == 0
+    told = packed(tmp_path / "out")[0]["phases"][call]
+    assert (told["status"], told["message"], told["attempts"]) == ("done", "through", 2)
+
+
+def test_nothing_is_measured_after_a_smoke_test_that_failed(tmp_path, monkeypatch):
+    narrow = Phase("narrow", "", None, "campaign_stage:works", {"text": "the smallest is 1"})
+    monkeypatch.setattr(run, "NARROW", narrow)
+    one, said = campaign(tmp_path / "out", phase("wrong", name="smoke"), phase("works"))
+    assert one.run() == 1
+    assert statuses(tmp_path / "out") == {"smoke": "failed", "narrow": "done"}
+    assert any(line.startswith("works        not begun") for line in said)
+    assert said[-1].endswith("the smallest is 1")
+
+
+def test_a_campaign_ends_where_its_device_is_gone(tmp_path, monkeypatch):
+    monkeypatch.setattr(Campaign, "_device_is_gone", lambda self: "no such device")
+    one, said = campaign(tmp_path / "out", phase("works"), phase("fails"), phase("takes_two"))
+    assert one.run() == 1
+    assert "the device is gone: no such device; what was measured is kept" in said
+    assert statuses(tmp_path / "out") == {"works": "done", "fails": "failed"}
+
+
+def test_a_signal_ends_the_phase_and_packs_what_there_is(tmp_path, project):
+    script = (
+        "import sys; from pathlib import Path; import test_campaign as t\n"
+        "one, _ = t.campaign(Path(sys.argv[1]), t.phase('hangs'), t.phase('works'))\n"
+        "sys.exit(one.run())"
+    )
+    out = tmp_path / "out"
+    process = subprocess.Popen([sys.executable, "-c", script, out])
+    try:
+        end = time.monotonic() + 120
+        while not ((out / store.ARCHIVE).is_file() and "notes/child" in packed(out)[1]):
+            assert time.monotonic() < end and process.poll() is None
+            time.sleep(0.2)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 128 + signal.SIGTERM
+    finally:
+        process.kill()
+    state, _ = packed(out)
+    assert state["phases"]["hangs"]["message"] == "stopped by SIGTERM"
+    assert "works" not in state["phases"]
+    with zipfile.ZipFile(out / store.ARCHIVE) as file:
+        assert not alive(int(file.read("notes/child")))
+
+
+def test_a_full_result_folder_costs_nothing_that_was_there(tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    one, _ = campaign(out, phase("works"))
+    one.store.pack(force=True)
+    before = (out / store.ARCHIVE).read_bytes()
+    write = workspace.write_files
+
+    def full(files):
+        if any(path.parent == out for path in files):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(files)
+
+    monkeypatch.setattr(store.workspace, "write_files", full)
+    assert one.run() == 0
+    assert (out / store.ARCHIVE).read_bytes() == before
+    assert "No space left on device" in (last := one.summary()[-1])
+    work = Path(last.rpartition(" ")[2])
+    assert (work / "notes" / "works").read_text() == "all is well"
+
+
+def test_an_archive_is_kept_small(tmp_path, monkeypatch):
+    one, _ = campaign(tmp_path / "out", phase("works"))
+    one.store.log("long").write_bytes(os.urandom(300_000))
+    one.store.records.mkdir(exist_ok=True)
+    (one.store.records / "some.csv").write_text("a,b\n")
+    one.store.pack(force=True)
+    with zipfile.ZipFile(tmp_path / "out" / store.ARCHIVE) as file:
+        assert file.getinfo("logs/long.txt").file_size == 128 * 1024
+    monkeypatch.setattr(store, "MOST_BYTES", 60_000)
+    one.store.pack(force=True)
+    names = packed(tmp_path / "out")[1]
+    assert "records/some.csv" in names and not any(name.startswith("logs/") for name in names)
+
+
+def test_a_summary_that_cannot_say_a_claim_still_has_its_table(tmp_path, monkeypatch):
+    one, _ = campaign(tmp_path / "out", phase("works"))
+    one.store.records.mkdir()
+    monkeypatch.setattr("lrscan.claims.table", lambda folder: 1 / 0)
+    first, *_, last = one.summary()
+    assert first == "claims: ZeroDivisionError: division by zero" and last.startswith("works")
+
+
+def test_the_command_needs_neither_git_nor_jupyter(tmp_path):
+    """From a copy of the files, as on a bare machine."""
+    tree, blocker = tmp_path / "tree", tmp_path / "blocker"
+    for folder in ("lrscan", "notebooks"):
+        shutil.copytree(ROOT / folder, tree / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    blocker.mkdir()
+    (blocker / "sitecustomize.py").write_text(
+        "import sys\n"
+        "for name in ('papermill', 'nbformat', 'nbclient', 'IPython', 'jupyter_client'):\n"
+        "    sys.modules[name] = None\n"
+    )
+    line = [sys.executable, "-m", "lrscan", "campaign", "run", "--device", "cpu", "--minutes", "5",
+            "--only", "heat_map", "--only", "sanitizer", "--commit", COMMIT, "--out", "result"]
+    settings = os.environ | {"PYTHONPATH": os.pathsep.join([str(blocker), str(tree)])}
+    done = subprocess.run(line, cwd=tree, env=settings, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.splitlines()[-2].split()[:2] == ["heat_map", "done"]
+    state, names = packed(tree / "result")
+    assert state["commit"] == COMMIT and "lrscan/campaign/run.py" in state["sources"]
+    csv = [name for name in names if name.endswith("lstm_throughput.csv")]
+    assert len(csv) == 1
+    with zipfile.ZipFile(tree / "result" / store.ARCHIVE) as file:
+        sidecar = json.loads(file.read(csv[0].replace(".csv", ".json")))
+    assert sidecar["measurements"][-1]["commit"] == COMMIT
+
+
+def refused(*arguments):
+    result = CliRunner().invoke(cli.main, ["campaign", *map(str, arguments)])
+    assert result.exit_code == 2, result.output
+    return " ".join(result.output.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--only", "smokes"], f"no phase is called 'smokes'; there are: {', '.join(NAMES)}"),
+        (["--minutes", "0.5"], "0.5 minutes are too few: the fewest that measure anything are 1"),
+        (["--minutes", "nan"], "nan minutes are too few"),
+        (["--minutes", "0.5", "--dry-run"], "0.5 minutes are too few"),
+        (["--device", "cuda:9"], "device 'cuda:9': torch sees"),
+        (["--device", "tpu"], "not 'tpu'"),
+        (["--commit", "main"], "a commit is 40 hexadecimal digits"),
+        ([], "has no git, which would say which commit is measured: give it with --commit"),
+        (["--calls", "2"], "--calls is for --dry-run"),
+        (["--kit", "."], "is no kit: it has no folder kernels"),
+        (["--resume", "notebooks"], "holds no result of a campaign: there is no campaign.zip"),
+        (["--resume", "lrscan/kernel.py"], "kernel.py is no result of a campaign: "),
+    ],
+)
+def test_bad_input_is_refused_before_any_work(arguments, message, project):
+    given = [] if "--commit" in arguments or "no git" in message else ["--commit", COMMIT]
+    assert message in refused("run", "--device", "cpu", "--out", "o", *given, *arguments)
+    assert not Path("o", store.ARCHIVE).exists()
+
+
+def test_a_result_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CampaignError, match="file/out cannot be written: Not a directory"):
+        campaign(tmp_path / "file" / "out", phase("works"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"commit": "beef" + 36 * "0"}, "the earlier result is of another commit: 'c0ffee"),
+        ({"commit": f"{COMMIT}-dirty"}, "of another state of the tree: False, and this is True"),
+        ({"device": "h100"}, "of another device: 'h100', and this is 'cpu-"),
+        ({"versions": {"torch": "1.0"}}, "measured with {'torch': '1.0'}, and here is"),
+        ({"sources": {"lrscan/kernel.py": "0"}}, "with other files: lrscan/kernel.py"),
+    ],
+)
+def test_what_was_measured_otherwise_is_not_gone_on_with(tmp_path, change, message):
+    out = tmp_path / "out"
+    one, _ = campaign(out, phase("works"))
+    for name, value in change.items():
+        if name != "commit":
+            setattr(one.state, name, value)
+    one.store.pack(force=True)
+    before = (out / store.ARCHIVE).read_bytes()
+    with pytest.raises(CampaignError, match=message.replace("{", r"\{")):
+        campaign(out, phase("works"), commit=change.get("commit", COMMIT))
+    assert (out / store.ARCHIVE).read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["../outside", "/outside", "records/../../outside", "C:/outside"])
+def test_an_archive_that_reaches_outside_is_refused(tmp_path, name):
+    out = tmp_path / "out"
+    one, _ = campaign(out, phase("works"))
+    one.store.pack(force=True)
+    with zipfile.ZipFile(out / store.ARCHIVE, "a") as file:
+        file.writestr(name, "text")
+    with pytest.raises(CampaignError, match="is no result of a campaign: it names"):
+        Store(tmp_path / "other", out)
+
+
+def test_half_an_archive_is_refused_and_kept(tmp_path):
+    out = tmp_path / "out"
+    one, _ = campaign(out, phase("works"))
+    one.store.pack(force=True)
+    half = (out / store.ARCHIVE).read_bytes()[:-40]
+    (out / store.ARCHIVE).write_bytes(half)
+    with pytest.raises(CampaignError, match="is no result of a campaign: File is not a zip file"):
+        campaign(out, phase("works"))
+    assert (out / store.ARCHIVE).read_bytes() == half
+
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def in_checkout(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+@pytest.mark.parametrize(("minutes", "calls"), [(9.5, 1), (5.0, 2)])
+def test_the_plan_fits_one_long_call_and_two_short_ones(in_checkout, minutes, calls):
+    lines, fits = plan.table(minutes, calls)
+    assert fits, "\n".join(lines)
+    assert [line.split()[0] for line in lines[1 : 1 + len(PHASES)]] == NAMES
+    # Every phase may use up its limit, and none after it goes short.
+    assert sum(one.limit_s or 0 for one in PHASES) <= 60 * 9.5 - run.RESERVE_S
+
+
+def test_a_plan_that_does_not_fit_says_so(in_checkout):
+    result = CliRunner().invoke(cli.main, ["campaign", "run", "--dry-run", "--minutes", "2"])
+    assert result.exit_code == 1
+    assert "1 call of 2 minutes: does not fit: " in result.output
+
+
+def test_every_phase_can_be_called():
+    from importlib import import_module
+
+    for one in (*PHASES, run.NARROW):
+        module, _, function = one.call.partition(":")
+        assert callable(getattr(import_module(module), function)), one.name
+        json.dumps(one.arguments)
+
+
+def test_the_kit_has_every_kernel_that_a_model_launches(in_checkout, monkeypatch):
+    """Forward and backward of the models on the CPU, and what the planner makes of their sweeps."""
+    pytest.importorskip("numba.cuda")
+    import torch
+
+    from lrscan import nn
+    from lrscan.bench.models import MODELS
+    from lrscan.campaign.kernels import needed
+    from lrscan.cuda.launch import noted
+
+    calls, sweep_run = [], sweep._run
+
+    def spy(tensors, backward, dim, reverse, algorithm, cu, backend):
+        shapes = {
+            row: None if t is None else (t.shape, t.stride(), t.dtype) for row, t in tensors.items()
+        }
+        calls.append((shapes, backward, dim, reverse))
+        sweep_run(tensors, backward, dim, reverse, algorithm, cu, backend)
+
+    monkeypatch.setattr(sweep, "_run", spy)
+    for width, batch in ((24, 1), (256, 8), (64, 1)):
+        for make in (*MODELS.values(), nn.GILR):
+            net = make(24, width, 2, algorithm="serial")  # not the fused cells of the CPU
+            net(torch.rand(40, batch, 24))[0][-1].sum().backward()
+    assert len(calls) > 40
+    with noted(132) as launched:
+        for shapes, backward, dim, reverse in calls:
+            tensors = {
+                row: None if one is None
+                else torch.empty_strided(*one[:2], dtype=one[2], device="meta")
+                for row, one in shapes.items()
+            }  # fmt: skip
+            for algorithm in ("auto", "serial_paper", "serial", "blocked", "single_pass"):
+                sweep_run(tensors, backward, dim, reverse, algorithm, None, "cuda")
+    assert len(launched) >= 10 and not set(launched) - set(needed())
+
+
+def test_tensors_without_data_are_not_swept_over():
+    pytest.importorskip("numba.cuda")
+    import torch
+
+    from lrscan.cuda.launch import launch_both_ways
+
+    with pytest.raises(RuntimeError, match='tensors on "meta" have no data to sweep over'):
+        launch_both_ways((40, 4), 0, torch.float32, "auto")
+
+
+assert stage  # its functions are called by name, in other processes

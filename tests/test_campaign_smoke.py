@@ -1,0 +1,224 @@
+"""The smoke test of a campaign finds what is wrong, and narrows it down."""
+
+import math
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from projects import PYTHONPATH, make_project
+
+from lrscan import records
+from lrscan.arguments import ALGORITHMS, DTYPES
+from lrscan.campaign import narrow, phases, smoke
+from lrscan.campaign.smoke import LAYOUTS, Case, Notes
+from lrscan.campaign.worker import DONE, PARTIAL, Context
+
+CPU = torch.device("cpu")
+PLAIN = Case("serial", "float32", (40, 6), 0)
+VARIANTS = [
+    PLAIN, PLAIN._replace(reverse=True), PLAIN._replace(start=False), PLAIN._replace(public=True),
+    PLAIN._replace(shape=(6, 40), dim=1), PLAIN._replace(shape=(2, 3, 40, 2), dim=2),
+    *(PLAIN._replace(part=part) for part in smoke.PARTS),
+    PLAIN._replace(dtype="bfloat16", wide_a=True), PLAIN._replace(dtype="complex64"),
+]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def determinism():
+    """The smoke test asks torch for it; other tests do not."""
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize("case", VARIANTS, ids=str)
+def test_a_right_kernel_is_within_its_bounds_and_uses_them(case):
+    shares = smoke.run(case, CPU)
+    assert set(shares) == {"h", "da", "dx"} | ({"dh0"} if case.start else set())
+    assert all(0 < share <= 1 for share in shares.values())
+
+
+@pytest.mark.parametrize("case", VARIANTS, ids=str)
+def test_a_result_that_is_a_little_wrong_is_found(case, monkeypatch):
+    right = smoke._results
+    for wrong in range(4 if case.start else 3):
+
+        def results(*given, wrong=wrong):
+            found = right(*given)
+            found[wrong] = found[wrong] * 1.02
+            return found
+
+        monkeypatch.setattr(smoke, "_results", results)
+        shares = smoke.run(case, CPU)
+        assert [share > 1 for share in shares.values()].count(True) == 1
+
+
+def test_an_element_that_nobody_writes_is_found(monkeypatch):
+    right = smoke.sweep.forward
+
+    def forward(*given, out, **options):
+        kept = out[-1].clone()
+        h = right(*given, out=out, **options)
+        h[-1] = kept
+        return h
+
+    monkeypatch.setattr(smoke.sweep, "forward", forward)
+    assert smoke.run(PLAIN, CPU)["h"] == math.inf
+
+
+def test_every_algorithm_dtype_and_layout_is_checked():
+    cases = set(smoke.for_cuda())
+    for algorithm in ALGORITHMS["cuda"]:
+        for dtype in DTYPES["cuda"]:
+            for layout in LAYOUTS.values():
+                assert Case(algorithm, str(dtype).removeprefix("torch."), *layout) in cases
+    # As launched without data, by those who compile ahead.
+    shapes = [tuple(t.shape) for t in smoke._shapes(PLAIN._replace(part="per-step"))]
+    assert shapes == [tuple(t.shape) for t in smoke.draw(PLAIN._replace(part="per-step"))]
+
+
+def test_notes_are_read_back_and_what_has_not_ended_has_died(tmp_path):
+    notes, other = Notes(tmp_path / "notes"), PLAIN._replace(reverse=True)
+    assert smoke.check(PLAIN, CPU, notes)
+    notes.write(other)
+    again = Notes(tmp_path / "notes")
+    assert again.ended[PLAIN]["passed"] and again.failures == [other]
+    assert again.ended[other]["error"] == "the process died, or it hung"
+    # And is not begun a second time.
+    assert not list(smoke.sweep_through([PLAIN, other], CPU, again))
+    assert Notes(tmp_path / "notes").failures == [other]
+
+
+def test_an_error_is_noted_and_the_others_go_on(tmp_path, monkeypatch):
+    right = smoke.run
+    fails = PLAIN._replace(reverse=True)
+
+    def run(case, device):
+        if case == fails:
+            raise RuntimeError("CUDA error: misaligned address\nand more")
+        return right(case, device)
+
+    monkeypatch.setattr(smoke, "run", run)
+    notes = Notes(tmp_path / "notes")
+    cases = [fails, PLAIN]
+    assert list(smoke.sweep_through(cases, CPU, notes)) == [fails]
+    assert notes.ended[fails]["error"] == "RuntimeError: CUDA error: misaligned address"
+    assert notes.ended[PLAIN]["passed"]
+    # After an error that breaks the device the process ends, so that another may go on.
+    monkeypatch.setattr(smoke, "_alive", lambda device: False)
+    with pytest.raises(SystemExit, match="misaligned address; the device is lost"):
+        smoke.check(fails, CPU, Notes(tmp_path / "other"))
+
+
+def test_a_case_that_hangs_ends_its_process(tmp_path):
+    script = (
+        "import sys, time, torch\n"
+        "from pathlib import Path\n"
+        "from lrscan.campaign import smoke\n"
+        "smoke.HANGS_AFTER_S, smoke.run = 0.2, lambda *given: time.sleep(600)\n"
+        "case = smoke.Case('serial', 'float32', (4, 3), 0)\n"
+        "smoke.check(case, torch.device('cpu'), smoke.Notes(Path(sys.argv[1])))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, tmp_path / "notes"], capture_output=True, text=True,
+        env=os.environ | {"PYTHONPATH": PYTHONPATH},
+    )  # fmt: skip
+    assert done.returncode == 1 and "Timeout" in done.stderr
+    assert Notes(tmp_path / "notes").failures == [Case("serial", "float32", (4, 3), 0)]
+
+
+def test_the_smallest_case_is_found_and_what_it_depends_on(tmp_path, monkeypatch):
+    """A kernel that is wrong from 33 steps on in two columns or more, but for one dtype."""
+    tried = []
+
+    def run(case, device):
+        tried.append(case)
+        steps, columns = case.shape[case.dim], math.prod(case.shape) // case.shape[case.dim]
+        wrong = case.algorithm == "blocked" and steps >= 33 and columns >= 2
+        return {"h": 0.1, "da": 9.0 if wrong and case.dtype != "float64" else 0.1}
+
+    monkeypatch.setattr(smoke, "run", run)
+    failures = [Case("blocked", dtype, *LAYOUTS[name])
+                for dtype in ("bfloat16", "float32") for name in ("thin", "columns")]  # fmt: skip
+    notes = Notes(tmp_path / "notes")
+    found = narrow.smallest(failures, CPU, notes, time.monotonic() + 600)
+    assert found.complete and found.case.shape == (33, 2)
+    assert "the smallest case that fails is blocked bfloat16 (33, 2) dim=0" in found.told
+    assert "so do float32, complex64, without h0, reversed" in found.told
+    assert "not auto, serial, float64" in found.told and found.told.endswith("wrong in da")
+    # Another process that goes on tries nothing twice.
+    count = len(tried)
+    again = narrow.smallest(failures, CPU, Notes(tmp_path / "notes"), time.monotonic() + 600)
+    assert again.told == found.told and len(tried) == count
+    # With no time it says what it knows.
+    late = narrow.smallest(failures, CPU, Notes(tmp_path / "late"), time.monotonic() - 1)
+    assert not late.complete and late.case == failures[0]
+
+
+def test_narrowing_needs_a_failure(tmp_path):
+    with pytest.raises(ValueError, match="nothing failed"):
+        narrow.smallest([], CPU, Notes(tmp_path / "notes"), math.inf)
+
+
+def context(work, seconds=600.0):
+    return Context("cpu", "quick", work, seconds)
+
+
+def test_a_smoke_test_that_fails_raises_with_the_first_case(tmp_path, monkeypatch):
+    monkeypatch.setattr(smoke, "for_device", lambda device: VARIANTS[:3])
+    right = smoke.run
+    monkeypatch.setattr(
+        smoke, "run", lambda case, device: {"h": 2.0} if case.reverse else right(case, device)
+    )
+    told = "2 of 3 cases within .*; 1 failed, the first one serial .* reverse: {'h': 2.0}"
+    with pytest.raises(RuntimeError, match=told):
+        phases.check_kernels(context(tmp_path))
+
+
+def test_a_measurement_that_is_cut_says_what_is_left_and_is_finished_later(
+    tmp_path, monkeypatch, capsys
+):
+    root = Path(__file__).parents[1]
+    monkeypatch.chdir(root)
+    small = ("lengths=[16, 64]", "features=[2]", "runs=1")
+    step = phases._step("kernel_speedup", cpu=small)
+    assert phases.measure(context(tmp_path, 0.0), [step]) == PARTIAL
+    assert "=> not begun" in capsys.readouterr().out
+    # The first shape is always measured; no other is begun when time is up.
+    cut = context(tmp_path, phases._MARGIN_S + 1e-3)
+    assert phases.measure(cut, [step]) == PARTIAL
+    assert "=> kernel_speedup: 3 times, 1 left to measure" in capsys.readouterr().out
+    (csv,) = (tmp_path / "records").glob("*/kernel_speedup.csv")
+    assert records.read("kernel_speedup", csv.parent.name, directory=tmp_path / "records").left == 1
+    assert phases.measure(context(tmp_path), [step]) == DONE
+    assert "=> kernel_speedup: 6 times\n" in capsys.readouterr().out
+
+
+def test_a_phase_says_what_this_machine_lacks(tmp_path, monkeypatch, capsys):
+    make_project(tmp_path / "project")
+    monkeypatch.setattr(phases, "_checker", lambda: None)
+    assert phases.sanitize(context(tmp_path)) == phases.UNAVAILABLE
+    assert "=> compute-sanitizer is not installed" in capsys.readouterr().out
+    monkeypatch.setattr(phases.importlib.util, "find_spec", lambda name: None)
+    assert phases.test(context(tmp_path)) == phases.UNAVAILABLE
+    assert "=> pytest is not installed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ("echo 'serial dim=0'; echo 'serial dim=0'", "2 cases without an error"),
+        ("echo 'dim=0'; exit 9", "errors found (status 9), see notes/memcheck.txt"),
+        ("echo 'Device not supported'; exit 1", "not supported on this device"),
+        ("echo 'dim=0'; sleep 600", "time was up after 1 of 10 cases"),
+    ],
+)
+def test_what_a_checker_says(tmp_path, body, told):
+    checker = tmp_path / "checker"
+    checker.write_text(f"#!/bin/sh\n{body.replace('sleep', 'exec sleep')}\n")
+    checker.chmod(0o755)
+    given = (context(tmp_path), str(checker), "memcheck", smoke.small_cases())
+    assert phases._watch(*given, 3.0 if "sleep" in body else 60.0) == told

@@ -1,0 +1,125 @@
+"""Where the machine code of a CUDA kernel comes from."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("numba.cuda")
+from lrscan.cuda import cubins, launch, serial  # noqa: E402
+from lrscan.cuda.common import Variant  # noqa: E402
+
+SM_90 = (9, 0)
+
+
+@pytest.fixture
+def kernel():
+    return serial.serial_paper_kernel(Variant(False, "float32", "float32", "float32", True, False))
+
+
+@pytest.fixture(autouse=True)
+def machine(tmp_path, monkeypatch):
+    """An empty cache, and a compiler that takes notes."""
+    made = []
+
+    def compiled(kernel, capability):
+        made.append((kernel.name, capability))
+        return b"compiled"
+
+    cache = tmp_path / "cache"
+    monkeypatch.setattr(cubins, "_cache_path", lambda kernel, name: cache / f"{name}.cubin")
+    monkeypatch.setattr(cubins, "compiled", compiled)
+    monkeypatch.delenv("LRSCAN_KERNELS", raising=False)
+    monkeypatch.setattr(cubins, "tally", cubins.Counter())
+    return made
+
+
+def test_a_kernel_is_compiled_once_and_kept(kernel, machine):
+    assert cubins.machine_code(kernel, SM_90) == b"compiled"
+    assert cubins.machine_code(kernel, SM_90) == b"compiled"
+    assert len(machine) == 1
+    assert cubins.tally == {cubins.COMPILED: 1, cubins.KEPT: 1}
+
+
+def test_a_kernel_that_was_carried_along_is_not_compiled(kernel, machine, tmp_path, monkeypatch):
+    assert cubins.export(kernel, SM_90, tmp_path / "kit")
+    assert not cubins.export(kernel, SM_90, tmp_path / "kit")
+    assert len(machine) == 1
+    (path,) = (tmp_path / "kit").iterdir()
+    path.write_bytes(b"carried")
+    monkeypatch.setenv("LRSCAN_KERNELS", str(tmp_path / "kit"))
+    # Whatever compilers this machine has.
+    monkeypatch.setattr(cubins, "_compilers", lambda: "others")
+    assert cubins.machine_code(kernel, SM_90) == b"carried"
+    assert cubins.tally[cubins.CARRIED] == 1
+    # But not for another GPU, nor of other sources.
+    assert cubins.machine_code(kernel, (8, 0)) == b"compiled"
+    monkeypatch.setattr(cubins, "digest", lambda folder: "f" * 64)
+    assert cubins.machine_code(kernel, SM_90) == b"compiled"
+
+
+def test_code_that_the_driver_refuses_is_compiled_instead(kernel, machine, tmp_path, monkeypatch):
+    pytest.importorskip("cuda.bindings.driver")
+    cubins.export(kernel, SM_90, tmp_path / "kit")
+    (path,) = (tmp_path / "kit").iterdir()
+    path.write_bytes(b"of a newer linker")
+    (tmp_path / "cache" / path.name).unlink()
+    monkeypatch.setenv("LRSCAN_KERNELS", str(tmp_path / "kit"))
+
+    def driver(function, *arguments):
+        if function == "cuModuleLoadData" and arguments != (b"compiled",):
+            raise RuntimeError("cuModuleLoadData failed: CUDA_ERROR_INVALID_IMAGE")
+        return function
+
+    monkeypatch.setattr(launch, "_driver", driver)
+    cubins.tally.clear()
+    assert kernel._load(SM_90) == "cuModuleGetFunction"
+    assert len(machine) == 2 and cubins.tally == {cubins.CARRIED: 0, cubins.COMPILED: 1}
+
+
+def test_what_no_driver_takes_is_an_error(kernel, monkeypatch):
+    pytest.importorskip("cuda.bindings.driver")
+
+    def driver(function, *arguments):
+        if function == "cuModuleLoadData":
+            raise RuntimeError("cuModuleLoadData failed: CUDA_ERROR_NO_BINARY_FOR_GPU")
+
+    monkeypatch.setattr(launch, "_driver", driver)
+    with pytest.raises(RuntimeError, match="NO_BINARY_FOR_GPU"):
+        kernel._load(SM_90)
+
+
+def test_a_full_disk_keeps_no_kernel_from_running(kernel, machine, monkeypatch):
+    def full(files):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(cubins, "write_files", full)
+    assert cubins.machine_code(kernel, SM_90) == b"compiled"
+
+
+def test_carried_kernels_need_no_compiler(tmp_path):
+    """Compiled here, then looked for by a process in which nothing can compile."""
+    script = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from lrscan.cuda import cubins, serial\n"
+        "from lrscan.cuda.common import Variant\n"
+        "one = serial.serial_paper_kernel(Variant(False, *['float32'] * 3, True, False))\n"
+        "if len(sys.argv) > 1:\n"
+        "    cubins.export(one, (9, 0), Path(sys.argv[1]))\n"
+        "else:\n"
+        "    cubins.cuda.compile = cubins.link = None\n"
+        "    code = cubins.machine_code(one, (9, 0))\n"
+        "    print(code[:4], dict(cubins.tally))\n"
+    )
+    root = Path(__file__).parents[1]
+    first = subprocess.run([sys.executable, "-c", script, tmp_path], cwd=root, capture_output=True)
+    if first.returncode:
+        pytest.skip("no compilers for CUDA here")
+    settings = os.environ | {"LRSCAN_KERNELS": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=root, env=settings, capture_output=True, text=True
+    )
+    assert done.stdout.strip() == r"b'\x7fELF' {'carried': 1}", done.stderr
