@@ -183,7 +183,7 @@ def test_a_full_result_folder_costs_nothing_that_was_there(tmp_path, monkeypatch
         write(files)
 
     monkeypatch.setattr(store.workspace, "write_files", full)
-    assert one.run() == 0
+    assert one.run() == 1
     assert (out / store.ARCHIVE).read_bytes() == before
     assert "No space left on device" in (last := one.summary()[-1])
     work = Path(last.rpartition(" ")[2])

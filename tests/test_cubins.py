@@ -100,9 +100,10 @@ def test_a_full_disk_keeps_no_kernel_from_running(kernel, machine, monkeypatch):
 
 
 def test_carried_kernels_need_no_compiler(tmp_path):
-    """Compiled here, then looked for by a process in which nothing can compile."""
+    """Compiled here, with NumPy 2.5, then looked for by a process in which nothing can compile."""
     script = (
-        "import sys\n"
+        "import sys, numpy\n"
+        "vars(numpy).pop('row_stack', None)\n"
         "from pathlib import Path\n"
         "from lrscan.cuda import cubins, serial\n"
         "from lrscan.cuda.common import Variant\n"

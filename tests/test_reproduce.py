@@ -42,6 +42,34 @@ def test_every_cell_of_table_2_is_timed_with_every_algorithm():
     assert len(plots.training_speedup(measured, ours).axes) == 4
 
 
+@pytest.mark.parametrize("left", [0, 3])
+def test_a_figure_of_a_partial_record_says_so(left):
+    measured = table_2()
+    records.say_left(measured.provenance["measurements"][-1], left)
+    figure = plots.training_speedup(measured, bench.speedups(measured, ("model", "T", "B", "C")))
+    assert ("partial: 3 left to measure" in figure.get_supxlabel()) == bool(left)
+
+
+def test_one_seed_of_everything_is_trained_before_the_next(monkeypatch):
+    """And of every seed the GILR-LSTM first."""
+    search()
+    order = []
+    monkeypatch.setattr(learning, "train_all", lambda name, runs, *_: order.extend(runs))
+    given = {"device": "cpu", "hidden": 4, "batch": 2, "iterations": 1, "sequences": 2}
+    given |= {"seeds": [5, 6], "grown_lengths": []}
+    learning.problem_2b(**given, lengths=[16, 32], apart_lengths=[], matched=False)
+    models_and_lengths = [("GILRLSTM", 16), ("GILRLSTM", 32), ("LSTM", 16), ("LSTM", 32)]
+    expected = [(seed, *one) for seed in (5, 6) for one in models_and_lengths]
+    assert [(run.seed, run.model, run.steps) for run in order] == expected
+    order.clear()
+    learning.long_memory(
+        **given, lengths=[16, 32], lstm_lengths=[16], distractors="any", rate=1e-3,
+        initialisations=["graded"],
+    )  # fmt: skip
+    del expected[3], expected[6]
+    assert [(run.seed, run.model, run.steps) for run in order] == expected
+
+
 @pytest.mark.parametrize(
     ("changed", "named"),
     [({"lengths": [5]}, "32.*5"), ({"names": ["GRU"]}, "GRU"), ({"inputs": [3]}, "longer|shorter")],

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import product
-from typing import Any
 
 import torch
 
-from lrscan import notebooks, workspace
 from lrscan.arguments import ALGORITHMS
 from lrscan.bench.cases import gpu_cases
 from lrscan.bench.kernels import in_order
 from lrscan.campaign import smoke
+from lrscan.campaign.plan import parameters
 from lrscan.cuda.launch import Kernel, launch_both_ways, noted
 
 H100_PROCESSORS = 132
@@ -32,25 +31,20 @@ def needed(processors: int = H100_PROCESSORS) -> dict[str, Kernel]:
 def _measured() -> Iterator[tuple[tuple[int, ...], int, str, list[str]]]:
     """(shape, dim, dtype, algorithms) of what is timed and trained."""
     every = list(ALGORITHMS["cuda"])
-    of = _parameters("reproduce/02_kernel_speedup")
+    of = parameters("reproduce/02_kernel_speedup")
     for shape in in_order(of["lengths"], of["features"]):
         yield shape, 0, "float32", every
     for case in gpu_cases(of["elements"], of["compare"]):
         yield case.shape, case.dim, case.dtype, every
     yield (4, 3), 0, "float32", ["auto"]  # the cost of a call
-    of = _parameters("reproduce/03_training_speedup")
+    of = parameters("reproduce/03_training_speedup")
     for steps, width in product(of["lengths"], of["widths"]):
         yield (steps, of["events"] // steps, width), 0, "float32", every
-    of = _parameters("reproduce/04_lstm_throughput")
+    of = parameters("reproduce/04_lstm_throughput")
     for steps, batch in product(of["lengths"], of["minibatches"]):
         yield (steps, batch, of["hidden"]), 0, "float32", ["auto"]
     for name in ("reproduce/05_problem_2b", "reproduce/06_one_million_steps"):
-        of = _parameters(name)
+        of = parameters(name)
         for steps, batch in product([*of["lengths"], 128], (1, 2, 4, of["batch"], 256)):
             yield (steps, batch, of["hidden"]), 0, "float32", ["auto"]
 
-
-def _parameters(notebook: str) -> dict[str, Any]:
-    root = workspace.find_root()
-    every = notebooks.discover(root)
-    return notebooks.load_profile(root, "gpu", every).parameters[notebook]

@@ -43,7 +43,8 @@ def sampled_s(seconds: float, runs: int) -> float:
     return (runs + _BESIDE) * (seconds + FLUSHED / BANDWIDTH + EVENT_S)
 
 
-def _parameters(notebook: str) -> dict[str, Any]:
+def parameters(notebook: str) -> dict[str, Any]:
+    """The parameters of a notebook in the profile of GPUs."""
     root = workspace.find_root()
     return notebooks.load_profile(root, "gpu", notebooks.discover(root)).parameters[notebook]
 
@@ -58,7 +59,7 @@ def _smoke() -> float:
 
 
 def _table_1() -> float:
-    of, total = _parameters("reproduce/02_kernel_speedup"), 0.0
+    of, total = parameters("reproduce/02_kernel_speedup"), 0.0
     for steps, columns in in_order(of["lengths"], of["features"]):
         total += SHAPE_S + min(steps, 4096) * _CHECKED_STEP_S
         size = 12 * steps * columns
@@ -84,7 +85,7 @@ def _case(case: Case, runs: int) -> float:
 
 
 def _throughput() -> float:
-    of = _parameters("reproduce/02_kernel_speedup")
+    of = parameters("reproduce/02_kernel_speedup")
     cases = gpu_cases(of["elements"], of["compare"])
     calls = 6 * (of["runs"] + 1) * 200 * 6e-5
     return calls + sum(_case(case, of["runs"]) for case in cases if not case.against)
@@ -92,13 +93,13 @@ def _throughput() -> float:
 
 def _rivals() -> float:
     """Most of it is their compilers: nvcc for one, XLA, Triton and Inductor for others."""
-    of = _parameters("reproduce/02_kernel_speedup")
+    of = parameters("reproduce/02_kernel_speedup")
     cases = [c for c in gpu_cases(of["elements"], of["compare"]) if c.against]
     return 45.0 + sum(_case(case, of["runs"]) + 2.0 for case in cases)
 
 
 def _table_2() -> float:
-    of, total = _parameters("reproduce/03_training_speedup"), 0.0
+    of, total = parameters("reproduce/03_training_speedup"), 0.0
     recurrences = {"SRU": 2, "QRNN(2)": 2, "QRNN(10)": 2, "GILR-LSTM": 4}
     for steps, width, name in product(of["lengths"], of["widths"], of["names"]):
         events = of["events"]
@@ -124,7 +125,7 @@ def lstm_step_s(steps: int, events: int, hidden: int, inputs: int = 128) -> floa
 
 
 def _heat_map() -> float:
-    of, total = _parameters("reproduce/04_lstm_throughput"), 0.0
+    of, total = parameters("reproduce/04_lstm_throughput"), 0.0
     for steps, batch in product(of["lengths"], of["minibatches"]):
         if steps * batch <= of["most_events"]:
             total += SHAPE_S + sampled_s(gilr_step_s(steps * batch, of["hidden"]), of["runs"])
@@ -137,7 +138,7 @@ def _heat_map() -> float:
 
 def _problem_2b() -> float:
     """With iterations as on a CPU: 100 for the GILR-LSTM, and 300 and 200 for the LSTM."""
-    of, total = _parameters("reproduce/05_problem_2b"), 0.0
+    of, total = parameters("reproduce/05_problem_2b"), 0.0
     hidden, batch = of["hidden"], of["batch"]
     for steps, iterations in ((1024, 100), (2048, 100)):
         total += iterations * gilr_step_s(steps * batch, hidden)
@@ -148,7 +149,7 @@ def _problem_2b() -> float:
 
 def _one_million() -> float:
     """A curriculum of 110 iterations, half of the work at the full length, then fresh sequences."""
-    of = _parameters("reproduce/06_one_million_steps")
+    of = parameters("reproduce/06_one_million_steps")
     full = gilr_step_s(2**20, of["hidden"])
     times = [gilr_step_s(steps, of["hidden"]) for steps in of["step_lengths"]]
     fresh = of["sequences"] + 256

@@ -132,8 +132,12 @@ class Campaign:
         )
 
     def run(self) -> int:
-        """Work down the phases; the exit status: 0 if all is finished, 75 if some is left, 1 if
-        some failed, 128 and more after a signal."""
+        """Work down the phases.
+
+        Returns:
+            The exit status: 0 if all is finished, 75 if some is left, 1 if a phase failed or the
+            result could not be written, 128 and more after a signal.
+        """
         about = f"{self.state.device_label}, commit {self.state.commit[:12]}"
         self.say(f"{about}{' with changes' * self.state.dirty}; results go to {self.store.out}")
         with self._signals():
@@ -150,7 +154,7 @@ class Campaign:
         if self._stopped:
             return 128 + self._stopped
         statuses = [self._told(phase).get("status") for phase in self.wanted]
-        if any(status in (FAILED, DIED) for status in statuses):
+        if self.store.full or any(status in (FAILED, DIED) for status in statuses):
             return 1
         return 0 if all(status in SETTLED for status in statuses) else PARTIAL
 

@@ -26,6 +26,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
+import numpy as np
 from numba import cuda
 from numba.core.caching import FunctionCache
 
@@ -134,13 +135,26 @@ def _compiling_for(capability: Capability) -> Iterator[None]:
     """
     from numba.cuda import dispatcher
 
-    with _one_at_a_time:
+    with _one_at_a_time, _numpy_as_numba_knows_it():
         before = dispatcher.get_current_device
         dispatcher.get_current_device = lambda: SimpleNamespace(compute_capability=capability)
         try:
             yield
         finally:
             dispatcher.get_current_device = before
+
+
+@contextmanager
+def _numpy_as_numba_knows_it() -> Iterator[None]:
+    """numba-cuda 0.30 asks for a name of NumPy that 2.5 has dropped, when it first compiles."""
+    if hasattr(np, "row_stack"):
+        yield
+        return
+    np.row_stack = np.vstack
+    try:
+        yield
+    finally:
+        del np.row_stack
 
 
 def file_name(kernel: Kernel, capability: Capability) -> str:

@@ -63,6 +63,7 @@ def labelled(figure: Figure, records: Records, title: str, threads: str = "") ->
         f"torch {latest['versions']['torch']}, numba {latest['versions']['numba']}",
         (threads or f"{count} thread{'s' * (count != 1)}") if on_cpu else None,
         f"median of {runs} runs" if pandas.notna(runs) else None,
+        f"partial: {records.left} left to measure" if records.left else None,
     ]
     figure.suptitle(f"{title}\n{records.device_label}", fontsize=10)
     figure.supxlabel("; ".join(filter(None, notes)), fontsize=7, color="0.35")
