@@ -199,10 +199,8 @@ def campaign() -> None:
     "--out", type=click.Path(file_okay=False, path_type=Path), default=Path("build", "campaign"),
     show_default=True, metavar="DIR", help="The result folder. What it holds is gone on from.",
 )  # fmt: skip
-@click.option(
-    "--device", default="auto", show_default=True, metavar="|".join(DEVICES),
-    help="What to measure; cpu is a rehearsal, in small.",
-)  # fmt: skip
+@click.option("--device", default="cuda", show_default=True, metavar="cuda|cpu",
+              help="What to measure; cpu is a rehearsal, in small.")  # fmt: skip
 @click.option(
     "--resume", "earlier", type=click.Path(path_type=Path), metavar="PATH",
     help="Go on from this result, a folder or an archive.",

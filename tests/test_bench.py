@@ -103,10 +103,24 @@ def test_a_record_says_how_much_of_it_is_left():
     assert "left" not in there().provenance["measurements"][-1]
 
 
+def test_a_piece_that_fails_does_not_keep_the_others_from_being_measured(caplog):
+    class Fails(Counted):
+        def __call__(self, number):
+            if number == 0:
+                raise ValueError("out of memory")
+            return super().__call__(number)
+
+    with pytest.raises(RuntimeError, match="1 of 3 failed, T 16, C 4 first: out of memory"):
+        take(fails := Fails())
+    assert fails.taken == [1, 2] and there().left == 1
+    assert "T 16, C 4 failed" in caplog.text and "Traceback" in caplog.text
+    rest = Counted()
+    assert take(rest, resume=True).left == 0 and rest.taken == [0]
+
+
 def test_pieces_for_later_are_measured_by_the_call_that_resumes():
     first = Counted()
-    with pytest.raises(Paused, match="1 pieces of rates are left"):
-        take(first, later=PIECES[1:2])
+    assert take(first, later=PIECES[1:2]).left == 1
     assert first.taken == [0, 2] and there().left == 1
     rest = Counted()
     assert take(rest, resume=True).left == 0 and rest.taken == [1]
@@ -127,8 +141,7 @@ def test_cases_with_rivals_may_be_left_for_later(monkeypatch):
         rates, "_measure", lambda case, *_: seen.append(case) or ([row | case.identity], {})
     )
     given = {"device": "cpu", "seed": 0, "elements": 64, "runs": 1, "compare": True}
-    with pytest.raises(Paused):
-        rates.throughput(**given, rivals_later=True)
+    assert rates.throughput(**given, rivals_later=True).left == 1
     assert seen == cases[:1]
     assert rates.throughput(**given, resume=True).left == 0 and seen == cases
 

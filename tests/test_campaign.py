@@ -97,7 +97,7 @@ def test_a_phase_that_fails_hangs_or_is_killed_ends_itself_alone(tmp_path):
     }  # fmt: skip
 
 
-def test_minutes_left_over_go_to_what_hung_last_of_all(tmp_path):
+def test_minutes_left_over_go_to_what_hung_after_what_has_more_to_do(tmp_path):
     one, _ = campaign(
         tmp_path / "out", phase("hangs"), phase("fails"), phase("works"), phase("takes_two"),
         phase("is_killed", None),
@@ -106,7 +106,7 @@ def test_minutes_left_over_go_to_what_hung_last_of_all(tmp_path):
         one.state.phases[name] = {"status": status}
     one._forced.add("hangs")
     one._over.add("fails")
-    assert [phase.name for phase in one._left_over()] == ["takes_two", "is_killed", "hangs"]
+    assert [phase.name for phase in one._left_over()] == ["takes_two", "hangs", "is_killed"]
 
 
 def test_a_phase_has_its_limit_and_no_more_than_the_minutes_left(tmp_path):
@@ -114,7 +114,7 @@ def test_a_phase_has_its_limit_and_no_more_than_the_minutes_left(tmp_path):
     one, _ = campaign(tmp_path / "out", *phases, minutes=1.5)
     assert one.run() == 75  # the rest said that it has more to do
     with zipfile.ZipFile(tmp_path / "out" / store.ARCHIVE) as file:
-        assert float(file.read("notes/seconds")) == pytest.approx(7.5, abs=0.5)
+        assert 0 < float(file.read("notes/seconds")) <= 7.5
     none_left, said = campaign(tmp_path / "none", phase("works"), minutes=1.0)
     none_left.deadline = time.monotonic() + 1
     assert none_left.run() == 75 and "not begun" in said[-1]
@@ -136,6 +136,53 @@ def test_nothing_is_measured_after_a_smoke_test_that_failed(tmp_path, monkeypatc
     assert statuses(tmp_path / "out") == {"smoke": "failed", "narrow": "done"}
     assert any(line.startswith("works        not begun") for line in said)
     assert said[-1].endswith("the smallest is 1")
+
+
+def test_a_smoke_test_that_has_not_ended_is_gone_on_with_before_anything_else(tmp_path):
+    out = tmp_path / "out"
+    one, _ = campaign(out, phase("takes_two", name="smoke"), phase("works"))
+    assert one.run() == 0 and statuses(out) == {"smoke": "done", "works": "done"}
+    out = tmp_path / "other"
+    one, said = campaign(out, phase("has_not_ended", name="smoke"), phase("works"))
+    assert one.run() == 75
+    # It did not fail, so there is nothing to narrow, and nothing was measured.
+    assert statuses(out) == {"smoke": "partial"}
+    assert "the smoke test has not passed, so nothing is measured" in said
+
+
+def test_a_smoke_test_that_hangs_has_failed(tmp_path, monkeypatch):
+    narrow = Phase("narrow", "", None, "campaign_stage:works")
+    monkeypatch.setattr(run, "NARROW", narrow)
+    out = tmp_path / "out"
+    one, _ = campaign(out, phase("hangs", 12, name="smoke", attempts=2), phase("works"))
+    assert one.run() == 1
+    assert statuses(out) == {"smoke": "died", "narrow": "done"}
+    # On another day the cases that failed are tried again.
+    again, _ = campaign(tmp_path / "again", phase("works", name="smoke"), earlier=out)
+    assert not (again.store.work / "notes").exists()
+
+
+def test_a_kit_of_other_sources_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "kernels").mkdir()
+    (tmp_path / "kernels" / "serial-sm90-0123456789abcdef.cubin").write_bytes(b"")
+    with pytest.raises(CampaignError, match="were not made from these sources, .*: make the kit"):
+        campaign(tmp_path / "out", phase("works"), kit=tmp_path)
+    monkeypatch.setattr(run, "digest", lambda folder: "0123456789abcdef" * 4)
+    campaign(tmp_path / "out", phase("works"), kit=tmp_path)
+
+
+def test_a_file_that_vanishes_while_the_archive_is_written_is_no_error(tmp_path, monkeypatch):
+    one, _ = campaign(tmp_path / "out", phase("works"))
+    one.store.records.mkdir()
+    for name in ("one.csv", ".one.csv.1a2b"):
+        (one.store.records / name).write_text("a")
+    one.store.pack(force=True)
+    assert "records/.one.csv.1a2b" not in packed(tmp_path / "out")[1]
+    gone = one.store.records / "gone.csv"
+    listed = one.store._files()
+    monkeypatch.setattr(one.store, "_files", lambda: [*listed, gone])
+    one.store.pack()  # what was there stays, and the next one has what is there then
+    assert "records/one.csv" in packed(tmp_path / "out")[1]
 
 
 def test_a_campaign_ends_where_its_device_is_gone(tmp_path, monkeypatch):
@@ -213,10 +260,10 @@ def test_a_summary_that_cannot_say_a_claim_still_has_its_table(tmp_path, monkeyp
 
 
 def test_the_command_needs_neither_git_nor_jupyter(tmp_path):
-    """From a copy of the files, as on a bare machine."""
+    """From a copy of the files, as on a bare machine, but for the compiled CPU kernels."""
     tree, blocker = tmp_path / "tree", tmp_path / "blocker"
-    for folder in ("lrscan", "notebooks"):
-        shutil.copytree(ROOT / folder, tree / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "notebooks", tree / "notebooks")
+    (tree / "lrscan").symlink_to(ROOT / "lrscan")
     blocker.mkdir()
     (blocker / "sitecustomize.py").write_text(
         "import sys\n"
@@ -251,7 +298,7 @@ def refused(*arguments):
         (["--minutes", "0.5"], "0.5 minutes are too few: the fewest that measure anything are 1"),
         (["--minutes", "nan"], "nan minutes are too few"),
         (["--minutes", "0.5", "--dry-run"], "0.5 minutes are too few"),
-        (["--device", "cuda:9"], "device 'cuda:9': torch sees"),
+        (["--device", "cuda:9"], "torch sees 0 GPUs (--device cpu is a rehearsal)"),
         (["--device", "tpu"], "not 'tpu'"),
         (["--commit", "main"], "a commit is 40 hexadecimal digits"),
         ([], "has no git, which would say which commit is measured: give it with --commit"),

@@ -172,7 +172,12 @@ def test_runs_of_another_commit_that_are_not_home_are_refused(result, monkeypatc
 def test_the_sources_are_those_of_the_commit(result):
     result.times()
     other = {"lrscan/kernel.py": "0" * 40}
-    refuses(result.packed(sources=other), "is not commit .*: lrscan/kernel.py had other contents")
+    path = result.packed(sources=other)
+    refuses(path, "is not commit .*: lrscan/kernel.py had other contents")
+    # As where --commit named a commit that the files were not quite of.
+    merge(path, accept_dirty=True)
+    (measurement,) = records.read("kernel_speedup", "h100").provenance["measurements"]
+    assert measurement["dirty"] is True and measurement["commit"] == result.commit
 
 
 def test_a_dirty_tree_is_refused_and_told_when_accepted(result):

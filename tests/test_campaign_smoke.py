@@ -153,6 +153,9 @@ def test_the_smallest_case_is_found_and_what_it_depends_on(tmp_path, monkeypatch
     count = len(tried)
     again = narrow.smallest(failures, CPU, Notes(tmp_path / "notes"), time.monotonic() + 600)
     assert again.told == found.told and len(tried) == count
+    said = []
+    narrow.smallest(failures, CPU, Notes(tmp_path / "said"), math.inf, said.append)
+    assert said == [f"the smallest case that fails so far is {found.case}", found.told]
     # With no time it says what it knows.
     late = narrow.smallest(failures, CPU, Notes(tmp_path / "late"), time.monotonic() - 1)
     assert not late.complete and late.case == failures[0]
@@ -164,7 +167,15 @@ def test_narrowing_needs_a_failure(tmp_path):
 
 
 def context(work, seconds=600.0):
-    return Context("cpu", "quick", work, seconds)
+    return Context("cpu", "quick", work, time.monotonic() + seconds)
+
+
+def test_a_smoke_test_ends_itself_in_time_and_goes_on(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(smoke, "for_device", lambda device: VARIANTS[:3])
+    assert phases.check_kernels(context(tmp_path, phases._MARGIN_S)) == PARTIAL
+    assert "=> 0 of 3 cases" in capsys.readouterr().out
+    assert phases.check_kernels(context(tmp_path)) == DONE
+    assert "=> 3 of 3 cases within the bound" in capsys.readouterr().out
 
 
 def test_a_smoke_test_that_fails_raises_with_the_first_case(tmp_path, monkeypatch):
@@ -211,7 +222,8 @@ def test_a_phase_says_what_this_machine_lacks(tmp_path, monkeypatch, capsys):
     ("body", "told"),
     [
         ("echo 'serial dim=0'; echo 'serial dim=0'", "2 cases without an error"),
-        ("echo 'dim=0'; exit 9", "errors found (status 9), see notes/memcheck.txt"),
+        ("echo 'dim=0'; exit 99", "errors found, see notes/memcheck.txt"),
+        ("echo 'no such option'; exit 1", "it did not work (status 1), see notes/memcheck.txt"),
         ("echo 'Device not supported'; exit 1", "not supported on this device"),
         ("echo 'dim=0'; sleep 600", "time was up after 1 of 10 cases"),
     ],

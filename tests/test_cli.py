@@ -282,12 +282,20 @@ def test_bench_pauses_when_its_time_is_up_and_resumes(project, calls, monkeypatc
     """An experiment in pieces is told until when; another is not begun any more."""
     told = []
 
+    def nothing(*, seed: int, resume: bool, until: float):
+        raise Paused("nothing", None, 4)
+
+    nothing.name, nothing.summary, nothing.notebook = "nothing", "Nothing", "reproduce/01_speed"
+    monkeypatch.setitem(EXPERIMENTS, "nothing", nothing)
+    result = lrscan_("bench", "nothing", "--minutes", "1e-9", "--device", "cpu")
+    assert result.exit_code == 75 and "measures: 4 pieces of nothing" in result.output
+
     def pieces(*, seed: int, resume: bool, until: float):
         told.append((resume, until))
         found = records.write("pieces", [{"T": 1, "median_ms": 1.0}], PROVENANCE)
         if resume:
             return found
-        raise Paused(found, 3)
+        raise Paused("pieces", found, 3)
 
     pieces.name, pieces.summary, pieces.notebook = "pieces", "Pieces", "reproduce/01_speed"
     monkeypatch.setitem(EXPERIMENTS, "pieces", pieces)

@@ -84,7 +84,8 @@ def main(
             except Paused as pause:
                 measured = pause.measured
                 left.append(f"{pause.left} pieces of {experiment.name}")
-            _show(console, measured)
+            if measured is not None:
+                _show(console, measured)
         if where.type == "cuda":
             _show_targets(console, provenance.device_slug(where))
     logger.removeHandler(handler)

@@ -15,7 +15,7 @@ import pandas
 import torch
 
 from lrscan import provenance, records, workspace
-from lrscan.bench.pieces import Paused
+from lrscan.bench.pieces import Failures, Paused
 from lrscan.bench.registry import experiment
 from lrscan.bench.trained import SEARCHED, chosen, outcomes, ranked, span
 from lrscan.records import Records
@@ -228,6 +228,8 @@ def train_all(
 ) -> Records:
     """Train one run after the other, and record each as soon as it has ended.
 
+    A run that fails does not keep the others from being trained.
+
     Args:
         sequences: fresh ones, on which the accuracy at the end is taken
         resume:    keep the runs that are recorded, and go on with one that was paused, or that gave
@@ -237,7 +239,8 @@ def train_all(
 
     Raises:
         Paused: time was up
-        RuntimeError: a run diverged at its first iteration, so that there is nothing to record
+        Exception: what the first run that failed raised, when the others had ended; a RuntimeError
+            if it diverged at its first iteration, so that there is nothing to record
     """
     runs = list(runs)
     where = provenance.resolve_device(device)
@@ -247,26 +250,31 @@ def train_all(
         measured = records.find(experiment, slug, directory=there)
     names = [run.name() for run in runs]
     done = set() if measured is None else _done(measured, runs)
+    failures = Failures()
     for number, settings in enumerate(runs):
         if names[number] in done:
             continue
         left = until - time.monotonic()
-        if measured is not None and left <= 0:
-            raise Paused(measured, sum(name not in done for name in names))
+        if (measured is not None or failures.names) and left <= 0:
+            failures.check(len(runs))
+            raise Paused(experiment, measured, sum(name not in done for name in names))
         seconds = None if left == math.inf else max(left, 0.0)
         _log.info("%s, %d of %d: %s", experiment, number + 1, len(runs), _told(settings))
-        run = train(settings, device=where, folder=folder, seconds=seconds)
-        if run.status == PAUSED:
-            if measured is None:
-                raise RuntimeError(f"{experiment}: time was up before the first run had ended")
-            raise Paused(measured, sum(name not in done for name in names))
-        if run.status == DIVERGED and run.iteration == 1:
-            raise RuntimeError(f"{names[number]} diverged at its first iteration")
-        done.add(names[number])
-        measured = files.write(
-            run, experiment, where, sequences=sequences, fresh=measured is None,
-            left=sum(name not in done for name in names),
-        )  # fmt: skip
+        run = None
+        with failures.noted(names[number]):
+            run = train(settings, device=where, folder=folder, seconds=seconds)
+            if run.status == DIVERGED and run.iteration == 1:
+                raise RuntimeError(f"{names[number]} diverged at its first iteration")
+            if run.status != PAUSED:
+                done.add(names[number])
+                measured = files.write(
+                    run, experiment, where, sequences=sequences, fresh=measured is None,
+                    left=sum(name not in done for name in names),
+                )  # fmt: skip
+        if run is not None and run.status == PAUSED:
+            failures.check(len(runs))
+            raise Paused(experiment, measured, sum(name not in done for name in names))
+    failures.check(len(runs))
     if measured is None:
         raise ValueError(f"{experiment}: no runs")
     return measured

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from lrscan import records, workspace
@@ -17,13 +18,39 @@ _log = logging.getLogger(__name__)
 class Paused(Exception):
     """Time was up.
 
-    measured  the records so far
+    measured  the records so far; None: there are none yet
     left      pieces that are still to be measured
     """
 
-    def __init__(self, measured: Records, left: int) -> None:
-        super().__init__(f"{left} pieces of {measured.experiment} are left")
+    def __init__(self, experiment: str, measured: Records | None, left: int) -> None:
+        super().__init__(f"{left} pieces of {experiment} are left")
         self.measured, self.left = measured, left
+
+
+class Failures:
+    """Pieces that failed. They do not keep the others from being measured."""
+
+    def __init__(self) -> None:
+        self._first: Exception | None = None
+        self.names: list[str] = []
+
+    @contextmanager
+    def noted(self, name: str) -> Iterator[None]:
+        """Note an error of the body, with its traceback in the log, and go on."""
+        try:
+            yield
+        except Exception as error:
+            _log.exception("%s failed", name)
+            self._first = self._first or error
+            self.names.append(name)
+
+    def check(self, of: int) -> None:
+        """Raise the first error, if there was one."""
+        if self._first is not None and of > 1:
+            told = f"{len(self.names)} of {of} failed, {self.names[0]} first"
+            raise RuntimeError(f"{told}: {self._first}") from self._first
+        if self._first is not None:
+            raise self._first
 
 
 def in_pieces(
@@ -50,12 +77,16 @@ def in_pieces(
     until        no piece is begun later than this, by ``time.monotonic``; the first always is
     later        pieces that another call will measure, with ``resume``
 
-    The provenance says in "left" how many pieces are still to be measured, if there are any.
+    A piece that fails does not keep the others from being measured. The provenance says in "left"
+    how many are still to be measured, if there are any.
 
     Raises
     ------
     Paused
-        Time was up before the last piece, or some were left for later.
+        Time was up before the last piece.
+    Exception
+        What the first piece that failed raised; a RuntimeError that names it, if there are more
+        pieces.
     """
     pieces, later = [dict(piece) for piece in pieces], [dict(piece) for piece in later]
     whole = dict(provenance)
@@ -65,25 +96,29 @@ def in_pieces(
         names = list(pieces[0])
         done = measured.table[names].drop_duplicates().to_dict("records")
         missing = measured.provenance["measurements"][-1].get("not_available", {})
+    failures = Failures()
     for number, piece in enumerate(pieces):
         if piece in done or piece in later:
             continue
-        if measured is not None and time.monotonic() > until:
-            break
+        if (measured is not None or failures.names) and time.monotonic() > until:
+            failures.check(len(pieces))
+            raise Paused(experiment, measured, sum(one not in done for one in pieces))
         told = ", ".join(f"{name} {value}" for name, value in piece.items())
         _log.info("%s, %d of %d: %s", experiment, number + 1, len(pieces), told)
-        rows, reasons = measure(number)
-        done.append(piece)
-        missing = missing | reasons
-        if missing:
-            whole["not_available"] = missing
-        records.say_left(whole, sum(one not in done for one in pieces))
-        if measured is None:
-            measured = records.write(experiment, rows, whole)
-        else:
-            measured = records.add(experiment, rows, whole, key=tuple(piece))
-    if left := sum(one not in done for one in pieces):
-        raise Paused(measured, left)
+        with failures.noted(told):
+            rows, reasons = measure(number)
+            done.append(piece)
+            missing = missing | reasons
+            if missing:
+                whole["not_available"] = missing
+            records.say_left(whole, sum(one not in done for one in pieces))
+            if measured is None:
+                measured = records.write(experiment, rows, whole)
+            else:
+                measured = records.add(experiment, rows, whole, key=tuple(piece))
+    failures.check(len(pieces))
+    if measured is None:
+        raise ValueError(f"{experiment}: nothing to measure")
     return measured
 
 

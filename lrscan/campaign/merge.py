@@ -7,6 +7,7 @@ are fewer.
 
 from __future__ import annotations
 
+import json
 import subprocess
 import tempfile
 from collections.abc import Callable, Mapping
@@ -52,7 +53,7 @@ def merge(
         work = Path(folder)
         state = unpack(archive_in(Path(source)), work)
         _check_state(state)
-        _check_sources(root, state, accept_dirty)
+        _check_sources(root, state, work / "records", accept_dirty)
         found = _read(work / "records", state)
         merged = work / "merged"
         fresh = {one.experiment: _merge_one(one, state, home, merged, replace) for one in found}
@@ -97,7 +98,17 @@ def _git(root: Path, *arguments: str) -> str:
     return done.stdout
 
 
-def _check_sources(root: Path, state: State, accept_dirty: bool) -> None:
+def _mark_dirty(folder: Path, state: State) -> None:
+    """Say of everything that was measured at the commit that the tree was dirty."""
+    state.dirty = True
+    for path in folder.glob("*/*.json"):
+        document = json.loads(path.read_text())
+        for measurement in document["measurements"]:
+            measurement["dirty"] = measurement["dirty"] or measurement["commit"] == state.commit
+        path.write_text(records.json_text(document))
+
+
+def _check_sources(root: Path, state: State, records_folder: Path, accept_dirty: bool) -> None:
     """The commit is here, and what was measured are its files."""
     try:
         listing = _git(root, "ls-tree", "-r", "-z", f"{state.commit}^{{commit}}")
@@ -110,10 +121,10 @@ def _check_sources(root: Path, state: State, accept_dirty: bool) -> None:
         mode_type_blob, _, path = line.partition("\t")
         blobs[path] = mode_type_blob.split()[2]
     changed = sorted(path for path, blob in state.sources.items() if blobs.get(path) != blob)
-    if changed and not state.dirty:
+    if changed and not state.dirty and not accept_dirty:
         raise CampaignError(
             f"what was measured is not commit {state.commit[:12]}: {', '.join(changed[:5])} "
-            "had other contents"
+            "had other contents. With --accept-dirty the records say that the tree was dirty"
         )
     if state.dirty and not accept_dirty:
         told = ", ".join(changed[:5]) or "files that were not measured"
@@ -121,6 +132,8 @@ def _check_sources(root: Path, state: State, accept_dirty: bool) -> None:
             f"the result is of commit {state.commit[:12]} with changes in {told}. Commit first and "
             "measure again, or give --accept-dirty; the records then say that the tree was dirty"
         )
+    if changed:
+        _mark_dirty(records_folder, state)
 
 
 def _read(folder: Path, state: State) -> list[Records]:

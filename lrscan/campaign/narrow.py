@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -29,13 +29,20 @@ class Found(NamedTuple):
     complete: bool
 
 
-def smallest(failures: list[Case], device: torch.device, notes: Notes, until: float) -> Found:
+def smallest(
+    failures: list[Case],
+    device: torch.device,
+    notes: Notes,
+    until: float,
+    say: Callable[[str], None] = lambda told: None,
+) -> Found:
     """Shrink the simplest failure, then change one thing after the other.
 
     Args:
         failures: of the smoke test
         notes:    of what was tried: a process that goes on after a crash does not try it again
         until:    no case is begun later, by ``time.monotonic``
+        say:      is told what is known so far
 
     Raises:
         ValueError: nothing failed
@@ -51,6 +58,7 @@ def smallest(failures: list[Case], device: torch.device, notes: Notes, until: fl
         if not _passes(smaller, device, notes):
             case = smaller
             break
+    say(f"the smallest case that fails so far is {case}")
     told, also, not_so = f"the smallest case that fails is {case}", list[str](), list[str]()
     for name, other in _variants(case):
         if time.monotonic() > until:
@@ -65,6 +73,7 @@ def smallest(failures: list[Case], device: torch.device, notes: Notes, until: fl
     if shares:
         wrong = [name for name, share in shares.items() if not share <= 1]
         told += f"; wrong in {', '.join(wrong)}"
+    say(told)
     return Found(case, told, complete)
 
 

@@ -11,8 +11,10 @@ import importlib.util
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,6 +28,8 @@ from lrscan.campaign.worker import DONE, PARTIAL, UNAVAILABLE, Context
 
 # In its last seconds a phase begins nothing more, so that it need not be ended by force.
 _MARGIN_S = 6.0
+_FOUND = 99  # a checker's exit status where it found an error
+_LONGEST_WATCH_S = 90.0  # of a checker
 
 
 class Phase(NamedTuple):
@@ -33,8 +37,8 @@ class Phase(NamedTuple):
 
     name       for the command line and the files
     about      what it finds out
-    limit_s    its minutes, which it cannot exceed and no other can take; None: what is left over
-               when the others have had theirs
+    limit_s    seconds, which it cannot exceed and no other can take; None: what is left over when
+               the others have had theirs
     call       "module:function", called with a Context and the arguments
     arguments  of the call, JSON values
     attempts   how often it is begun again after its process died
@@ -72,7 +76,7 @@ _LONG_CPU = ("lengths=[]", "lstm_lengths=[]", "grown_lengths=[256]")
 
 PHASES = (
     Phase(
-        "smoke", "every algorithm, dtype and layout against the double-precision loop", 50,
+        "smoke", "every algorithm, dtype and layout against the double-precision loop", 60,
         _RUN("check_kernels"), attempts=4, simulated=True,
     ),
     Phase(
@@ -112,12 +116,12 @@ PHASES = (
         "one_million", "problem 2b at 1,048,576 steps, one seed, and the time of a step", 40,
         _RUN("measure"),
         _measured(
+            _step("step_time", cpu=("step_lengths=[256, 1024]",)),
             _step(
                 "long_memory",
                 gpu=(_ONE_SEED, _NO_CURRICULUM, "lstm_lengths=[]", "grown_lengths=[1048576]"),
                 cpu=(_ONE_SEED, *_LONG_CPU),
             ),
-            _step("step_time", cpu=("step_lengths=[256, 1024]",)),
         ),
     ),
     Phase(
@@ -164,7 +168,7 @@ def check_kernels(context: Context) -> int:
     device = torch.device(context.device)
     wanted, notes = smoke.for_device(device), _notes(context, "smoke")
     if len(notes.failures) < smoke.ENOUGH_FAILURES:
-        for case in smoke.sweep_through(wanted, device, notes):
+        for case in smoke.sweep_through(wanted, device, notes, context.until - _MARGIN_S):
             print(f"failed: {case}: {notes.ended[case]}", flush=True)
             if len(notes.failures) >= smoke.ENOUGH_FAILURES:
                 break
@@ -177,19 +181,18 @@ def check_kernels(context: Context) -> int:
             f"{first.get('error') or first.get('shares')}"
         )
     say(f"{told}, in Numba's simulator" if smoke.simulated() else told)
-    return DONE
+    return DONE if right == len(wanted) else PARTIAL
 
 
 def narrow_down(context: Context) -> int:
     """The smallest case that fails."""
     failures = _notes(context, "smoke").failures
-    found = narrow.smallest(
-        failures, torch.device(context.device), _notes(context, "narrow"), context.until
-    )
-    say(found.told)
-    if checker := _checker():
+    notes, until = _notes(context, "narrow"), context.until - _MARGIN_S
+    found = narrow.smallest(failures, torch.device(context.device), notes, until, say)
+    checker = _checker()
+    if context.device == "cuda" and checker is not None and context.left > 2 * _MARGIN_S:
         tool = "memcheck"
-        told = _watch(context, checker, tool, [found.case], max(context.left - _MARGIN_S, 5))
+        told = _watch(context, checker, tool, [found.case], context.left - _MARGIN_S)
         say(f"{found.told}; {tool}: {told}")
     return DONE if found.complete else PARTIAL
 
@@ -244,6 +247,8 @@ def _tell_search(context: Context, experiments: Iterable[str]) -> None:
 
 def compare(context: Context, steps: list[dict[str, Any]]) -> int:
     """:func:`measure`, with the packages that the kit brought."""
+    # A build that was ended by force leaves a lock, for which the next one would wait for ever.
+    os.environ["TORCH_EXTENSIONS_DIR"] = tempfile.mkdtemp(prefix="lrscan-extensions-")
     if context.wheels is not None:
         site = context.work.parent / f"{context.work.name}-rivals"
         wheels = sorted(map(str, context.wheels.glob("*.whl")))
@@ -251,7 +256,12 @@ def compare(context: Context, steps: list[dict[str, Any]]) -> int:
         done = subprocess.run([*install, "--no-compile", "--target", str(site), *wheels])
         if done.returncode == 0:
             sys.path.insert(0, str(site))
-    return measure(context, steps)
+    if context.device != "cuda":
+        return measure(context, steps)
+    from lrscan.cuda.cubins import numpy_as_numba_knows_it
+
+    with numpy_as_numba_knows_it():  # for those that compile with Numba
+        return measure(context, steps)
 
 
 def sanitize(context: Context) -> int:
@@ -262,12 +272,12 @@ def sanitize(context: Context) -> int:
         return UNAVAILABLE
     told, cases = [], smoke.small_cases()
     for number, tool in enumerate(("memcheck", "racecheck")):
-        seconds = (context.left - _MARGIN_S) / (2 - number)
+        seconds = min((context.left - _MARGIN_S) / (2 - number), _LONGEST_WATCH_S)
         told.append(f"{tool}: {_watch(context, checker, tool, cases, seconds)}")
     say("; ".join(told))
     if any("not supported" in one for one in told):
         return UNAVAILABLE
-    if any("found" in one for one in told):
+    if any("found" in one or "did not work" in one for one in told):
         raise RuntimeError("; ".join(told))
     return PARTIAL if any("time was up" in one for one in told) else DONE
 
@@ -287,26 +297,31 @@ def _watch(
     older one does not have, and torch handles its own.
     """
     given = [json.dumps(case._asdict()) for case in cases]
-    options = ["--tool", tool, "--error-exitcode", "9", "--report-api-errors", "no"]
+    options = ["--tool", tool, "--error-exitcode", str(_FOUND), "--report-api-errors", "no"]
     line = [checker, *options, sys.executable, "-m", "lrscan.campaign.smoke", *given]
     path = context.work / "notes" / f"{tool}.txt"
     path.parent.mkdir(exist_ok=True)
     with path.open("w") as log:
+        process = subprocess.Popen(
+            line, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+            env=os.environ | {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"},
+        )  # fmt: skip
         try:
-            status = subprocess.run(
-                line, stdout=log, stderr=subprocess.STDOUT, timeout=seconds,
-                env=os.environ | {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"},
-            ).returncode  # fmt: skip
+            status = process.wait(seconds)
         except subprocess.TimeoutExpired:
             status = None
+            os.killpg(process.pid, signal.SIGKILL)  # what it watches lives on else
+            process.wait()
     printed = path.read_text(errors="replace")
     if "Device not supported" in printed:
         return "not supported on this device"
     checked = printed.count("dim=")
     if status is None:
         return f"time was up after {checked} of {len(given)} cases"
+    if status == _FOUND:
+        return f"errors found, see notes/{path.name}"
     if status:
-        return f"errors found (status {status}), see notes/{path.name}"
+        return f"it did not work (status {status}), see notes/{path.name}"
     return f"{checked} cases without an error"
 
 

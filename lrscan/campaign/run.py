@@ -1,8 +1,8 @@
 """Working down the phases within the minutes given.
 
     first       every phase with a limit, in order, each within its limit
-    left over   those that have more to do, then the phases without a limit, and last those that
-                had to be ended by force
+    left over   those that have more to do; those that had to be ended by force, within their limit
+                once more; then the phases without a limit
 
 A phase has a process of its own, which is ended when its limit has passed, with all that it
 started. So none can take another's minutes, and one that fails, hangs or is killed ends itself
@@ -30,6 +30,7 @@ from lrscan.campaign import merge, store
 from lrscan.campaign.phases import NARROW, PHASES, Phase
 from lrscan.campaign.store import CampaignError, State, Store
 from lrscan.campaign.worker import DONE, PARTIAL, UNAVAILABLE
+from lrscan.sources import digest
 
 FINISHED, UNFINISHED, FAILED, DIED, MISSING = "done", "partial", "failed", "died", "not available"
 FEWEST_MINUTES = 1.0
@@ -49,7 +50,7 @@ class Campaign:
     Args:
         out:     the result folder; what it holds is gone on from
         minutes: how long it may take, from ``began`` on
-        device:  "auto", "cuda" or "cpu", the last one for a rehearsal
+        device:  "cuda", or "cpu" for a rehearsal
         earlier: a result to go on from in the place of that in ``out``
         commit:  what is measured, where there is no git: 40 digits, and "-dirty" if it was changed
         kit:     a folder that ``campaign kit`` filled
@@ -67,7 +68,7 @@ class Campaign:
         out: Path,
         minutes: float,
         *,
-        device: str = "auto",
+        device: str = "cuda",
         earlier: Path | None = None,
         commit: str | None = None,
         kit: Path | None = None,
@@ -87,7 +88,7 @@ class Campaign:
         try:
             self.device = provenance.resolve_device(device)
         except ValueError as error:
-            raise CampaignError(str(error)) from None
+            raise CampaignError(f"{error} (--device cpu is a rehearsal)") from None
         self.kit = _checked_kit(kit)
         self.root = workspace.find_root()
         now = self._describe(commit)
@@ -99,6 +100,8 @@ class Campaign:
                 self.store.close()
                 raise
             now.phases = self.store.state.phases
+        if now.phases.get("smoke", {}).get("status") not in SETTLED:
+            self.store.forget_notes()  # what failed on another day is tried again
         merge.committed_runs(now.device, self.store.records)
         self.state = self.store.state = now
         self._next: subprocess.Popen[bytes] | None = None
@@ -153,7 +156,7 @@ class Campaign:
         self.store.close()
         if self._stopped:
             return 128 + self._stopped
-        statuses = [self._told(phase).get("status") for phase in self.wanted]
+        statuses = [self._status(phase) for phase in self.wanted]
         if self.store.full or any(status in (FAILED, DIED) for status in statuses):
             return 1
         return 0 if all(status in SETTLED for status in statuses) else PARTIAL
@@ -165,34 +168,40 @@ class Campaign:
                 if not self._goes_on_after(phase, phase.limit_s):
                     return
         for phase in self._left_over():
-            if not self._goes_on_after(phase, None):
+            again = phase.limit_s if phase.name in self._forced else None
+            if not self._goes_on_after(phase, again):
                 return
 
     def _left_over(self) -> list[Phase]:
         """What the minutes that are left over are for; nothing that failed just now."""
         every = [p for p in self.wanted if not self._is_settled(p) and p.name not in self._over]
-        by_force = [phase for phase in every if phase.name in self._forced]
-        rest = [phase for phase in every if phase not in by_force]
-        return sorted(rest, key=lambda phase: phase.limit_s is None) + by_force
+        return sorted(every, key=lambda p: (p.limit_s is None, p.name in self._forced))
 
     def _is_settled(self, phase: Phase) -> bool:
-        return self._told(phase).get("status") in SETTLED
+        return self._status(phase) in SETTLED
 
     def _goes_on_after(self, phase: Phase, limit_s: float | None) -> bool:
         """Run a phase; whether any other may follow it."""
         self._begin(phase, limit_s)
+        if phase.name == "smoke" and self._status(phase) == UNFINISHED:
+            self._begin(phase, limit_s)  # nothing is measured before it has passed
         if self._stopped:
             return False
-        if self._told(phase).get("status") in (FAILED, DIED):
+        failed = self._status(phase) in (FAILED, DIED)
+        if failed:
             self._over.add(phase.name)
-            if phase.name == "smoke":
-                self.say("the smoke test failed: nothing is measured, the case is narrowed")
+        if phase.name == "smoke" and not self._is_settled(phase):
+            self.say("the smoke test has not passed, so nothing is measured")
+            if failed:
                 self._begin(NARROW, None)
-                return False
-            if gone := self._device_is_gone():
-                self.say(f"the device is gone: {gone}; what was measured is kept")
-                return False
+            return False
+        if failed and (gone := self._device_is_gone()):
+            self.say(f"the device is gone: {gone}; what was measured is kept")
+            return False
         return True
+
+    def _status(self, phase: Phase) -> str | None:
+        return self._told(phase).get("status")
 
     def _told(self, phase: Phase) -> dict[str, Any]:
         return self.state.phases.get(phase.name, {})
@@ -225,9 +234,10 @@ class Campaign:
         log = self.store.log(phase.name)
         before = log.stat().st_size if log.is_file() else 0
         process = self._take_next(simulated=phase.simulated and self._rehearses)
+        until = time.monotonic() + seconds
         context = {
             "device": self.device.type, "profile": "gpu" if self.device.type == "cuda" else "quick",
-            "work": str(self.store.work), "seconds": seconds,
+            "work": str(self.store.work), "until": until,
             "wheels": str(self.kit / "wheels") if self.kit and (self.kit / "wheels").is_dir()
             else None,
         }  # fmt: skip
@@ -240,8 +250,30 @@ class Campaign:
             process.stdin.write(json.dumps(told).encode() + b"\n")
             process.stdin.close()
         self._next = self._next or self._spawn()
-        end, packed = time.monotonic() + seconds, time.monotonic()
-        late = False
+        try:
+            late = self._watch(process, until)
+        finally:
+            _end(process)  # and what it started
+        text = log.read_bytes()[before:].decode(errors="replace") if log.is_file() else ""
+        if late:
+            self._forced.add(phase.name)
+            # What goes on behind a crash ends itself in time, unless it hangs.
+            how = DIED if phase.attempts > 1 else UNFINISHED
+            return how, f"ended after {seconds:.0f} s, its limit; {_last_word(text)}"
+        if self._stopped:
+            return UNFINISHED, f"stopped by {signal.Signals(self._stopped).name}"
+        status = process.returncode
+        if status is None:
+            return DIED, "its process cannot be ended"
+        if status < 0:
+            return DIED, f"its process was killed ({_signal_name(-status)}); {_last_word(text)}"
+        if status not in _STATUSES:
+            return (FAILED if status == 1 and "Traceback" in text else DIED), _last_word(text)
+        return _STATUSES[status], _last_word(text)
+
+    def _watch(self, process: subprocess.Popen[bytes], end: float) -> bool:
+        """Wait for a process, and pack what it writes; whether it had to be ended at its limit."""
+        packed = time.monotonic()
         while process.poll() is None:
             time.sleep(_POLL_S)
             now = time.monotonic()
@@ -249,21 +281,8 @@ class Campaign:
                 self.store.pack()
                 packed = now
             if now > end or self._stopped:
-                late = now > end
-                _end(process)
-        _end(process)  # what it started
-        text = log.read_bytes()[before:].decode(errors="replace") if log.is_file() else ""
-        if late:
-            self._forced.add(phase.name)
-            return UNFINISHED, f"ended after {seconds:.0f} s, its limit; {_last_word(text)}"
-        if self._stopped:
-            return UNFINISHED, f"stopped by {signal.Signals(self._stopped).name}"
-        status = process.returncode
-        if status < 0:
-            return DIED, f"its process was killed ({_signal_name(-status)}); {_last_word(text)}"
-        if status not in _STATUSES:
-            return (FAILED if status == 1 and "Traceback" in text else DIED), _last_word(text)
-        return _STATUSES[status], _last_word(text)
+                return now > end
+        return False
 
     @property
     def _rehearses(self) -> bool:
@@ -305,8 +324,9 @@ class Campaign:
         script = "import torch; print(torch.ones(2, device='cuda').sum().item())"
         try:
             done = subprocess.run(
-                [sys.executable, "-c", script], capture_output=True, text=True, timeout=60
-            )
+                [sys.executable, "-c", script], capture_output=True, text=True,
+                timeout=min(60.0, max(self.deadline - time.monotonic(), 5.0)),
+            )  # fmt: skip
         except subprocess.TimeoutExpired:
             return "it does not answer"
         return "" if done.returncode == 0 else _last_word(done.stderr) or "no answer"
@@ -399,6 +419,12 @@ def _checked_kit(kit: Path | None) -> Path | None:
     kit = Path(kit).resolve()
     if not (kit / "kernels").is_dir():
         raise CampaignError(f"{kit} is no kit: it has no folder kernels (`lrscan campaign kit`)")
+    made_from = digest(Path(workspace.__file__).with_name("cuda"))[:16]
+    if not any((kit / "kernels").glob(f"*-{made_from}.cubin")):
+        raise CampaignError(
+            f"the kernels in {kit} were not made from these sources, whose digest is {made_from}: "
+            "make the kit again (`lrscan campaign kit`)"
+        )
     return kit
 
 

@@ -15,6 +15,7 @@ import functools
 import json
 import math
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -54,8 +55,9 @@ LARGE = {
 # The parts of a coefficient that is the same for several elements: which axes are kept.
 PARTS = ("per-column", "per-step", "constant")
 _FEW = ("columns", "time", "thin")
-# A case takes milliseconds; the first one also loads torch's libraries.
-HANGS_AFTER_S = 30
+# On a GPU a case takes milliseconds, when the libraries are loaded and the exact result is known.
+HANGS_AFTER_S = 10.0
+_SLOWER_WITHOUT_GPU = 6
 # More failures than these say nothing new.
 ENOUGH_FAILURES = 24
 _LARGEST_SIMULATED = 12  # steps or columns
@@ -89,24 +91,17 @@ class Case(NamedTuple):
 def cases(algorithms: Iterable[str], dtypes: Iterable[str], large: bool = True) -> list[Case]:
     """All that is checked, quick and telling ones first."""
     algorithms, dtypes = list(algorithms), list(dtypes)
-    every = [
-        Case(algorithm, dtype, *layout)
-        for dtype in dtypes
-        for layout in LAYOUTS.values()
-        for algorithm in algorithms
-    ]
-    layouts = [LAYOUTS[name] for name in _FEW]
-    for algorithm in algorithms:
-        for layout in LAYOUTS.values():
-            every.append(Case(algorithm, "float32", *layout, reverse=True))
-        for layout in layouts:
-            plain = Case(algorithm, "float32", *layout)
-            every += [plain._replace(part=part) for part in PARTS]
-            every += [plain._replace(start=False), plain._replace(public=True)]
-            every += [plain._replace(dtype=d, wide_a=True) for d in dtypes if "16" in d]
+    # Algorithms innermost: what is exact is found out once for all of them.
+    every = [Case("", dtype, *layout) for dtype in dtypes for layout in LAYOUTS.values()]
+    every += [Case("", "float32", *layout, reverse=True) for layout in LAYOUTS.values()]
+    for name in _FEW:
+        plain = Case("", "float32", *LAYOUTS[name])
+        every += [plain._replace(public=True), plain._replace(start=False)]
+        every += [plain._replace(part=part) for part in PARTS]
+        every += [plain._replace(dtype=d, wide_a=True) for d in dtypes if "16" in d]
     if large:
-        every += [Case(a, "float32", *layout) for layout in LARGE.values() for a in algorithms]
-    return every
+        every += [Case("", "float32", *layout) for layout in LARGE.values()]
+    return [case._replace(algorithm=algorithm) for case in every for algorithm in algorithms]
 
 
 def small_cases() -> list[Case]:
@@ -285,8 +280,10 @@ def check(case: Case, device: torch.device, notes: Notes) -> bool:
     Raises:
         SystemExit: the device is of no more use to this process
     """
+    _known(case._replace(algorithm="", public=False))
     notes.write(case)
-    faulthandler.dump_traceback_later(HANGS_AFTER_S, exit=True)
+    seconds = HANGS_AFTER_S * (1 if device.type == "cuda" else _SLOWER_WITHOUT_GPU)
+    faulthandler.dump_traceback_later(seconds, exit=True, file=sys.__stderr__)
     try:
         shares = run(case, device)
         passed = all(share <= 1 for share in shares.values())
@@ -311,11 +308,19 @@ def _alive(device: torch.device) -> bool:
         return False
 
 
-def sweep_through(wanted: Iterable[Case], device: torch.device, notes: Notes) -> Iterator[Case]:
-    """Check the cases that are not in the notes yet; those that fail are handed on."""
+def sweep_through(
+    wanted: Iterable[Case], device: torch.device, notes: Notes, until: float = math.inf
+) -> Iterator[Case]:
+    """Check the cases that are not in the notes yet; those that fail are handed on.
+
+    None is begun later than ``until``, by ``time.monotonic``.
+    """
     # Memory that nobody writes holds NaN then.
     torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.ones(2, device=device).sum().item()  # loads libraries, which may take long
     for case in wanted:
+        if time.monotonic() > until:
+            return
         if case not in notes.ended and not check(case, device, notes):
             yield case
 

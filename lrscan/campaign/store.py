@@ -8,7 +8,8 @@ Everything is in one archive, `campaign.zip`, since a result often has to travel
     logs/               what each phase printed, the end of it
 
 The archive is written anew, aside, and then renamed. A campaign works in a temporary folder, so the
-archive is all that there is to lose.
+archive is all that there is to lose, but for a training run that was not finished: its checkpoint
+is in `build/checkpoints` and, being large, stays on the machine.
 """
 
 from __future__ import annotations
@@ -122,7 +123,7 @@ class Store:
         """
         if self.state is None:
             return
-        changed = max((path.stat().st_mtime_ns for path in self._files()), default=0)
+        changed = max(map(_changed_at, self._files()), default=0)
         if not force and changed <= self._packed:
             return
         state = json_text(asdict(self.state))
@@ -133,20 +134,26 @@ class Store:
             self.full = f"{self.out} could not be written: {error.strerror}"
 
     def _files(self) -> list[Path]:
-        return [path for path in self.work.rglob("*") if path.is_file()]
+        # A name with a dot in front is of a file that is being written.
+        return [
+            path for path in self.work.rglob("*") if path.name[0] != "." and path.is_file()
+        ]
+
+    def forget_notes(self) -> None:
+        """Drop what the smoke test noted."""
+        shutil.rmtree(self.work / "notes", ignore_errors=True)
 
     def _zipped(self, state: str) -> bytes:
         with tempfile.TemporaryFile() as file:
-            for kept in (None, "logs"):  # without the logs where all is too large
+            for left_out in ((), ("logs/",), ("logs/", "notes/")):  # where all is too large
                 file.seek(0)
                 file.truncate()
                 with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
                     archive.writestr("state.json", state)
                     for path in sorted(self._files()):
                         name = path.relative_to(self.work).as_posix()
-                        if kept and name.startswith(f"{kept}/"):
-                            continue
-                        archive.writestr(name, _end_of(path) if "logs/" in name else _whole(path))
+                        if not name.startswith(left_out):
+                            archive.writestr(name, _end_of(path, name.startswith("logs/")))
                 if file.tell() <= MOST_BYTES:
                     break
             file.seek(0)
@@ -158,14 +165,18 @@ class Store:
             shutil.rmtree(self.work, ignore_errors=True)
 
 
-def _whole(path: Path) -> bytes:
-    return path.read_bytes()
+def _changed_at(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:  # replaced meanwhile
+        return 0
 
 
-def _end_of(path: Path) -> bytes:
+def _end_of(path: Path, cut: bool) -> bytes:
+    """A file's contents, only their end where they are to be ``cut``."""
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - _MOST_LOG))
+        file.seek(max(0, size - _MOST_LOG) if cut else 0)
         return file.read()
 
 

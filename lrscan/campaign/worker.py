@@ -14,6 +14,7 @@ import importlib
 import json
 import os
 import sys
+import threading
 import time
 import traceback
 from dataclasses import dataclass
@@ -30,20 +31,19 @@ class Context:
     device   "cuda" or "cpu"
     profile  whose parameters of notebooks/profiles.toml are used
     work     the campaign's folder: records/, notes/, logs/
-    seconds  until the phase is ended
+    until    when the phase is ended, by ``time.monotonic``, which all processes share
     wheels   a folder with packages for the phase of rivals; None: there is none
     """
 
     device: str
     profile: str
     work: Path
-    seconds: float
+    until: float
     wheels: Path | None = None
 
     def __post_init__(self) -> None:
         self.work = Path(self.work)
         self.wheels = Path(self.wheels) if self.wheels else None
-        self.until = time.monotonic() + self.seconds
 
     @property
     def left(self) -> float:
@@ -51,7 +51,16 @@ class Context:
         return self.until - time.monotonic()
 
 
+def _end_with(parent: int) -> None:
+    """End this process when the campaign has gone without a word."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(DIED)
+
+
 def main() -> int:
+    if hasattr(os, "getppid"):
+        threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     import torch  # noqa: F401
 
     import lrscan.bench  # noqa: F401

@@ -135,7 +135,7 @@ def _compiling_for(capability: Capability) -> Iterator[None]:
     """
     from numba.cuda import dispatcher
 
-    with _one_at_a_time, _numpy_as_numba_knows_it():
+    with _one_at_a_time, numpy_as_numba_knows_it():
         before = dispatcher.get_current_device
         dispatcher.get_current_device = lambda: SimpleNamespace(compute_capability=capability)
         try:
@@ -145,7 +145,7 @@ def _compiling_for(capability: Capability) -> Iterator[None]:
 
 
 @contextmanager
-def _numpy_as_numba_knows_it() -> Iterator[None]:
+def numpy_as_numba_knows_it() -> Iterator[None]:
     """numba-cuda 0.30 asks for a name of NumPy that 2.5 has dropped, when it first compiles."""
     if hasattr(np, "row_stack"):
         yield
