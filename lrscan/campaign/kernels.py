@@ -15,12 +15,20 @@ from lrscan.campaign.plan import parameters
 from lrscan.cuda.launch import Kernel, launch_both_ways, noted
 
 H100_PROCESSORS = 132
+_SMALLER = [
+    {"shape": shape, "dim": dim}
+    for shape in product((1, 3, 8, 33, 128), repeat=2)
+    for dim in (0, 1)
+]
 
 
 def needed(processors: int = H100_PROCESSORS) -> dict[str, Kernel]:
     """Every kernel that the phases launch on a device of so many multiprocessors, by name."""
     with noted(processors) as found:
-        for case in smoke.for_cuda():
+        every = smoke.for_cuda()
+        # Should one fail, smaller ones are tried, of other layouts.
+        kinds = {case._replace(shape=(), dim=0, public=False): None for case in every}
+        for case in [*every, *(k._replace(**s) for k, s in product(kinds, _SMALLER))]:
             smoke.launch(case)
         for shape, dim, dtype, algorithms in _measured():
             for algorithm in algorithms:
