@@ -10,14 +10,16 @@ import sys
 import time
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import campaign_stage as stage
 import pytest
+import torch
 from click.testing import CliRunner
 from projects import PYTHONPATH, alive, make_project
 
 from lrscan import cli, sweep, workspace
-from lrscan.campaign import plan, run, store
+from lrscan.campaign import phases, plan, run, store
 from lrscan.campaign.phases import PHASES, Phase
 from lrscan.campaign.run import Campaign
 from lrscan.campaign.store import CampaignError, Store
@@ -110,8 +112,8 @@ def test_minutes_left_over_go_to_what_hung_after_what_has_more_to_do(tmp_path):
 
 
 def test_a_phase_has_its_limit_and_no_more_than_the_minutes_left(tmp_path):
-    phases = [phase("tells_its_seconds", 7.5), phase("takes_two", None, name="rest")]
-    one, _ = campaign(tmp_path / "out", *phases, minutes=1.5)
+    some = [phase("tells_its_seconds", 7.5), phase("takes_two", None, name="rest")]
+    one, _ = campaign(tmp_path / "out", *some, minutes=1.5)
     assert one.run() == 75  # the rest said that it has more to do
     with zipfile.ZipFile(tmp_path / "out" / store.ARCHIVE) as file:
         assert 0 < float(file.read("notes/seconds")) <= 7.5
@@ -160,6 +162,38 @@ def test_a_smoke_test_that_hangs_has_failed(tmp_path, monkeypatch):
     # On another day the cases that failed are tried again.
     again, _ = campaign(tmp_path / "again", phase("works", name="smoke"), earlier=out)
     assert not (again.store.work / "notes").exists()
+
+
+@pytest.mark.parametrize(("call", "begun"), [("works", True), ("fails", False)])
+def test_without_a_kit_the_kernels_are_compiled_before_the_first_phase(
+    tmp_path, monkeypatch, call, begun
+):
+    monkeypatch.setattr(run, "COMPILE", phase(call, name="compile"))
+    one, said = campaign(tmp_path / "out", phase("takes_two", None))
+    one.device = torch.device("cuda")
+    assert one.run() == (75 if begun else 1)
+    assert list(statuses(tmp_path / "out")) == ["compile", *["takes_two"] * begun]
+    assert begun or "no kernel can be compiled here: make a kit on a machine where one can" in said
+
+
+def test_with_a_kit_nothing_is_compiled(tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "COMPILE", phase("fails", name="compile"))
+    one, _ = campaign(tmp_path / "out", phase("works"))
+    one.device, one.kit = torch.device("cuda"), tmp_path
+    assert one.run() == 0 and list(statuses(tmp_path / "out")) == ["works"]
+
+
+def test_what_is_compiled_is_for_this_gpu(tmp_path, monkeypatch, capsys):
+    properties = SimpleNamespace(multi_processor_count=40)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    monkeypatch.setattr(phases.warmup, "check_compilers", lambda: None)
+    asked = []
+    monkeypatch.setattr(phases.warmup, "compile_all", lambda *given: asked.append(given) or (3, 4))
+    context = phases.Context("cuda", "gpu", tmp_path, time.monotonic() + 60)
+    assert phases.compile_kernels(context) == phases.DONE
+    assert asked == [("lrscan.campaign.kernels:needed", (40,), (7, 5), None)]
+    assert "=> 3 kernels compiled, 4 were there" in capsys.readouterr().out
 
 
 def test_a_kit_of_other_sources_is_refused(tmp_path, monkeypatch):
@@ -400,8 +434,6 @@ def test_every_phase_can_be_called():
 def test_the_kit_has_every_kernel_that_a_model_launches(in_checkout, monkeypatch):
     """Forward and backward of the models on the CPU, and what the planner makes of their sweeps."""
     pytest.importorskip("numba.cuda")
-    import torch
-
     from lrscan import nn
     from lrscan.bench.models import MODELS
     from lrscan.campaign.kernels import needed
@@ -436,8 +468,6 @@ def test_the_kit_has_every_kernel_that_a_model_launches(in_checkout, monkeypatch
 
 def test_tensors_without_data_are_not_swept_over():
     pytest.importorskip("numba.cuda")
-    import torch
-
     from lrscan.cuda.launch import launch_both_ways
 
     with pytest.raises(RuntimeError, match='tensors on "meta" have no data to sweep over'):

@@ -15,11 +15,7 @@ from lrscan.campaign.plan import parameters
 from lrscan.cuda.launch import Kernel, launch_both_ways, noted
 
 H100_PROCESSORS = 132
-_SMALLER = [
-    {"shape": shape, "dim": dim}
-    for shape in product((1, 3, 8, 33, 128), repeat=2)
-    for dim in (0, 1)
-]
+_SMALLER = list(product(product((1, 3, 8, 33, 128), repeat=2), (0, 1)))
 
 
 def needed(processors: int = H100_PROCESSORS) -> dict[str, Kernel]:
@@ -28,7 +24,10 @@ def needed(processors: int = H100_PROCESSORS) -> dict[str, Kernel]:
         every = smoke.for_cuda()
         # Should one fail, smaller ones are tried, of other layouts.
         kinds = {case._replace(shape=(), dim=0, public=False): None for case in every}
-        for case in [*every, *(k._replace(**s) for k, s in product(kinds, _SMALLER))]:
+        every += [
+            kind._replace(shape=shape, dim=dim) for kind, (shape, dim) in product(kinds, _SMALLER)
+        ]
+        for case in every:
             smoke.launch(case)
         for shape, dim, dtype, algorithms in _measured():
             for algorithm in algorithms:

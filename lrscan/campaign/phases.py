@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from lrscan import provenance, records, workspace
+from lrscan import provenance, records, warmup, workspace
 from lrscan.bench import command, outcomes, search_records
 from lrscan.campaign import narrow, smoke
 from lrscan.campaign.worker import DONE, PARTIAL, UNAVAILABLE, Context
@@ -147,6 +147,11 @@ PHASES = (
     Phase("tests", "what else tests/test_cuda.py checks", None, _RUN("test")),
 )  # fmt: skip
 
+# Before all others on a GPU, where no kit brings the kernels.
+COMPILE = Phase(
+    "compile", "the kernels of all phases, for this GPU", 240, _RUN("compile_kernels"),
+)  # fmt: skip
+
 # In the place of all that comes after the smoke test, where that has failed.
 NARROW = Phase(
     "narrow", "the smallest case that fails, and how", None, _RUN("narrow_down"), attempts=8,
@@ -161,6 +166,20 @@ def say(message: str) -> None:
 
 def _notes(context: Context, name: str) -> smoke.Notes:
     return smoke.Notes(context.work / "notes" / f"{name}.jsonl")
+
+
+def compile_kernels(context: Context) -> int:
+    """Compile on all cores what the phases launch, and keep it on this machine."""
+    device = torch.device(context.device)
+    warmup.check_compilers()
+    compiled, kept = warmup.compile_all(
+        "lrscan.campaign.kernels:needed",
+        (torch.cuda.get_device_properties(device).multi_processor_count,),
+        torch.cuda.get_device_capability(device),
+        None,
+    )
+    say(f"{compiled} kernels compiled, {kept} were there")
+    return DONE
 
 
 def check_kernels(context: Context) -> int:

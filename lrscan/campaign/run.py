@@ -1,5 +1,6 @@
 """Working down the phases within the minutes given.
 
+    compile     the kernels, on a GPU for which no kit brings them
     first       every phase with a limit, in order, each within its limit
     left over   those that have more to do; those that had to be ended by force, within their limit
                 once more; then the phases without a limit
@@ -27,7 +28,7 @@ from typing import Any
 
 from lrscan import provenance, workspace
 from lrscan.campaign import merge, store
-from lrscan.campaign.phases import NARROW, PHASES, Phase
+from lrscan.campaign.phases import COMPILE, NARROW, PHASES, Phase
 from lrscan.campaign.store import CampaignError, State, Store
 from lrscan.campaign.worker import DONE, PARTIAL, UNAVAILABLE
 from lrscan.sources import digest
@@ -156,13 +157,22 @@ class Campaign:
         self.store.close()
         if self._stopped:
             return 128 + self._stopped
-        statuses = [self._status(phase) for phase in self.wanted]
+        statuses = [self._status(phase) for phase in (COMPILE, *self.wanted)]
+        if statuses[0] is None:
+            del statuses[0]
         if self.store.full or any(status in (FAILED, DIED) for status in statuses):
             return 1
         return 0 if all(status in SETTLED for status in statuses) else PARTIAL
 
     def _work(self) -> None:
         self.store.pack(force=True)
+        if self.device.type == "cuda" and self.kit is None:
+            self._begin(COMPILE, COMPILE.limit_s)
+            if self._stopped:
+                return
+            if self._status(COMPILE) in (FAILED, DIED):
+                self.say("no kernel can be compiled here: make a kit on a machine where one can")
+                return
         for phase in self.wanted:
             if phase.limit_s is not None and not self._is_settled(phase):
                 if not self._goes_on_after(phase, phase.limit_s):
@@ -356,7 +366,8 @@ class Campaign:
             except Exception as error:  # no reason to lose the table of the phases
                 lines.append(f"{part.__name__.strip('_')}: {type(error).__name__}: {error}")
         lines += [*[""] * bool(lines), f"{'phase':12} {'ended':14} {'seconds':>7}  what it says"]
-        for phase in [*self.wanted, *([NARROW] if NARROW.name in self.state.phases else [])]:
+        begun = [phase for phase in (COMPILE, NARROW) if self._told(phase)]
+        for phase in sorted([*self.wanted, *begun], key=[COMPILE, *self.wanted, NARROW].index):
             told = self._told(phase)
             status, seconds = told.get("status", "not begun"), told.get("seconds", 0.0)
             said = told.get("message", "") or phase.about

@@ -283,7 +283,7 @@ def check(case: Case, device: torch.device, notes: Notes) -> bool:
     _known(case._replace(algorithm="", public=False))
     notes.write(case)
     seconds = HANGS_AFTER_S * (1 if device.type == "cuda" else _SLOWER_WITHOUT_GPU)
-    faulthandler.dump_traceback_later(seconds, exit=True, file=sys.__stderr__)
+    faulthandler.dump_traceback_later(seconds, exit=True, file=sys.__stderr__ or 2)
     try:
         shares = run(case, device)
         passed = all(share <= 1 for share in shares.values())
