@@ -36,6 +36,8 @@ def project(tmp_path, monkeypatch):
     monkeypatch.chdir(root)
     here = str(Path(__file__).parent)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([here, PYTHONPATH]))
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(store.tempfile, "tempdir", str(tmp_path / "temporary"))
     return root
 
 
@@ -308,8 +310,10 @@ def test_the_command_needs_neither_git_nor_jupyter(tmp_path):
             "--only", "heat_map", "--only", "sanitizer", "--commit", COMMIT, "--out", "result"]
     settings = os.environ | {"PYTHONPATH": os.pathsep.join([str(blocker), str(tree)])}
     done = subprocess.run(line, cwd=tree, env=settings, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.splitlines()[-2].split()[:2] == ["heat_map", "done"]
+    name, status, *_ = done.stdout.splitlines()[-2].split()
+    # A machine that is busy with other things may not get through in these minutes.
+    told = {0: "done", 75: "partial"}
+    assert (name, status) == ("heat_map", told.get(done.returncode)), done.stdout + done.stderr
     state, names = packed(tree / "result")
     assert state["commit"] == COMMIT and "lrscan/campaign/run.py" in state["sources"]
     csv = [name for name in names if name.endswith("lstm_throughput.csv")]
@@ -394,9 +398,11 @@ def test_half_an_archive_is_refused_and_kept(tmp_path):
     one.store.pack(force=True)
     half = (out / store.ARCHIVE).read_bytes()[:-40]
     (out / store.ARCHIVE).write_bytes(half)
+    before = list((tmp_path / "temporary").iterdir())
     with pytest.raises(CampaignError, match="is no result of a campaign: File is not a zip file"):
         campaign(out, phase("works"))
     assert (out / store.ARCHIVE).read_bytes() == half
+    assert list((tmp_path / "temporary").iterdir()) == before
 
 
 ROOT = Path(__file__).parents[1]

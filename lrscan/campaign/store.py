@@ -105,7 +105,11 @@ class Store:
         self.state: State | None = None
         self._packed = 0.0
         if archive.is_file():
-            self.state = unpack(archive, self.work)
+            try:
+                self.state = unpack(archive, self.work)
+            except CampaignError:
+                self.close()
+                raise
 
     @property
     def records(self) -> Path:
