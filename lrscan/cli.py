@@ -27,6 +27,12 @@ parameter_option = click.option(
     metavar="NAME=VALUE",
     help="Set a parameter; every selected notebook must have it. Repeatable.",
 )
+compiling_option = click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Processes that compile CUDA kernels; default: one for each core.",
+)
 record_option = click.option(
     "--record", is_flag=True, help="Write to the committed folder figures/ instead of build/."
 )
@@ -251,8 +257,7 @@ def campaign_run(dry_run: bool, calls: int, **options: Any) -> None:
               help="Fetch other implementations to measure beside ours, or not.")  # fmt: skip
 @click.option("--python", default="3.12", show_default=True, metavar="VERSION",
               help="The Python of the other machine.")  # fmt: skip
-@click.option("--jobs", type=click.IntRange(min=1), metavar="N",
-              help="Processes that compile; default: one for each core.")  # fmt: skip
+@compiling_option
 @told_plainly
 def campaign_kit(**options: Any) -> None:
     """Compile here, with no GPU, the kernels that the phases launch there."""
@@ -288,8 +293,7 @@ def campaign_merge(source: Path, **options: Any) -> None:
     "--out", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
     help="Write the CUDA kernels there, to take along: LRSCAN_KERNELS names the folder.",
 )  # fmt: skip
-@click.option("--jobs", type=click.IntRange(min=1), metavar="N",
-              help="Processes that compile CUDA kernels; default: one for each core.")  # fmt: skip
+@compiling_option
 @click.option("--cpu/--no-cpu", default=True, help="Compile CPU kernels too, or not.")
 @told_plainly
 def warmup(**options: Any) -> None:

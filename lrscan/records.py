@@ -96,6 +96,14 @@ class Records:
         """The device's name for figures: "CPU, 2 cores, AMD EPYC"."""
         return self.provenance["measurements"][-1]["device_label"]
 
+    def rows(self) -> list[dict[str, Any]]:
+        """The table as :func:`write` takes it: a mapping for each row, without missing values."""
+        table = self.table.astype(object).where(self.table.notna(), None)
+        return [
+            {name: value for name, value in row.items() if value is not None}
+            for row in table.to_dict("records")
+        ]
+
     @property
     def left(self) -> int:
         """How much of what was planned is not measured yet: shapes, or training runs."""
@@ -177,13 +185,8 @@ def add(
     folder = workspace.records_folder() if directory is None else Path(directory)
     if parts and (folder / provenance["device"] / f"{experiment}.csv").is_file():
         there = read(experiment, provenance["device"], directory=folder)
-        table = there.table.astype(object).where(there.table.notna(), None)
-        kept = [
-            {name: value for name, value in row.items() if value is not None}
-            for row in table.to_dict("records")
-        ]
         part = parts.pop()
-        rows = [row for row in kept if tuple(row.get(name) for name in key) != part] + rows
+        rows = [row for row in there.rows() if tuple(row.get(name) for name in key) != part] + rows
         measurements = [
             one for one in there.provenance["measurements"]
             if not (same(one) if same else one["parameters"] == provenance["parameters"])

@@ -29,8 +29,7 @@ COMMON = (
     ((64, 65_536), 1), ((300, 1), 0), ((2**22, 1), 0), ((2000, 3), 0), ((2000, 4), 0),
     ((2**21, 4), 0),
 )  # fmt: skip
-# Sized for any GPU that has this many multiprocessors or more: an H100's.
-_PROCESSORS = 132
+H100_PROCESSORS = 132  # streaming multiprocessors
 
 
 class WarmupError(workspace.WorkspaceError):
@@ -158,7 +157,7 @@ def common_kernels(dtypes: Iterable[str]) -> dict[str, Kernel]:
 
     from lrscan.cuda.launch import launch_both_ways, noted
 
-    with noted(_PROCESSORS) as found:
+    with noted(H100_PROCESSORS) as found:
         for dtype in dtypes:
             for shape, dim in COMMON:
                 for algorithm in ("auto", "serial", "single_pass"):
@@ -186,7 +185,7 @@ def compile_all(
     """
     from lrscan.provenance import usable_cores
 
-    names = list(_catalogue(make, arguments))
+    names = list(catalogue(make, arguments))
     jobs = min(jobs or usable_cores(), len(names))
     task = (make, arguments, architecture, folder)
     # Not forked: the process may have threads of torch and Numba.
@@ -203,7 +202,8 @@ def compile_all(
 _known: dict[Any, dict[str, Kernel]] = {}
 
 
-def _catalogue(make: str, arguments: tuple[Any, ...]) -> dict[str, Kernel]:
+def catalogue(make: str, arguments: tuple[Any, ...]) -> dict[str, Kernel]:
+    """The kernels that :func:`compile_all` compiles, found out once in a process."""
     key = (make, repr(arguments))
     if key not in _known:
         module, _, function = make.partition(":")
@@ -225,7 +225,7 @@ def _compile(
     """Compile one kernel; whether it was not there yet."""
     from lrscan.cuda import cubins
 
-    kernel = _catalogue(make, arguments)[name]
+    kernel = catalogue(make, arguments)[name]
     with compilation.quiet():
         if folder is not None:
             return cubins.export(kernel, architecture, folder)

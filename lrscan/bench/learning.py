@@ -256,25 +256,23 @@ def train_all(
             continue
         left = until - time.monotonic()
         if (measured is not None or failures.names) and left <= 0:
-            failures.check(len(runs))
-            raise Paused(experiment, measured, sum(name not in done for name in names))
+            break
         seconds = None if left == math.inf else max(left, 0.0)
         _log.info("%s, %d of %d: %s", experiment, number + 1, len(runs), _told(settings))
-        run = None
         with failures.noted(names[number]):
             run = train(settings, device=where, folder=folder, seconds=seconds)
             if run.status == DIVERGED and run.iteration == 1:
                 raise RuntimeError(f"{names[number]} diverged at its first iteration")
-            if run.status != PAUSED:
-                done.add(names[number])
-                measured = files.write(
-                    run, experiment, where, sequences=sequences, fresh=measured is None,
-                    left=sum(name not in done for name in names),
-                )  # fmt: skip
-        if run is not None and run.status == PAUSED:
-            failures.check(len(runs))
-            raise Paused(experiment, measured, sum(name not in done for name in names))
+            if run.status == PAUSED:
+                break
+            done.add(names[number])
+            measured = files.write(
+                run, experiment, where, sequences=sequences, fresh=measured is None,
+                left=sum(name not in done for name in names),
+            )  # fmt: skip
     failures.check(len(runs))
+    if unfinished := sum(name not in done for name in names):
+        raise Paused(experiment, measured, unfinished)
     if measured is None:
         raise ValueError(f"{experiment}: no runs")
     return measured

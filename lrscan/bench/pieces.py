@@ -101,8 +101,7 @@ def in_pieces(
         if piece in done or piece in later:
             continue
         if (measured is not None or failures.names) and time.monotonic() > until:
-            failures.check(len(pieces))
-            raise Paused(experiment, measured, sum(one not in done for one in pieces))
+            break
         told = ", ".join(f"{name} {value}" for name, value in piece.items())
         _log.info("%s, %d of %d: %s", experiment, number + 1, len(pieces), told)
         with failures.noted(told):
@@ -117,6 +116,9 @@ def in_pieces(
             else:
                 measured = records.add(experiment, rows, whole, key=tuple(piece))
     failures.check(len(pieces))
+    left = [piece for piece in pieces if piece not in done]
+    if any(piece not in later for piece in left):
+        raise Paused(experiment, measured, len(left))
     if measured is None:
         raise ValueError(f"{experiment}: nothing to measure")
     return measured

@@ -13,8 +13,8 @@ from lrscan.bench.kernels import in_order
 from lrscan.campaign import smoke
 from lrscan.campaign.plan import parameters
 from lrscan.cuda.launch import Kernel, launch_both_ways, noted
+from lrscan.warmup import H100_PROCESSORS
 
-H100_PROCESSORS = 132
 _SMALLER = list(product(product((1, 3, 8, 33, 128), repeat=2), (0, 1)))
 
 

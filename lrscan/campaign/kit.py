@@ -19,7 +19,8 @@ from lrscan.campaign.store import CampaignError
 # Those that need nothing compiled at their installation; JAX is too large to take along.
 RIVALS = ("accelerated-scan==0.3.1", "torchlpc==0.6")
 MOST_WHEELS_BYTES = 40 * 2**20
-_MAKE = "lrscan.campaign.kernels:needed"
+# What finds the kernels, by its name, for the processes that compile them.
+NEEDED = "lrscan.campaign.kernels:needed"
 
 
 def make(
@@ -49,12 +50,11 @@ def make(
     """
     wanted = warmup.capability(architecture)
     warmup.check_compilers()
-    folder = out / "kernels"
-    compiled, kept = warmup.compile_all(_MAKE, (processors,), wanted, folder, jobs, _bar("kernels"))
-    from lrscan.campaign.kernels import needed
     from lrscan.cuda.cubins import file_name
 
-    current = {f"{file_name(kernel, wanted)}.cubin" for kernel in needed(processors).values()}
+    folder, which = out / "kernels", (NEEDED, (processors,))
+    compiled, kept = warmup.compile_all(*which, wanted, folder, jobs, _bar("kernels"))
+    current = {f"{file_name(k, wanted)}.cubin" for k in warmup.catalogue(*which).values()}
     for path in folder.glob("*.cubin"):
         if path.name not in current:  # of other sources
             path.unlink()

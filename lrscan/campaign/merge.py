@@ -204,8 +204,8 @@ def _join_runs(
 ) -> str:
     """Those that are there stay, unless the new one of that name went on for longer."""
     ended = {} if there is None else _by_run(there)
-    new = []
-    for run, measurement in _by_run(one).items():
+    trained, new = _by_run(one), []
+    for run, measurement in trained.items():
         before = ended.get(run)
         if before is None or (
             before["outcome"]["status"] != "learned"
@@ -217,13 +217,12 @@ def _join_runs(
         return ""
     if there is not None:
         _copy(there, merged)
-    rows = one.table.astype(object).where(one.table.notna(), None).to_dict("records")
+    rows = one.rows()
     for run in new:
-        measurement = _by_run(one)[run]
         records.add(
             one.experiment,
-            [{k: v for k, v in row.items() if v is not None} for row in rows if row["run"] == run],
-            measurement,
+            [row for row in rows if row["run"] == run],
+            trained[run],
             key=("run",),
             same=partial(_is_run, run),
             directory=merged,

@@ -23,7 +23,7 @@ import torch
 
 from lrscan import provenance, records, warmup, workspace
 from lrscan.bench import command, outcomes, search_records
-from lrscan.campaign import narrow, smoke
+from lrscan.campaign import kit, narrow, smoke
 from lrscan.campaign.worker import DONE, PARTIAL, UNAVAILABLE, Context
 
 # In its last seconds a phase begins nothing more, so that it need not be ended by force.
@@ -173,7 +173,7 @@ def compile_kernels(context: Context) -> int:
     device = torch.device(context.device)
     warmup.check_compilers()
     compiled, kept = warmup.compile_all(
-        "lrscan.campaign.kernels:needed",
+        kit.NEEDED,
         (torch.cuda.get_device_properties(device).multi_processor_count,),
         torch.cuda.get_device_capability(device),
         None,

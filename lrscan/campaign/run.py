@@ -103,6 +103,7 @@ class Campaign:
             now.phases = self.store.state.phases
         if now.phases.get("smoke", {}).get("status") not in SETTLED:
             self.store.forget_notes()  # what failed on another day is tried again
+            now.phases.pop(NARROW.name, None)
         merge.committed_runs(now.device, self.store.records)
         self.state = self.store.state = now
         self._next: subprocess.Popen[bytes] | None = None
@@ -157,9 +158,7 @@ class Campaign:
         self.store.close()
         if self._stopped:
             return 128 + self._stopped
-        statuses = [self._status(phase) for phase in (COMPILE, *self.wanted)]
-        if statuses[0] is None:
-            del statuses[0]
+        statuses = [self._status(phase) for phase in self._shown()]
         if self.store.full or any(status in (FAILED, DIED) for status in statuses):
             return 1
         return 0 if all(status in SETTLED for status in statuses) else PARTIAL
@@ -357,6 +356,11 @@ class Campaign:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
+    def _shown(self) -> list[Phase]:
+        """Those that are wanted, and of the others those that were begun, in order."""
+        every = [COMPILE, *self.wanted, NARROW]
+        return [phase for phase in every if phase in self.wanted or self._told(phase)]
+
     def summary(self) -> list[str]:
         """What the records say of the paper's claims, then a table of the phases."""
         lines: list[str] = []
@@ -366,8 +370,7 @@ class Campaign:
             except Exception as error:  # no reason to lose the table of the phases
                 lines.append(f"{part.__name__.strip('_')}: {type(error).__name__}: {error}")
         lines += [*[""] * bool(lines), f"{'phase':12} {'ended':14} {'seconds':>7}  what it says"]
-        begun = [phase for phase in (COMPILE, NARROW) if self._told(phase)]
-        for phase in sorted([*self.wanted, *begun], key=[COMPILE, *self.wanted, NARROW].index):
+        for phase in self._shown():
             told = self._told(phase)
             status, seconds = told.get("status", "not begun"), told.get("seconds", 0.0)
             said = told.get("message", "") or phase.about

@@ -82,6 +82,11 @@ class Case(NamedTuple):
     start: bool = True
     public: bool = False
 
+    @classmethod
+    def read(cls, given: dict[str, Any]) -> Case:
+        """A case from its JSON."""
+        return cls(**given)._replace(shape=tuple(given["shape"]))
+
     def __str__(self) -> str:
         said = f"{self.algorithm} {self.dtype} {self.shape} dim={self.dim}"
         flags = [n for n in ("reverse", "wide_a", "public") if getattr(self, n)]
@@ -154,18 +159,25 @@ def draw(case: Case) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
     a, x, dh = (t.view(steps, *rest).movedim(0, case.dim).contiguous() for t in (a, x, dh))
     if case.wide_a:
         a, h0 = a.float(), h0.float()
-    if case.part in ("per-column", "constant"):
-        a = a.narrow(case.dim, 0, 1)
-    if case.part in ("per-step", "constant"):
-        for axis in range(a.dim()):
-            if axis != case.dim:
-                a = a.narrow(axis, 0, 1)
+    a = a[tuple(slice(n) for n in _shape_of_a(case))]
     return a.contiguous(), x, h0.view(rest) if case.start else None, dh
 
 
-@functools.lru_cache(maxsize=4)
+def _shape_of_a(case: Case) -> tuple[int, ...]:
+    kept = {
+        "": lambda axis: True, "per-column": lambda axis: axis != case.dim,
+        "per-step": lambda axis: axis == case.dim, "constant": lambda axis: False,
+    }[case.part]  # fmt: skip
+    return tuple(n if kept(axis) else 1 for axis, n in enumerate(case.shape))
+
+
 def _known(case: Case) -> tuple[tuple[Tensor | None, ...], Exact]:
     """(inputs, exact results); the loop takes longer than all that is held against it."""
+    return _known_to_all(case._replace(algorithm="", public=False))
+
+
+@functools.lru_cache(maxsize=4)
+def _known_to_all(case: Case) -> tuple[tuple[Tensor | None, ...], Exact]:
     a, x, h0, dh = draw(case)
     start = torch.zeros_like(dh.select(case.dim, 0)) if h0 is None else h0
     whole = oracle(a.expand_as(x), x, start, dh, dim=case.dim, reverse=case.reverse)
@@ -177,7 +189,7 @@ def run(case: Case, device: torch.device) -> dict[str, float]:
 
     The gradient of a coefficient that was broadcast is a sum, and its bound that of its terms.
     """
-    inputs, exact = _known(case._replace(algorithm="", public=False))
+    inputs, exact = _known(case)
     on = [None if t is None else t.to(device) for t in inputs]
     elements = math.prod(case.shape)
     got = _results(case, on, "cuda" if simulated() else device.type)
@@ -230,15 +242,9 @@ def _shapes(case: Case) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
     """As :func:`draw`, without data."""
     rest = [n for axis, n in enumerate(case.shape) if axis != case.dim]
     dtype = getattr(torch, case.dtype)
-    kept = {
-        "": lambda axis: True, "per-column": lambda axis: axis != case.dim,
-        "per-step": lambda axis: axis == case.dim, "constant": lambda axis: False,
-    }[case.part]  # fmt: skip
-    of_a = [n if kept(axis) else 1 for axis, n in enumerate(case.shape)]
     wide = torch.float32 if case.wide_a else dtype
-    a, x = torch.empty(of_a, dtype=wide, device="meta"), torch.empty(
-        case.shape, dtype=dtype, device="meta"
-    )
+    a = torch.empty(_shape_of_a(case), dtype=wide, device="meta")
+    x = torch.empty(case.shape, dtype=dtype, device="meta")
     h0 = torch.empty(rest, dtype=wide, device="meta") if case.start else None
     return a, x, h0, torch.empty_like(x)
 
@@ -252,8 +258,7 @@ class Notes:
         begun = None
         for line in path.read_text().splitlines() if path.is_file() else ():
             told = json.loads(line)
-            case = Case(**told.pop("case"))
-            case = case._replace(shape=tuple(case.shape))
+            case = Case.read(told.pop("case"))
             if told:
                 self.ended[case], begun = told, None
             else:
@@ -280,7 +285,7 @@ def check(case: Case, device: torch.device, notes: Notes) -> bool:
     Raises:
         SystemExit: the device is of no more use to this process
     """
-    _known(case._replace(algorithm="", public=False))
+    _known(case)
     notes.write(case)
     seconds = HANGS_AFTER_S * (1 if device.type == "cuda" else _SLOWER_WITHOUT_GPU)
     faulthandler.dump_traceback_later(seconds, exit=True, file=sys.__stderr__ or 2)
@@ -329,8 +334,7 @@ def main(arguments: list[str]) -> int:
     """Run cases given as JSON on the GPU; the exit status is 1 if one is wrong."""
     device, wrong = torch.device("cuda"), 0
     for text in arguments:
-        given = json.loads(text)
-        case = Case(**given)._replace(shape=tuple(given["shape"]))
+        case = Case.read(json.loads(text))
         shares = run(case, device)
         wrong += not all(share <= 1 for share in shares.values())
         print(case, {name: round(share, 3) for name, share in shares.items()}, flush=True)

@@ -59,8 +59,7 @@ def _end_with(parent: int) -> None:
 
 
 def main() -> int:
-    if hasattr(os, "getppid"):
-        threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     import torch  # noqa: F401
 
     import lrscan.bench  # noqa: F401

@@ -14,7 +14,7 @@ from torch import Tensor
 from lrscan.cuda import blocked, serial, single_pass
 from lrscan.cuda.common import Variant
 from lrscan.cuda.kinds import KINDS, kind_of
-from lrscan.cuda.launch import processors, stream_of
+from lrscan.cuda.launch import processors, streams_of
 from lrscan.cuda.plan import SECTOR_BYTES
 from lrscan.sweep import ROWS, Operand
 
@@ -58,6 +58,7 @@ def prepare(
         algorithm = _choose(operands, steps, sizes, processors(device))
     launch = _BACKENDS[algorithm](variant, tuple(strides), extents, processors(device))
     strides += extents
+    stream_of = streams_of(device)
 
     def sweep(tensors: Mapping[str, Tensor]) -> None:
         numbers = strides.copy()

@@ -257,9 +257,11 @@ def noted(processors: int) -> Iterator[dict[str, Kernel]]:
         sweep._prepared.cache_clear()
 
 
-def stream_of(device: torch.device, tensors: Mapping[str, Tensor]) -> Stream | Absent:
-    """Where the launches for these tensors go, for the calls within ``with``."""
-    return Stream(device, tensors) if device.type != "meta" else _absent_device()
+def streams_of(
+    device: torch.device,
+) -> Callable[[torch.device, Mapping[str, Tensor]], Stream | Absent]:
+    """What gives the place where launches for tensors of a device go, for calls within ``with``."""
+    return Stream if device.type != "meta" else lambda device, tensors: _absent_device()
 
 
 def _absent_device() -> Absent:
