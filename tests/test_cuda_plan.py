@@ -9,7 +9,7 @@ pytest.importorskip("numba.cuda")
 from lrscan.cuda import _choose  # noqa: E402
 from lrscan.cuda.common import Variant  # noqa: E402
 from lrscan.cuda.kinds import KINDS  # noqa: E402
-from lrscan.cuda.plan import CHAINED_ELEMENTS, layout_of, plan  # noqa: E402
+from lrscan.cuda.plan import CHAINED_ELEMENTS, UNCHAINED_THREADS, layout_of, plan  # noqa: E402
 from lrscan.cuda.tiles import MOST_THREADS, Layout, shape_of, sizes_of  # noqa: E402
 from lrscan.sweep import Operand  # noqa: E402
 
@@ -63,6 +63,15 @@ def test_states_are_handed_on_in_groups_only_where_columns_are_few():
     assert many.radix == 1 and few.radix > 16
 
 
+def test_blocks_are_smaller_only_where_no_maps_are_handed_on():
+    for order, extents in (("columns", (8192, 1, 8, 1024)), ("time", (1024, 1, 1, 65_536))):
+        chosen = plan(variant(), Layout(order, 4), extents, PROCESSORS)
+        assert chosen.radix == 1 and chosen.threads == UNCHAINED_THREADS
+    for order, extents in (("columns", (65_536, 1, 4, 256)), ("time", (2**21, 1, 1, 32))):
+        chosen = plan(variant(), Layout(order, 4), extents, PROCESSORS)
+        assert chosen.radix > 1 and chosen.threads == MOST_THREADS
+
+
 @pytest.mark.parametrize("columns", [256, 1024, 2048, 4096])
 def test_a_group_of_tiles_is_as_large_as_handing_on_a_state_takes_and_no_larger(columns):
     chosen = plan(variant(), Layout("columns", 4), (65_536, 1, 1, columns), PROCESSORS)
@@ -101,16 +110,23 @@ def test_a_coefficient_that_is_the_same_for_all_lanes_is_read_once():
 
 
 @pytest.mark.parametrize(
-    ("steps", "columns", "apart", "algorithm"),
+    ("dtype", "steps", "columns", "apart", "forward", "backward"),
     [
-        (32, 1000, 32, "serial"),  # a short loop, whose accesses are few
-        (1000, 1000, 1, "single_pass"),
-        (1000, 2**21, 1, "serial"),  # threads enough, side by side in memory
-        (1000, 2**21, 1000, "single_pass"),
-        (8, 2**21, 8, "serial"),  # side by side or not, a sector holds all that is read of it
-        (32, 2**21, 32, "single_pass"),
+        ("float32", 32, 1000, 32, "serial", "serial"),  # a short loop, whose accesses are few
+        ("float32", 1000, 1000, 1, "single_pass", "single_pass"),
+        ("float32", 32, 2**21, 1, "serial", "single_pass"),  # threads enough, side by side
+        ("float32", 1000, 2**21, 1, "single_pass", "single_pass"),
+        ("float32", 1000, 2**21, 1000, "single_pass", "single_pass"),
+        ("float32", 8, 2**21, 8, "serial", "single_pass"),  # a sector holds all that is read of it
+        ("float32", 32, 2**21, 32, "single_pass", "single_pass"),
+        ("bfloat16", 1024, 2**16, 1, "serial", "single_pass"),  # half the bytes, as many numbers
+        ("bfloat16", 8192, 2**13, 1, "single_pass", "single_pass"),
+        ("bfloat16", 1024, 2**16, 1024, "single_pass", "single_pass"),
     ],
 )
-def test_auto_reads_across_memory_only_where_it_matters_little(steps, columns, apart, algorithm):
-    operands = {"X": Operand(torch.float32, 0, 1, (0, 0, apart), True)}
-    assert _choose(operands, steps, (1, 1, columns), PROCESSORS) == algorithm
+def test_auto_takes_one_thread_per_column_only_where_that_is_faster(
+    dtype, steps, columns, apart, forward, backward
+):
+    operands = {"X": Operand(getattr(torch, dtype), 0, 1, (0, 0, apart), True)}
+    chosen = [_choose(operands, steps, (1, 1, columns), way, PROCESSORS) for way in (False, True)]
+    assert chosen == [forward, backward]

@@ -125,7 +125,7 @@ PHASES = (
         ),
     ),
     Phase(
-        "rivals", "other implementations beside ours", 65, _RUN("compare"),
+        "rivals", "other implementations beside ours", 120, _RUN("compare"),
         _measured(_step("throughput")),
     ),
     Phase(

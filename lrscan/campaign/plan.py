@@ -95,7 +95,7 @@ def _rivals() -> float:
     """Most of it is their compilers: nvcc for one, XLA, Triton and Inductor for others."""
     of = parameters("reproduce/02_kernel_speedup")
     cases = [c for c in gpu_cases(of["elements"], of["compare"]) if c.against]
-    return 45.0 + sum(_case(case, of["runs"]) + 2.0 for case in cases)
+    return 75.0 + sum(_case(case, of["runs"]) + 2.0 for case in cases)
 
 
 def _table_2() -> float:

@@ -18,10 +18,12 @@ from lrscan.cuda.launch import processors, streams_of
 from lrscan.cuda.plan import SECTOR_BYTES
 from lrscan.sweep import ROWS, Operand
 
-# "auto" takes one thread a column where columns are threads enough to keep the memory busy and
-# neighbours lie beside each other, or fewer and time is so short that a block's start costs more.
+# "auto" takes one thread per column where time is so short that the start of a block costs more, or
+# where columns are threads enough and numbers so small that single_pass computes for longer than it
+# reads. Found on an H200.
 _SHORT_STEPS = 32
 _THREADS_AN_SM = 1024
+_THREADS_AN_SM_16_BIT = 480
 
 _BACKENDS = {
     "serial_paper": serial.prepare_paper,
@@ -55,7 +57,7 @@ def prepare(
         strides += (stride * size for stride in columns)
     extents = (steps, *sizes)
     if algorithm == "auto":
-        algorithm = _choose(operands, steps, sizes, processors(device))
+        algorithm = _choose(operands, steps, sizes, backward, processors(device))
     launch = _BACKENDS[algorithm](variant, tuple(strides), extents, processors(device))
     strides += extents
     stream_of = streams_of(device)
@@ -71,17 +73,24 @@ def prepare(
 
 
 def _choose(
-    operands: Mapping[str, Operand], steps: int, sizes: tuple[int, ...], processors: int
+    operands: Mapping[str, Operand],
+    steps: int,
+    sizes: tuple[int, ...],
+    backward: bool,
+    processors: int,
 ) -> str:
     """The algorithm of "auto".
 
-    One thread a column reads each input once as well, without handing anything on; it is slower
-    only while it has too few threads to keep the memory busy, or reads across the memory's lines.
+    One thread per column reads each input once as well, without handing anything on; it is slower
+    while it has too few threads to keep the memory busy, or reads across the memory's lines.
+    Backward it reads ahead too little.
     """
     lead = operands.get("OUT") or operands["X"]
+    size, columns = KINDS[kind_of(lead.dtype)].size, math.prod(sizes)
     short = steps <= _SHORT_STEPS
-    if math.prod(sizes) < processors * _THREADS_AN_SM:
-        return "serial" if short else "single_pass"
+    if short and columns < processors * _THREADS_AN_SM:
+        return "serial"
     # A few steps of neighbouring columns may lie in one sector of memory.
-    apart = SECTOR_BYTES // KINDS[kind_of(lead.dtype)].size if short else 1
-    return "serial" if abs(lead.columns[2]) <= apart else "single_pass"
+    beside = abs(lead.columns[2]) <= (SECTOR_BYTES // size if short else 1)
+    enough = short or (size == 2 and columns >= processors * _THREADS_AN_SM_16_BIT)
+    return "serial" if beside and enough and not backward else "single_pass"
