@@ -112,21 +112,26 @@ def test_a_coefficient_that_is_the_same_for_all_lanes_is_read_once():
 @pytest.mark.parametrize(
     ("dtype", "steps", "columns", "apart", "forward", "backward"),
     [
-        ("float32", 32, 1000, 32, "serial", "serial"),  # a short loop, whose accesses are few
-        ("float32", 1000, 1000, 1, "single_pass", "single_pass"),
-        ("float32", 32, 2**21, 1, "serial", "single_pass"),  # threads enough, side by side
-        ("float32", 1000, 2**21, 1, "single_pass", "single_pass"),
-        ("float32", 1000, 2**21, 1000, "single_pass", "single_pass"),
-        ("float32", 8, 2**21, 8, "serial", "single_pass"),  # a sector holds all that is read of it
-        ("float32", 32, 2**21, 32, "single_pass", "single_pass"),
+        ("float32", 4, 1000, 1, "serial", "serial"),  # little more than a launch
+        ("float32", 8, 1000, 1, "single_pass", "single_pass"),
+        ("float32", 32, 1000, 1, "serial", "single_pass"),  # all steps read ahead at once
+        ("float32", 40, 1000, 1, "single_pass", "single_pass"),  # eight steps left over
+        ("float32", 128, 2**18, 1, "serial", "single_pass"),
+        ("float32", 1024, 2**21, 1, "single_pass", "single_pass"),
+        ("bfloat16", 512, 1000, 1, "serial", "single_pass"),
         ("bfloat16", 1024, 2**16, 1, "serial", "single_pass"),  # half the bytes, as many numbers
         ("bfloat16", 8192, 2**13, 1, "single_pass", "single_pass"),
-        ("bfloat16", 1024, 2**16, 1024, "single_pass", "single_pass"),
+        ("bfloat16", 8, 2**21, 8, "serial", "serial"),  # a sector holds all that is read of it
+        ("float32", 8, 2**16, 8, "serial", "serial"),
+        ("float32", 8, 2**21, 8, "single_pass", "single_pass"),
+        ("float32", 16, 2**16, 16, "single_pass", "serial"),
+        ("float32", 1024, 2**21, 1024, "single_pass", "single_pass"),
     ],
 )
-def test_auto_takes_one_thread_per_column_only_where_that_is_faster(
+def test_auto_takes_one_thread_per_column_only_where_that_was_faster(
     dtype, steps, columns, apart, forward, backward
 ):
     operands = {"X": Operand(getattr(torch, dtype), 0, 1, (0, 0, apart), True)}
-    chosen = [_choose(operands, steps, (1, 1, columns), way, PROCESSORS) for way in (False, True)]
-    assert chosen == [forward, backward]
+    for way, algorithm in ((False, forward), (True, backward)):
+        own = variant(dtype, way)
+        assert _choose(operands, own, steps, (1, 1, columns), PROCESSORS) == algorithm

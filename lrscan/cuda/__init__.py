@@ -18,12 +18,15 @@ from lrscan.cuda.launch import processors, streams_of
 from lrscan.cuda.plan import SECTOR_BYTES
 from lrscan.sweep import ROWS, Operand
 
-# "auto" takes one thread per column where time is so short that the start of a block costs more, or
-# where columns are threads enough and numbers so small that single_pass computes for longer than it
-# reads. Found on an H200.
-_SHORT_STEPS = 32
-_THREADS_AN_SM = 1024
-_THREADS_AN_SM_16_BIT = 480
+# Where "auto" takes one thread per column, as measured on an H200 for 8 to 8,192 steps of 64 to 2**21
+# columns in float32 and bfloat16. A launch of single_pass has more to prepare, and hands states on;
+# but it keeps more of the memory busy, and numbers apart in memory it reads in the memory's order.
+_SHORTEST_STEPS = 8  # fewer cost more to launch than to compute
+_SHORT_STEPS_APART = {False: 8, True: 16}  # by whether it is backward
+_THREADS_AN_SM = 1024  # fewer columns are few
+# Forward, with columns side by side: times of so many rounds of reading ahead, by bytes per number.
+_MOST_ROUNDS, _MOST_ROUNDS_16_BIT = 4, 16
+_THREADS_AN_SM_16_BIT = 480  # with so many columns any time will do, for single_pass computes longer
 
 _BACKENDS = {
     "serial_paper": serial.prepare_paper,
@@ -57,7 +60,7 @@ def prepare(
         strides += (stride * size for stride in columns)
     extents = (steps, *sizes)
     if algorithm == "auto":
-        algorithm = _choose(operands, steps, sizes, backward, processors(device))
+        algorithm = _choose(operands, variant, steps, sizes, processors(device))
     launch = _BACKENDS[algorithm](variant, tuple(strides), extents, processors(device))
     strides += extents
     stream_of = streams_of(device)
@@ -74,23 +77,24 @@ def prepare(
 
 def _choose(
     operands: Mapping[str, Operand],
+    variant: Variant,
     steps: int,
     sizes: tuple[int, ...],
-    backward: bool,
     processors: int,
 ) -> str:
-    """The algorithm of "auto".
-
-    One thread per column reads each input once as well, without handing anything on; it is slower
-    while it has too few threads to keep the memory busy, or reads across the memory's lines.
-    Backward it reads ahead too little.
-    """
-    lead = operands.get("OUT") or operands["X"]
-    size, columns = KINDS[kind_of(lead.dtype)].size, math.prod(sizes)
-    short = steps <= _SHORT_STEPS
-    if short and columns < processors * _THREADS_AN_SM:
+    """The algorithm of "auto"."""
+    columns, half = math.prod(sizes), KINDS[variant.x].size == 2
+    few = columns < processors * _THREADS_AN_SM
+    if steps < _SHORTEST_STEPS and few:
         return "serial"
-    # A few steps of neighbouring columns may lie in one sector of memory.
-    beside = abs(lead.columns[2]) <= (SECTOR_BYTES // size if short else 1)
-    enough = short or (size == 2 and columns >= processors * _THREADS_AN_SM_16_BIT)
-    return "serial" if beside and enough and not backward else "single_pass"
+    lead = operands.get("OUT") or operands["X"]
+    if abs(lead.columns[2]) > 1:
+        short = steps <= (_SHORT_STEPS_APART[variant.backward] if few else _SHORTEST_STEPS * half)
+        return "serial" if short else "single_pass"
+    ahead = serial.steps_ahead(variant)
+    # Steps that are left over from those read ahead are slow.
+    if variant.backward or steps < ahead or 16 * (steps % ahead) > steps:
+        return "single_pass"
+    short = steps <= ahead * (_MOST_ROUNDS_16_BIT if half else _MOST_ROUNDS)
+    enough = half and columns >= processors * _THREADS_AN_SM_16_BIT
+    return "serial" if short or enough else "single_pass"
