@@ -135,7 +135,7 @@ def _rows(claim: Claim, directory: Path) -> Iterator[dict[str, Any]]:
     paths = sorted(directory.glob(f"*/{claim.experiment}.csv"))
     for path in paths:
         measured = records.read(path.stem, path.parent.name, directory=directory)
-        seen_gpu |= findings.on_gpu(measured)
+        seen_gpu |= measured.on_gpu
         figure = f"{path.parent.name}/{claim.figure}.png"
         yield row(measured.device_label, _partial(claim.find(measured), measured.left), figure)
     if claim.of_a_gpu and not seen_gpu:

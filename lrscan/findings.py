@@ -34,11 +34,6 @@ class Finding(NamedTuple):
     ratio: float | None = None
 
 
-def on_gpu(measured: Records) -> bool:
-    """Whether records were measured on a GPU."""
-    return measured.provenance["measurements"][-1]["device_type"] == "cuda"
-
-
 def correctness(measured: Records) -> Finding:
     """The largest error over its bound."""
     table = measured.table.assign(share=measured.table["error"] / measured.table["bound"])
@@ -79,7 +74,7 @@ def _of_speedups(
 
     table = bench.speedups(measured, by)
     table = table[table["algorithm"].isin(bench.PARALLEL)]
-    gpu, told, found = on_gpu(measured), [], []
+    gpu, told, found = measured.on_gpu, [], []
     for name, where, theirs in cells:
         rows = table[(table[list(where)] == pandas.Series(where)).all(axis=1)]
         plain = rows[rows["baseline"] == ("serial_paper" if gpu else "serial")]
@@ -133,7 +128,7 @@ def lstm_throughput(measured: Records) -> Finding:
     told = f"{longest['ratio']:.1f}x (b = {longest['B']}, T = {longest['T']:,}, n = {longest['C']})"
     if longest["ratio"] <= 1:
         return Finding(told, NOT_REPRODUCED)
-    if not on_gpu(measured):
+    if not measured.on_gpu:
         return Finding(told, CPU_HOLDS)
     theirs = paper.heatmap()
     at = theirs.loc[theirs["T"].idxmax()]
@@ -178,7 +173,7 @@ def convergence(measured: Records) -> Finding:
     if missing := sorted(set(factors.index) - set(verdicts)):
         told += [f"T = {steps:,} without a curriculum was not tried" for steps in missing]
         return Finding("; ".join(told), PARTLY)
-    return Finding("; ".join(told), HOLDS if on_gpu(measured) else CPU_HOLDS)
+    return Finding("; ".join(told), HOLDS if measured.on_gpu else CPU_HOLDS)
 
 
 def _learned(row: dict[Any, Any], of: str) -> str:
@@ -223,8 +218,9 @@ def longest(measured: Records) -> Finding:
             for length, part in runs[runs["T"] >= steps].groupby("T")
         ]
         if len(mine):
-            iterations, minutes = mine["strict_at"].mean(), mine["strict_seconds"].mean() / 60
-            parts[0] += f", {iterations:,.0f} iterations, {minutes:.1f} min"
+            iterations, seconds = mine["strict_at"].mean(), mine["strict_seconds"].mean()
+            took = f"{seconds / 60:.1f} min" if seconds >= 60 else f"{seconds:.2g} s"
+            parts[0] += f", {iterations:,.0f} iterations, {took}"
         told.append(f"{runs['initialisation'].iloc[0]}: {'; '.join(parts)}")
         if steps >= far and 2 * len(mine) > (runs["T"] == steps).sum():
             verdict = holds

@@ -96,6 +96,11 @@ class Records:
         """The device's name for figures: "CPU, 2 cores, AMD EPYC"."""
         return self.provenance["measurements"][-1]["device_label"]
 
+    @property
+    def on_gpu(self) -> bool:
+        """Whether they were measured on a GPU."""
+        return self.provenance["measurements"][-1]["device_type"] == "cuda"
+
     def rows(self) -> list[dict[str, Any]]:
         """The table as :func:`write` takes it: a mapping for each row, without missing values."""
         table = self.table.astype(object).where(self.table.notna(), None)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from projects import make_project
 
-from lrscan import records
+from lrscan import bench, records
 from lrscan.bench import Paused, agreement, models, pieces, rates, rivals, targets, timing
 from lrscan.bench.cases import Case, cpu_cases, gpu_cases
 from lrscan.bench.kernels import in_order
@@ -283,8 +283,9 @@ def write_gpu_records(**times):
         for direction in ("forward", "backward"):
             ms = times.get(f"{case.dtype} {case.layout} {direction}", usual)
             row_of = row(case, "auto", direction, ms)
-            # A copy of the famous shapes takes as long as their targets ask for.
+            # A copy of the famous shapes takes as long as their targets ask for; it is a small one.
             row_of["reference_ms"] = usual / 1.05 if usual != 1.05 else 1.0
+            row_of["bytes"] = 2**30 if usual == 1.05 else 2**20
             rows += [row_of, row(case, "single_pass", direction, times.get("best", 1.0) * ms)]
         rows += [row(case, name, "forward", times.get(name, 9.0)) for name in case.against]
     records.write("throughput", rows, ORIGIN)
@@ -342,6 +343,37 @@ def test_a_target_that_is_missed_says_so(change, missed):
     assert found[missed] == "missed"
     row = table[table["target"] == missed].iloc[0]
     assert row["where"] and math.isfinite(row["measured"])
+
+
+def shares_of(device_type, *rows):
+    table = [
+        {"algorithm": "auto", "direction": "forward", "dtype": "float32", "layout": "TC", "T": T,
+         "B": 1, "C": 1, "bytes": size, "reference_ms": reference, "median_ms": 2.0}
+        for T, (size, reference) in enumerate(rows, 16)
+    ]  # fmt: skip
+    records.write("throughput", table, ORIGIN | {"device_type": device_type})
+    found = records.find("throughput", "h100", directory=pieces.workspace.records_folder())
+    return list(bench.shares(found))
+
+
+def test_a_large_copy_that_was_slow_flatters_nobody():
+    # A hundred megabytes as slow as they were; of the large ones the second was slowed down.
+    rows = [(10**8, 0.1), (10**9, 0.25), (2 * 10**9, 0.9), (4 * 10**9, 1.0)]
+    assert shares_of("cuda", *rows) == pytest.approx([0.05, 0.125, 0.25, 0.5])
+    assert shares_of("cpu", *rows) == pytest.approx([0.05, 0.125, 0.45, 0.5])  # caches differ
+
+
+def test_a_copy_is_made_by_a_kernel_and_moves_its_bytes(monkeypatch):
+    # The driver's own copies are slow at some sizes, replayed in a CUDA graph.
+    monkeypatch.setattr(torch.Tensor, "copy_", None)
+    seen = []
+
+    def note(numbers, factor, out):
+        seen.append((numbers.nbytes + out.nbytes, factor))
+
+    monkeypatch.setattr(torch, "mul", note)
+    rates._copy(4096, torch.device("cpu"))()
+    assert seen == [(4096, 1)]
 
 
 def test_no_candidate_always_follows_the_same_one(monkeypatch):

@@ -82,6 +82,7 @@ def test_a_phase_that_fails_hangs_or_is_killed_ends_itself_alone(tmp_path):
     assert {"notes/child", "notes/before", "notes/works"} <= set(names)
     with zipfile.ZipFile(out / store.ARCHIVE) as file:
         assert not alive(int(file.read("notes/child")))
+        assert file.read("logs/start.txt") == b""  # no warning where a process starts
     table = said[-4:]
     assert [line.split()[0] for line in table] == ["fails", "hangs", "is_killed", "works"]
     assert (out / store.SUMMARY).read_text().splitlines()[-4:] == table

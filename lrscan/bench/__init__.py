@@ -16,7 +16,7 @@ from lrscan.bench.models import (
 )
 from lrscan.bench.pieces import Paused
 from lrscan.bench.rates import call_cost, throughput
-from lrscan.bench.ratios import PARALLEL, speedups
+from lrscan.bench.ratios import PARALLEL, shares, speedups
 from lrscan.bench.registry import EXPERIMENTS, experiment, inputs
 from lrscan.bench.scale import fitted, modelled, outlook, scaling
 from lrscan.bench.timing import time_all
@@ -46,6 +46,7 @@ __all__ = [
     "ranked",
     "scaling",
     "search_records",
+    "shares",
     "sooner",
     "span",
     "speedups",

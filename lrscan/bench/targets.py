@@ -1,8 +1,8 @@
 """What the CUDA kernels are asked for, beside what the records of a GPU say.
 
-Shares are of the speed of a copy on the device in the same run: its time over that of the operator,
-both moving the same bytes. The wanted numbers are for an H100; the share of a deterministic sum of
-2**28 floats in CUB there is 0.87. Judged is what "auto" did, in the worst of the shapes.
+Shares are of the speed of a copy on the device in the same run, see
+:func:`lrscan.bench.ratios.shares`. The wanted numbers are for an H100; the share of a deterministic
+sum of 2**28 floats in CUB there is 0.87. Judged is what "auto" did, in the worst of the shapes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import NamedTuple
 import pandas
 
 from lrscan import paper, records
-from lrscan.bench.ratios import PARALLEL, speedups
+from lrscan.bench.ratios import PARALLEL, shares, speedups
 from lrscan.bench.rivals import RIVALS
 from lrscan.records import Records
 
@@ -66,6 +66,8 @@ def table(directory: Path, device: str) -> pandas.DataFrame:
         for name in ("throughput", "kernel_speedup", "call_cost")
     ]
     rates, times, cost = (None if one is None else one.table for one in measured)
+    if rates is not None:
+        rates = rates.assign(share=shares(measured[0]))
     every = [
         *_shares(rates), *_durations(rates), *_rivals(rates), _auto(rates, times),
         *_table_1(measured[1]), _call(cost),
@@ -103,7 +105,7 @@ def _shares(rates: pandas.DataFrame | None) -> Iterator[Target]:
         rows, share = None, None
         if rates is not None:
             rows = rates[(rates["algorithm"] == "auto") & chosen(rates)]
-            share = rows["reference_ms"] / rows["median_ms"]
+            share = rows["share"]
         yield _worst(what, wanted, "of a copy", False, share, rows)
 
 

@@ -7,8 +7,3 @@
 
 A result folder has two files: `campaign.zip` with records, notes and logs, and `summary.txt`.
 """
-
-from lrscan.campaign.phases import PHASES, Phase
-from lrscan.campaign.store import CampaignError
-
-__all__ = ["PHASES", "CampaignError", "Phase"]

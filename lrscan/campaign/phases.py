@@ -80,11 +80,11 @@ PHASES = (
         _RUN("check_kernels"), attempts=4, simulated=True,
     ),
     Phase(
-        "table_1", "the operator alone, serial over parallel time", 60, _RUN("measure"),
+        "table_1", "the operator alone, serial over parallel time", 50, _RUN("measure"),
         _measured(_step("kernel_speedup")),
     ),
     Phase(
-        "throughput", "shares of the speed of a copy, and the cost of a call", 60,
+        "throughput", "shares of the speed of a copy, and the cost of a call", 50,
         _RUN("measure"),
         _measured(_step("call_cost"), _step("throughput", options={"rivals_later": True})),
     ),
@@ -93,7 +93,7 @@ PHASES = (
         _measured(_step("training_speedup")),
     ),
     Phase(
-        "heat_map", "training throughput of the GILR-LSTM and of cuDNN's LSTM", 60,
+        "heat_map", "training throughput of the GILR-LSTM and of cuDNN's LSTM", 50,
         _RUN("measure"), _measured(_step("lstm_throughput")),
     ),
     Phase(
@@ -113,7 +113,7 @@ PHASES = (
         ),
     ),
     Phase(
-        "one_million", "problem 2b at 1,048,576 steps, one seed, and the time of a step", 40,
+        "one_million", "problem 2b at 1,048,576 steps, one seed, and the time of a step", 30,
         _RUN("measure"),
         _measured(
             _step("step_time", cpu=("step_lengths=[256, 1024]",)),

@@ -15,18 +15,18 @@ from lrscan.cuda import blocked, serial, single_pass
 from lrscan.cuda.common import Variant
 from lrscan.cuda.kinds import KINDS, kind_of
 from lrscan.cuda.launch import processors, streams_of
-from lrscan.cuda.plan import SECTOR_BYTES
 from lrscan.sweep import ROWS, Operand
 
-# Where "auto" takes one thread per column, as measured on an H200 for 8 to 8,192 steps of 64 to 2**21
-# columns in float32 and bfloat16. A launch of single_pass has more to prepare, and hands states on;
-# but it keeps more of the memory busy, and numbers apart in memory it reads in the memory's order.
+# Where "auto" takes one thread per column, as measured on an H200: 8 to 8,192 steps, 64 to 2**21
+# columns, float32 and bfloat16. single_pass has more to prepare and to hand on, but keeps more of
+# the memory busy, and reads numbers that lie apart in the order of memory.
 _SHORTEST_STEPS = 8  # fewer cost more to launch than to compute
-_SHORT_STEPS_APART = {False: 8, True: 16}  # by whether it is backward
+_SHORT_STEPS_APART = {False: 8, True: 16}  # where columns lie apart, forward and backward
 _THREADS_AN_SM = 1024  # fewer columns are few
-# Forward, with columns side by side: times of so many rounds of reading ahead, by bytes per number.
+# Where columns lie side by side, forward: so many rounds of reading ahead, and with two bytes per
+# number any number of rounds if there are so many columns, for there single_pass computes longer.
 _MOST_ROUNDS, _MOST_ROUNDS_16_BIT = 4, 16
-_THREADS_AN_SM_16_BIT = 480  # with so many columns any time will do, for single_pass computes longer
+_THREADS_AN_SM_16_BIT = 480
 
 _BACKENDS = {
     "serial_paper": serial.prepare_paper,

@@ -16,16 +16,16 @@ from lrscan.records import Records
 def training_speedup(records: Records, speedups: pandas.DataFrame) -> Figure:
     """Table 2 again: training with a serial kernel over training with another, beside the paper's.
 
-    ``speedups`` is :func:`lrscan.bench.speedups` of the records, by model, T, B and C. A row a
-    width, a column a pair of algorithms.
+    ``speedups`` is :func:`lrscan.bench.speedups` of the records, by model, T, B and C. A row for
+    each width and serial algorithm, a column for each other one.
     """
-    pairs = list(dict.fromkeys(speedups[["baseline", "algorithm"]].itertuples(index=False)))
-    widths, names = sorted(speedups["C"].unique()), list(records.table["model"].unique())
-    figure, panels = axes(len(widths), len(pairs), width=3.9, height=3.0)
+    rows = speedups[["C", "baseline"]].drop_duplicates().sort_values("C", kind="stable")
+    algorithms, names = speedups["algorithm"].unique(), records.table["model"].unique()
+    figure, panels = axes(len(rows), len(algorithms), width=3.9, height=2.8)
     colours = seaborn.color_palette("colorblind", len(names))
     published = paper.table("table2_rnn_speedup")
-    for row, width in zip(panels, widths, strict=True):
-        for panel, (baseline, algorithm) in zip(row, pairs, strict=True):
+    for row, (width, baseline) in zip(panels, rows.itertuples(index=False), strict=True):
+        for panel, algorithm in zip(row, algorithms, strict=True):
             cell = speedups[
                 (speedups["C"] == width)
                 & (speedups["baseline"] == baseline)

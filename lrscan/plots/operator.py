@@ -90,22 +90,29 @@ def kernel_speedup(records: Records, speedups: pandas.DataFrame) -> Figure:
     return labelled(figure, records, "Table 1: serial over parallel time, minibatch 1, float32")
 
 
-def throughput(records: Records) -> Figure:
-    """Share of the speed of memory, for every layout and algorithm; a panel a direction.
+def throughput(records: Records, shares: pandas.Series) -> Figure:
+    """Share of the speed of memory, for every layout and algorithm.
 
-    The share is the time of the reference, which moves the same bytes, over that measured.
+    ``shares`` is :func:`lrscan.bench.shares` of the records. A row of panels for each dtype, a
+    column for each direction.
     """
-    table = records.table.assign(share=records.table["reference_ms"] / records.table["median_ms"])
-    cases = ["dtype", "layout", "T", "B", "C"]
-    height = max(4.6, 0.2 * len(table[cases].drop_duplicates()) + 1)
-    figure, panels = axes(1, 2, width=5.0, height=height)
+    table = records.table.assign(share=shares)
+    table = table.sort_values(["T", "C"], kind="stable").sort_values(
+        "layout", key=lambda layout: -layout.str.len(), kind="stable"
+    )
+    cases = ["layout", "T", "B", "C"]
+    dtypes = list(records.table["dtype"].unique())
+    most = max(len(part[cases].drop_duplicates()) for _, part in table.groupby("dtype"))
+    height = max(4.0, 0.2 * most + 0.6)
+    figure, panels = axes(len(dtypes), 2, width=5.0, height=height)
     algorithms = sorted(table["algorithm"].unique())
     colours = seaborn.color_palette("colorblind", len(algorithms))
     styles = list(zip(algorithms, colours, MARKERS * 2, strict=False))
-    for panel, direction in zip(panels[0], ("forward", "backward"), strict=True):
-        part = table[table["direction"] == direction]
-        order = part[cases].drop_duplicates().reset_index(drop=True)
-        names = [_case(row) for row in order.itertuples()]
+    for (dtype, row), (direction, column) in grid(dtypes, ("forward", "backward")):
+        panel, of_dtype = panels[row][column], table[table["dtype"] == dtype]
+        part = of_dtype[of_dtype["direction"] == direction]
+        order = of_dtype[cases].drop_duplicates().reset_index(drop=True)
+        names = [_case(one) for one in order.itertuples()] if column == 0 else [""] * len(order)
         panel.axvline(1, c="0.6", lw=1)
         for algorithm, colour, marker in styles:
             one = part[part["algorithm"] == algorithm]
@@ -115,12 +122,14 @@ def throughput(records: Records) -> Figure:
         panel.set_yticks(order.index, names, fontsize=7)
         panel.invert_yaxis()
         panel.set_xlim(0, None)
-        panel.set_title(direction, fontsize=9)
+        panel.set_title(f"{dtype}, {direction}", fontsize=9)
         panel.set_xlabel("share of the speed of memory", fontsize=8)
-    handles, labels = panels[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, fontsize=7, loc="outside right center")
-    dtypes = ", ".join(table["dtype"].unique())
-    title = f"Time to move the bytes over time of the recurrence, {dtypes}\n"
+    named = {}
+    for panel in panels.flat:
+        handles, labels = panel.get_legend_handles_labels()
+        named |= dict(zip(labels, handles, strict=True))
+    figure.legend(named.values(), named, fontsize=7, loc="outside right center")
+    title = "Time to move the bytes over time of the recurrence\n"
     title += "TC: channels lie side by side; CT: time does"
     return labelled(figure, records, title)
 
@@ -150,7 +159,6 @@ def call_cost(records: Records) -> Figure:
 
 
 def _case(row) -> str:
-    """A row of tensors: its layout and sizes, and its dtype where that is not the usual one."""
+    """A row of tensors: its layout and sizes."""
     batch = f", B {row.B:,}" if row.B > 1 else ""
-    dtype = "" if row.dtype == "float32" else f", {row.dtype}"
-    return f"{row.layout}  T {row.T:,}{batch}, C {row.C:,}{dtype}"
+    return f"{row.layout}  T {row.T:,}{batch}, C {row.C:,}"
