@@ -8,6 +8,8 @@ import sys
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.nn import GRU, LSTM, Dropout, Embedding, Linear, Module, Sequential
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from lrscan import nn
 from lrscan.distributed import sequence_parallel
@@ -115,15 +117,6 @@ def test_a_weight_that_was_modified_before_backward_is_an_error(yes, monkeypatch
         output.sum().backward()
 
 
-def test_a_net_that_was_called_with_other_weights_is_an_error_that_names_them(monkeypatch):
-    cut(monkeypatch, True)
-    net, x = nn.GILR(1, 32), torch.ones(20, 1, 1)
-    others = {"layers.0.bias": torch.zeros(64, requires_grad=True)}
-    output, _ = torch.func.functional_call(net, others, (x,))
-    with pytest.raises(RuntimeError, match=r"layers\.0\.bias of the GILR has been .* replaced"):
-        output.sum().backward()
-
-
 def test_transforms_of_torch_func_take_a_long_input(monkeypatch):
     net, x = nn.GILR(1, 32), torch.randn(20, 1, 1)
     found = []
@@ -153,8 +146,64 @@ def test_what_cannot_be_done_is_said():
     for name in ("bidirectional", "batch_first"):
         with pytest.raises(ValueError, match=name):
             in_pieces(nn.GILR(3, 4, **{name: True}), x, steps=2)
+    with pytest.raises(ValueError, match="a net whose 1 has bidirectional=True"):
+        in_pieces(Sequential(Linear(3, 3), LSTM(3, 4, bidirectional=True)), x, steps=2)
     with pytest.raises(ValueError, match="no steps"):
         in_pieces(nn.GILR(3, 4), x[:0], steps=2)
+    with pytest.raises(TypeError, match=r"Linear.forward\(\) takes|returned Tensor"):
+        in_pieces(OutputAlone(), x, steps=2)
+    with pytest.raises(ValueError, match="2 recurrent parts is a tuple of their states, not of 1"):
+        in_pieces(Sequential(nn.GILR(3, 3), nn.GILR(3, 4)), x, (None,), steps=2)
+
+
+class OutputAlone(Module):
+    def forward(self, x, state):
+        return x
+
+
+class Tagger(Module):
+    """A network as people write it: embedding, two recurrent nets of two libraries, read-out."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.head = Embedding(7, 3), Linear(4, 2)
+        self.first, self.second = nn.GILRLSTM(3, 5), LSTM(5, 4)
+
+    def forward(self, tokens, state=None):
+        first, second = (None, None) if state is None else state
+        x, first = self.first(self.embed(tokens), first)
+        x, second = self.second(x, second)
+        return self.head(x), (first, second)
+
+
+def sequential():
+    return Sequential(
+        Embedding(7, 3), nn.GILR(3, 5), Dropout(0.0), Sequential(Linear(5, 5), GRU(5, 4)),
+        Linear(4, 2),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("make", [Tagger, sequential])
+def test_a_whole_network_is_worked_through_in_pieces(make):
+    torch.manual_seed(0)
+    net, tokens = make().double(), torch.randint(7, (13, 2))
+    wanted = torch.randint(2, (13, 2))
+
+    def loss(output, first):
+        part = wanted[first : first + len(output)]
+        return F.cross_entropy(output.flatten(0, 1), part.flatten(), reduction="sum")
+
+    def gradients(steps, state=None):
+        total, end = in_pieces(net, tokens, state, steps=steps, reduce=loss)
+        leaves, tree = tree_flatten(end)
+        found = torch.autograd.grad(total, list(net.parameters()))
+        leaves = [t.detach() for t in leaves]
+        return [total, *leaves, *found], tree_unflatten(leaves, tree)
+
+    (whole, end), (cut_up, _) = gradients(13), gradients(4)
+    torch.testing.assert_close(cut_up, whole)
+    after, _ = gradients(5, end)
+    assert not torch.allclose(after[0], whole[0])  # the state is read
 
 
 def test_not_on_a_sequence_that_is_split_over_ranks(tmp_path):

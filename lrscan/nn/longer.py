@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from lrscan.distributed.parallel import among, splits
+from lrscan.distributed.parallel import splits
 from lrscan.nn.inputs import Input, Tokens, extent, pieces
+from lrscan.nn.kept import Kept
 
 # Elements (steps x batch x hidden units) of a piece. A longer sequence is worked through in such
 # pieces, of which only the outputs are kept: backward evaluates each again. On a CPU a piece stays
@@ -36,66 +36,33 @@ def piece_steps(x: Input, hidden_size: int) -> int | None:
 
 def checkpointed(
     net: nn.Module,
-    function: Callable[[Input, Any, int], tuple[Tensor, Any]],
+    function: Callable[[Any, Input, Any, int], tuple[Tensor, Any]],
     x: Input,
     state: Any,
     steps: int,
 ) -> tuple[list[Tensor], Any]:
-    """The outputs of ``function(piece, state, first step)`` for pieces of ``steps`` steps.
+    """The outputs of ``function(net, piece, state, first step)`` for pieces of ``steps`` steps.
 
     The state that it returns too goes to the next piece; the last one is returned. Backward
-    evaluates each piece again, with the same random numbers, and with the ``net`` as it was.
-    torch.func cannot do so: under its transforms all is kept.
+    evaluates each piece again, with the same random numbers and with the net as it is now, see
+    :class:`Kept`. torch.func cannot do so: under its transforms all is kept.
     """
     compiling = torch.compiler.is_compiling()
     transformed = not compiling and torch._C._are_functorch_transforms_active()
     once = transformed or not torch.is_grad_enabled()
-    evaluate = function if once or compiling else _with_the_net_as_it_is(net, function)
+    kept = None if once or compiling else Kept(net)
     outputs = []
     for number, piece in enumerate(pieces(x, steps)):
         given = piece, state, number * steps
-        output, state = (
-            evaluate(*given) if once else checkpoint(evaluate, *given, use_reentrant=False)
-        )
+        if once:
+            output, state = function(net, *given)
+        elif kept is None:
+            output, state = checkpoint(function, net, *given, use_reentrant=False)
+        else:
+            evaluate = kept.evaluation(function)
+            output, state = checkpoint(evaluate, *given, use_reentrant=False)
         outputs.append(output)
     return outputs, state
-
-
-def _with_the_net_as_it_is(net: nn.Module, function: Callable) -> Callable:
-    """The function, with the net in the modes of now, or an error if a parameter has changed."""
-    versions = _versions(net)
-    modes = {module: module.training for module in net.modules()}
-
-    def evaluate(*given: Any) -> Any:
-        now = _versions(net)
-        changed = [name for name, version in versions.items() if now.get(name) != version]
-        if changed:
-            raise RuntimeError(
-                f"backward evaluates the pieces of a long sequence again, but since the forward "
-                f"pass {', '.join(changed)} of the {type(net).__name__} has been modified in place "
-                f"or replaced"
-            )
-        with among(None), _in_modes(modes):
-            return function(*given)
-
-    return evaluate
-
-
-def _versions(net: nn.Module) -> dict[str, tuple[int, int]]:
-    return {name: (id(p), p._version) for name, p in net.named_parameters()}
-
-
-@contextmanager
-def _in_modes(modes: Mapping[nn.Module, bool]) -> Iterator[None]:
-    """In it the modules are in training, or are not, as told."""
-    before = {module: module.training for module in modes}
-    try:
-        for module, training in modes.items():
-            module.training = training
-        yield
-    finally:
-        for module, training in before.items():
-            module.training = training
 
 
 def in_pieces(
@@ -120,8 +87,13 @@ def in_pieces(
     MALLOC_MMAP_THRESHOLD_=65536 in the environment a CPU run gives each block back.
 
     Args:
-        net:    of this module, not bidirectional, time first
-        input:  (T, B, m), or Tokens of (T, B); T of at least 1
+        net:    called as ``net(piece, state)``, with a state of None or of tensors in tuples, to
+                return (output, state after it), as the models here, ``nn.LSTM`` and whole networks
+                made of them do. A step must depend on earlier ones through the state alone:
+                nothing bidirectional, and time on the first axis. Of an ``nn.Sequential`` of
+                recurrent parts and others (embedding, dropout, read-out) the state is a tuple with
+                the states of the recurrent ones
+        input:  (T, B, m), Tokens of (T, B), or whatever has time first; T of at least 1
         state:  before the first step, as the net takes it; None: zero
         steps:  how many a piece has; the last one may have fewer
         reduce: from the output (up to ``steps``, B, n) of a piece, and the number of its first
@@ -132,7 +104,7 @@ def in_pieces(
         after the last step.
 
     Raises:
-        TypeError:  the input is no tensor and no Tokens
+        TypeError:  the input is no tensor and no Tokens, or the net returns no pair
         ValueError: steps, the net or the length of the input does not fit
         RuntimeError: inside :func:`lrscan.distributed.sequence_parallel`
 
@@ -141,9 +113,7 @@ def in_pieces(
     """
     if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
         raise ValueError(f"steps must be a positive int, not {steps!r}")
-    for name in ("bidirectional", "batch_first"):
-        if getattr(net, name):
-            raise ValueError(f"a net with {name}=True cannot be worked through in pieces of time")
+    _check_causal(net)
     if not isinstance(input, Tensor | Tokens):
         raise TypeError(f"the input must be a tensor or Tokens, not {type(input).__name__}")
     length = len(input.index if isinstance(input, Tokens) else input)
@@ -152,10 +122,52 @@ def in_pieces(
     if splits():
         raise RuntimeError("in_pieces takes a whole sequence, not one that is split over ranks")
 
-    def evaluate(piece: Input, state: tuple[Tensor, ...] | None, first: int):
-        output, state = net(piece, state)
+    def evaluate(net: nn.Module, piece: Input, state: Any, first: int):
+        output, state = _call(net, piece, state)
         # A copy: a view would keep every step of the piece alive.
         return (output[-1].clone() if reduce is None else reduce(output, first)), state
 
     results, state = checkpointed(net, evaluate, input, state, steps)
     return results[-1] if reduce is None else sum(results[1:], results[0]), state
+
+
+def _check_causal(net: nn.Module) -> None:
+    """No part of a net reads time backwards, or has it on another axis."""
+    for where, module in net.named_modules():
+        for name in ("bidirectional", "batch_first"):
+            if getattr(module, name, False):
+                part = f"a net whose {where} has" if where else "a net with"
+                raise ValueError(f"{part} {name}=True cannot be worked through in pieces of time")
+
+
+def _call(net: nn.Module, piece: Any, state: Any) -> tuple[Tensor, Any]:
+    """(output, state) of a net; of a Sequential through its parts, with a tuple of their states."""
+    if isinstance(net, nn.Sequential):
+        recurrent = [part for part in net if _has_state(part)]
+        states = [None] * len(recurrent) if state is None else list(state)
+        if len(states) != len(recurrent):
+            raise ValueError(
+                f"the state of a Sequential with {len(recurrent)} recurrent parts is a tuple of "
+                f"their states, not of {len(states)}"
+            )
+        given, ends = iter(states), []
+        for part in net:
+            if _has_state(part):
+                piece, end = _call(part, piece, next(given))
+                ends.append(end)
+            else:
+                piece = part(piece)
+        return piece, tuple(ends)
+    returned = net(piece, state)
+    if not (isinstance(returned, tuple) and len(returned) == 2):
+        raise TypeError(
+            f"{type(net).__name__} returned {type(returned).__name__}: in_pieces calls "
+            f"net(piece, state), for state None at first, which returns (output, state after it)"
+        )
+    return returned
+
+
+def _has_state(module: nn.Module) -> bool:
+    if isinstance(module, nn.Sequential):
+        return any(map(_has_state, module))
+    return isinstance(module, nn.RNNBase) or hasattr(module, "state_sizes")

@@ -167,9 +167,9 @@ class RecurrentStack(nn.Module):
     def _evaluate(
         self, x: Input, states: list[State], run: Callable, turn: Callable[[Tensor], Tensor]
     ) -> tuple[Tensor, list[State]]:
-        """``run(layers, x, states)`` of all layers, in both directions if there are two."""
+        """``run(numbers, x, states)`` of all layers, in both directions if there are two."""
         if not self.bidirectional:
-            return run(self.layers, x, states)
+            return run(range(self.num_layers), x, states)
         ends: list[State] = []
         for number in range(self.num_layers):
             if number:
@@ -180,27 +180,28 @@ class RecurrentStack(nn.Module):
                 # From the end is the same layer on the sequence turned round.
                 given = apply(x, turn) if direction else x
                 with turned(bool(direction)):
-                    output, end = run([self.layers[index]], given, [states[index]])
+                    output, end = run([index], given, [states[index]])
                 outputs.append(turn(output) if direction else output)
                 ends += end
             x = torch.cat(outputs, -1)
         return x, ends
 
     def _run(
-        self, layers: Iterable[nn.Module], x: Input, states: list[State]
+        self, numbers: Iterable[int], x: Input, states: list[State]
     ) -> tuple[Tensor, list[State]]:
         """Layers on top of each other, and their states at the end; in pieces if x is long."""
 
-        def through(x: Input, states: list[State], _: int = 0) -> tuple[Tensor, list[State]]:
+        def through(net: RecurrentStack, x: Input, states: list[State], _: int = 0):
             ends: list[State] = []
-            for layer, state in zip(layers, states, strict=True):
-                x, end = self.run_layer(layer, self._dropped(x) if ends else x, state)
+            for number, state in zip(numbers, states, strict=True):
+                given = net._dropped(x) if ends else x
+                x, end = net.run_layer(net.layers[number], given, state)
                 ends.append(end)
             return x, ends
 
         steps = self.piece_steps(x)
         if steps is None:
-            return through(x, states)
+            return through(self, x, states)
         outputs, states = checkpointed(self, through, x, states, steps)
         return torch.cat(outputs), states
 
