@@ -28,7 +28,11 @@ class Tokens(NamedTuple):
 
     def dense(self, width: int, dtype: torch.dtype) -> Tensor:
         """The vectors themselves, (T, B, width)."""
-        x = F.one_hot(self.index.long(), width).to(dtype)
+        try:
+            x = F.one_hot(self.index.long(), width).to(dtype)
+        except RuntimeError:
+            _check_range(self.index, width)
+            raise
         return x if self.sign is None else x * self.sign.unsqueeze(-1).to(dtype)
 
 
@@ -70,7 +74,23 @@ def product(weight: Tensor, x: Input, bias: Tensor | None = None) -> Tensor:
         index = 2 * index + (x.sign < 0)
     if bias is not None:
         table = table + bias
-    return F.embedding(index, table)
+    if torch.compiler.is_compiling():
+        return F.embedding(index, table)
+    try:
+        return F.embedding(index, table)
+    except IndexError:
+        _check_range(x.index, weight.shape[1])
+        raise
+
+
+def _check_range(index: Tensor, width: int) -> None:
+    """The error of torch, in words: asked for afterwards, it costs nothing where all is well."""
+    low, high = int(index.min()), int(index.max())
+    if low < 0 or high >= width:
+        raise IndexError(
+            f"tokens are from 0 to {width - 1}, one less than the input_size, but there is "
+            f"{low if low < 0 else high}"
+        ) from None
 
 
 class Window(nn.Module):

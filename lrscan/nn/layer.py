@@ -12,7 +12,7 @@ from lrscan.distributed.parallel import history, scan
 from lrscan.nn.fused import Gates, evaluate
 from lrscan.nn.init import reset_gates
 from lrscan.nn.inputs import Input, Window, product
-from lrscan.nn.stack import State, state_dtype
+from lrscan.nn.stack import State, kind_of, not_by_autocast, state_dtype
 
 # A cell: from the gates' pre-activations to (a, u, read-out).
 Cell = Callable[..., tuple[Tensor, Tensor, Callable[[Tensor], Tensor] | None]]
@@ -114,10 +114,18 @@ class SurrogateLayer(nn.Module):
         wide = state_dtype(in_order[0].dtype)
         # Half precision has no number between 0.996 and 1: neither a coefficient nor a state
         # may be rounded to it.
-        with torch.autocast(start.device.type, enabled=False):
-            a, u, read_out = cell(*(gate.to(wide) for gate in in_order))
-            c, end = scan(a, u, start.to(wide), algorithm)
+        with not_by_autocast(start.device.type):
+            a, u, read_out = evaluated(cell, *(gate.to(wide) for gate in in_order))
+            dtype = torch.promote_types(a.dtype, u.dtype)
+            if start.is_complex() and not dtype.is_complex:
+                raise TypeError(f"the state is {start.dtype}, but {_named(cell)} gives {dtype}")
+            c, end = scan(a.to(dtype), u.to(dtype), start.to(dtype), algorithm)
             h = c if read_out is None else read_out(c)
+        if h.is_complex():
+            raise TypeError(
+                f"{_named(cell)} has complex states: it must return a read-out to real numbers, "
+                f"such as lambda c: c.real"
+            )
         return h.to(self.weight_x.dtype), end
 
     def reset_parameters(self, *, surrogate: Mapping | None = None, **options) -> None:
@@ -140,6 +148,26 @@ def surrogate_product(
     first, _ = history(st[-1:].to(start.dtype), start.unsqueeze(0))
     before = torch.cat([first.to(st.dtype), st])[: st.shape[0]]
     return product(weight, before), end.squeeze(0)
+
+
+def evaluated(cell: Cell, *gates: Tensor) -> tuple[Tensor, Tensor, Callable | None]:
+    """What a cell returns, or an error that says what it should."""
+    returned = cell(*gates)
+    if not (isinstance(returned, tuple) and len(returned) == 3):
+        found = f"{len(returned)} values" if isinstance(returned, tuple) else kind_of(returned)
+        raise TypeError(f"{_named(cell)} must return (a, u, read-out or None), not {found}")
+    for name, value in zip("au", returned, strict=False):
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{_named(cell)} must return a tensor as {name}, not {kind_of(value)}")
+    if returned[2] is not None and not callable(returned[2]):
+        found = kind_of(returned[2])
+        raise TypeError(f"{_named(cell)} must return a function of c as read-out, not {found}")
+    return returned
+
+
+def _named(cell: Cell) -> str:
+    owner = getattr(cell, "__self__", None)
+    return f"the cell of {type(owner).__name__}" if owner is not None else "the cell"
 
 
 def _split(names: tuple[str, ...], whole: Tensor) -> dict[str, Tensor]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from numbers import Real
 
 import torch
@@ -228,7 +229,7 @@ class RecurrentStack(nn.Module):
         if self.bidirectional:
             raise RuntimeError("step: a bidirectional model cannot run step by step")
         if not isinstance(input, Tensor | Tokens):
-            raise TypeError(f"the input must be a tensor or Tokens, not {_kind(input)}")
+            raise TypeError(f"the input must be a tensor or Tokens, not {kind_of(input)}")
         axis = 1 if self.batch_first else 0
         tokens = isinstance(input, Tokens) or not input.is_floating_point()
         if (dims := (input[0] if isinstance(input, Tokens) else input).dim()) != 2 - tokens:
@@ -236,12 +237,25 @@ class RecurrentStack(nn.Module):
         output, state = self(apply(input, lambda t: t.unsqueeze(axis)), state)
         return output.squeeze(axis), state
 
+    @property
+    def _weight(self) -> Tensor:
+        """One of the weights, for its dtype and device. They need not be parameters: a replica of
+        DataParallel has tensors in their place, as has a net whose weights another net makes.
+        """
+        for parameter in self.parameters():
+            return parameter
+        for module in self.modules():
+            for value in vars(module).values():
+                if isinstance(value, Tensor) and value.is_floating_point():
+                    return value
+        raise RuntimeError(f"{kind_of(self)} has no weights")
+
     def _checked(self, input: Input) -> tuple[Input, bool]:
         """The input with time first and a batch, and whether it had one."""
         x = input
         if isinstance(x, Tensor) and not x.is_floating_point() and not x.is_complex():
             x = Tokens(x)
-        weight = next(self.parameters())
+        weight = self._weight
         if isinstance(x, Tokens):
             axes, shape = 2, x.index.shape
             if x.index.dtype not in (torch.int64, torch.int32):
@@ -250,12 +264,12 @@ class RecurrentStack(nn.Module):
                 raise ValueError(f"{tuple(shape)} tokens, but {tuple(x.sign.shape)} signs")
         elif isinstance(x, Tensor):
             axes, shape = 3, x.shape
-            if x.dtype != weight.dtype and not torch.is_autocast_enabled(x.device.type):
+            if x.dtype != weight.dtype and not _autocast_is_on(x.device.type):
                 raise TypeError(f"the input is {x.dtype}, but the parameters are {weight.dtype}")
             if x.dim() and x.shape[-1] != self.input_size:
                 raise ValueError(f"input_size is {self.input_size}, but x has {tuple(x.shape)}")
         else:
-            raise TypeError(f"the input must be a tensor or Tokens, not {_kind(input)}")
+            raise TypeError(f"the input must be a tensor or Tokens, not {kind_of(input)}")
         if len(shape) not in (axes - 1, axes):
             raise ValueError(f"the input has {axes} axes ({axes - 1} unbatched): {tuple(shape)}")
         batched = len(shape) == axes
@@ -267,7 +281,7 @@ class RecurrentStack(nn.Module):
 
     def _unpack(self, state: State | None, batch: int, batched: bool) -> list[State]:
         """For each layer and direction the parts of its state, (B, width)."""
-        weight = next(self.parameters())
+        weight = self._weight
         if state is None:
             kind = {"device": weight.device, "dtype": state_dtype(weight.dtype)}
             return [
@@ -275,9 +289,9 @@ class RecurrentStack(nn.Module):
                 for layer in self.layers
             ]
         shapes = [(len(self.layers), *[batch] * batched, width) for width in self.state_sizes]
-        given = _kind(state)
+        given = kind_of(state)
         if isinstance(state, Sequence):
-            given = [tuple(p.shape) if isinstance(p, Tensor) else _kind(p) for p in state]
+            given = [tuple(p.shape) if isinstance(p, Tensor) else kind_of(p) for p in state]
         if given != shapes:
             raise ValueError(f"the state is a tuple of the shapes {shapes}, not {given}")
         parts = [part if batched else part.unsqueeze(1) for part in state]
@@ -308,8 +322,20 @@ class RecurrentStack(nn.Module):
         return ", ".join(parts)
 
 
-def _kind(value: object) -> str:
+def kind_of(value: object) -> str:
+    """What an error calls something of the wrong type."""
     return type(value).__name__
+
+
+def not_by_autocast(device_type: str) -> AbstractContextManager:
+    """In it autocast narrows nothing. Devices such as "meta" have no autocast to switch off."""
+    if not torch.amp.is_autocast_available(device_type):
+        return nullcontext()
+    return torch.autocast(device_type, enabled=False)
+
+
+def _autocast_is_on(device_type: str) -> bool:
+    return torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
 
 
 def _picked(states: list[State], order: Tensor | None) -> list[State]:

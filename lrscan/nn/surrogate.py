@@ -87,6 +87,11 @@ class LinearSurrogateRNN(RecurrentStack):
         return None if make is None else make(input_size, self.hidden_size, **placed)
 
     def make_layer(self, input_size: int, **placed) -> SurrogateLayer:
+        if not isinstance(getattr(self, "gates", None), Mapping):
+            raise TypeError(
+                f"{type(self).__name__} has no gates: it needs a class attribute such as "
+                'gates = {"forget": "xb", "candidate": "xb"}'
+            )
         surrogate = self.make_surrogate(input_size, **placed)
         return SurrogateLayer(self.gates, input_size, self.hidden_size, surrogate, **placed)
 
