@@ -8,6 +8,8 @@ further.
 from __future__ import annotations
 
 import torch
+from torch._functorch.autograd_function import enable_single_level_autograd_function
+from torch.autograd.function import _SingleLevelFunction
 
 from lrscan import autograd, gradients, sweep
 from lrscan.arguments import check
@@ -46,19 +48,44 @@ def _backward_fake(a, h, h0, dh, x_shape, dim, reverse, algorithm, cu, wanted):
     return [gradient for gradient in found if gradient is not None]
 
 
-def _setup_context(ctx, inputs, output):
-    a, x, h0, *ctx.options, cu = inputs
-    ctx.x_shape, ctx.rank = x.shape, output.dim()
-    # The gradients of x and h0 take the coefficients alone.
-    ctx.save_for_backward(a, h0, output if ctx.needs_input_grad[0] else None, cu)
+class Dispatched(_SingleLevelFunction):
+    """The operator with its gradients, at one level of torch.func or at none.
+
+    ``torch.library.register_autograd`` makes an ``autograd.Function`` in its place, of which
+    torch.func takes no gradient: it would ask for its levels a second time.
+    """
+
+    @staticmethod
+    def forward(ctx, a, x, h0, *options):
+        with torch.enable_grad():  # for the outer levels: torch switches it off in here
+            h = _below(a, x, h0, *options)
+        *ctx.options, cu = options
+        ctx.x_shape, ctx.rank = x.shape, h.dim()
+        # The gradients of x and h0 take the coefficients alone.
+        ctx.save_for_backward(a, h0, h if ctx.needs_input_grad[0] else None, cu)
+        return h
+
+    @staticmethod
+    def backward(ctx, dh):
+        a, h0, h, cu = ctx.saved_tensors
+        dim, reverse, algorithm = ctx.options
+        wanted = ctx.needs_input_grad[:3]
+        options = (ctx.x_shape, dim % ctx.rank, reverse, algorithm, cu)
+        return *autograd.backward(a, h, h0, dh, *options, wanted), None, None, None, None
 
 
-def _gradients(ctx, dh):
-    a, h0, h, cu = ctx.saved_tensors
-    dim, reverse, algorithm = ctx.options
-    wanted = ctx.needs_input_grad[:3]
-    options = (ctx.x_shape, dim % ctx.rank, reverse, algorithm, cu)
-    return *autograd.backward(a, h, h0, dh, *options, wanted), None, None, None, None
+def _below(*inputs):
+    """The operator without gradients at this level."""
+    with torch._C._AutoDispatchBelowAutograd():
+        return torch.ops.lrscan.linear_recurrence(*inputs)
+
+
+def _differentiated(a, x, h0, *options):
+    tensors = (a, x) if h0 is None else (a, x, h0)
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+        with enable_single_level_autograd_function():
+            return Dispatched.apply(a, x, h0, *options)
+    return _below(a, x, h0, *options)
 
 
 for device in ("CPU", "CUDA"):
@@ -67,5 +94,5 @@ for device in ("CPU", "CUDA"):
 _NAME = "lrscan::linear_recurrence"
 torch.library.register_fake(_NAME, _forward_fake, lib=_LIBRARY)
 torch.library.register_fake(f"{_NAME}_backward", _backward_fake, lib=_LIBRARY)
-torch.library.register_autograd(_NAME, _gradients, setup_context=_setup_context, lib=_LIBRARY)
+_LIBRARY.impl("linear_recurrence", _differentiated, "Autograd")
 torch.library.register_vmap(_NAME, autograd.batched, lib=_LIBRARY)

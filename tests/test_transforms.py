@@ -1,5 +1,6 @@
 """Derivatives that are taken through torch's modes, subclasses, transforms and tracers."""
 
+import shutil
 from contextlib import contextmanager, nullcontext
 
 import pytest
@@ -216,3 +217,34 @@ def test_exports_with_a_length_that_may_change():
     torch.testing.assert_close(
         functional_call(program.module(), {}, (a, x, other)), packed_linear_recurrence(a, x, other)
     )
+
+
+def _of_torch_func(a, x):
+    def loss(a, x):
+        return linear_recurrence(a, x).square().sum()
+
+    return {
+        "grad": lambda: torch.func.grad(loss, argnums=(0, 1))(a, x),
+        "vjp": lambda: torch.func.vjp(lambda a: linear_recurrence(a, x), a)[1](x)[0],
+        "per column": lambda: torch.func.vmap(torch.func.grad(loss), in_dims=(1, 1))(a, x),
+        "jacobian": lambda: torch.func.jacrev(lambda a: linear_recurrence(a, x))(a),
+        "second": lambda: torch.func.jacrev(torch.func.grad(loss))(a, x),
+    }
+
+
+# torch's own, in inductor
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:.*_prims_common:FutureWarning")
+@pytest.mark.parametrize(
+    ("transform", "compiler"),
+    [*((name, "aot_eager") for name in _of_torch_func(None, None)), ("grad", "inductor")],
+)
+def test_a_transform_is_compiled_with_the_operator_in_it(transform, compiler):
+    if compiler == "inductor" and not shutil.which("g++"):
+        pytest.skip("inductor needs a C++ compiler")
+    a, x = torch.rand(7, 3), torch.randn(7, 3)
+    expected = _of_torch_func(a, x)[transform]()
+    torch._dynamo.reset()
+    compiled = torch.compile(
+        lambda a, x: _of_torch_func(a, x)[transform](), fullgraph=True, backend=compiler
+    )
+    torch.testing.assert_close(compiled(a, x), expected)
