@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
@@ -26,6 +28,11 @@ def recurrence(
     ``cu`` as in :func:`lrscan.sweep.forward`.
     """
     options = (dim, reverse, algorithm, cu)
+    if type(x) not in _PLAIN or type(a) not in _PLAIN:
+        if _is_distributed(a, x, h0):
+            from lrscan.distributed import columns
+
+            return columns.recurrence(recurrence, a, x, h0, *options[:3], cu=cu)
     if torch.compiler.is_compiling():
         if forward_ad_is_on():
             raise NotImplementedError(
@@ -72,6 +79,12 @@ def intercepted(a: Tensor, x: Tensor, h0: Tensor | None) -> bool:
         or (h0 is not None and is_batched(h0))
         or torch._C._is_tracing()
     )
+
+
+def _is_distributed(*tensors: Tensor | None) -> bool:
+    """Whether one is a DTensor, of a module that is not loaded where there is none."""
+    module = sys.modules.get("torch.distributed.tensor")
+    return module is not None and any(isinstance(t, module.DTensor) for t in tensors)
 
 
 _PLAIN = (Tensor, torch.nn.Parameter)
