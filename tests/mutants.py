@@ -1,4 +1,9 @@
-"""What a deliberately wrong scan must fail: run by test_mutations.py on a copy of the package."""
+"""What a deliberately wrong scan must fail: run by test_mutations.py on a copy of the package.
+
+``python mutants.py KIND [KIND ...]`` draws coefficients of each kind.
+"""
+
+import sys
 
 import torch
 from recurrences import check, draw
@@ -7,10 +12,12 @@ from lrscan import cpu, linear_recurrence
 
 cpu.PIECE_BYTES, cpu.ROW_STRIPS = 1, 2
 
-for shape, dim in [((40, 4), 0), ((40, 35), 0), ((2, 60), 1)]:
-    a, x, h0, dh = draw(shape, torch.complex64, dim)
-    for start in (h0, None):
-        inputs = [t.clone().requires_grad_() for t in (a, x, start) if t is not None]
-        h = linear_recurrence(*inputs, dim=dim, algorithm="blocked")
-        found = torch.autograd.grad(h, inputs, dh)
-        check([h.detach(), *found, *[None] * (3 - len(found))], a, x, start, dh, dim, False)
+for kind in sys.argv[1:]:
+    # The pieces of the last layout have 128 steps, those of the others one.
+    for shape, dim in [((40, 4), 0), ((40, 35), 0), ((2, 300), 1)]:
+        a, x, h0, dh = draw(shape, torch.complex64, dim, kind=kind)
+        for start in (h0, None):
+            inputs = [t.clone().requires_grad_() for t in (a, x, start) if t is not None]
+            h = linear_recurrence(*inputs, dim=dim, algorithm="blocked")
+            found = torch.autograd.grad(h, inputs, dh)
+            check([h.detach(), *found, *[None] * (3 - len(found))], a, x, start, dh, dim, False)

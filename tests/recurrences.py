@@ -2,19 +2,35 @@
 
 import torch
 
+from lrscan.bench.kernels import lasting
 from lrscan.reference import oracle
 
+# What the coefficients do to a state. They forget it: magnitudes are up to about 1.2, most are far
+# smaller, and some are 0. Or it lasts: magnitudes are within a hundredth of one, so that a product
+# over a thread's steps, a tile or a block counts where it is handed on.
+KINDS = ("forgets", "lasts")
 
-def draw(shape, dtype, dim, seed=0):
-    """(a, x, h0, dh): coefficients of magnitude up to about 1.2, either sign, some of them 0."""
+
+def coefficients(shape, dtype, generator, kind):
+    """Coefficients of a kind, of either sign, or of any phase where they are complex."""
+    wide = torch.complex128 if dtype.is_complex else torch.float64
+    a = torch.randn(shape, dtype=wide, generator=generator)
+    if kind == "lasts":
+        return lasting(a).to(dtype)
+    a = a.to(dtype) * 0.4
+    a[torch.rand(shape, generator=generator) < 0.05] = 0
+    return a
+
+
+def draw(shape, dtype, dim, seed=0, kind="forgets"):
+    """(a, x, h0, dh), with coefficients of a kind."""
     generator = torch.Generator().manual_seed(seed)
     wide = torch.complex128 if dtype.is_complex else torch.float64
 
     def normal(shape):
         return torch.randn(shape, dtype=wide, generator=generator).to(dtype)
 
-    a = normal(shape) * 0.4
-    a[torch.rand(shape, generator=generator) < 0.05] = 0
+    a = coefficients(shape, dtype, generator, kind)
     columns = [n for d, n in enumerate(shape) if d != dim % len(shape)]
     return a, normal(shape), normal(columns), normal(shape)
 

@@ -69,6 +69,30 @@ def test_an_element_that_nobody_writes_is_found(monkeypatch):
     assert smoke.run(PLAIN, CPU)["h"] == math.inf
 
 
+@pytest.mark.parametrize("name", ["columns", "time", "thin", "one-column"])
+def test_a_state_that_does_not_get_through_a_piece_is_found(name, monkeypatch):
+    """As if the product of a piece were zero: what enters it does not count at its end."""
+    case, right = Case("serial", "float32", *LAYOUTS[name]), smoke.sweep.forward
+
+    def forward(a, x, h0, dim, *options, **others):
+        h = right(a, x, h0, dim, *options, **others)
+        third = x.shape[dim] // 3
+        cut = [third, third, x.shape[dim] - 2 * third]
+        (_, a2, a3), (_, x2, x3), (_, _, h3) = (t.split(cut, dim) for t in (a, x, h))
+        end = right(a2, x2, None, dim, *options).select(dim, -1)
+        h3.copy_(right(a3, x3, end.contiguous(), dim, *options))
+        return h
+
+    smoke._known_to_all.cache_clear()
+    monkeypatch.setattr(smoke.sweep, "forward", forward)
+    assert smoke.run(case, CPU)["h"] > 1
+    # With coefficients that forget nobody would have seen it.
+    smoke._known_to_all.cache_clear()
+    monkeypatch.setattr(smoke, "lasting", lambda a: a)
+    assert smoke.run(case, CPU)["h"] <= 1
+    smoke._known_to_all.cache_clear()
+
+
 def test_every_algorithm_dtype_and_layout_is_checked():
     cases = set(smoke.for_cuda())
     for algorithm in ALGORITHMS["cuda"]:

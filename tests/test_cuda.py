@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from recurrences import check, compare, draw
+from recurrences import KINDS, check, compare, draw
 
 from lrscan import gradients, linear_recurrence, packed_linear_recurrence, sweep
 from lrscan.arguments import ALGORITHMS, DTYPES
@@ -57,15 +57,15 @@ def agree(a, x, h0, dh, dim=0, reverse=False, algorithm="auto"):
 
 
 @functools.cache
-def known(shape, dim, dtype):
+def known(shape, dim, dtype, kind):
     """(inputs, exact results): the loop takes longer than all that is held against it."""
-    inputs = draw(shape, dtype, dim)
+    inputs = draw(shape, dtype, dim, kind=kind)
     return inputs, oracle(*inputs, dim=dim)
 
 
-def agree_both_ways(shape, dim, dtype, algorithm):
+def agree_both_ways(shape, dim, dtype, kind, algorithm):
     """As it is, and with time turned round twice: in the tensors and in the sweep."""
-    inputs, expected = known(shape, dim, dtype)
+    inputs, expected = known(shape, dim, dtype, kind)
     compare([t.cpu() for t in run(*on_gpu(*inputs), dim=dim, algorithm=algorithm)], expected)
     turned = [t if t.dim() < len(shape) else t.flip(dim) for t in on_gpu(*inputs)]
     results = run(*turned, dim=dim, reverse=True, algorithm=algorithm)
@@ -74,23 +74,25 @@ def agree_both_ways(shape, dim, dtype, algorithm):
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS["cuda"])
 @pytest.mark.parametrize("dtype", DTYPES["cuda"], ids=str)
-def test_agrees_with_the_loop_in_every_layout(dtype, algorithm):
+@pytest.mark.parametrize("kind", KINDS)
+def test_agrees_with_the_loop_in_every_layout(kind, dtype, algorithm):
     for shape, dim in LAYOUTS.values():
-        agree_both_ways(shape, dim, dtype, algorithm)
+        agree_both_ways(shape, dim, dtype, kind, algorithm)
 
 
 @full_size
 @pytest.mark.parametrize("layout", LARGE)
 def test_agrees_with_the_loop_at_full_size(layout):
     for algorithm in ALGORITHMS["cuda"]:
-        agree_both_ways(*LARGE[layout], torch.float32, algorithm)
+        agree_both_ways(*LARGE[layout], torch.float32, "lasts", algorithm)
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS["cuda"])
 @pytest.mark.parametrize("layout", ["columns", "time", "thin"])
-def test_half_precision_takes_coefficients_in_single_precision(layout, algorithm):
+@pytest.mark.parametrize("kind", KINDS)
+def test_half_precision_takes_coefficients_in_single_precision(kind, layout, algorithm):
     shape, dim = LAYOUTS[layout]
-    a, _, h0, _ = draw(shape, torch.float32, dim)
+    a, _, h0, _ = draw(shape, torch.float32, dim, kind=kind)
     _, x, _, dh = draw(shape, torch.bfloat16, dim)
     agree(a, x, h0, dh, dim, algorithm=algorithm)
 

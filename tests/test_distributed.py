@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from ranks import Ranks
-from recurrences import check, draw
+from recurrences import KINDS, check, draw
 
 import lrscan
 from lrscan import distributed
@@ -62,11 +62,12 @@ def joined(results, reverse, dim):
 @every_cut
 @pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.complex64], ids=str)
+@pytest.mark.parametrize("kind", KINDS)
 def test_pieces_on_ranks_give_the_values_and_gradients_of_the_whole(
-    ranks, size, cut, reverse, dtype
+    ranks, size, cut, reverse, dtype, kind
 ):
     dim = 1
-    tensors = draw((3, T, 2), dtype, dim)
+    tensors = draw((3, T, 2), dtype, dim, kind=kind)
     results = ranks.results(on_a_rank, tensors, cut, dim, reverse, size=size)
     a, x, h0, dh = tensors
     check(joined(results, reverse, dim), a, x, h0, dh, dim, reverse)

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from recurrences import KINDS
 
 import lrscan
 
@@ -32,24 +33,68 @@ MUTANTS = {
 }
 
 
-@pytest.mark.parametrize("mistake", MUTANTS)
-def test_a_wrong_scan_is_caught(mistake, tmp_path):
+# (file, what is right, what is wrong), for each backend: a state that reaches a piece or a tile of
+# many steps is lost in it. Where coefficients forget, nothing would be left of it anyway.
+HIDDEN = {
+    "cpu": (
+        "cpu/times.py",
+        'store(state, "unit", product + s * bytes_a_strip, 0, P)',
+        'store(state, "unit", product + s * bytes_a_strip, 0, fill(state, strip, 0))',
+    ),
+    "cuda": (
+        "cuda/single_pass.py",
+        "return room[slot], room[uint32(slots + slot)]",
+        "return zero, room[uint32(slots + slot)]",
+    ),
+}
+
+
+def package_with(mistake, folder):
+    """A copy of the package in a folder, with a mistake, or None, in it."""
     ignored = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(Path(lrscan.__file__).parent, tmp_path / "lrscan", ignore=ignored)
-    if MUTANTS[mistake]:
-        name, right, wrong = MUTANTS[mistake]
-        source = tmp_path / "lrscan" / name
+    shutil.copytree(Path(lrscan.__file__).parent, folder / "lrscan", ignore=ignored)
+    if mistake:
+        name, right, wrong = mistake
+        source = folder / "lrscan" / name
         text = source.read_text()
         assert text.count(right) == 1, f"{name} has {text.count(right)} times {right!r}"
         source.write_text(text.replace(right, wrong))
+
+
+def checked(folder, kinds, backend="cpu"):
+    """(exit status, what is said) of the check of the package in a folder."""
+    options, environment = [TESTS / "mutants.py", *kinds], {}
+    if backend == "cuda":
+        environment = {"NUMBA_ENABLE_CUDASIM": "1"}
+        test = TESTS / "simulator/test_cuda_kernels.py::test_single_pass_agrees_with_the_loop"
+        options = ["-m", "pytest", "-p", "no:cacheprovider"]
+        options += [f"{test}[{kind}-one-column-]" for kind in kinds]
     done = subprocess.run(
-        [sys.executable, TESTS / "mutants.py"],
-        env=os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{TESTS}"},
+        [sys.executable, *options],
+        env=os.environ | environment | {"PYTHONPATH": f"{folder}{os.pathsep}{TESTS}"},
+        cwd=folder,
         capture_output=True,
         text=True,
     )
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("mistake", MUTANTS)
+def test_a_wrong_scan_is_caught(mistake, tmp_path):
+    package_with(MUTANTS[mistake], tmp_path)
+    status, told = checked(tmp_path, KINDS)
     if MUTANTS[mistake] is None:
-        assert done.returncode == 0, done.stderr
+        assert status == 0, told
     else:
-        assert done.returncode == 1
-        assert "times its bound" in done.stderr, done.stderr
+        assert status == 1
+        assert "times its bound" in told, told
+
+
+@pytest.mark.parametrize("backend", HIDDEN)
+def test_a_lost_state_is_caught_where_it_lasts_and_not_where_it_is_forgotten(backend, tmp_path):
+    package_with(HIDDEN[backend], tmp_path)
+    status, told = checked(tmp_path, ["forgets"], backend)
+    assert status == 0, told
+    status, told = checked(tmp_path, ["lasts"], backend)
+    assert status == 1
+    assert "times its bound" in told, told

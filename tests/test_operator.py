@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from recurrences import check, draw
+from recurrences import KINDS, check, draw
 from torch.autograd import gradcheck, gradgradcheck
 
 from lrscan import cpu, linear_recurrence, sweep
@@ -61,9 +61,10 @@ def run(a, x, h0, dh, **options):
 @pytest.mark.parametrize("reverse", [False, True], ids=["", "reverse"])
 @pytest.mark.parametrize("algorithm", CPU_ALGORITHMS)
 @pytest.mark.parametrize("dtype", DTYPES["cpu"], ids=str)
-def test_agrees_with_the_loop_in_every_layout(dtype, algorithm, reverse, short_pieces):
+@pytest.mark.parametrize("kind", KINDS)
+def test_agrees_with_the_loop_in_every_layout(kind, dtype, algorithm, reverse, short_pieces):
     for shape, dim in LAYOUTS:
-        a, x, h0, dh = draw(shape, dtype, dim)
+        a, x, h0, dh = draw(shape, dtype, dim, kind=kind)
         for start in (h0, None):
             got = run(a, x, start, dh, dim=dim, reverse=reverse, algorithm=algorithm)
             check(got, a, x, start, dh, dim, reverse)
@@ -76,9 +77,10 @@ def test_agrees_with_the_loop_in_every_layout(dtype, algorithm, reverse, short_p
     reverse=st.booleans(),
     algorithm=st.sampled_from(CPU_ALGORITHMS),
     threads=st.integers(1, 3),
+    kind=st.sampled_from(KINDS),
 )
-def test_agrees_with_the_loop_at_any_length(steps, columns, reverse, algorithm, threads):
-    a, x, h0, dh = draw((steps, columns), torch.float32, 0, seed=steps)
+def test_agrees_with_the_loop_at_any_length(steps, columns, reverse, algorithm, threads, kind):
+    a, x, h0, dh = draw((steps, columns), torch.float32, 0, seed=steps, kind=kind)
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(threads)
@@ -90,7 +92,7 @@ def test_agrees_with_the_loop_at_any_length(steps, columns, reverse, algorithm, 
 
 
 def test_threads_do_not_change_a_bit_of_a_long_sequence():
-    a, x, h0, dh = draw((200_000, 2), torch.float32, 0)
+    a, x, h0, dh = draw((200_000, 2), torch.float32, 0, kind="lasts")
     before, results = torch.get_num_threads(), []
     for threads in (1, 2, 4, 2):
         torch.set_num_threads(threads)
@@ -109,8 +111,9 @@ def test_an_empty_sequence_has_an_empty_result(algorithm):
     assert torch.equal(dh0, torch.zeros(3))
 
 
-def test_views_are_read_in_place():
-    a, x, h0, dh = draw((40, 9, 6), torch.float32, 0)
+@pytest.mark.parametrize("kind", KINDS)
+def test_views_are_read_in_place(kind):
+    a, x, h0, dh = draw((40, 9, 6), torch.float32, 0, kind=kind)
     view = (slice(None), slice(None, None, 2), slice(1, None))
     got = run(a[view], x[view], h0[view[1:]], dh[view])
     check(got, a[view], x[view], h0[view[1:]], dh[view], 0, False)

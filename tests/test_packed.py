@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from recurrences import KINDS, coefficients
 from test_operator import small_thresholds
 from torch.autograd import gradcheck, gradgradcheck
 
@@ -41,14 +42,16 @@ def one_by_one(a, x, lengths, h0, dim, **options):
 
 
 @pytest.mark.parametrize("reverse", [False, True], ids=["", "reverse"])
-@pytest.mark.parametrize("kind", ["float64", "bfloat16", "bfloat16, state float32"])
-def test_restarts_give_what_the_packed_sweep_gives(kind, reverse):
+@pytest.mark.parametrize("types", ["float64", "bfloat16", "bfloat16, state float32"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_restarts_give_what_the_packed_sweep_gives(kind, types, reverse):
     """What CUDA tensors take, whose kernels know one sequence, on the CPU."""
-    dtype, *state = (getattr(torch, name.removeprefix("state ")) for name in kind.split(", "))
+    dtype, *state = (getattr(torch, name.removeprefix("state ")) for name in types.split(", "))
     state = state[0] if state else dtype
     cu = cumulative([0, 7, 93, 1, 400, 0])
     generator = torch.Generator().manual_seed(0)
-    a, h0 = (torch.rand(n, 5, generator=generator).to(state) for n in (501, 6))
+    a = coefficients((501, 5), state, generator, kind)
+    h0 = torch.rand(6, 5, generator=generator).to(state)
     x = torch.randn(501, 5, generator=generator).to(dtype)
     options = (0, reverse, "auto", cu)
     found = []
@@ -74,7 +77,8 @@ def cumulative(lengths):
 @pytest.mark.parametrize("algorithm", ["serial", "blocked"])
 @pytest.mark.parametrize("reverse", [False, True], ids=["", "reverse"])
 @pytest.mark.parametrize("shapes", SHAPES, ids=str)
-def test_packed_equals_one_by_one(shapes, reverse, algorithm):
+@pytest.mark.parametrize("kind", KINDS)
+def test_packed_equals_one_by_one(kind, shapes, reverse, algorithm):
     *shapes, dim = shapes
     options = {"dim": dim, "reverse": reverse, "algorithm": algorithm}
     generator = torch.Generator().manual_seed(dim)
@@ -83,7 +87,8 @@ def test_packed_equals_one_by_one(shapes, reverse, algorithm):
         return torch.randn(shape, dtype=torch.float64, generator=generator).requires_grad_()
 
     for lengths in LENGTHS:
-        a, x = map(normal, shapes)
+        a = coefficients(shapes[0], torch.float64, generator, kind).requires_grad_()
+        x = normal(shapes[1])
         states = shapes[1][:dim] + (len(lengths),) + shapes[1][dim + 1 :]
         for h0 in (normal(states), None):
             with small_thresholds():

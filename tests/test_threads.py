@@ -113,7 +113,7 @@ def test_the_number_of_threads_is_obeyed(count, monkeypatch):
 
 
 def test_a_task_larger_than_a_threads_share_is_right():
-    a, x, h0, dh = draw((2000, 300), torch.float32, 0)
+    a, x, h0, dh = draw((2000, 300), torch.float32, 0, kind="lasts")
     inputs = [t.requires_grad_() for t in (a, x, h0)]
     h = linear_recurrence(*inputs)
     got = [h.detach(), *torch.autograd.grad(h, inputs, dh)]

@@ -7,7 +7,7 @@ is not aligned.
 import numpy as np
 import pytest
 import torch
-from recurrences import check, draw
+from recurrences import KINDS, check, draw
 
 from lrscan import gradients, sweep
 from lrscan.arguments import ALGORITHMS, DTYPES
@@ -47,9 +47,10 @@ def sweep_both(a, x, h0, dh, dim=0, reverse=False, algorithm="single_pass"):
 @pytest.mark.parametrize("reverse", [False, True], ids=["", "reverse"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.complex128], ids=str)
 @pytest.mark.parametrize("algorithm", ["serial_paper", "serial", "blocked"])
-def test_kernels_agree_with_the_loop(algorithm, dtype, reverse):
+@pytest.mark.parametrize("kind", KINDS)
+def test_kernels_agree_with_the_loop(kind, algorithm, dtype, reverse):
     for shape, dim in LAYOUTS:
-        a, x, h0, dh = draw(shape, dtype, dim)
+        a, x, h0, dh = draw(shape, dtype, dim, kind=kind)
         for start in (h0, None):
             sweep_both(a, x, start, dh, dim, reverse, algorithm)
 
@@ -72,9 +73,10 @@ TILED = {
 
 @pytest.mark.parametrize("reverse", [False, True], ids=["", "reverse"])
 @pytest.mark.parametrize("layout", TILED)
-def test_single_pass_agrees_with_the_loop(layout, reverse, small_tiles):
+@pytest.mark.parametrize("kind", KINDS)
+def test_single_pass_agrees_with_the_loop(kind, layout, reverse, small_tiles):
     shape, dim = TILED[layout]
-    a, x, h0, dh = draw(shape, torch.float32, dim)
+    a, x, h0, dh = draw(shape, torch.float32, dim, kind=kind)
     sweep_both(a, x, h0, dh, dim, reverse)
 
 
@@ -94,16 +96,18 @@ def test_no_steps_no_columns_and_a_single_step(algorithm, shape, small_tiles):
 
 @pytest.mark.parametrize("layout", ["columns", "time", "thin"])
 @pytest.mark.parametrize("dtype", [d for d in DTYPES["cuda"] if d != torch.float32], ids=str)
-def test_single_pass_agrees_with_the_loop_in_every_dtype(dtype, layout, small_tiles):
+@pytest.mark.parametrize("kind", KINDS)
+def test_single_pass_agrees_with_the_loop_in_every_dtype(kind, dtype, layout, small_tiles):
     shape, dim = TILED[layout]
-    a, x, _, dh = draw(shape, dtype, dim)
+    a, x, _, dh = draw(shape, dtype, dim, kind=kind)
     sweep_both(a, x, None, dh, dim, reverse=layout == "time")
 
 
 @pytest.mark.parametrize("layout", ["columns", "time", "thin"])
-def test_half_precision_takes_coefficients_in_single_precision(layout, small_tiles):
+@pytest.mark.parametrize("kind", KINDS)
+def test_half_precision_takes_coefficients_in_single_precision(kind, layout, small_tiles):
     shape, dim = TILED[layout]
-    a, _, h0, _ = draw(shape, torch.float32, dim)
+    a, _, h0, _ = draw(shape, torch.float32, dim, kind=kind)
     _, x, _, dh = draw(shape, torch.float16, dim)
     for algorithm in ALGORITHMS["cuda"]:
         h, da, dx, dh0 = sweep_both(a, x, h0, dh, dim, False, algorithm)
@@ -121,9 +125,10 @@ BROADCAST = {
 
 @pytest.mark.parametrize("reverse", [False, True], ids=["", "reverse"])
 @pytest.mark.parametrize("layout", BROADCAST)
-def test_broadcast_coefficients_are_read_in_place(layout, reverse, small_tiles):
+@pytest.mark.parametrize("kind", KINDS)
+def test_broadcast_coefficients_are_read_in_place(kind, layout, reverse, small_tiles):
     shape, dim, part = BROADCAST[layout]
-    a, x, h0, dh = draw(shape, torch.float32, dim)
+    a, x, h0, dh = draw(shape, torch.float32, dim, kind=kind)
     sweep_both(part(a).expand(shape), x, h0, dh, dim, reverse)
 
 
@@ -140,11 +145,12 @@ def test_the_gradient_of_a_broadcast_coefficient_is_a_sum(small_tiles):
         torch.testing.assert_close(dx, same)
 
 
-def test_layouts_with_gaps_and_in_different_orders(small_tiles):
-    a, x, h0, dh = draw((20, 32), torch.float32, 0)
+@pytest.mark.parametrize("kind", KINDS)
+def test_layouts_with_gaps_and_in_different_orders(kind, small_tiles):
+    a, x, h0, dh = draw((20, 32), torch.float32, 0, kind=kind)
     sweep_both(a[:, ::2], x[:, 1::2], h0[::2], dh[:, ::2])
     sweep_both(a.T.contiguous().T, x, h0, dh)
-    a, x, h0, dh = draw((240, 2), torch.float32, 0)
+    a, x, h0, dh = draw((240, 2), torch.float32, 0, kind=kind)
     sweep_both(a[::3], x[::3], h0, dh[1::3])
 
 
@@ -153,16 +159,14 @@ def test_more_tiles_than_one_group_of_the_real_radix(small_tiles, monkeypatch):
     monkeypatch.setattr(plan, "MOST_THREADS", 2)
     monkeypatch.setattr(plan, "FEWEST_THREADS", 2)
     monkeypatch.setattr(plan, "WARP", 1)
-    a, x, h0, dh = draw((16 * (2 * plan.RADIX + 3), 1), torch.float32, 0)
-    sweep_both(a * 2, x, h0, dh)
+    sweep_both(*draw((16 * (2 * plan.RADIX + 3), 1), torch.float32, 0, kind="lasts"))
 
 
 def test_a_plain_chain_where_columns_are_many(small_tiles, monkeypatch):
     monkeypatch.setattr(plan, "CHAINED_ELEMENTS", 1)
     for layout in ("columns", "time", "thin"):
         shape, dim = TILED[layout]
-        a, x, h0, dh = draw(shape, torch.float32, dim)
-        sweep_both(a, x, h0, dh, dim)
+        sweep_both(*draw(shape, torch.float32, dim, kind="lasts"), dim)
 
 
 def test_time_may_have_more_steps_than_32_bits_count(small_tiles, monkeypatch):
