@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 import lrscan.library  # noqa: F401  (the operator of torch's dispatcher, for compile)
-from lrscan import sweep
 from lrscan.algebra import step
 from lrscan.arguments import ALGORITHMS, HALF, check, lengths_on_the_host
 from lrscan.autograd import recurrence
@@ -20,6 +19,7 @@ def linear_recurrence(
     dim: int = 0,
     reverse: bool = False,
     algorithm: str = "auto",
+    cu_seqlens: Tensor | None = None,
 ) -> Tensor:
     """``h[t] = a[t] * h[t-1] + x[t]`` along ``dim``, elementwise, in parallel over time.
 
@@ -40,6 +40,16 @@ def linear_recurrence(
         algorithm: "serial" (one thread a column), "blocked" (Algorithm 1 of the paper), on CUDA
                    also "single_pass" (chained scan with look-back) and "serial_paper" (a plain
                    loop, the paper's baseline), or "auto" (by shape)
+        cu_seqlens: None for one sequence; for N sequences that lie end to end along ``dim``, their
+                   cumulative lengths, (N + 1) of int32 or int64, which begin with 0 and do not
+                   fall. Sequence n is made of the steps from ``cu_seqlens[n]`` up to
+                   ``cu_seqlens[n+1]``; it may be empty, starts from its own ``h0``, which then has
+                   N in the place of time, and is reversed on its own. Steps from
+                   ``cu_seqlens[-1]`` on are left out: h is zero there, and so is the gradient of
+                   ``a`` and ``x``, whatever these hold. The host reads the lengths: on a GPU that
+                   waits for the device, unless they are on the CPU. On CUDA a sequence is started
+                   by a coefficient of zero, so NaN or infinity in one reaches those after it, and
+                   in a gradient those before it; on the CPU it stays in its own
 
     ``a``, ``x`` and ``h0`` have one dtype: float64, float32, float16, bfloat16, complex64 or
     complex128. Half precision is accumulated in float32; with it ``a`` and ``h0`` may be float32,
@@ -54,14 +64,15 @@ def linear_recurrence(
 
     Raises:
         TypeError:  an argument of the wrong type, or a dtype that is not supported
-        ValueError: shapes, devices, ``dim`` or ``algorithm`` that do not fit
+        ValueError: shapes, devices, ``dim``, ``algorithm`` or ``cu_seqlens`` that do not fit
         NotImplementedError: a derivative in forward mode over itself or within ``torch.compile``
 
     Source: Martin and Cundy 2018, arXiv:1709.04057, sections 2.2 and 2.3.
     """
+    cu = None if cu_seqlens is None else lengths_on_the_host(cu_seqlens)
     a, x, h0 = _widened(a, x, h0)
-    dim = check(a, x, h0, dim, reverse, algorithm)
-    return recurrence(a, x, h0, dim, reverse, algorithm)
+    dim = check(a, x, h0, dim, reverse, algorithm, cu)
+    return recurrence(a, x, h0, dim, reverse, algorithm, cu)
 
 
 def linear_recurrence_step(a: Tensor, x: Tensor, h: Tensor) -> Tensor:
@@ -101,50 +112,9 @@ def packed_linear_recurrence(
     reverse: bool = False,
     algorithm: str = "auto",
 ) -> Tensor:
-    """:func:`linear_recurrence` of many sequences that lie end to end along ``dim``.
-
-    Sequence n is made of the steps from ``cu_seqlens[n]`` up to ``cu_seqlens[n+1]``, and starts
-    from its own ``h0``. All derivatives as there.
-
-    Args:
-        a, x:       as there, the axis ``dim`` holding the steps of all N sequences
-        cu_seqlens: (N + 1) cumulative lengths, int32 or int64, from 0 to the extent of ``dim``;
-                    a sequence may be empty. They are read by the host: on a GPU that waits for
-                    the device, unless they are on the CPU
-        h0:         states before the first steps, with N in the place of time, broadcastable;
-                    zero if None
-        dim, reverse, algorithm: as there; each sequence is reversed on its own
-
-    On CUDA a sequence is started by a coefficient of zero, so a NaN or an infinity reaches the
-    sequences after it too; on the CPU it stays in its own.
-
-    Returns:
-        h, of the broadcast shape of ``a`` and ``x``.
-
-    Raises:
-        TypeError:  as there, and ``cu_seqlens`` that are no integers
-        ValueError: as there, and ``cu_seqlens`` that do not rise from 0 to the extent of ``dim``
-    """
+    """:func:`linear_recurrence` of many sequences: the same with ``cu_seqlens`` in third place."""
     cu = lengths_on_the_host(cu_seqlens)
-    a, x, h0 = _widened(a, x, h0)
-    dim = check(a, x, h0, dim, reverse, algorithm, cu)
-    if x.device.type == "cpu":
-        return recurrence(a, x, h0, dim, reverse, algorithm, cu)
-    return _with_restarts(a, x, h0, dim, reverse, algorithm, cu)
-
-
-def _with_restarts(a, x, h0, dim, reverse, algorithm, cu):
-    """Packed sequences for kernels that take one: each starts with a coefficient of zero."""
-    shape, dtype = sweep.broadcast_shape(a, x), x.dtype
-    a, x = a.expand(shape), x.expand(shape)
-    filled = (cu[1:] > cu[:-1]).nonzero().squeeze(1)
-    first = (cu[filled + 1] - 1 if reverse else cu[filled]).to(x.device)
-    if h0 is not None:
-        h0 = h0.expand(sweep.state_shape(shape, dim, cu)).index_select(dim, filled.to(x.device))
-        if dtype in HALF:  # a carried state is not rounded
-            a, x, h0 = a.float(), x.float(), h0.float()
-        x = x.index_add(dim, first, a.index_select(dim, first) * h0)
-    return recurrence(a.index_fill(dim, first, 0), x, None, dim, reverse, algorithm).to(dtype)
+    return linear_recurrence(a, x, h0, dim=dim, reverse=reverse, algorithm=algorithm, cu_seqlens=cu)
 
 
 def reset_where(a: Tensor, mask: Tensor) -> Tensor:

@@ -225,6 +225,26 @@ def test_a_product_may_overflow_where_the_states_do_not(
     torch.testing.assert_close(h[-1], torch.full_like(h[-1], 2.0))
 
 
+@pytest.mark.parametrize("reverse", [False, True], ids=["", "reverse"])
+@pytest.mark.parametrize("algorithm", ALGORITHMS["cuda"])
+def test_packed_sequences_are_those_of_the_cpu(algorithm, reverse, small_tiles):
+    cu = torch.tensor([0, 0, 7, 30, 31, 60, 60])
+    for dtype, dim in ((torch.float64, 0), (torch.complex64, 1)):
+        shape, states = ((70, 3), (6, 3)) if dim == 0 else ((3, 70), (3, 6))
+        a, x, _, dh = draw(shape, dtype, dim)
+        for tensor in (a, x, dh):
+            tensor.narrow(dim, 60, 10).fill_(float("nan"))
+        for h0 in (torch.rand(states).to(dtype), None):
+            found = []
+            for backend, name in (("cpu", "serial"), ("cuda", algorithm)):
+                options = dim, reverse, name, cu
+                h = sweep.forward(a, x, h0, *options, backend=backend)
+                gradients_of = gradients.backward(a, h, h0, dh, shape, *options, backend=backend)
+                found.append([h, *(t for t in gradients_of if t is not None)])
+            for expected, got in zip(*found, strict=True):
+                torch.testing.assert_close(got, expected)
+
+
 @pytest.mark.filterwarnings("ignore:overflow encountered", "ignore:invalid value encountered")
 @pytest.mark.parametrize("algorithm", ALGORITHMS["cuda"])
 def test_infinities_and_nan_stay_in_their_column_and_to_later_times(algorithm, small_tiles):
