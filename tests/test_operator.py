@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from recurrences import check, draw
 from torch.autograd import gradcheck, gradgradcheck
 
-from lrscan import cpu, linear_recurrence, sweep
+from lrscan import cpu, linear_recurrence, linear_recurrence_reference, sweep
 from lrscan.arguments import ALGORITHMS, DTYPES
 
 CPU_ALGORITHMS = ALGORITHMS["cpu"]
@@ -189,6 +189,31 @@ def test_a_product_may_overflow_where_the_states_do_not(shape, algorithm, short_
     h = linear_recurrence(a, x, algorithm=algorithm)
     assert torch.equal(h[:500], torch.zeros_like(h[:500]))
     torch.testing.assert_close(h[-1], torch.full_like(h[-1], 2.0))
+
+
+@pytest.mark.parametrize("algorithm", CPU_ALGORITHMS)
+@pytest.mark.parametrize(
+    "shape", [(600, 20), (600, 40), (600, 1), (600, 4)], ids=["strips", "rows", "time", "both"]
+)
+def test_a_state_that_is_not_finite_is_that_of_the_loop(
+    shape, algorithm, short_pieces, monkeypatch
+):
+    """Though a product of coefficients is zero by underflow, and 0 times infinity is NaN."""
+    monkeypatch.setattr(cpu, "PIECE_BYTES", 1024)  # of several steps
+    inf, nan = float("inf"), float("nan")
+    for start, bad in ((-inf, 0.0), (1.0, inf), (1.0, nan), (nan, 0.0)):
+        a, x = torch.full(shape, 1e-30), torch.ones(shape)
+        x[137] += bad
+        a[500] = 0  # an exact zero makes NaN of them
+        h0 = torch.full(shape[1:], start, requires_grad=True)
+        x.requires_grad_()
+        h = linear_recurrence(a, x, h0, algorithm=algorithm)
+        exact = linear_recurrence_reference(a, x, h0)
+        torch.testing.assert_close(h, exact.float(), equal_nan=True)
+        dh = x.detach().flip(0)
+        got = torch.autograd.grad(h, (x, h0), dh)
+        expected = torch.autograd.grad(exact, (x, h0), dh.double())
+        torch.testing.assert_close(got, expected, equal_nan=True)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.complex128], ids=str)
