@@ -7,12 +7,12 @@ from torch import Tensor
 
 import lrscan.library  # noqa: F401  (the operator of torch's dispatcher, for compile)
 from lrscan.algebra import step
-from lrscan.arguments import ALGORITHMS, HALF, check, lengths_on_the_host
+from lrscan.arguments import HALF, check, converted, lengths_on_the_host, said
 from lrscan.autograd import recurrence
 
 
 def linear_recurrence(
-    a: Tensor,
+    a: Tensor | complex,
     x: Tensor,
     h0: Tensor | None = None,
     *,
@@ -31,7 +31,7 @@ def linear_recurrence(
         da[t] = conj(h[t-1]) * g[t]               dh0 = conj(a[0]) * g[0]
 
     Args:
-        a:         coefficients, broadcastable with ``x``
+        a:         coefficients, broadcastable with ``x``; or one number for all of them
         x:         inputs, any shape with an axis of time; T may be 0
         h0:        state before the first step, broadcastable to the shape of the result without
                    ``dim``; zero if None
@@ -53,9 +53,9 @@ def linear_recurrence(
 
     ``a``, ``x`` and ``h0`` have one dtype: float64, float32, float16, bfloat16, complex64 or
     complex128. Half precision is accumulated in float32; with it ``a`` and ``h0`` may be float32,
-    which is what a carried state should be. Under autocast, floating dtypes that differ become the
-    widest of them. All layouts are read in place; an axis that ``a`` or ``x`` is broadcast over is
-    not materialised, nor is its gradient.
+    which is what a carried state should be; so is a number for ``a``. Under autocast, floating
+    dtypes that differ become the widest of them. All layouts are read in place; an axis that ``a``
+    or ``x`` is broadcast over is not materialised, nor is its gradient.
 
     Returns:
         h, of the broadcast shape of ``a`` and ``x``, and with the dtype of ``x``. Within rounding
@@ -70,16 +70,16 @@ def linear_recurrence(
     Source: Martin and Cundy 2018, arXiv:1709.04057, sections 2.2 and 2.3.
     """
     cu = None if cu_seqlens is None else lengths_on_the_host(cu_seqlens)
-    a, x, h0 = _widened(a, x, h0)
+    a, x, h0 = converted(a, x, h0)
     dim = check(a, x, h0, dim, reverse, algorithm, cu)
     return recurrence(a, x, h0, dim, reverse, algorithm, cu)
 
 
-def linear_recurrence_step(a: Tensor, x: Tensor, h: Tensor) -> Tensor:
+def linear_recurrence_step(a: Tensor | complex, x: Tensor, h: Tensor) -> Tensor:
     """One time step, ``a * h + x``, for streaming.
 
     Args:
-        a: coefficient of this step, broadcastable with ``x``
+        a: coefficient of this step, broadcastable with ``x``; or a number
         x: input of this step
         h: state before it
 
@@ -92,9 +92,9 @@ def linear_recurrence_step(a: Tensor, x: Tensor, h: Tensor) -> Tensor:
         TypeError:  an argument that is no tensor, or of a dtype that does not fit
         ValueError: shapes or devices that do not fit
     """
-    a, x, h = _widened(a, x, h)
-    if not isinstance(h, Tensor):
-        raise TypeError(f"h must be a tensor, not {h!r}")
+    a, x, h = converted(a, x, h)
+    if h is None:  # which check takes for a state of zero
+        raise TypeError("h must be a tensor, not None")
     one = [t.unsqueeze(0) if isinstance(t, Tensor) else t for t in (a, x)]
     check(*one, h, 0, False, "auto", state="h")
     if x.dtype not in HALF:
@@ -103,7 +103,7 @@ def linear_recurrence_step(a: Tensor, x: Tensor, h: Tensor) -> Tensor:
 
 
 def packed_linear_recurrence(
-    a: Tensor,
+    a: Tensor | complex,
     x: Tensor,
     cu_seqlens: Tensor,
     h0: Tensor | None = None,
@@ -132,9 +132,9 @@ def reset_where(a: Tensor, mask: Tensor) -> Tensor:
         ValueError: their shapes do not broadcast
     """
     if not isinstance(a, Tensor):
-        raise TypeError(f"a must be a tensor, not {a!r}")
+        raise TypeError(f"a must be a tensor, not {said(a)}")
     if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
-        found = mask.dtype if isinstance(mask, Tensor) else repr(mask)
+        found = mask.dtype if isinstance(mask, Tensor) else said(mask)
         raise TypeError(f"mask must be a tensor of torch.bool, not {found}")
     try:
         torch.broadcast_shapes(a.shape, mask.shape)
@@ -143,17 +143,3 @@ def reset_where(a: Tensor, mask: Tensor) -> Tensor:
             f"mask has shape {tuple(mask.shape)}, which does not broadcast with a {tuple(a.shape)}"
         ) from None
     return torch.where(mask, 0, a)
-
-
-def _widened(a, x, h0):
-    """Under autocast: the arguments in the widest of their dtypes."""
-    if not (isinstance(a, Tensor) and isinstance(x, Tensor)):  # refused later, in words
-        return a, x, h0
-    device = x.device.type
-    if device not in ALGORITHMS or not torch.is_autocast_enabled(device):
-        return a, x, h0
-    dtype = torch.promote_types(a.dtype, x.dtype)
-    if isinstance(h0, Tensor):
-        dtype = torch.promote_types(dtype, h0.dtype)
-        h0 = h0.to(dtype)
-    return a.to(dtype), x.to(dtype), h0

@@ -9,8 +9,14 @@ from hypothesis import strategies as st
 from recurrences import check, draw
 from torch.autograd import gradcheck, gradgradcheck
 
-from lrscan import cpu, linear_recurrence, linear_recurrence_reference, sweep
-from lrscan.arguments import ALGORITHMS, DTYPES
+from lrscan import (
+    cpu,
+    linear_recurrence,
+    linear_recurrence_reference,
+    linear_recurrence_step,
+    sweep,
+)
+from lrscan.arguments import ALGORITHMS, DTYPES, HALF
 
 CPU_ALGORITHMS = ALGORITHMS["cpu"]
 # (shape, dim): one column and many, time first, in the middle and last, more axes than a kernel
@@ -256,13 +262,58 @@ def test_vmap_and_functional_transforms():
     torch.testing.assert_close(torch.func.hessian(loss)(a[0]), expected)
 
 
+@pytest.mark.parametrize("dtype", DTYPES["cpu"], ids=str)
+def test_a_number_is_a_coefficient_of_all_steps(dtype):
+    _, x, h0, dh = draw((30, 4), dtype, 0)
+    numbers = [0.9, 1, 0] + [0.6 + 0.3j] * dtype.is_complex
+    for a in numbers:
+        x, h0 = x.detach().requires_grad_(), h0.detach().requires_grad_()
+        h = linear_recurrence(a, x, h0)
+        tensor = torch.tensor(a, dtype=torch.float32 if dtype in HALF else dtype)
+        expected = linear_recurrence(tensor, x, h0)
+        assert torch.equal(h, expected) and h.dtype == dtype
+        found = [torch.autograd.grad(own, (x, h0), dh) for own in (h, expected)]
+        assert all(map(torch.equal, *found))
+        step = linear_recurrence_step(a, x[0], h0)
+        torch.testing.assert_close(step, h[0])
+
+
+def test_a_number_under_transforms_and_compiled():
+    _, x, h0, _ = draw((6, 3), torch.complex128, 0)
+
+    def number(x):
+        return linear_recurrence(0.9, x, h0)
+
+    for function, start in ((number, x),):
+        expected = torch.stack([function(start), function(2 * start)])
+        batched = torch.vmap(function)(torch.stack([start, 2 * start]))
+        torch.testing.assert_close(batched, expected)
+        torch._dynamo.reset()
+        compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
+        torch.testing.assert_close(compiled(start), function(start))
+        leaf = start.clone().requires_grad_()
+        both = [torch.autograd.grad(f(leaf).abs().sum(), leaf) for f in (compiled, function)]
+        torch.testing.assert_close(*both)
+
+
 A, X, H0 = torch.rand(4, 3), torch.rand(4, 3), torch.rand(3)
 
 
 @pytest.mark.parametrize(
     ("call", "error", "names"),
     [
-        (lambda: linear_recurrence([1.0], X), TypeError, r"a must be a tensor, not \[1.0\]"),
+        (lambda: linear_recurrence([1.0], X), TypeError, "a must be .* or a number, not list$"),
+        (lambda: linear_recurrence(True, X), TypeError, "a must be .* or a number, not True"),
+        (
+            lambda: linear_recurrence(A.numpy(), X),
+            TypeError,
+            r"a must be a tensor or a number, not ndarray of shape \(4, 3\)$",
+        ),
+        (lambda: linear_recurrence(1j, X), TypeError, "a is a complex number, but x is .*float32"),
+        (lambda: linear_recurrence(0.5, [1.0]), TypeError, "x must be a tensor, not list"),
+        (lambda: linear_recurrence(A, X, dim=A), TypeError, r"not Tensor of shape \(4, 3\)$"),
+        (lambda: linear_recurrence(A, X, reverse=A), TypeError, r"not Tensor of shape \(4, 3\)$"),
+        (lambda: linear_recurrence(A, X, algorithm=A), ValueError, r"not Tensor of shape \(4, "),
         (lambda: linear_recurrence(A, X, 0.5), TypeError, "h0 must be a tensor, not 0.5"),
         (lambda: linear_recurrence(A.double(), X), TypeError, "a is torch.float64"),
         (lambda: linear_recurrence(A, X, H0.double()), TypeError, "h0 is torch.float64"),
@@ -276,7 +327,6 @@ A, X, H0 = torch.rand(4, 3), torch.rand(4, 3), torch.rand(3)
         (lambda: linear_recurrence(A, X, algorithm="fast"), ValueError, "'serial'.*not 'fast'"),
         (lambda: linear_recurrence(A.to("meta"), X), ValueError, "a is on meta"),
         (lambda: linear_recurrence(A.to_sparse(), X), TypeError, "a has .*sparse_coo"),
-        (lambda: linear_recurrence(0.5, X), TypeError, "a must be a tensor, not 0.5"),
     ],
 )
 def test_wrong_input_is_refused_by_name(call, error, names):

@@ -231,7 +231,12 @@ def test_step_by_step_equals_the_whole(dtype):
 @pytest.mark.parametrize(
     ("call", "error", "names"),
     [
-        (lambda a: packed_linear_recurrence(a, a, [0, 4]), TypeError, r"cu_seqlens .*\[0, 4\]"),
+        (lambda a: packed_linear_recurrence(a, a, [0, 4]), TypeError, "cu_seqlens .*not list$"),
+        (
+            lambda a: linear_recurrence(a, a, cu_seqlens=a.numpy()),
+            TypeError,
+            r"not ndarray of shape \(4, 3\)$",
+        ),
         (lambda a: packed_linear_recurrence(a, a, torch.tensor([0.0, 4])), TypeError, "float32"),
         (lambda a: packed_linear_recurrence(a, a, torch.tensor([0])), ValueError, r"\(1,\)"),
         (lambda a: packed_linear_recurrence(a, a, torch.tensor([0, 5])), ValueError, "with 5"),
@@ -251,7 +256,10 @@ def test_step_by_step_equals_the_whole(dtype):
         (lambda a: linear_recurrence_step(a, 1.0, a), TypeError, "x must be a tensor, not 1.0"),
         (lambda a: linear_recurrence_step(a, a, a[:2]), ValueError, r"h has shape \(2, 3\)"),
         (lambda a: linear_recurrence_step(a, a, None), TypeError, "h must be a tensor, not None"),
+        (lambda a: linear_recurrence_step(a, a, a.numpy()), TypeError, r"h .*not ndarray of shape"),
         (lambda a: reset_where(0.5, a > 0), TypeError, "a must be a tensor, not 0.5"),
+        (lambda a: reset_where(a.numpy(), a > 0), TypeError, r"not ndarray of shape \(4, 3\)$"),
+        (lambda a: reset_where(a, a.numpy() > 0), TypeError, r"not ndarray of shape \(4, 3\)$"),
         (lambda a: reset_where(a, a[:, :2] > 0), ValueError, r"mask has shape \(4, 2\).*\(4, 3\)"),
     ],
 )
