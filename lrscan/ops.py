@@ -122,20 +122,27 @@ def reset_where(a: Tensor, mask: Tensor) -> Tensor:
 
     Args:
         a:    coefficients
-        mask: bool, broadcastable with ``a``
+        mask: bool, broadcastable with ``a``, with an axis for each of its axes or more, or with
+              none: a mask over the first of three is ``mask[:, None, None]``
 
     Returns:
         A new tensor of the broadcast shape. No gradient flows to ``a`` where it was reset.
 
     Raises:
         TypeError:  ``a`` is not a tensor, or ``mask`` not one of bool
-        ValueError: their shapes do not broadcast
+        ValueError: their shapes do not broadcast, or ``mask`` has fewer axes than ``a``
     """
     if not isinstance(a, Tensor):
         raise TypeError(f"a must be a tensor, not {said(a)}")
     if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
         found = mask.dtype if isinstance(mask, Tensor) else said(mask)
         raise TypeError(f"mask must be a tensor of torch.bool, not {found}")
+    if 0 < mask.dim() < a.dim():  # torch would align the last axes
+        index = ", ".join([":"] * mask.dim() + ["None"] * (a.dim() - mask.dim()))
+        raise ValueError(
+            f"mask has shape {tuple(mask.shape)}, fewer axes than a {tuple(a.shape)}; write "
+            f"mask[{index}] if its axes are the first ones of a"
+        )
     try:
         torch.broadcast_shapes(a.shape, mask.shape)
     except RuntimeError:

@@ -218,6 +218,13 @@ def test_resets_by_mask_equal_packed_sequences():
     torch.testing.assert_close(linear_recurrence(reset_where(a, mask), x), expected)
 
 
+def test_a_mask_of_one_value_or_of_more_axes_than_the_coefficients_resets_too():
+    a = torch.rand(4)
+    assert not reset_where(a, torch.tensor(True)).any()
+    mask = torch.tensor([False, True])[:, None]
+    assert torch.equal(reset_where(a, mask), torch.stack([a, torch.zeros(4)]))
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.complex64, torch.bfloat16], ids=str)
 def test_step_by_step_equals_the_whole(dtype):
     a, x, h0 = torch.rand(50, 3).to(dtype), torch.randn(50, 3).to(dtype), torch.randn(3)
@@ -260,6 +267,8 @@ def test_step_by_step_equals_the_whole(dtype):
         (lambda a: reset_where(0.5, a > 0), TypeError, "a must be a tensor, not 0.5"),
         (lambda a: reset_where(a.numpy(), a > 0), TypeError, r"not ndarray of shape \(4, 3\)$"),
         (lambda a: reset_where(a, a.numpy() > 0), TypeError, r"not ndarray of shape \(4, 3\)$"),
+        (lambda a: reset_where(a[:, :, None], a[:, 0] > 0), ValueError, r"mask\[:, None, None\]"),
+        (lambda a: reset_where(a, a[0] > 0), ValueError, r"mask has shape \(3,\).*a \(4, 3\)"),
         (lambda a: reset_where(a, a[:, :2] > 0), ValueError, r"mask has shape \(4, 2\).*\(4, 3\)"),
     ],
 )
