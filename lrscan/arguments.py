@@ -21,14 +21,16 @@ DTYPES = {
 }
 HALF = (torch.float16, torch.bfloat16)
 _NUMBER = (int, float, complex)
+_REAL = {torch.complex64: torch.float32, torch.complex128: torch.float64}
 
 
 def converted(a, x, h0):
     """The arguments as tensors of dtypes that go together, as far as a cast makes them so.
 
     Under autocast all take the widest of their dtypes. A number for ``a`` becomes a tensor of no
-    axes, with the dtype of x, or float32 where that is of half precision. What is no tensor is left
-    for :func:`check` to refuse.
+    axes, with the dtype of x, or float32 where that is of half precision. Real ``a`` and ``h0``
+    become complex where x is so, of the same precision. What is no tensor is left for
+    :func:`check` to refuse.
     """
     if not isinstance(x, Tensor):
         return a, x, h0
@@ -42,6 +44,8 @@ def converted(a, x, h0):
             raise TypeError(f"a is a complex number, but x is {x.dtype}")
         dtype = torch.float32 if x.dtype in HALF else x.dtype
         a = torch.full((), a, dtype=dtype, device=x.device)
+    if (real := _REAL.get(x.dtype)) is not None:
+        a, h0 = (t.to(x.dtype) if isinstance(t, Tensor) and t.dtype == real else t for t in (a, h0))
     return a, x, h0
 
 

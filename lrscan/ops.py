@@ -53,9 +53,11 @@ def linear_recurrence(
 
     ``a``, ``x`` and ``h0`` have one dtype: float64, float32, float16, bfloat16, complex64 or
     complex128. Half precision is accumulated in float32; with it ``a`` and ``h0`` may be float32,
-    which is what a carried state should be; so is a number for ``a``. Under autocast, floating
-    dtypes that differ become the widest of them. All layouts are read in place; an axis that ``a``
-    or ``x`` is broadcast over is not materialised, nor is its gradient.
+    which is what a carried state should be; so is a number for ``a``. With a complex ``x``, ``a``
+    and ``h0`` may be real, of the same precision: they are widened to complex copies, and their
+    gradients are real. Under autocast, floating dtypes that differ become the widest of them. All
+    layouts are read in place; an axis that ``a`` or ``x`` is broadcast over is not
+    materialised, nor is its gradient.
 
     Returns:
         h, of the broadcast shape of ``a`` and ``x``, and with the dtype of ``x``. Within rounding

@@ -278,13 +278,17 @@ def test_a_number_is_a_coefficient_of_all_steps(dtype):
         torch.testing.assert_close(step, h[0])
 
 
-def test_a_number_under_transforms_and_compiled():
+def test_a_number_and_real_coefficients_under_transforms_and_compiled():
     _, x, h0, _ = draw((6, 3), torch.complex128, 0)
+    a = torch.rand(6, 3, dtype=torch.float64)
 
     def number(x):
         return linear_recurrence(0.9, x, h0)
 
-    for function, start in ((number, x),):
+    def real(a):
+        return linear_recurrence(a, x, h0.real)
+
+    for function, start in ((number, x), (real, a)):
         expected = torch.stack([function(start), function(2 * start)])
         batched = torch.vmap(function)(torch.stack([start, 2 * start]))
         torch.testing.assert_close(batched, expected)
@@ -294,6 +298,27 @@ def test_a_number_under_transforms_and_compiled():
         leaf = start.clone().requires_grad_()
         both = [torch.autograd.grad(f(leaf).abs().sum(), leaf) for f in (compiled, function)]
         torch.testing.assert_close(*both)
+
+
+@pytest.mark.parametrize("state", ["real", "complex", "none"])
+def test_real_coefficients_of_complex_inputs_have_a_real_gradient(state):
+    _, x, h0, dh = draw((7, 3), torch.complex128, 0)
+    a = torch.rand(7, 3, dtype=torch.float64, requires_grad=True)
+    inputs = [a, x.requires_grad_()]
+    if state != "none":
+        inputs.append((h0.real.clone() if state == "real" else h0).requires_grad_())
+    h = linear_recurrence(*inputs)
+    exact = linear_recurrence_reference(*inputs)
+    torch.testing.assert_close(h, exact)
+    got, expected = (torch.autograd.grad(own, inputs, dh) for own in (h, exact))
+    assert [t.dtype for t in got] == [t.dtype for t in inputs]
+    torch.testing.assert_close(got, expected)
+    assert gradcheck(linear_recurrence, inputs, check_forward_ad=True)
+    assert gradgradcheck(linear_recurrence, inputs)
+    step = linear_recurrence_step(a[0], x[0], h0.real)
+    torch.testing.assert_close(step, a[0] * h0.real + x[0])
+    single = linear_recurrence(a.float(), x.to(torch.complex64))
+    assert single.dtype == torch.complex64
 
 
 A, X, H0 = torch.rand(4, 3), torch.rand(4, 3), torch.rand(3)
@@ -311,6 +336,8 @@ A, X, H0 = torch.rand(4, 3), torch.rand(4, 3), torch.rand(3)
         ),
         (lambda: linear_recurrence(1j, X), TypeError, "a is a complex number, but x is .*float32"),
         (lambda: linear_recurrence(0.5, [1.0]), TypeError, "x must be a tensor, not list"),
+        (lambda: linear_recurrence(A.double(), X + 0j), TypeError, "a is torch.float64"),
+        (lambda: linear_recurrence(A + 0j, X), TypeError, "a is torch.complex64, but x"),
         (lambda: linear_recurrence(A, X, dim=A), TypeError, r"not Tensor of shape \(4, 3\)$"),
         (lambda: linear_recurrence(A, X, reverse=A), TypeError, r"not Tensor of shape \(4, 3\)$"),
         (lambda: linear_recurrence(A, X, algorithm=A), ValueError, r"not Tensor of shape \(4, "),
