@@ -120,7 +120,12 @@ def packed_linear_recurrence(
 
 
 def reset_where(a: Tensor, mask: Tensor) -> Tensor:
-    """``a`` with zeros where ``mask`` is true: a sequence starts there, and forgets all before.
+    """``a`` with zeros where ``mask`` is true: a sequence starts there, and forgets what is finite.
+
+    A coefficient of zero is a number as any other, in every function here: zero times NaN or
+    infinity is NaN, as in a loop. So a state that is not finite passes a reset, as NaN, and so does
+    such a gradient on its way back. The ``cu_seqlens`` of :func:`linear_recurrence` part sequences
+    that begin at the same steps in all columns; on the CPU they keep NaN and infinity apart too.
 
     Args:
         a:    coefficients

@@ -225,6 +225,17 @@ def test_a_mask_of_one_value_or_of_more_axes_than_the_coefficients_resets_too():
     assert torch.equal(reset_where(a, mask), torch.stack([a, torch.zeros(4)]))
 
 
+def test_a_reset_is_a_coefficient_of_zero_of_which_infinity_makes_nan():
+    a, x = torch.rand(9, 2), torch.rand(9, 2)
+    x[2, 0], x[2, 1] = float("inf"), float("nan")
+    mask = (torch.arange(9) == 5)[:, None]
+    for algorithm in ("serial", "blocked"):
+        h = linear_recurrence(reset_where(a, mask), x, algorithm=algorithm)
+        assert h[5:].isnan().all() and h[2:5, 0].isinf().all()
+        h = linear_recurrence(a, x, algorithm=algorithm, cu_seqlens=torch.tensor([0, 5, 9]))
+        assert h[5:].isfinite().all()
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.complex64, torch.bfloat16], ids=str)
 def test_step_by_step_equals_the_whole(dtype):
     a, x, h0 = torch.rand(50, 3).to(dtype), torch.randn(50, 3).to(dtype), torch.randn(3)
