@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor
 from torch._subclasses import FakeTensor
@@ -18,6 +20,42 @@ DTYPES = {
     "cuda": (*_FLOATING, torch.complex64, torch.complex128),
 }
 HALF = (torch.float16, torch.bfloat16)
+_NUMBER = (int, float, complex)
+_REAL = {torch.complex64: torch.float32, torch.complex128: torch.float64}
+
+
+def converted(a, x, h0):
+    """The arguments as tensors of dtypes that go together, as far as a cast makes them so.
+
+    Under autocast all take the widest of their dtypes. A number for ``a`` becomes a tensor of no
+    axes, with the dtype of x, or float32 where that is of half precision. Real ``a`` and ``h0``
+    become complex where x is so, of the same precision. What is no tensor is left for
+    :func:`check` to refuse.
+    """
+    if not isinstance(x, Tensor):
+        return a, x, h0
+    device = x.device.type
+    if device in ALGORITHMS and torch.is_autocast_enabled(device):
+        dtypes = [t.dtype for t in (a, x, h0) if isinstance(t, Tensor)]
+        widest = functools.reduce(torch.promote_types, dtypes)
+        a, x, h0 = (t.to(widest) if isinstance(t, Tensor) else t for t in (a, x, h0))
+    if isinstance(a, _NUMBER) and not isinstance(a, bool):
+        if isinstance(a, complex) and not x.is_complex():
+            raise TypeError(f"a is a complex number, but x is {x.dtype}")
+        dtype = torch.float32 if x.dtype in HALF else x.dtype
+        a = torch.full((), a, dtype=dtype, device=x.device)
+    if (real := _REAL.get(x.dtype)) is not None:
+        a, h0 = (t.to(x.dtype) if isinstance(t, Tensor) and t.dtype == real else t for t in (a, h0))
+    return a, x, h0
+
+
+def said(thing) -> str:
+    """What a thing is, for an error: not what it holds, which may be much."""
+    if isinstance(shape := getattr(thing, "shape", None), tuple):
+        return f"{type(thing).__name__} of shape {tuple(shape)}"
+    if thing is None or isinstance(thing, (bool, str, *_NUMBER)):
+        return repr(thing)
+    return type(thing).__name__
 
 
 def check(a, x, h0, dim, reverse, algorithm, cu=None, state: str = "h0") -> int:
@@ -26,19 +64,20 @@ def check(a, x, h0, dim, reverse, algorithm, cu=None, state: str = "h0") -> int:
     ``cu`` are the steps where packed sequences begin and the last one ends, if there are several;
     ``state`` is what errors call h0.
     """
-    tensors = {"a": a, "x": x} if h0 is None else {"a": a, "x": x, state: h0}
+    tensors = {"x": x, "a": a} if h0 is None else {"x": x, "a": a, state: h0}
     for name, tensor in tensors.items():
         if not isinstance(tensor, Tensor):
-            raise TypeError(f"{name} must be a tensor, not {tensor!r}")
+            kinds = "a tensor or a number" if name == "a" else "a tensor"
+            raise TypeError(f"{name} must be {kinds}, not {said(tensor)}")
         if tensor.layout is not torch.strided:
             raise TypeError(
                 f"{name} has the layout {tensor.layout}, not torch.strided; for sequences of "
-                "unequal length there is packed_linear_recurrence"
+                "unequal length there is cu_seqlens"
             )
     if not isinstance(dim, int) or isinstance(dim, bool):
-        raise TypeError(f"dim must be an int, not {dim!r}")
+        raise TypeError(f"dim must be an int, not {said(dim)}")
     if not isinstance(reverse, bool):
-        raise TypeError(f"reverse must be a bool, not {reverse!r}")
+        raise TypeError(f"reverse must be a bool, not {said(reverse)}")
     device, dtype = x.device, x.dtype
     for name, tensor in tensors.items():
         if tensor.device != device:
@@ -46,9 +85,9 @@ def check(a, x, h0, dim, reverse, algorithm, cu=None, state: str = "h0") -> int:
     kind = "cuda" if device.type == "meta" else device.type  # only shapes matter there
     if kind not in ALGORITHMS:
         raise ValueError(f"x is on {device}; linear_recurrence runs on cpu and cuda")
-    if algorithm not in ALGORITHMS[kind]:
+    if not isinstance(algorithm, str) or algorithm not in ALGORITHMS[kind]:
         choices = ", ".join(map(repr, ALGORITHMS[kind]))
-        raise ValueError(f"algorithm on {kind} is one of {choices}, not {algorithm!r}")
+        raise ValueError(f"algorithm on {kind} is one of {choices}, not {said(algorithm)}")
     if dtype not in DTYPES[kind]:
         choices = ", ".join(map(str, DTYPES[kind]))
         raise TypeError(f"x on {kind} has one of the dtypes {choices}, not {dtype}")
@@ -82,7 +121,7 @@ def check(a, x, h0, dim, reverse, algorithm, cu=None, state: str = "h0") -> int:
 def lengths_on_the_host(cu_seqlens) -> Tensor:
     """Cumulative lengths of packed sequences as int64 on the CPU, or the error that fits."""
     if not isinstance(cu_seqlens, Tensor) or cu_seqlens.dtype not in (torch.int32, torch.int64):
-        found = cu_seqlens.dtype if isinstance(cu_seqlens, Tensor) else repr(cu_seqlens)
+        found = cu_seqlens.dtype if isinstance(cu_seqlens, Tensor) else said(cu_seqlens)
         raise TypeError(f"cu_seqlens must be a tensor of int32 or int64, not {found}")
     if cu_seqlens.dim() != 1 or cu_seqlens.shape[0] < 2:
         raise ValueError(
@@ -99,5 +138,5 @@ def _check_lengths(cu: Tensor, steps: int, dim: int) -> None:
     if (falls := (cu[1:] < cu[:-1]).nonzero()).numel():
         at = int(falls[0])
         raise ValueError(f"cu_seqlens must not fall: [{at}] is {cu[at]}, [{at + 1}] {cu[at + 1]}")
-    if cu[-1] != steps:
+    if cu[-1] > steps:
         raise ValueError(f"cu_seqlens ends with {cu[-1]}, but dim {dim} has {steps} steps")

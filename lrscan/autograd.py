@@ -225,7 +225,7 @@ def differentiable_gradients(a, h, h0, dh, x_shape, dim, reverse, algorithm, cu,
     along = a.expand(h.shape)
     sequences, starts, ends = _ends(h.shape[dim], reverse, cu, h.device)
     later = along.roll(1 if reverse else -1, dim).index_fill(dim, ends, 0).conj()
-    g = recurrence(later, dh, None, dim, not reverse, algorithm)
+    g = recurrence(later, dh, None, dim, not reverse, algorithm, cu)
     da = dx = dh0 = None
     if wanted[0]:
         da = (_state_before(h, h0, dim, reverse, cu).conj() * g).sum_to_size(a.shape)
@@ -269,6 +269,9 @@ def _state_before(h: Tensor, h0: Tensor | None, dim: int, reverse: bool, cu: Ten
         return h
     sequences, starts, _ = _ends(steps, reverse, cu, h.device)
     before = h.roll(-1 if reverse else 1, dim)
+    if cu is not None and cu[-1] < steps:  # no step leads to those that are left out
+        out = torch.tensor([steps - 1 if reverse else int(cu[-1])], device=h.device)
+        before = before.index_fill(dim, out, 0)
     if h0 is None:
         return before.index_fill(dim, starts, 0)
     h0 = h0.to(h.dtype).expand(sweep.state_shape(h.shape, dim, cu))

@@ -183,13 +183,13 @@ def self_test(devices: list[str]) -> list[Finding]:
     """Copy bandwidth of each device, and each algorithm against the double-precision loop."""
     import torch
 
-    from lrscan import ops
+    from lrscan.arguments import ALGORITHMS
 
     findings = []
     for name in devices:
         device = torch.device(name)
         findings.append(_guard(f"{name} copy", partial(_bandwidth, device)))
-        for algorithm in ops.ALGORITHMS[device.type]:
+        for algorithm in ALGORITHMS[device.type]:
             findings.append(_guard(f"{name} {algorithm}", partial(_exact, device, algorithm)))
     return findings
 

@@ -6,20 +6,20 @@ import torch
 from torch import Tensor
 
 import lrscan.library  # noqa: F401  (the operator of torch's dispatcher, for compile)
-from lrscan import sweep
 from lrscan.algebra import step
-from lrscan.arguments import ALGORITHMS, HALF, check, lengths_on_the_host
+from lrscan.arguments import HALF, check, converted, lengths_on_the_host, said
 from lrscan.autograd import recurrence
 
 
 def linear_recurrence(
-    a: Tensor,
+    a: Tensor | complex,
     x: Tensor,
     h0: Tensor | None = None,
     *,
     dim: int = 0,
     reverse: bool = False,
     algorithm: str = "auto",
+    cu_seqlens: Tensor | None = None,
 ) -> Tensor:
     """``h[t] = a[t] * h[t-1] + x[t]`` along ``dim``, elementwise, in parallel over time.
 
@@ -31,7 +31,7 @@ def linear_recurrence(
         da[t] = conj(h[t-1]) * g[t]               dh0 = conj(a[0]) * g[0]
 
     Args:
-        a:         coefficients, broadcastable with ``x``
+        a:         coefficients, broadcastable with ``x``; or one number for all of them
         x:         inputs, any shape with an axis of time; T may be 0
         h0:        state before the first step, broadcastable to the shape of the result without
                    ``dim``; zero if None
@@ -40,12 +40,24 @@ def linear_recurrence(
         algorithm: "serial" (one thread a column), "blocked" (Algorithm 1 of the paper), on CUDA
                    also "single_pass" (chained scan with look-back) and "serial_paper" (a plain
                    loop, the paper's baseline), or "auto" (by shape)
+        cu_seqlens: None for one sequence; for N sequences that lie end to end along ``dim``, their
+                   cumulative lengths, (N + 1) of int32 or int64, which begin with 0 and do not
+                   fall. Sequence n is made of the steps from ``cu_seqlens[n]`` up to
+                   ``cu_seqlens[n+1]``; it may be empty, starts from its own ``h0``, which then has
+                   N in the place of time, and is reversed on its own. Steps from
+                   ``cu_seqlens[-1]`` on are left out: h is zero there, and so is the gradient of
+                   ``a`` and ``x``, whatever these hold. The host reads the lengths: on a GPU that
+                   waits for the device, unless they are on the CPU. On CUDA a sequence is started
+                   by a coefficient of zero, so NaN or infinity in one reaches those after it, and
+                   in a gradient those before it; on the CPU it stays in its own
 
     ``a``, ``x`` and ``h0`` have one dtype: float64, float32, float16, bfloat16, complex64 or
     complex128. Half precision is accumulated in float32; with it ``a`` and ``h0`` may be float32,
-    which is what a carried state should be. Under autocast, floating dtypes that differ become the
-    widest of them. All layouts are read in place; an axis that ``a`` or ``x`` is broadcast over is
-    not materialised, nor is its gradient.
+    which is what a carried state should be; so is a number for ``a``. With a complex ``x``, ``a``
+    and ``h0`` may be real, of the same precision: they are widened to complex copies, and their
+    gradients are real. Under autocast, floating dtypes that differ become the widest of them. All
+    layouts are read in place; an axis that ``a`` or ``x`` is broadcast over is not
+    materialised, nor is its gradient.
 
     Returns:
         h, of the broadcast shape of ``a`` and ``x``, and with the dtype of ``x``. Within rounding
@@ -54,21 +66,22 @@ def linear_recurrence(
 
     Raises:
         TypeError:  an argument of the wrong type, or a dtype that is not supported
-        ValueError: shapes, devices, ``dim`` or ``algorithm`` that do not fit
+        ValueError: shapes, devices, ``dim``, ``algorithm`` or ``cu_seqlens`` that do not fit
         NotImplementedError: a derivative in forward mode over itself or within ``torch.compile``
 
     Source: Martin and Cundy 2018, arXiv:1709.04057, sections 2.2 and 2.3.
     """
-    a, x, h0 = _widened(a, x, h0)
-    dim = check(a, x, h0, dim, reverse, algorithm)
-    return recurrence(a, x, h0, dim, reverse, algorithm)
+    cu = None if cu_seqlens is None else lengths_on_the_host(cu_seqlens)
+    a, x, h0 = converted(a, x, h0)
+    dim = check(a, x, h0, dim, reverse, algorithm, cu)
+    return recurrence(a, x, h0, dim, reverse, algorithm, cu)
 
 
-def linear_recurrence_step(a: Tensor, x: Tensor, h: Tensor) -> Tensor:
+def linear_recurrence_step(a: Tensor | complex, x: Tensor, h: Tensor) -> Tensor:
     """One time step, ``a * h + x``, for streaming.
 
     Args:
-        a: coefficient of this step, broadcastable with ``x``
+        a: coefficient of this step, broadcastable with ``x``; or a number
         x: input of this step
         h: state before it
 
@@ -81,9 +94,9 @@ def linear_recurrence_step(a: Tensor, x: Tensor, h: Tensor) -> Tensor:
         TypeError:  an argument that is no tensor, or of a dtype that does not fit
         ValueError: shapes or devices that do not fit
     """
-    a, x, h = _widened(a, x, h)
-    if not isinstance(h, Tensor):
-        raise TypeError(f"h must be a tensor, not {h!r}")
+    a, x, h = converted(a, x, h)
+    if h is None:  # which check takes for a state of zero
+        raise TypeError("h must be a tensor, not None")
     one = [t.unsqueeze(0) if isinstance(t, Tensor) else t for t in (a, x)]
     check(*one, h, 0, False, "auto", state="h")
     if x.dtype not in HALF:
@@ -92,7 +105,7 @@ def linear_recurrence_step(a: Tensor, x: Tensor, h: Tensor) -> Tensor:
 
 
 def packed_linear_recurrence(
-    a: Tensor,
+    a: Tensor | complex,
     x: Tensor,
     cu_seqlens: Tensor,
     h0: Tensor | None = None,
@@ -101,71 +114,42 @@ def packed_linear_recurrence(
     reverse: bool = False,
     algorithm: str = "auto",
 ) -> Tensor:
-    """:func:`linear_recurrence` of many sequences that lie end to end along ``dim``.
-
-    Sequence n is made of the steps from ``cu_seqlens[n]`` up to ``cu_seqlens[n+1]``, and starts
-    from its own ``h0``. All derivatives as there.
-
-    Args:
-        a, x:       as there, the axis ``dim`` holding the steps of all N sequences
-        cu_seqlens: (N + 1) cumulative lengths, int32 or int64, from 0 to the extent of ``dim``;
-                    a sequence may be empty. They are read by the host: on a GPU that waits for
-                    the device, unless they are on the CPU
-        h0:         states before the first steps, with N in the place of time, broadcastable;
-                    zero if None
-        dim, reverse, algorithm: as there; each sequence is reversed on its own
-
-    On CUDA a sequence is started by a coefficient of zero, so a NaN or an infinity reaches the
-    sequences after it too; on the CPU it stays in its own.
-
-    Returns:
-        h, of the broadcast shape of ``a`` and ``x``.
-
-    Raises:
-        TypeError:  as there, and ``cu_seqlens`` that are no integers
-        ValueError: as there, and ``cu_seqlens`` that do not rise from 0 to the extent of ``dim``
-    """
+    """:func:`linear_recurrence` of many sequences: the same with ``cu_seqlens`` in third place."""
     cu = lengths_on_the_host(cu_seqlens)
-    a, x, h0 = _widened(a, x, h0)
-    dim = check(a, x, h0, dim, reverse, algorithm, cu)
-    if x.device.type == "cpu":
-        return recurrence(a, x, h0, dim, reverse, algorithm, cu)
-    return _with_restarts(a, x, h0, dim, reverse, algorithm, cu)
-
-
-def _with_restarts(a, x, h0, dim, reverse, algorithm, cu):
-    """Packed sequences for kernels that take one: each starts with a coefficient of zero."""
-    shape, dtype = sweep.broadcast_shape(a, x), x.dtype
-    a, x = a.expand(shape), x.expand(shape)
-    filled = (cu[1:] > cu[:-1]).nonzero().squeeze(1)
-    first = (cu[filled + 1] - 1 if reverse else cu[filled]).to(x.device)
-    if h0 is not None:
-        h0 = h0.expand(sweep.state_shape(shape, dim, cu)).index_select(dim, filled.to(x.device))
-        if dtype in HALF:  # a carried state is not rounded
-            a, x, h0 = a.float(), x.float(), h0.float()
-        x = x.index_add(dim, first, a.index_select(dim, first) * h0)
-    return recurrence(a.index_fill(dim, first, 0), x, None, dim, reverse, algorithm).to(dtype)
+    return linear_recurrence(a, x, h0, dim=dim, reverse=reverse, algorithm=algorithm, cu_seqlens=cu)
 
 
 def reset_where(a: Tensor, mask: Tensor) -> Tensor:
-    """``a`` with zeros where ``mask`` is true: a sequence starts there, and forgets all before.
+    """``a`` with zeros where ``mask`` is true: a sequence starts there, and forgets what is finite.
+
+    A coefficient of zero is a number as any other, in every function here: zero times NaN or
+    infinity is NaN, as in a loop. So a state that is not finite passes a reset, as NaN, and so does
+    such a gradient on its way back. The ``cu_seqlens`` of :func:`linear_recurrence` part sequences
+    that begin at the same steps in all columns; on the CPU they keep NaN and infinity apart too.
 
     Args:
         a:    coefficients
-        mask: bool, broadcastable with ``a``
+        mask: bool, broadcastable with ``a``, with an axis for each of its axes or more, or with
+              none: a mask over the first of three is ``mask[:, None, None]``
 
     Returns:
         A new tensor of the broadcast shape. No gradient flows to ``a`` where it was reset.
 
     Raises:
         TypeError:  ``a`` is not a tensor, or ``mask`` not one of bool
-        ValueError: their shapes do not broadcast
+        ValueError: their shapes do not broadcast, or ``mask`` has fewer axes than ``a``
     """
     if not isinstance(a, Tensor):
-        raise TypeError(f"a must be a tensor, not {a!r}")
+        raise TypeError(f"a must be a tensor, not {said(a)}")
     if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
-        found = mask.dtype if isinstance(mask, Tensor) else repr(mask)
+        found = mask.dtype if isinstance(mask, Tensor) else said(mask)
         raise TypeError(f"mask must be a tensor of torch.bool, not {found}")
+    if 0 < mask.dim() < a.dim():  # torch would align the last axes
+        index = ", ".join([":"] * mask.dim() + ["None"] * (a.dim() - mask.dim()))
+        raise ValueError(
+            f"mask has shape {tuple(mask.shape)}, fewer axes than a {tuple(a.shape)}; write "
+            f"mask[{index}] if its axes are the first ones of a"
+        )
     try:
         torch.broadcast_shapes(a.shape, mask.shape)
     except RuntimeError:
@@ -173,17 +157,3 @@ def reset_where(a: Tensor, mask: Tensor) -> Tensor:
             f"mask has shape {tuple(mask.shape)}, which does not broadcast with a {tuple(a.shape)}"
         ) from None
     return torch.where(mask, 0, a)
-
-
-def _widened(a, x, h0):
-    """Under autocast: the arguments in the widest of their dtypes."""
-    if not (isinstance(a, Tensor) and isinstance(x, Tensor)):  # refused later, in words
-        return a, x, h0
-    device = x.device.type
-    if device not in ALGORITHMS or not torch.is_autocast_enabled(device):
-        return a, x, h0
-    dtype = torch.promote_types(a.dtype, x.dtype)
-    if isinstance(h0, Tensor):
-        dtype = torch.promote_types(dtype, h0.dtype)
-        h0 = h0.to(dtype)
-    return a.to(dtype), x.to(dtype), h0

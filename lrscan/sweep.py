@@ -15,7 +15,8 @@ A backend is a function ``prepare(operands, steps, sizes, backward, algorithm, d
 returns what runs the sweep: a function of the tensors, by row. That is kept for further calls
 with tensors of the same layout. Where sequences lie end to end in time, START and DSTART have a
 stride over sequences in the place of that over time, and the function also takes the steps at
-which the sweep meets a new sequence, with the end of the last (the CPU backend alone).
+which the sweep meets a new sequence, with the end of the last (the CPU backend alone; for others
+each sequence starts with a coefficient of zero).
 """
 
 from __future__ import annotations
@@ -34,6 +35,9 @@ ROWS = ("A", "X", "START", "OUT", "BEFORE", "DA", "DSTART")
 # Steps that an operand is ahead of the others, in the forward direction.
 _AHEAD = {"A": 1, "BEFORE": -1}
 TIMELESS = ("START", "DSTART")
+_OUTPUTS = ("OUT", "DA")
+# Backends whose kernels know where sequences begin.
+_TAKE_SEQUENCES = ("cpu",)
 # Outputs of an address that is a multiple of this may be written in whole cache lines.
 _ALIGNMENT = 64
 
@@ -147,8 +151,13 @@ def _run(
     backend: str,
 ) -> None:
     tensors = {row: tensor for row, tensor in tensors.items() if tensor is not None}
+    if cu is not None:
+        tensors = _without_tail(tensors, dim, int(cu[-1]))
     x = tensors["X"]
     if x.numel() == 0:
+        return
+    if cu is not None and backend not in _TAKE_SEQUENCES:
+        _run_with_restarts(tensors, backward, dim, reverse, algorithm, cu, backend)
         return
     layouts = tuple(
         (row, Layout(t.dtype, t.shape, t.stride(), t.data_ptr() % _ALIGNMENT == 0))
@@ -175,6 +184,60 @@ def _run(
         _run(part, backward, dim - (axis < dim), reverse, algorithm, cu, backend)
 
 
+def _without_tail(tensors: Mapping[str, Tensor], dim: int, end: int) -> dict[str, Tensor]:
+    """What lies before step ``end``; the outputs from there on are zero."""
+    kept = dict(tensors)
+    for row, tensor in tensors.items():
+        if row in TIMELESS or tensor.shape[dim] == end:
+            continue
+        if row in _OUTPUTS:
+            tensor.narrow(dim, end, tensor.shape[dim] - end).zero_()
+        kept[row] = tensor.narrow(dim, 0, end)
+    return kept
+
+
+def _run_with_restarts(
+    tensors: Mapping[str, Tensor],
+    backward: bool,
+    dim: int,
+    reverse: bool,
+    algorithm: str,
+    cu: Tensor,
+    backend: str,
+) -> None:
+    """Packed sequences by a kernel for one: each starts with a coefficient of zero."""
+    a, x, h0 = tensors["A"], tensors["X"], tensors.get("START")
+    filled = (cu[1:] > cu[:-1]).nonzero().squeeze(1)
+    starts = (cu[filled + 1] - 1 if reverse else cu[filled]).to(x.device)
+    filled = filled.to(x.device)
+    first_a = a.index_select(dim, starts)
+    h0 = None if h0 is None else h0.index_select(dim, filled)
+    one = {"A": a.index_fill(dim, starts, 0), "X": x}
+    options = (backward, dim, reverse, algorithm, None, backend)
+    if not backward:
+        out = one["OUT"] = tensors["OUT"]
+        if h0 is not None:  # not rounded, as no state is
+            wide = torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
+            entering = first_a.to(wide) * h0.to(wide)
+            one = {"A": one["A"].to(wide), "X": x.to(wide).index_add(dim, starts, entering)}
+            one["OUT"] = out if out.dtype == wide else torch.empty_like(out, dtype=wide)
+        _run(one, *options)
+        if one["OUT"] is not out:
+            out.copy_(one["OUT"])
+        return
+    dx = one["OUT"] = tensors["OUT"] if "OUT" in tensors else torch.empty_like(x)
+    if "DA" in tensors:
+        one |= {"DA": tensors["DA"], "BEFORE": tensors["BEFORE"]}
+    _run(one, *options)
+    g = dx.index_select(dim, starts)
+    if "DA" in tensors:
+        da = torch.zeros_like(g) if h0 is None else h0.conj() * g
+        tensors["DA"].index_copy_(dim, starts, da.to(a.dtype))
+    if "DSTART" in tensors:
+        dh0 = first_a.conj() * g
+        tensors["DSTART"].index_copy_(dim, filled, dh0.to(tensors["DSTART"].dtype))
+
+
 @functools.lru_cache(maxsize=1024)
 def _prepared(
     layouts: tuple[tuple[str, Layout], ...],
@@ -192,7 +255,7 @@ def _prepared(
     ``threads`` is torch's number of threads, by which a backend may divide the work.
     """
     # An output is dense, so its layout decides the order of the axes.
-    ordered = dict(sorted(layouts, key=lambda item: item[0] not in ("OUT", "DA")))
+    ordered = dict(sorted(layouts, key=lambda item: item[0] not in _OUTPUTS))
     shape = ordered["X"].shape
     strides = {
         row: own.strides[:dim] + (0,) + own.strides[dim:]

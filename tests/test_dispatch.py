@@ -90,8 +90,8 @@ def test_autocast_treats_a_step_as_it_treats_a_sequence():
     with torch.autocast("cpu", torch.bfloat16):
         h = linear_recurrence(A.bfloat16(), X, H0)
         step = linear_recurrence_step(A[0].bfloat16(), X[0], H0)
-        with pytest.raises(TypeError, match="a must be a tensor, not 0.5"):
-            linear_recurrence(0.5, X)
+        assert linear_recurrence(0.5, X.bfloat16()).dtype == torch.bfloat16
+        assert linear_recurrence(0.5, X, H0.bfloat16()).dtype == torch.float32
     assert step.dtype == torch.float32
     torch.testing.assert_close(step, h[0])
 

@@ -9,8 +9,14 @@ from hypothesis import strategies as st
 from recurrences import KINDS, check, draw
 from torch.autograd import gradcheck, gradgradcheck
 
-from lrscan import cpu, linear_recurrence, sweep
-from lrscan.arguments import ALGORITHMS, DTYPES
+from lrscan import (
+    cpu,
+    linear_recurrence,
+    linear_recurrence_reference,
+    linear_recurrence_step,
+    sweep,
+)
+from lrscan.arguments import ALGORITHMS, DTYPES, HALF
 
 CPU_ALGORITHMS = ALGORITHMS["cpu"]
 # (shape, dim): one column and many, time first, in the middle and last, more axes than a kernel
@@ -194,6 +200,31 @@ def test_a_product_may_overflow_where_the_states_do_not(shape, algorithm, short_
     torch.testing.assert_close(h[-1], torch.full_like(h[-1], 2.0))
 
 
+@pytest.mark.parametrize("algorithm", CPU_ALGORITHMS)
+@pytest.mark.parametrize(
+    "shape", [(600, 20), (600, 40), (600, 1), (600, 4)], ids=["strips", "rows", "time", "both"]
+)
+def test_a_state_that_is_not_finite_is_that_of_the_loop(
+    shape, algorithm, short_pieces, monkeypatch
+):
+    """Though a product of coefficients is zero by underflow, and 0 times infinity is NaN."""
+    monkeypatch.setattr(cpu, "PIECE_BYTES", 1024)  # of several steps
+    inf, nan = float("inf"), float("nan")
+    for start, bad in ((-inf, 0.0), (1.0, inf), (1.0, nan), (nan, 0.0)):
+        a, x = torch.full(shape, 1e-30), torch.ones(shape)
+        x[137] += bad
+        a[500] = 0  # an exact zero makes NaN of them
+        h0 = torch.full(shape[1:], start, requires_grad=True)
+        x.requires_grad_()
+        h = linear_recurrence(a, x, h0, algorithm=algorithm)
+        exact = linear_recurrence_reference(a, x, h0)
+        torch.testing.assert_close(h, exact.float(), equal_nan=True)
+        dh = x.detach().flip(0)
+        got = torch.autograd.grad(h, (x, h0), dh)
+        expected = torch.autograd.grad(exact, (x, h0), dh.double())
+        torch.testing.assert_close(got, expected, equal_nan=True)
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.complex128], ids=str)
 @pytest.mark.parametrize("reverse", [False, True], ids=["", "reverse"])
 def test_derivatives_are_right_to_second_order_and_in_forward_mode(dtype, reverse):
@@ -234,13 +265,85 @@ def test_vmap_and_functional_transforms():
     torch.testing.assert_close(torch.func.hessian(loss)(a[0]), expected)
 
 
+@pytest.mark.parametrize("dtype", DTYPES["cpu"], ids=str)
+def test_a_number_is_a_coefficient_of_all_steps(dtype):
+    _, x, h0, dh = draw((30, 4), dtype, 0)
+    numbers = [0.9, 1, 0] + [0.6 + 0.3j] * dtype.is_complex
+    for a in numbers:
+        x, h0 = x.detach().requires_grad_(), h0.detach().requires_grad_()
+        h = linear_recurrence(a, x, h0)
+        tensor = torch.tensor(a, dtype=torch.float32 if dtype in HALF else dtype)
+        expected = linear_recurrence(tensor, x, h0)
+        assert torch.equal(h, expected) and h.dtype == dtype
+        found = [torch.autograd.grad(own, (x, h0), dh) for own in (h, expected)]
+        assert all(map(torch.equal, *found))
+        step = linear_recurrence_step(a, x[0], h0)
+        torch.testing.assert_close(step, h[0])
+
+
+def test_a_number_and_real_coefficients_under_transforms_and_compiled():
+    _, x, h0, _ = draw((6, 3), torch.complex128, 0)
+    a = torch.rand(6, 3, dtype=torch.float64)
+
+    def number(x):
+        return linear_recurrence(0.9, x, h0)
+
+    def real(a):
+        return linear_recurrence(a, x, h0.real)
+
+    for function, start in ((number, x), (real, a)):
+        expected = torch.stack([function(start), function(2 * start)])
+        batched = torch.vmap(function)(torch.stack([start, 2 * start]))
+        torch.testing.assert_close(batched, expected)
+        torch._dynamo.reset()
+        compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
+        torch.testing.assert_close(compiled(start), function(start))
+        leaf = start.clone().requires_grad_()
+        both = [torch.autograd.grad(f(leaf).abs().sum(), leaf) for f in (compiled, function)]
+        torch.testing.assert_close(*both)
+
+
+@pytest.mark.parametrize("state", ["real", "complex", "none"])
+def test_real_coefficients_of_complex_inputs_have_a_real_gradient(state):
+    _, x, h0, dh = draw((7, 3), torch.complex128, 0)
+    a = torch.rand(7, 3, dtype=torch.float64, requires_grad=True)
+    inputs = [a, x.requires_grad_()]
+    if state != "none":
+        inputs.append((h0.real.clone() if state == "real" else h0).requires_grad_())
+    h = linear_recurrence(*inputs)
+    exact = linear_recurrence_reference(*inputs)
+    torch.testing.assert_close(h, exact)
+    got, expected = (torch.autograd.grad(own, inputs, dh) for own in (h, exact))
+    assert [t.dtype for t in got] == [t.dtype for t in inputs]
+    torch.testing.assert_close(got, expected)
+    assert gradcheck(linear_recurrence, inputs, check_forward_ad=True)
+    assert gradgradcheck(linear_recurrence, inputs)
+    step = linear_recurrence_step(a[0], x[0], h0.real)
+    torch.testing.assert_close(step, a[0] * h0.real + x[0])
+    single = linear_recurrence(a.float(), x.to(torch.complex64))
+    assert single.dtype == torch.complex64
+
+
 A, X, H0 = torch.rand(4, 3), torch.rand(4, 3), torch.rand(3)
 
 
 @pytest.mark.parametrize(
     ("call", "error", "names"),
     [
-        (lambda: linear_recurrence([1.0], X), TypeError, r"a must be a tensor, not \[1.0\]"),
+        (lambda: linear_recurrence([1.0], X), TypeError, "a must be .* or a number, not list$"),
+        (lambda: linear_recurrence(True, X), TypeError, "a must be .* or a number, not True"),
+        (
+            lambda: linear_recurrence(A.numpy(), X),
+            TypeError,
+            r"a must be a tensor or a number, not ndarray of shape \(4, 3\)$",
+        ),
+        (lambda: linear_recurrence(1j, X), TypeError, "a is a complex number, but x is .*float32"),
+        (lambda: linear_recurrence(0.5, [1.0]), TypeError, "x must be a tensor, not list"),
+        (lambda: linear_recurrence(A.double(), X + 0j), TypeError, "a is torch.float64"),
+        (lambda: linear_recurrence(A + 0j, X), TypeError, "a is torch.complex64, but x"),
+        (lambda: linear_recurrence(A, X, dim=A), TypeError, r"not Tensor of shape \(4, 3\)$"),
+        (lambda: linear_recurrence(A, X, reverse=A), TypeError, r"not Tensor of shape \(4, 3\)$"),
+        (lambda: linear_recurrence(A, X, algorithm=A), ValueError, r"not Tensor of shape \(4, "),
         (lambda: linear_recurrence(A, X, 0.5), TypeError, "h0 must be a tensor, not 0.5"),
         (lambda: linear_recurrence(A.double(), X), TypeError, "a is torch.float64"),
         (lambda: linear_recurrence(A, X, H0.double()), TypeError, "h0 is torch.float64"),
@@ -254,7 +357,6 @@ A, X, H0 = torch.rand(4, 3), torch.rand(4, 3), torch.rand(3)
         (lambda: linear_recurrence(A, X, algorithm="fast"), ValueError, "'serial'.*not 'fast'"),
         (lambda: linear_recurrence(A.to("meta"), X), ValueError, "a is on meta"),
         (lambda: linear_recurrence(A.to_sparse(), X), TypeError, "a has .*sparse_coo"),
-        (lambda: linear_recurrence(0.5, X), TypeError, "a must be a tensor, not 0.5"),
     ],
 )
 def test_wrong_input_is_refused_by_name(call, error, names):

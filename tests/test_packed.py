@@ -11,9 +11,8 @@ from lrscan import (
     linear_recurrence_step,
     packed_linear_recurrence,
     reset_where,
+    sweep,
 )
-from lrscan.autograd import recurrence
-from lrscan.ops import _with_restarts
 
 LENGTHS = [[40], [0, 1, 2, 0, 17, 19, 1, 0], [1] * 40, [17, 23]]
 # (shape of a, of x, dim)
@@ -41,27 +40,33 @@ def one_by_one(a, x, lengths, h0, dim, **options):
     )
 
 
+@pytest.fixture(params=["sequences", "restarts"])
+def kernels(request, monkeypatch):
+    """As on the CPU, whose kernels know where sequences begin, and as on CUDA."""
+    if request.param == "restarts":
+        monkeypatch.setattr(sweep, "_TAKE_SEQUENCES", ())
+
+
 @pytest.mark.parametrize("reverse", [False, True], ids=["", "reverse"])
 @pytest.mark.parametrize("types", ["float64", "bfloat16", "bfloat16, state float32"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_restarts_give_what_the_packed_sweep_gives(kind, types, reverse):
+def test_restarts_give_what_the_packed_sweep_gives(kind, types, reverse, monkeypatch):
     """What CUDA tensors take, whose kernels know one sequence, on the CPU."""
     dtype, *state = (getattr(torch, name.removeprefix("state ")) for name in types.split(", "))
     state = state[0] if state else dtype
-    cu = cumulative([0, 7, 93, 1, 400, 0])
+    options = {"cu_seqlens": cumulative([0, 7, 93, 1, 400, 0]), "reverse": reverse}
     generator = torch.Generator().manual_seed(0)
     a = coefficients((501, 5), state, generator, kind)
     h0 = torch.rand(6, 5, generator=generator).to(state)
     x = torch.randn(501, 5, generator=generator).to(dtype)
-    options = (0, reverse, "auto", cu)
+    exact = linear_recurrence(*(t.double() for t in (a, x, h0)), **options)
     found = []
-    for function in (recurrence, _with_restarts):
+    for backends in (("cpu",), ()):
+        monkeypatch.setattr(sweep, "_TAKE_SEQUENCES", backends)
         inputs = [t.detach().requires_grad_() for t in (a, x, h0)]
-        h = function(*inputs, *options)
+        h = linear_recurrence(*inputs, **options)
         assert h.dtype == dtype
         found.append([h, *torch.autograd.grad(h, inputs, torch.ones_like(h))])
-    exact = [t.double() for t in (a, x, h0)]
-    exact = recurrence(*exact, *options)
     error = [(h.double() - exact).abs().max() for h, *_ in found]
     assert error[1] <= 1.01 * error[0] + 1e-12  # no state was rounded on the way
     for expected, got in zip(*found, strict=True):
@@ -78,7 +83,7 @@ def cumulative(lengths):
 @pytest.mark.parametrize("reverse", [False, True], ids=["", "reverse"])
 @pytest.mark.parametrize("shapes", SHAPES, ids=str)
 @pytest.mark.parametrize("kind", KINDS)
-def test_packed_equals_one_by_one(kind, shapes, reverse, algorithm):
+def test_packed_equals_one_by_one(kind, shapes, reverse, algorithm, kernels):
     *shapes, dim = shapes
     options = {"dim": dim, "reverse": reverse, "algorithm": algorithm}
     generator = torch.Generator().manual_seed(dim)
@@ -103,13 +108,83 @@ def test_packed_equals_one_by_one(kind, shapes, reverse, algorithm):
             torch.testing.assert_close(got, expected, rtol=1e-11, atol=1e-11)
 
 
+@pytest.mark.parametrize("reverse", [False, True], ids=["", "reverse"])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_steps_after_the_last_sequence_are_left_out(bad, reverse, kernels):
+    generator = torch.Generator().manual_seed(0)
+    for _, shape, dim in SHAPES:
+        for lengths in ([0, 17, 19, 0], [0, 0]):
+            steps = sum(lengths)
+            a, x, dh = (torch.randn(shape, dtype=torch.float64, generator=generator) for _ in "axg")
+            h0 = torch.randn(
+                shape[:dim] + (len(lengths),) + shape[dim + 1 :],
+                dtype=torch.float64,
+                generator=generator,
+            )
+            for tensor in (a, x, dh):
+                tensor.narrow(dim, steps, 40 - steps).fill_(bad)
+            for start in (h0, None):
+                options = {"dim": dim, "reverse": reverse, "cu_seqlens": cumulative(lengths)}
+                for higher in (False, True):
+                    found = []
+                    for end in (40, steps):
+                        inputs = [t.narrow(dim, 0, end).clone().requires_grad_() for t in (a, x)]
+                        inputs += [] if start is None else [start.clone().requires_grad_()]
+                        h = linear_recurrence(*inputs, **options)
+                        found.append(
+                            [
+                                h.detach(),
+                                *torch.autograd.grad(
+                                    h, inputs, dh.narrow(dim, 0, end), create_graph=higher
+                                ),
+                            ]
+                        )
+                    for whole, short in zip(*found, strict=True):
+                        if whole.shape != short.shape:
+                            assert not whole.narrow(dim, steps, 40 - steps).any()
+                            whole = whole.narrow(dim, 0, steps)
+                        torch.testing.assert_close(whole, short, rtol=1e-11, atol=1e-11)
+
+
+def test_steps_that_are_left_out_under_transforms_and_compiled():
+    cu = torch.tensor([0, 2, 2, 5])
+    a, x = (torch.rand(3, 7, 2, dtype=torch.float64) for _ in range(2))
+    a[:, 5:] = x[:, 5:] = float("nan")
+
+    def loss(a, x):
+        return linear_recurrence(a, x, cu_seqlens=cu).square().sum()
+
+    expected = [torch.autograd.functional.jacobian(loss, (a[k], x[k])) for k in range(3)]
+    expected = [torch.stack(of_one) for of_one in zip(*expected, strict=True)]
+    batched = torch.vmap(torch.func.grad(loss, (0, 1)))
+    torch.testing.assert_close(batched(a, x), tuple(expected))
+    tangent = torch.func.jvp(loss, (a[0], x[0]), (a[0], x[0]))[1]
+    inner = sum((g[0, :5] * t[0, :5]).sum() for g, t in zip(expected, (a, x), strict=True))
+    torch.testing.assert_close(tangent, inner)
+    torch._dynamo.reset()
+    compiled = torch.compile(
+        lambda a, x, cu: linear_recurrence(a, x, cu_seqlens=cu),
+        fullgraph=True,
+        backend="aot_eager",
+    )
+    for lengths in (cu, torch.tensor([0, 1, 2, 3])):
+        inputs = [t[0].clone().requires_grad_() for t in (a, x)]
+        h = compiled(*inputs, lengths)
+        assert not h[lengths[-1] :].any()
+        torch.testing.assert_close(h, linear_recurrence(*inputs, cu_seqlens=lengths))
+        for gradient in torch.autograd.grad(h.sum(), inputs):
+            assert gradient.isfinite().all() and not gradient[lengths[-1] :].any()
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.complex128], ids=str)
 @pytest.mark.parametrize("reverse", [False, True], ids=["", "reverse"])
-def test_packed_derivatives_to_second_order_and_in_forward_mode(reverse, dtype):
+@pytest.mark.parametrize("left_out", [0, 2], ids=["", "tail"])
+def test_packed_derivatives_to_second_order_and_in_forward_mode(left_out, reverse, dtype, kernels):
     cu = torch.tensor([0, 2, 2, 5])
     generator = torch.Generator().manual_seed(0)
     a, x, h0 = (
-        torch.randn(n, 2, dtype=dtype, generator=generator, requires_grad=True) for n in (5, 5, 3)
+        torch.randn(n, 2, dtype=dtype, generator=generator, requires_grad=True)
+        for n in (5 + left_out, 5 + left_out, 3)
     )
 
     def packed(a, x, h0):
@@ -117,6 +192,14 @@ def test_packed_derivatives_to_second_order_and_in_forward_mode(reverse, dtype):
 
     assert gradcheck(packed, (a, x, h0), check_forward_ad=True)
     assert gradgradcheck(packed, (a, x, h0))
+
+
+def test_the_packed_name_means_the_keyword():
+    a, x, cu = torch.rand(6, 3), torch.rand(6, 3), torch.tensor([0, 2, 5])
+    h0 = torch.rand(2, 3)
+    options = {"reverse": True, "algorithm": "serial"}
+    named = packed_linear_recurrence(a, x, cu, h0, **options)
+    assert torch.equal(named, linear_recurrence(a, x, h0, cu_seqlens=cu, **options))
 
 
 def test_nothing_of_one_sequence_reaches_another():
@@ -140,6 +223,24 @@ def test_resets_by_mask_equal_packed_sequences():
     torch.testing.assert_close(linear_recurrence(reset_where(a, mask), x), expected)
 
 
+def test_a_mask_of_one_value_or_of_more_axes_than_the_coefficients_resets_too():
+    a = torch.rand(4)
+    assert not reset_where(a, torch.tensor(True)).any()
+    mask = torch.tensor([False, True])[:, None]
+    assert torch.equal(reset_where(a, mask), torch.stack([a, torch.zeros(4)]))
+
+
+def test_a_reset_is_a_coefficient_of_zero_of_which_infinity_makes_nan():
+    a, x = torch.rand(9, 2), torch.rand(9, 2)
+    x[2, 0], x[2, 1] = float("inf"), float("nan")
+    mask = (torch.arange(9) == 5)[:, None]
+    for algorithm in ("serial", "blocked"):
+        h = linear_recurrence(reset_where(a, mask), x, algorithm=algorithm)
+        assert h[5:].isnan().all() and h[2:5, 0].isinf().all()
+        h = linear_recurrence(a, x, algorithm=algorithm, cu_seqlens=torch.tensor([0, 5, 9]))
+        assert h[5:].isfinite().all()
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.complex64, torch.bfloat16], ids=str)
 def test_step_by_step_equals_the_whole(dtype):
     a, x, h0 = torch.rand(50, 3).to(dtype), torch.randn(50, 3).to(dtype), torch.randn(3)
@@ -153,7 +254,12 @@ def test_step_by_step_equals_the_whole(dtype):
 @pytest.mark.parametrize(
     ("call", "error", "names"),
     [
-        (lambda a: packed_linear_recurrence(a, a, [0, 4]), TypeError, r"cu_seqlens .*\[0, 4\]"),
+        (lambda a: packed_linear_recurrence(a, a, [0, 4]), TypeError, "cu_seqlens .*not list$"),
+        (
+            lambda a: linear_recurrence(a, a, cu_seqlens=a.numpy()),
+            TypeError,
+            r"not ndarray of shape \(4, 3\)$",
+        ),
         (lambda a: packed_linear_recurrence(a, a, torch.tensor([0.0, 4])), TypeError, "float32"),
         (lambda a: packed_linear_recurrence(a, a, torch.tensor([0])), ValueError, r"\(1,\)"),
         (lambda a: packed_linear_recurrence(a, a, torch.tensor([0, 5])), ValueError, "with 5"),
@@ -163,6 +269,7 @@ def test_step_by_step_equals_the_whole(dtype):
             ValueError,
             r"must not fall: \[1\] is 3, \[2\] 2",
         ),
+        (lambda a: packed_linear_recurrence(a, a, None), TypeError, "cu_seqlens .*not None"),
         (
             lambda a: packed_linear_recurrence(a, a, torch.tensor([0, 4]), a),
             ValueError,
@@ -172,7 +279,12 @@ def test_step_by_step_equals_the_whole(dtype):
         (lambda a: linear_recurrence_step(a, 1.0, a), TypeError, "x must be a tensor, not 1.0"),
         (lambda a: linear_recurrence_step(a, a, a[:2]), ValueError, r"h has shape \(2, 3\)"),
         (lambda a: linear_recurrence_step(a, a, None), TypeError, "h must be a tensor, not None"),
+        (lambda a: linear_recurrence_step(a, a, a.numpy()), TypeError, r"h .*not ndarray of shape"),
         (lambda a: reset_where(0.5, a > 0), TypeError, "a must be a tensor, not 0.5"),
+        (lambda a: reset_where(a.numpy(), a > 0), TypeError, r"not ndarray of shape \(4, 3\)$"),
+        (lambda a: reset_where(a, a.numpy() > 0), TypeError, r"not ndarray of shape \(4, 3\)$"),
+        (lambda a: reset_where(a[:, :, None], a[:, 0] > 0), ValueError, r"mask\[:, None, None\]"),
+        (lambda a: reset_where(a, a[0] > 0), ValueError, r"mask has shape \(3,\).*a \(4, 3\)"),
         (lambda a: reset_where(a, a[:, :2] > 0), ValueError, r"mask has shape \(4, 2\).*\(4, 3\)"),
     ],
 )

@@ -14,6 +14,10 @@ then applies: runs the piece again, from the carry, and writes. Pieces are small
 in the cache then, so memory is read once. A thread waits only for pieces that were taken earlier,
 and the result does not depend on how many threads there are.
 
+A product P may overflow where the states do not, and may be zero by underflow, of which an infinite
+state would become NaN. Neither gives a finite carry; a piece without one passes on the state that
+it has applied its steps to.
+
 Bytes moved an element, float32: 12 forward (a, x, h), 20 backward (a, dh, h, dx, da).
 """
 
@@ -118,7 +122,7 @@ def sweep_kernel(
     """
     v = Variant(backward, kinds, spacings, wanted)
     size, wanted_start = v.size, not backward
-    begin, copy, carry_over, finite = make_states(v, strip)
+    begin, copy, carry_over = make_states(v, strip)
     if order == "times":
         reduce, apply = make_times(v, lanes, strip)
     else:
@@ -182,22 +186,20 @@ def sweep_kernel(
             inside = _number(cu, last) >= t0  # a sequence begins in this piece
             passed_on = piece == pieces - 1
             if piece > 0:
-                early = False
                 if not passed_on:
                     cut = max(t0, _number(cu, last))
                     reduce(at, time, lane, cut, t1, inside, count, product, end)
-                    early = finite(product, count)
                 while load_acquire(done + 8 * group) < piece:
                     pass
                 copy(states, before, count)
-                if early:
+                if not passed_on:
                     if inside:
                         h0 = at[START] + last * apart[START] if wanted_start else 0
                         begin(states, h0, lane[START], count)
-                    carry_over(here, product, end, states, count)
-                    copy(states, before, count)  # the next but one may write there from now on
-                    store_release(done + 8 * group, piece + 1)
-                    passed_on = True
+                    passed_on = carry_over(here, product, end, states, count)
+                    copy(states, before, count)
+                    if passed_on:  # the next piece but one may write to ``before`` from now on
+                        store_release(done + 8 * group, piece + 1)
             t, n = t0, _sequence_of(t0, cu, sequences)
             while t < t1:
                 opens = _number(cu, n) == t

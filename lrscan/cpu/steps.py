@@ -94,7 +94,7 @@ def first_column(strip, width, lanes):
 
 
 def make_states(v, lanes):
-    """(begin, copy, carry_over, finite): loops over the states of a group."""
+    """(begin, copy, carry_over): loops over the states of a group."""
     state, start_kind = v.state, v.start
     bytes_a_strip = lanes * v.size
 
@@ -116,22 +116,18 @@ def make_states(v, lanes):
 
     @inlined
     def carry_over(to, product, end, carry, width):
-        """to = product * carry + end"""
+        """to = product * carry + end; whether all of that is finite."""
+        finite = True
         for s in range(strips_of(width, lanes)):
             at = s * bytes_a_strip
             P = load(state, lanes, "unit", product + at, 0)
             R = load(state, lanes, "unit", end + at, 0)
-            h = load(state, lanes, "unit", carry + at, 0)
-            store(state, "unit", to + at, 0, step(P, R, h))
+            h = step(P, R, load(state, lanes, "unit", carry + at, 0))
+            finite &= all_finite(h)
+            store(state, "unit", to + at, 0, h)
+        return finite
 
-    @inlined
-    def finite(product, width):
-        for s in range(strips_of(width, lanes)):
-            if not all_finite(load(state, lanes, "unit", product + s * bytes_a_strip, 0)):
-                return False
-        return True
-
-    return begin, copy, carry_over, finite
+    return begin, copy, carry_over
 
 
 def make_advance(v, lanes):

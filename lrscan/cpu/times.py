@@ -74,7 +74,8 @@ def make_times(v, lanes, strip):
     """One strip of columns after the other, a register of consecutive steps at a time.
 
     A product of coefficients can overflow where the states do not (1e20 twice, from a zero
-    state). Then the register is done step by step, as the serial loop would.
+    state), or be zero by underflow, which would make NaN of an infinite state. So a register whose
+    states are not all finite is done step by step, as the serial loop would.
     """
     state, size, kind_a, kind_x = v.state, v.size, v.a, v.x
     backward, want_dx, want_da = v.backward, v.want_dx, v.want_da
@@ -96,14 +97,10 @@ def make_times(v, lanes, strip):
                     a = a.conjugate()
                 x = load(kind_x, lanes, space_x, row[X], time[X])
                 a, x = scan_lanes(a, x)
-                if all_finite(a):
-                    a, x = repeat_last(a, strip, strip), repeat_last(x, strip, strip)
-                    P, R = compose(P, R, a, x)
-                    t += count
-                    continue
-            stop = min(t + count, t1)
-            while t < stop:
-                row = moved(at, time, t)
+                a, x = repeat_last(a, strip, strip), repeat_last(x, strip, strip)
+                P, R = compose(P, R, a, x)
+                t += count
+            else:
                 a = load(kind_a, strip, "unit", row[A], 0)
                 if backward:
                     a = a.conjugate()
@@ -132,8 +129,8 @@ def make_times(v, lanes, strip):
                     a = a.conjugate()
                 x = load(kind_x, lanes, space_x, row[X], time[X])
                 a, x = scan_lanes(a, x)
-                if all_finite(a):
-                    states = step(a, x, repeat_last(h, strip, lanes))
+                states = step(a, x, repeat_last(h, strip, lanes))
+                if all_finite(states):
                     before = x
                     if backward and want_da:
                         before = load(kind_x, lanes, space_before, row[BEFORE], time[BEFORE])

@@ -10,8 +10,9 @@ threads take neighbouring columns, then the next piece. Bytes an element, float3
 and x are read twice), 28 backward.
 
 The sizing is (steps a piece, pieces, 0, 0, 0, workspace); the workspace holds P of every piece and
-column, then R, which the second launch replaces by the carry into the piece. Where a product
-overflows though the states do not, that launch runs the piece step by step instead.
+column, then R, which the second launch replaces by the carry into the piece. Where the next carry
+is not finite, that launch runs the piece step by step instead: a product may have overflowed though
+the states do not, or be zero by underflow, which would make NaN of an infinite state.
 """
 
 from __future__ import annotations
@@ -84,11 +85,11 @@ def kernels(variant: Variant) -> tuple[Kernel, Kernel, Kernel]:
             end = slot + pieces * columns * size
             P, R = load(kind, slot), load(kind, end)
             store(kind, end, h)  # the carry into this piece
-            if finite(P):
-                h = step(P, R, h)
-            else:
+            after = step(P, R, h)
+            if not finite(after) and h == h:  # NaN stays
                 t, stop = piece * block, min((piece + 1) * block, steps)
-                _, h = reduce_piece(rows, at, t, stop, one, h)
+                _, after = reduce_piece(rows, at, t, stop, one, h)
+            h = after
 
     def apply(rows, extents, sizing):
         thread = cuda.grid(1)

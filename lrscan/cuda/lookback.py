@@ -20,8 +20,11 @@ ticket that is not done never waits for long, however few blocks the device keep
 **No fence.** Every word carries its own flag (:mod:`lrscan.cuda.memory`), so it does not matter in
 which order a device shows words to other blocks. All words have to be zero at the start.
 
-**Overflow.** Where P is not finite though the states may be, the tile waits, runs its steps one
-after the other, and publishes the constant map h -> 0 h + R.
+**Overflow and underflow.** A product P may be infinite where the states are finite, and zero where
+it would make NaN of an infinite state. So a state that maps lead to counts only if it is finite;
+else the steps are run one after the other: those of the group, for the state that a tile begins
+with, and those of the tile, for the one that it ends with. A tile whose P is not finite waits for
+that, and publishes the constant map h -> 0 h + R.
 
 These functions are compiled into the kernels, and run by the tests on a model of memory that
 delays and reorders as much as it may.
@@ -69,6 +72,8 @@ def make_look_back(
                  put(job, i, value)    keep a number for all threads of the block
                  get(job, i)           what was put there
                  carry(job, j, h)      take h as the state that column j begins with
+                 reach(job, j, n, h)   the state of column j after the n tiles before this one,
+                                       run step by step from h
                  redo(job, j, h)       run column j step by step from h; returns the end state
         device:  compiles a function (the tests do not)
 
@@ -83,7 +88,7 @@ def make_look_back(
     step, compose, finite = algebra.step, algebra.compose, algebra.finite
     divide, one, zero = algebra.divide, algebra.one, algebra.zero
     map_of, begin, put, get = tile.map_of, tile.begin, tile.put, tile.get
-    carry, redo = tile.carry, tile.redo
+    carry, reach, redo = tile.carry, tile.reach, tile.redo
     state_bytes = WORD_BYTES * parts
 
     @device
@@ -178,23 +183,17 @@ def make_look_back(
                 h = begin(job, j)
             else:
                 h = await_value(place - columns * state_bytes)
-            if finite(P):
-                h = step(P, R, h)
-            else:
-                i = j
-                while i < rank * width:
-                    h = step(get(job, 2 * i), get(job, 2 * i + 1), h)
-                    i += width
-            carry(job, j, h)
+            start = step(P, R, h)
+            if not finite(start):
+                start = reach(job, j, rank, h)
+            carry(job, j, start)
             P, R = map_of(job, j)
-            alone = not finite(P)
-            if alone:
-                h = redo(job, j, h)
-            else:
-                h = step(P, R, h)
+            h = step(P, R, start)
+            if not finite(h):
+                h = redo(job, j, start)
             if closes and not ends:
                 publish(place, h)
-            elif alone and not ends:
+            elif not finite(P) and not ends:
                 own = maps + rank * row + j * (2 * state_bytes)
                 publish(own, zero)
                 publish(own + state_bytes, h)

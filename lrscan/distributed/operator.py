@@ -10,11 +10,10 @@ import torch.distributed as dist
 from torch import Tensor
 
 from lrscan import gradients, sweep
-from lrscan.arguments import HALF, check
+from lrscan.arguments import HALF, check, converted
 from lrscan.autograd import plain
 from lrscan.distributed.agreement import Header, agree, refuse
 from lrscan.distributed.exchange import Peers
-from lrscan.ops import _widened
 
 # Elements whose product is taken at once: torch makes a float64 copy of them.
 _PART = {"cpu": 2**18, "cuda": 2**26}
@@ -91,8 +90,7 @@ def recurrence(
     first = peers.position == 0
     h0 = h0 if first else None
     try:
-        if isinstance(a, Tensor) and isinstance(x, Tensor):
-            a, x, h0 = _widened(a, x, h0)
+        a, x, h0 = converted(a, x, h0)
         dim = check(a, x, h0, dim, reverse, algorithm)
     except (TypeError, ValueError):
         refuse(peers, "linear_recurrence", x.device if isinstance(x, Tensor) else None)

@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
+from lrscan.arguments import ALGORITHMS
 from lrscan.distributed.parallel import splits, turned
 from lrscan.nn.inputs import Input, Tokens, apply, extent
 from lrscan.nn.longer import checkpointed
 from lrscan.nn.packed import Packing
-from lrscan.ops import ALGORITHMS
 
 State = tuple[Tensor, ...]
 _NAMES = tuple(dict.fromkeys(name for names in ALGORITHMS.values() for name in names))

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 import lrscan.nn as models
+from lrscan.arguments import ALGORITHMS
 from lrscan.nn.init import chrono, early, graded, reset_gates, scaled
 from lrscan.nn.inputs import Tokens
-from lrscan.ops import ALGORITHMS
 from lrscan.tasks import DISTRACTORS
 
 # "LSTM" is torch's own, which runs cuDNN on a GPU.

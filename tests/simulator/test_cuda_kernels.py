@@ -230,6 +230,53 @@ def test_a_product_may_overflow_where_the_states_do_not(
 
 
 @pytest.mark.filterwarnings("ignore:overflow encountered", "ignore:invalid value encountered")
+@pytest.mark.parametrize("shape", [(300, 1), (150, 8)], ids=["thin", "columns"])
+@pytest.mark.parametrize("radix", [1, 3])
+@pytest.mark.parametrize("algorithm", ["blocked", "single_pass"])
+def test_a_state_that_is_not_finite_is_that_of_the_loop(
+    algorithm, radix, shape, small_tiles, monkeypatch
+):
+    """Though a product of coefficients is zero by underflow, and 0 times infinity is NaN."""
+    monkeypatch.setattr(plan, "RADIX", radix)
+    columns = shape[1]
+    for start, bad in ((-np.inf, 0.0), (1.0, np.inf), (1.0, np.nan), (np.nan, 0.0)):
+        a, x = torch.full(shape, 1e-30), torch.ones(shape)
+        x[37] += bad
+        a[len(a) - 20] = 0  # an exact zero makes NaN of them
+        h0 = torch.full((columns,), start)
+        for reverse in (False, True):
+            args = [t.flip(0) if reverse else t for t in (a, x)]
+            h = sweep.forward(*args, h0, 0, reverse, algorithm, backend="cuda")
+            expected = linear_recurrence_reference(*args, h0, reverse=reverse).float()
+            torch.testing.assert_close(h, expected, equal_nan=True)
+        g = sweep.empty_output(a, x)
+        sweep.backward(a, x, h0, x, 0, True, algorithm, None, (None, g, None), backend="cuda")
+        later = torch.cat([a[:1] * 0, a[:-1]])
+        expected = linear_recurrence_reference(later, x).float()
+        torch.testing.assert_close(g, expected, equal_nan=True)
+
+
+@pytest.mark.parametrize("reverse", [False, True], ids=["", "reverse"])
+@pytest.mark.parametrize("algorithm", ALGORITHMS["cuda"])
+def test_packed_sequences_are_those_of_the_cpu(algorithm, reverse, small_tiles):
+    cu = torch.tensor([0, 0, 7, 30, 31, 60, 60])
+    for dtype, dim in ((torch.float64, 0), (torch.complex64, 1)):
+        shape, states = ((70, 3), (6, 3)) if dim == 0 else ((3, 70), (3, 6))
+        a, x, _, dh = draw(shape, dtype, dim)
+        for tensor in (a, x, dh):
+            tensor.narrow(dim, 60, 10).fill_(float("nan"))
+        for h0 in (torch.rand(states).to(dtype), None):
+            found = []
+            for backend, name in (("cpu", "serial"), ("cuda", algorithm)):
+                options = dim, reverse, name, cu
+                h = sweep.forward(a, x, h0, *options, backend=backend)
+                gradients_of = gradients.backward(a, h, h0, dh, shape, *options, backend=backend)
+                found.append([h, *(t for t in gradients_of if t is not None)])
+            for expected, got in zip(*found, strict=True):
+                torch.testing.assert_close(got, expected)
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered", "ignore:invalid value encountered")
 @pytest.mark.parametrize("algorithm", ALGORITHMS["cuda"])
 def test_infinities_and_nan_stay_in_their_column_and_to_later_times(algorithm, small_tiles):
     a, x, _, _ = draw((60, 9), torch.float32, 0)
