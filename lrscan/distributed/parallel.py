@@ -104,12 +104,12 @@ def scan(a: Tensor, u: Tensor, start: Tensor, algorithm: str) -> tuple[Tensor, T
         c, end = recurrence(a, u, start, peers, 0, False, algorithm, True)
         assert end is not None  # it was wanted
         return c, end
-    if u.shape[0] == 1:  # needs no scan
+    if not torch.jit.is_tracing() and u.shape[0] == 1:  # needs no scan
         c = linear_recurrence_step(a[0], u[0], start).unsqueeze(0)
-    else:
+    else:  # for every number of steps alike: a trace holds no branch
         c = linear_recurrence(a, u, start, algorithm=algorithm)
     # A copy: a view would keep every step of c alive.
-    return c, c[-1].clone() if c.shape[0] else start
+    return c, torch.cat([start.unsqueeze(0), c[-1:]])[-1]
 
 
 def history(recent: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:

@@ -24,7 +24,8 @@ PIECES_KEPT = 8
 
 def piece_steps(x: Input, hidden_size: int) -> int | None:
     """Steps of the pieces in which an input is best worked through; None: it is taken whole."""
-    if torch.compiler.is_exporting():  # with one graph for every number of steps
+    # With one graph for every number of steps.
+    if torch.compiler.is_exporting() or torch.jit.is_tracing():
         return None
     steps, batch = extent(x)
     device = (x.index if isinstance(x, Tokens) else x).device.type
