@@ -41,12 +41,14 @@ def sequence_parallel(group: dist.ProcessGroup | None = None) -> Iterator[None]:
     enters it itself: backward calls that function again, later and maybe on another thread.
 
     Args:
-        group: the ranks among which time is split; None: all processes. With
-               DistributedDataParallel, which takes the mean over all its ranks, multiply the loss
-               by the size of this group.
+        group: the ranks among which time is split; None: all processes
+
+    DistributedDataParallel takes the mean over all its ranks, but the gradients of the pieces of
+    one sequence add up: a model in it needs :func:`summed`, and the loss stays as it is.
 
     Raises:
-        RuntimeError: there is no process group; or, from a model, it cannot be split over time
+        RuntimeError: there is no process group; or, from a model, it cannot be split over time,
+                      or it is in a DistributedDataParallel over these ranks without ``summed``
         ValueError, RankError: as :func:`lrscan.distributed.linear_recurrence`, from a model
     """
     with among(Peers(group)):
