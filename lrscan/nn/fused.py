@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lrscan.autograd import forward_ad_is_on, intercepted, is_batched
 from lrscan.distributed.parallel import among, splits
+from lrscan.nn.sequences import end_to_end, here
 
 # Pre-activations by name, each (T, B, n), or those of all gates stacked along the last axis.
 Gates = dict[str, Tensor] | Tensor
@@ -68,17 +69,21 @@ class FusedCell(torch.autograd.Function):
     """(h, c after the last step) by a kernel; derivatives of derivatives go torch's way.
 
     ``apply(gates, start, name, recurrence)``; ``recurrence`` is made of differentiable operations.
+    Sequences may lie end to end, as :mod:`lrscan.nn.sequences` has them.
     """
 
     @staticmethod
     def forward(ctx, gates, start, name, recurrence):
         from lrscan.cpu import cells
 
-        c, h = cells.forward(name, gates, start)
+        ctx.sequences = here()
+        ctx.cu = None if ctx.sequences is None else ctx.sequences.cu
+        c, h = cells.forward(name, gates, start, ctx.cu)
         ctx.name, ctx.recurrence = name, recurrence
         ctx.save_for_backward(gates, start, c)
         ctx.set_materialize_grads(False)
-        return h, c[-1].clone()  # a copy: a view would keep every step of c alive
+        # A copy: a view would keep every step of c alive.
+        return h, c[-1].clone() if ctx.sequences is None else ctx.sequences.ends(c)
 
     @staticmethod
     def backward(ctx, dh, dend):
@@ -88,8 +93,9 @@ class FusedCell(torch.autograd.Function):
         dh = torch.zeros_like(c) if dh is None else dh
         second = torch.is_grad_enabled()
         if not (second or is_batched(dh) or (dend is not None and is_batched(dend))):
-            return *cells.backward(ctx.name, gates, start, c, dh, dend), None, None
-        with torch.enable_grad(), among(None):  # as in forward, wherever backward is called
+            return *cells.backward(ctx.name, gates, start, c, dh, dend, ctx.cu), None, None
+        # As in forward, wherever backward is called.
+        with torch.enable_grad(), among(None), end_to_end(ctx.sequences):
             results = ctx.recurrence(gates, start)
         given = dh, torch.zeros_like(start) if dend is None else dend
         wanted = [t for t, want in zip((gates, start), ctx.needs_input_grad, strict=False) if want]

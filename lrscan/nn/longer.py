@@ -40,9 +40,10 @@ def checkpointed(
     function: Callable[[Input, Any, int], tuple[Tensor, Any]],
     x: Input,
     state: Any,
-    steps: int,
+    steps: int | list[int],
 ) -> tuple[list[Tensor], Any]:
-    """The outputs of ``function(piece, state, first step)`` for pieces of ``steps`` steps.
+    """The outputs of ``function(piece, state, first step)`` for pieces of ``steps`` steps, or of
+    each of these numbers.
 
     The state that it returns too goes to the next piece; the last one is returned. Backward
     evaluates each piece again, with the same random numbers, and with the ``net`` as it was.
@@ -52,9 +53,10 @@ def checkpointed(
     transformed = not compiling and torch._C._are_functorch_transforms_active()
     once = transformed or not torch.is_grad_enabled()
     evaluate = function if once or compiling else _with_the_net_as_it_is(net, function)
-    outputs = []
-    for number, piece in enumerate(pieces(x, steps)):
-        given = piece, state, number * steps
+    outputs, first = [], 0
+    for piece in pieces(x, steps):
+        given = piece, state, first
+        first += extent(piece)[0]
         output, state = (
             evaluate(*given) if once else checkpoint(evaluate, *given, use_reentrant=False)
         )

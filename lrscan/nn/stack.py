@@ -16,6 +16,7 @@ from lrscan.distributed.parallel import splits, turned
 from lrscan.nn.inputs import Input, Tokens, apply, extent
 from lrscan.nn.longer import checkpointed
 from lrscan.nn.packed import Packing
+from lrscan.nn.sequences import here
 from lrscan.ops import ALGORITHMS
 
 State = tuple[Tensor, ...]
@@ -139,7 +140,9 @@ class RecurrentStack(nn.Module):
         if isinstance(input, PackedSequence):
             return self._forward_packed(input, state)
         x, batched = self._checked(input)
-        states = self._unpack(state, extent(x)[1], batched)
+        sequences = here()
+        batch = extent(x)[1] if sequences is None else len(sequences)
+        states = self._unpack(state, batch, batched)
         x, ends = self._evaluate(x, states, self._run, lambda t: t.flip(0))
         if not batched:
             x = x.squeeze(1)
@@ -159,7 +162,10 @@ class RecurrentStack(nn.Module):
             raise ValueError(f"packed sequences have one axis for steps: {tuple(data.shape)}")
         packing = Packing(sizes)
         states = _picked(self._unpack(state, packing.sequences, True), order)
-        run = functools.partial(packing.run, self._run)
+        if self.lies_end_to_end() and not torch.compiler.is_compiling():
+            run = functools.partial(packing.run_at_once, self, self._through)
+        else:
+            run = functools.partial(packing.run, self._run)
         x, ends = self._evaluate(x, states, run, packing.turn)
         output = PackedSequence(x.squeeze(1), sizes, order, back)
         return output, self._pack(_picked(ends, back), True)
@@ -190,19 +196,28 @@ class RecurrentStack(nn.Module):
         self, layers: Iterable[nn.Module], x: Input, states: list[State]
     ) -> tuple[Tensor, list[State]]:
         """Layers on top of each other, and their states at the end; in pieces if x is long."""
-
-        def through(x: Input, states: list[State], _: int = 0) -> tuple[Tensor, list[State]]:
-            ends: list[State] = []
-            for layer, state in zip(layers, states, strict=True):
-                x, end = self.run_layer(layer, self._dropped(x) if ends else x, state)
-                ends.append(end)
-            return x, ends
-
-        steps = self.piece_steps(x)
+        steps = self.piece_steps(x) if here() is None else None
         if steps is None:
-            return through(x, states)
+            return self._through(layers, x, states)
+
+        def through(x: Input, states: list[State], _: int) -> tuple[Tensor, list[State]]:
+            return self._through(layers, x, states)
+
         outputs, states = checkpointed(self, through, x, states, steps)
         return torch.cat(outputs), states
+
+    def _through(
+        self, layers: Iterable[nn.Module], x: Input, states: list[State]
+    ) -> tuple[Tensor, list[State]]:
+        ends: list[State] = []
+        for layer, state in zip(layers, states, strict=True):
+            x, end = self.run_layer(layer, self._dropped(x) if ends else x, state)
+            ends.append(end)
+        return x, ends
+
+    def lies_end_to_end(self) -> bool:
+        """Whether its layers take sequences end to end: see :mod:`lrscan.nn.sequences`."""
+        return False
 
     def piece_steps(self, x: Input) -> int | None:
         """Steps of the pieces in which layers are evaluated, and in backward again; None: whole."""
