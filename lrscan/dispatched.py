@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 from lrscan import autograd, gradients, sweep
 from lrscan.arguments import check
 
@@ -27,7 +29,7 @@ def linear_recurrence_backward_fake(a, h, h0, dh, x_shape, dim, reverse, algorit
     return [gradient for gradient in found if gradient is not None]
 
 
-def keep_for_gradients(ctx, inputs, output):
+def keep_for_recurrence_gradients(ctx, inputs, output):
     a, x, h0, *ctx.options, cu = inputs
     ctx.x_shape, ctx.rank = x.shape, output.dim()
     # The gradients of x and h0 take the coefficients alone.
@@ -43,3 +45,38 @@ def recurrence_gradients(ctx, dh):
 
 
 batched = autograd.batched
+
+
+def fused_cell(gates, start, name):
+    from lrscan.cpu import cells
+
+    c, h = cells.forward(name, gates.contiguous(), start)
+    return [h, c[-1].clone(), *([] if h is c else [c])]
+
+
+def fused_cell_fake(gates, start, name):
+    c = gates.new_empty(*gates.shape[:2], start.shape[-1])
+    return [c, start.new_empty(start.shape), *([] if name == "gilr" else [torch.empty_like(c)])]
+
+
+def fused_cell_backward(gates, start, c, dh, dend, name):
+    from lrscan.cpu import cells
+
+    return list(cells.backward(name, gates.contiguous(), start, c.contiguous(), dh, dend))
+
+
+def fused_cell_backward_fake(gates, start, c, dh, dend, name):
+    return [gates.new_empty(gates.shape), start.new_empty(start.shape)]
+
+
+def keep_for_cell_gradients(ctx, inputs, output):
+    gates, start, ctx.name = inputs
+    ctx.save_for_backward(gates, start, output[2] if len(output) > 2 else output[0])
+
+
+def cell_gradients(ctx, found):
+    gates, start, c = ctx.saved_tensors
+    dh, dend = found[:2]  # c itself is for this function alone
+    dh = torch.zeros_like(c) if dh is None else dh
+    dpre, dstart = torch.ops.lrscan.fused_cell_backward(gates, start, c, dh, dend, ctx.name)
+    return dpre, dstart, None

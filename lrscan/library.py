@@ -1,8 +1,10 @@
-"""The recurrence as an operator of torch's dispatcher: for compile, export, modes, subclasses.
+"""The operators of torch's dispatcher: for compile, export, modes, subclasses.
 
-``torch.ops.lrscan.linear_recurrence(a, x, h0, dim, reverse, algorithm, cu)`` and its backward. In
-eager mode :mod:`lrscan.autograd` goes past the dispatcher, which is quicker and differentiates
-further.
+    torch.ops.lrscan.linear_recurrence(a, x, h0, dim, reverse, algorithm, cu)
+    torch.ops.lrscan.fused_cell(gates, start, name)     [h, the last c], and c where h is another
+
+and their backward. In eager mode :mod:`lrscan.autograd` and :mod:`lrscan.nn.fused` go past the
+dispatcher, which is quicker and differentiates further.
 
 Nothing but torch is imported here, so that operators can be registered as soon as torch is there,
 whatever of this package is being imported at that time.
@@ -27,10 +29,10 @@ def _late(name: str) -> Callable:
     return call
 
 
-def _define(name: str, schema: str) -> str:
+def _define(name: str, schema: str, devices: tuple[str, ...] = ("CPU", "CUDA")) -> str:
     """Define an operator that has a function and one with the ending _fake; return its name."""
     _LIBRARY.define(f"{name}{schema}", tags=(torch.Tag.pt2_compliant_tag,))
-    for device in ("CPU", "CUDA"):
+    for device in devices:
         _LIBRARY.impl(name, _late(name), device)
     full = f"lrscan::{name}"
     torch.library.register_fake(full, _late(f"{name}_fake"), lib=_LIBRARY)
@@ -46,8 +48,17 @@ _define(
     "(Tensor a, Tensor h, Tensor? h0, Tensor dh, SymInt[] x_shape,"
     " int dim, bool reverse, str algorithm, Tensor? cu, bool[] wanted) -> Tensor[]",
 )
-torch.library.register_autograd(
-    _recurrence, _late("recurrence_gradients"), setup_context=_late("keep_for_gradients"),
-    lib=_LIBRARY,
-)  # fmt: skip
+_cell = _define("fused_cell", "(Tensor gates, Tensor start, str name) -> Tensor[]", ("CPU",))
+_define(
+    "fused_cell_backward",
+    "(Tensor gates, Tensor start, Tensor c, Tensor dh, Tensor? dend, str name) -> Tensor[]",
+    ("CPU",),
+)
+for _name, _gradients, _keep in (
+    (_recurrence, "recurrence_gradients", "keep_for_recurrence_gradients"),
+    (_cell, "cell_gradients", "keep_for_cell_gradients"),
+):
+    torch.library.register_autograd(
+        _name, _late(_gradients), setup_context=_late(_keep), lib=_LIBRARY
+    )
 torch.library.register_vmap(_recurrence, _late("batched"), lib=_LIBRARY)

@@ -182,6 +182,26 @@ def test_forward_mode_and_vmap_go_torch_way():
     torch.testing.assert_close(many[1], model(tangent)[0], **close)
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_the_operator_passes_the_checks_of_torch(name):
+    gates = torch.randn(T, B, cells.GATES[name] * 32, requires_grad=True)
+    start = torch.randn(B, 32, requires_grad=True)
+    results = torch.library.opcheck(torch.ops.lrscan.fused_cell.default, (gates, start, name))
+    assert set(results.values()) == {"SUCCESS"}
+
+
+@pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
+def test_a_compiled_model_takes_the_kernel_in_one_graph(make, taken):
+    torch._dynamo.reset()
+    model, x, state = _case(make)
+    expected = _results(model, x, state)
+    taken.clear()
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(_results(model, x, state, call=compiled), expected, **close)
+    kernels = 4 if make is nn.GILRLSTM else 2  # a layer's, and its surrogate's
+    assert taken == ["forward"] * kernels + ["backward"] * kernels
+
+
 def test_the_marks_name_kernels():
     assert {make.cell.fused for make in MODELS.values()} == set(cells.GATES)
     assert fused.fused("gilr")(lambda: None).fused == "gilr"

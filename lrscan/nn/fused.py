@@ -33,6 +33,14 @@ def evaluate(
     name = getattr(cell, "fused", None)
     if name is None or algorithm != "auto" or not isinstance(gates, Tensor):
         return recurrence(gates, start)
+    if torch.compiler.is_compiling():
+        # An exported program may run elsewhere.
+        if torch.compiler.is_exporting() or splits() or here() or forward_ad_is_on():
+            return recurrence(gates, start)
+        if not _fits(name, cell, gates, start):
+            return recurrence(gates, start)
+        h, end, *_ = torch.ops.lrscan.fused_cell(gates, start, name)
+        return h, end
     if not (_is_plain(gates, start) and _fits(name, cell, gates, start)):
         return recurrence(gates, start)
     return FusedCell.apply(gates, start, name, recurrence)
@@ -41,8 +49,7 @@ def evaluate(
 def _is_plain(gates: Tensor, start: Tensor) -> bool:
     """Whether this is eager torch on one device, where nobody looks at the operations."""
     return not (
-        torch.compiler.is_compiling()
-        or splits()
+        splits()
         or torch._C._are_functorch_transforms_active()
         or forward_ad_is_on()
         or intercepted(gates, start, None)
