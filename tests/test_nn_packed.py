@@ -78,7 +78,7 @@ def test_a_surrogate_of_another_kind_is_never_shown_sequences_end_to_end():
     torch.testing.assert_close(list(ends), expected[1], **close)
 
 
-@pytest.mark.parametrize("name", [name for name in MODELS if name != "SerialLSTM"])
+@pytest.mark.parametrize("name", MODELS)
 def test_however_many_lengths_there_are_a_layer_is_evaluated_once_without_padding(name):
     model, rows = MODELS[name](M, N, 2), []
     for layer in model.layers:

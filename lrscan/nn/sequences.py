@@ -40,6 +40,14 @@ class Sequences:
         """(N, ...): the last step of each sequence, of (all steps, 1, ...)."""
         return steps[(self.cu[1:] - 1).to(steps.device)].squeeze(1)
 
+    def by_time(self) -> tuple[Tensor, Tensor, list[int]]:
+        """The order of the steps by time, and back, and how many sequences have each time.
+
+        The sequences are given the longest first.
+        """
+        order = torch.argsort(self.time, stable=True)
+        return order, torch.argsort(order), self.time.bincount().tolist()
+
     def before(self, past: int, lag: int) -> Tensor:
         """For each step the row of that ``lag`` before it in :func:`lagged`'s joined rows."""
         n = len(self)

@@ -125,7 +125,8 @@ class RecurrentStack(nn.Module):
         Args:
             input: (T, B, m), or (B, T, m) with ``batch_first``, or (T, m) without a batch;
                    :class:`Tokens`, or a tensor of integers, without the last axis; or sequences
-                   of unequal length, of either, in a ``PackedSequence``
+                   of unequal length, of either, in a ``PackedSequence`` (on CUDA a NaN or an
+                   infinity in one reaches others, as in lrscan.packed_linear_recurrence)
             state: what the call for the chunk before returned; zero if None
 
         Returns:
