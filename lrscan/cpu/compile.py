@@ -10,7 +10,6 @@ is a file by itself, whose name follows from its key.
 from __future__ import annotations
 
 import hashlib
-import pickle
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -18,9 +17,8 @@ from pathlib import Path
 import numba
 from numba import types
 from numba.core import sigutils
-from numba.core.caching import FunctionCache
+from numba.core.caching import FunctionCache, IndexDataCacheFile
 from numba.core.ccallback import CFunc
-from numba.core.serialize import dumps
 
 from lrscan import kept
 from lrscan.compilation import noticed
@@ -31,7 +29,7 @@ class _KernelCache(FunctionCache):
     def __init__(self, function: Callable, variant: str):
         super().__init__(function)
         self._variant = variant
-        self._cache_file = _Files(self._impl.filename_base, Path(self.cache_path))
+        self._cache_file = _Files(self.cache_path, self._impl.filename_base, None)
 
     def _index_key(self, sig, codegen):
         return sig, codegen.magic_tuple(), (digest(Path(__file__).parent), self._variant)
@@ -43,22 +41,20 @@ class _KernelCache(FunctionCache):
             pass
 
 
-class _Files:
-    """What Numba's cache asks of its files, with one file for each key and no index."""
-
-    def __init__(self, name: str, folder: Path):
-        self._name, self._folder = name, folder
+class _Files(IndexDataCacheFile):
+    """Numba's files, with one for each key and no index."""
 
     def _path(self, key) -> Path:
         made_from = hashlib.sha256(repr((numba.__version__, key)).encode()).hexdigest()[:32]
-        return self._folder / f"{self._name}.{made_from}.nbc"
+        return Path(self._cache_path, f"{Path(self._index_name).stem}.{made_from}.nbc")
 
     def load(self, key):
-        data = kept.read(self._path(key))
-        return None if data is None else pickle.loads(data)
+        path = self._path(key)
+        # Numba reads it again, up to the seal.
+        return None if kept.read(path) is None else self._load_data(path.name)
 
     def save(self, key, data) -> None:
-        kept.write(self._path(key), dumps(data))
+        kept.write(self._path(key), self._dump(data))
 
 
 def kernel(variant: str, what: str) -> Callable[[Callable], int]:
