@@ -1,10 +1,13 @@
 """lrscan: the linear recurrence h[t] = a[t] * h[t-1] + x[t], in parallel over time.
 
-Names are imported when they are first used, so that the command line need not wait for torch.
+Names are imported when they are first used, so that the command line need not wait for torch. The
+operators of torch's dispatcher are there as soon as both packages are, in whichever order they were
+imported: a program that was exported or scripted can be loaded.
 """
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
@@ -60,3 +63,32 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *_HOMES, *_MODULES})
+
+
+class _AfterTorch:
+    """A finder of modules that finds torch as the others do, and adds the operators to its end."""
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+        if name != "torch":
+            return None
+        others = (finder for finder in sys.meta_path if finder is not self)
+        found = (finder.find_spec(name, path, target) for finder in others)
+        spec = next((spec for spec in found if spec is not None), None)
+        loader: Any = spec and spec.loader
+        if loader is not None:
+            execute = loader.exec_module
+
+            def then_register(module: Any) -> None:
+                execute(module)
+                if self in sys.meta_path:
+                    sys.meta_path.remove(self)
+                import_module("lrscan.library")
+
+            loader.exec_module = then_register
+        return spec
+
+
+if "torch" in sys.modules:
+    import_module("lrscan.library")
+else:
+    sys.meta_path.insert(0, _AfterTorch())

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("numba.cuda")
+from lrscan import kept  # noqa: E402
 from lrscan.cuda import cubins, launch, serial  # noqa: E402
 from lrscan.cuda.common import Variant  # noqa: E402
 
@@ -48,7 +49,7 @@ def test_a_kernel_that_was_carried_along_is_not_compiled(kernel, machine, tmp_pa
     assert not cubins.export(kernel, SM_90, tmp_path / "kit")
     assert len(machine) == 1
     (path,) = (tmp_path / "kit").iterdir()
-    path.write_bytes(b"carried")
+    kept.write(path, b"carried")
     monkeypatch.setenv("LRSCAN_KERNELS", str(tmp_path / "kit"))
     # Whatever compilers this machine has.
     monkeypatch.setattr(cubins, "_compilers", lambda: "others")
@@ -64,7 +65,7 @@ def test_code_that_the_driver_refuses_is_compiled_instead(kernel, machine, tmp_p
     pytest.importorskip("cuda.bindings.driver")
     cubins.export(kernel, SM_90, tmp_path / "kit")
     (path,) = (tmp_path / "kit").iterdir()
-    path.write_bytes(b"of a newer linker")
+    kept.write(path, b"of a newer linker")
     (tmp_path / "cache" / path.name).unlink()
     monkeypatch.setenv("LRSCAN_KERNELS", str(tmp_path / "kit"))
 
@@ -77,6 +78,24 @@ def test_code_that_the_driver_refuses_is_compiled_instead(kernel, machine, tmp_p
     cubins.tally.clear()
     assert kernel._load(SM_90) == "cuModuleGetFunction"
     assert len(machine) == 2 and cubins.tally == {cubins.CARRIED: 0, cubins.COMPILED: 1}
+
+
+@pytest.mark.parametrize("damage", [lambda code: code[:-1], lambda code: b""], ids=["cut", "empty"])
+def test_a_damaged_file_is_passed_over_wherever_it_lies(
+    kernel, machine, tmp_path, monkeypatch, damage
+):
+    """It reaches no driver and no other folder, and is written anew."""
+    kit, again = tmp_path / "kit", tmp_path / "again"
+    cubins.export(kernel, SM_90, kit)
+    (carried,), (own,) = kit.iterdir(), (tmp_path / "cache").iterdir()
+    for path in (carried, own):
+        path.write_bytes(damage(path.read_bytes()))
+    monkeypatch.setenv("LRSCAN_KERNELS", str(kit))
+    assert list(cubins.sources(kernel, SM_90)) == [b"compiled"] and len(machine) == 2
+    assert kept.read(own) == b"compiled"
+    own.write_bytes(damage(own.read_bytes()))
+    assert cubins.export(kernel, SM_90, again) and kept.read(again / carried.name) == b"compiled"
+    assert cubins.export(kernel, SM_90, kit) and kept.read(carried) == b"compiled"
 
 
 def test_what_no_driver_takes_is_an_error(kernel, monkeypatch):
@@ -95,7 +114,7 @@ def test_a_full_disk_keeps_no_kernel_from_running(kernel, machine, monkeypatch):
     def full(files):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(cubins, "write_files", full)
+    monkeypatch.setattr(kept, "write_files", full)
     assert cubins.machine_code(kernel, SM_90) == b"compiled"
 
 

@@ -73,6 +73,22 @@ def test_exports():
     torch.testing.assert_close(program.module()(*inputs), Model()(*inputs))
 
 
+@pytest.mark.filterwarnings("ignore")  # torch.jit is deprecated, and warns of argument checks
+@pytest.mark.parametrize("reverse", [False, True], ids=["", "reverse"])
+def test_a_trace_takes_any_number_of_steps(reverse):
+    def call(a, x, h0):
+        return linear_recurrence(a, x, h0, reverse=reverse)
+
+    def inputs(steps):
+        return A[:1].expand(steps, 5).contiguous(), torch.randn(steps, 5), H0
+
+    for example in (0, 1, 7):
+        traced = torch.jit.trace(call, inputs(example), check_trace=False)
+        for steps in (0, 1, 7, 33):
+            given = inputs(steps)
+            torch.testing.assert_close(traced(*given), call(*given))
+
+
 @pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
 def test_autocast_takes_the_widest_dtype(compiled):
     torch._dynamo.reset()

@@ -8,11 +8,13 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from ranks import Ranks
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
+from lrscan import distributed
 from lrscan import nn as models
-from lrscan.distributed import sequence_parallel
+from lrscan.distributed import sequence_parallel, summed
 from lrscan.tasks import problem_2b
 from lrscan.train.settings import Classifier, Settings
 
@@ -134,12 +136,12 @@ def trained_on_a_mesh(group):
     """Ranks 0 and 1 have half of a minibatch, ranks 2 and 3 the other; each pair splits time."""
     pairs = [dist.new_group([0, 1]), dist.new_group([2, 3])]
     row = group.rank() // 2
-    model = DistributedDataParallel(classifier(), process_group=group)
+    model = summed(DistributedDataParallel(classifier(), process_group=group), pairs[row])
 
     def step(tokens, label):
         half = slice(2 * row, 2 * row + 2)
         loss = loss_on_pieces(model, pairs[row], tokens.map(lambda t: t[:, half]), label[half])
-        return loss, loss * pairs[row].size()
+        return loss, loss
 
     return losses_of(step, model)
 
@@ -164,6 +166,62 @@ def test_time_and_minibatch_split_over_a_mesh_give_the_losses_of_one(ranks):
     results = ranks.results(trained_on_a_mesh)
     mean = [sum(parts) / 2 for parts in zip(*results, strict=True)]
     assert mean == pytest.approx(trained_on_one(), rel=1e-9)
+
+
+class Wrapped(torch.nn.Module):
+    """The operator in a module of the user's own."""
+
+    def __init__(self, group):
+        super().__init__()
+        self.group, self.decay = group, torch.nn.Parameter(torch.full((M,), 0.5).double())
+
+    def forward(self, x):
+        return distributed.linear_recurrence(self.decay.expand_as(x), x, group=self.group)
+
+
+def gradients_on_a_rank(group, what, by_ddp, hook=None):
+    """The gradients of a sum over all steps, added up by hand or by DistributedDataParallel."""
+    model, x, _ = model_of("GILR") if what == "model" else (Wrapped(group), *model_of("GILR")[1:])
+    piece = x.split((6, 7))[group.rank()]
+    call = model
+    if by_ddp:
+        call = DistributedDataParallel(model, process_group=group)
+    if by_ddp == "summed":
+        call = summed(call, group, hook, group if hook else None)
+    with sequence_parallel(group):
+        output = call(piece)
+    (output[0] if isinstance(output, tuple) else output).square().sum().backward()
+    if not by_ddp:
+        for parameter in model.parameters():
+            dist.all_reduce(parameter.grad, group=group)
+    return [parameter.grad for parameter in model.parameters()]
+
+
+@pytest.mark.parametrize("what", ["model", "operator"])
+def test_gradients_of_pieces_add_up_in_data_parallel_too_or_are_refused(ranks, what):
+    expected = ranks.results(gradients_on_a_rank, what, False, size=2)
+    for hook in (None, bf16_compress_hook):
+        found = ranks.results(gradients_on_a_rank, what, "summed", hook, size=2)
+        close = {"rtol": 0.02, "atol": 0.02} if hook else {}
+        torch.testing.assert_close(found, expected, **close)
+    for failure in ranks.run(gradients_on_a_rank, what, "plain", size=2):
+        assert failure.kind == "RuntimeError" and "lrscan.distributed.summed(" in failure.message
+        assert "mean over all its 2 ranks" in failure.message
+
+
+def evaluated_on_a_rank(group):
+    model, x, _ = model_of("GILR")
+    with sequence_parallel(group), torch.no_grad():
+        return DistributedDataParallel(model, process_group=group)(x)[0]
+
+
+def test_without_gradients_nothing_is_refused(ranks):
+    assert len(ranks.results(evaluated_on_a_rank, size=2)) == 2
+
+
+def test_summed_takes_a_model_in_data_parallel():
+    with pytest.raises(TypeError, match="not Linear"):
+        summed(torch.nn.Linear(2, 2))
 
 
 def checkpointed_on_a_rank(group):

@@ -98,6 +98,26 @@ def test_an_exported_model_takes_any_number_of_steps_and_sequences(name, strict,
         torch.testing.assert_close(exported(x), model(x), **close)
 
 
+SHAPES = [(1, 3), (0, 3), (5, 1), (5 * T, 2)]  # the last is worked through in pieces where it runs
+
+
+@ways
+@pytest.mark.parametrize("name", [name for name in MODELS if name != "SerialLSTM"])
+def test_a_traced_model_takes_any_number_of_steps_and_sequences(name, two, monkeypatch):
+    """Whatever it was traced with; a SerialLSTM is a loop again, of which torch warns."""
+    monkeypatch.setattr(longer, "PIECE_ELEMENTS", {"cpu": 4 * B * N})
+    monkeypatch.setattr(longer, "PIECES_KEPT", 4)
+    model = MODELS[name](M, N, 2, bidirectional=two)
+    for example in SHAPES:
+        x, tokens = torch.randn(*example, M), torch.randint(0, M, example)
+        traced = torch.jit.trace(model, (x,), check_trace=False)
+        of_tokens = torch.jit.trace(model, (tokens,), check_trace=False)
+        for shape in SHAPES:
+            x, tokens = torch.randn(*shape, M), torch.randint(0, M, shape)
+            torch.testing.assert_close(traced(x), model(x), **close)
+            torch.testing.assert_close(of_tokens(tokens), model(tokens), **close)
+
+
 def test_the_compiler_is_not_loaded_with_the_models():
     told = "import sys, lrscan.nn; print('torch._dynamo' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.nn.utils.rnn import pack_sequence
 
 from lrscan import nn
 from lrscan.cpu import cells
@@ -27,8 +28,8 @@ def taken(monkeypatch):
     return names
 
 
-def _results(model, x, state, second=False):
-    output, end = model(x, state)
+def _results(model, x, state, second=False, call=None):
+    output, end = (model if call is None else call)(x, state)
     total = output.sin().sum() + sum(part.square().sum() for part in end)
     inputs = [x, *state, *model.parameters()]
     found = torch.autograd.grad(total, inputs, create_graph=second)
@@ -60,11 +61,35 @@ def test_a_kernel_is_torch_operations_with_their_derivatives(make, second, taken
         torch.testing.assert_close(got / scale, expected / scale, **close)
 
 
+@pytest.mark.parametrize("second", [False, True], ids=["first", "second"])
+@pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
+def test_sequences_end_to_end_are_torch_operations_with_their_derivatives(make, second, taken):
+    torch.manual_seed(0)
+    model, results = make(M, 32, 2), []
+    x = [torch.randn(t, M).requires_grad_() for t in (9, 7, 7, 3, 1)]
+    state = tuple(torch.randn(2, 5, width).requires_grad_() for width in model.state_sizes)
+    for model.algorithm in WAYS:
+        output, end = model(pack_sequence(x), state)
+        total = output.data.sin().sum() + sum(part.square().sum() for part in end)
+        inputs = [*x, *state, *model.parameters()]
+        found = torch.autograd.grad(total, inputs, create_graph=second)
+        if second:
+            total = sum(gradient.square().sum() for gradient in found)
+            found += torch.autograd.grad(total, inputs)
+        results.append([output.data, *end, *found])
+        assert ("forward" in taken) == ("backward" in taken) == (model.algorithm == "auto")
+        taken.clear()
+    for got, expected in zip(*results, strict=True):
+        scale = expected.abs().max().item()
+        torch.testing.assert_close(got / scale, expected / scale, **close)
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_threads_change_no_bit(name, monkeypatch):
     monkeypatch.setattr(cells, "ELEMENTS_A_THREAD", 1)
     torch.manual_seed(0)
     gates, start = torch.randn(T, B, cells.GATES[name] * 48), torch.randn(B, 48)
+    cu = torch.tensor([0, 60, 61, T * B])
     dh, dend, results, before = (
         torch.randn(T, B, 48),
         torch.randn(B, 48),
@@ -76,6 +101,10 @@ def test_threads_change_no_bit(name, monkeypatch):
             torch.set_num_threads(count)
             c, h = cells.forward(name, gates, start)
             results.append([c, h, *cells.backward(name, gates, start, c, dh, dend)])
+            rows = gates.reshape(T * B, 1, -1)
+            c, h = cells.forward(name, rows, start, cu)
+            dh_rows = dh.reshape(h.shape)
+            results[-1] += [c, h, *cells.backward(name, rows, start, c, dh_rows, dend, cu)]
     finally:
         torch.set_num_threads(before)
     for got in results[1:]:
@@ -151,6 +180,26 @@ def test_forward_mode_and_vmap_go_torch_way():
     model.algorithm = "serial"
     torch.testing.assert_close(slope, torch.func.jvp(lambda t: model(t)[0], (x,), (tangent,))[1])
     torch.testing.assert_close(many[1], model(tangent)[0], **close)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_operator_passes_the_checks_of_torch(name):
+    gates = torch.randn(T, B, cells.GATES[name] * 32, requires_grad=True)
+    start = torch.randn(B, 32, requires_grad=True)
+    results = torch.library.opcheck(torch.ops.lrscan.fused_cell.default, (gates, start, name))
+    assert set(results.values()) == {"SUCCESS"}
+
+
+@pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
+def test_a_compiled_model_takes_the_kernel_in_one_graph(make, taken):
+    torch._dynamo.reset()
+    model, x, state = _case(make)
+    expected = _results(model, x, state)
+    taken.clear()
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(_results(model, x, state, call=compiled), expected, **close)
+    kernels = 4 if make is nn.GILRLSTM else 2  # a layer's, and its surrogate's
+    assert taken == ["forward"] * kernels + ["backward"] * kernels
 
 
 def test_the_marks_name_kernels():

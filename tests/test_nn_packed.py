@@ -53,6 +53,70 @@ def test_each_sequence_is_as_if_it_were_alone_with_its_gradients(name, two):
     torch.testing.assert_close(*gradients, **close)
 
 
+class Delayed(torch.nn.Module):
+    """A surrogate that shifts a batch in time: of its own kind, and linear."""
+
+    def __init__(self, input_size, hidden_size, **placed):
+        super().__init__()
+        self.hidden_size = hidden_size
+        self.weight = torch.nn.Parameter(torch.randn(hidden_size, input_size, **placed))
+
+    def forward(self, x, state):
+        st = torch.cat([state[0], x @ self.weight.T])
+        return st[1:], (st[-1:],)
+
+
+class OfItsOwn(GILRLSTM):
+    surrogate = Delayed
+
+
+def test_a_surrogate_of_another_kind_is_never_shown_sequences_end_to_end():
+    model, sequences, state = OfItsOwn(M, N, 2, **DOUBLE), *case("GILRLSTM", False)[1:]
+    packed, ends = model(pack_sequence(sequences, enforce_sorted=False), state)
+    expected = alone(model, sequences, state)
+    torch.testing.assert_close(unpack_sequence(packed), expected[0], **close)
+    torch.testing.assert_close(list(ends), expected[1], **close)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_however_many_lengths_there_are_a_layer_is_evaluated_once_without_padding(name):
+    model, rows = MODELS[name](M, N, 2), []
+    for layer in model.layers:
+        layer.register_forward_pre_hook(lambda _, given: rows.append(given[0].shape[:2].numel()))
+    lengths = [2000, *range(40, 0, -1)]
+    model(pack_sequence([torch.randn(t, M) for t in lengths]))
+    assert rows == [sum(lengths)] * 2
+
+
+@ways
+@pytest.mark.parametrize("name", ["GILRLSTM", "QRNN-4"])
+def test_pieces_of_packed_sequences_hold_few_steps_and_change_nothing(name, two, monkeypatch):
+    model, sequences, state = case(name, two)
+    rows, results = [], []
+    for layer in model.layers:
+        layer.register_forward_pre_hook(lambda _, given: rows.append(given[0].shape[:2].numel()))
+    monkeypatch.setattr(longer, "PIECES_KEPT", 1)
+    for elements in (6 * N, 10**9):
+        monkeypatch.setattr(longer, "PIECE_ELEMENTS", {"cpu": elements})
+        rows.clear()
+        packed, ends = model(pack_sequence(sequences, enforce_sorted=False), state)
+        total = sum(part.sin().sum() for part in (packed.data, *ends))
+        given = [*sequences, *state, *model.parameters()]
+        results.append([packed.data, *ends, *torch.autograd.grad(total, given)])
+        assert max(rows) <= max(6, elements // N)
+    torch.testing.assert_close(*results, **close)
+
+
+def test_dropout_of_packed_sequences_drops_its_share():
+    model = GILRLSTM(M, N, 2, dropout=1.0, **DOUBLE)
+    sequences = [torch.randn(t, M, **DOUBLE) for t in LENGTHS]
+    packed, _ = model(pack_sequence(sequences, enforce_sorted=False))
+    zeros = pack_sequence([torch.zeros(t, N, **DOUBLE) for t in LENGTHS], enforce_sorted=False)
+    second = GILRLSTM(N, N, **DOUBLE)
+    second.layers[0].load_state_dict(model.layers[1].state_dict())
+    torch.testing.assert_close(packed.data, second(zeros)[0].data, **close)
+
+
 @ways
 def test_what_comes_back_is_what_the_lstm_of_torch_gives(two):
     model = GILRLSTM(M, N, 2, bidirectional=two, batch_first=True)

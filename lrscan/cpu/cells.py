@@ -11,9 +11,11 @@ strip being 16 columns, and goes through time step after step:
     thread 0       ^------------------^
     thread 1                              ^---------^
 
-The result does not depend on how many threads there are. Needs a hidden size that is a multiple
-of 16. Bytes moved an element of c: GILR 12 forward (two gates, c) and 24 backward (the gates and
-their gradients, c, dh), GILR-LSTM 24 (four gates, c, h) and 40.
+Where sequences of unequal length lie end to end in time, with a b of 1, a thread takes one after
+another, or stretches of it if there are more threads than sequences. The result does not depend on
+how many threads there are. Needs a hidden size that is a multiple of 16. Bytes moved an element of
+c: GILR 12 forward (two gates, c) and 24 backward (the gates and their gradients, c, dh), GILR-LSTM
+24 (four gates, c, h) and 40.
 """
 
 from __future__ import annotations
@@ -104,7 +106,8 @@ def _kernel(name: str, backward: bool) -> int:
 
     @kernel(f"{name} {backward}", f"of the cell {name}, {'backward' if backward else 'forward'}")
     def run(address):
-        # The addresses of forward's tensors or of backward's, sizes, and a counter of parts taken.
+        # The addresses of forward's tensors or of backward's, and of the rows where sequences
+        # begin, with the end of the last; sizes; and a counter of parts taken.
         pre, start, c, h = (
             _number(address, 0),
             _number(address, 1),
@@ -112,23 +115,28 @@ def _kernel(name: str, backward: bool) -> int:
             _number(address, 3),
         )
         dpre, flow = _number(address, 4), _number(address, 5)
-        steps, batch, across, parts = (
+        begins, batch, across, stretches, parts = (
             _number(address, 6),
             _number(address, 7),
             _number(address, 8),
             _number(address, 9),
+            _number(address, 10),
         )
         gate = across * _BYTES
         row = batch * gate
         while True:
-            part = fetch_add(address + 80, 1)
+            part = fetch_add(address + 88, 1)
             if part >= parts:
                 break
+            sequence, stretch = part // stretches, part % stretches
+            begin, end = _number(begins, sequence), _number(begins, sequence + 1)
+            own_start, own_flow = start + sequence * row, flow + sequence * row
             # A strip further on, or a step: own addresses are of (T, B, n), gates' of (T, B, G n).
-            first, stop = batch * across * part // parts, batch * across * (part + 1) // parts
-            for k in range(steps):
-                t = steps - 1 - k if backward else k
-                previous = c + (t - 1) * row if t > 0 else start
+            strips = batch * across
+            first, stop = strips * stretch // stretches, strips * (stretch + 1) // stretches
+            for k in range(end - begin):
+                t = end - 1 - k if backward else begin + k
+                previous = c + (t - 1) * row if t > begin else own_start
                 b, j = first // across, first % across
                 for strip in range(first, stop):
                     at = strip * _BYTES
@@ -136,11 +144,11 @@ def _kernel(name: str, backward: bool) -> int:
                     gates_at = (t * batch + b) * gates * gate + j * _BYTES
                     before = _read(previous + at)
                     if backward:
-                        flowing = _read(flow + at)
+                        flowing = _read(own_flow + at)
                         flowing = backward_strip(
                             pre + gates_at, gate, before, c + own, h + own, flowing, dpre + gates_at
                         )
-                        _write(flow + at, flowing)
+                        _write(own_flow + at, flowing)
                     else:
                         forward_strip(pre + gates_at, gate, before, c + own, h + own)
                     j += 1
@@ -150,35 +158,52 @@ def _kernel(name: str, backward: bool) -> int:
     return run
 
 
-def _run(name: str, backward: bool, tensors: tuple[Tensor, ...], c: Tensor) -> None:
-    steps, batch, n = c.shape
-    strips = batch * n // LANES
+def _run(
+    name: str, backward: bool, tensors: tuple[Tensor, ...], c: Tensor, cu: Tensor | None
+) -> None:
+    rows, batch, n = c.shape
+    begins = np.array([0, rows], np.int64) if cu is None else cu.contiguous().numpy()
+    sequences, strips = len(begins) - 1, max(batch * n // LANES, 1)
     enough = max(2 * c.numel() // ELEMENTS_A_THREAD, 1)  # an element takes longer than in a scan
-    parts = min(torch.get_num_threads(), enough, max(strips, 1))
+    most = min(torch.get_num_threads(), enough)
+    stretches = min(-(-most // sequences), strips)
+    parts = sequences * stretches
     addresses = [t.data_ptr() for t in tensors] + [0] * (6 - len(tensors))
-    block = np.array([*addresses, steps, batch, n // LANES, parts, 0], np.int64)
-    threads.run(_kernel(name, backward), block.ctypes.data, parts)
+    sizes = begins.ctypes.data, batch, n // LANES, stretches, parts, 0
+    block = np.array([*addresses, *sizes], np.int64)
+    threads.run(_kernel(name, backward), block.ctypes.data, min(parts, most))
 
 
-def forward(name: str, pre: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
+def forward(
+    name: str, pre: Tensor, start: Tensor, cu: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """(c, h) of a cell; h is c for a GILR.
 
     Args:
         name:  of GATES
         pre:   (T, B, gates * n), contiguous float32, the pre-activations
         start: (B, n), float32
+        cu:    (N + 1) int64 on the CPU: the rows of ``pre`` where N sequences begin, which lie end
+               to end, and the end of the last; then B is 1, and ``start`` (N, n)
     """
     c = pre.new_empty(*pre.shape[:2], start.shape[-1])
     h = c if name == "gilr" else torch.empty_like(c)
-    _run(name, False, (pre, start.contiguous(), c, h), c)
+    _run(name, False, (pre, start.contiguous(), c, h), c, cu)
     return c, h
 
 
 def backward(
-    name: str, pre: Tensor, start: Tensor, c: Tensor, dh: Tensor, dend: Tensor | None
+    name: str,
+    pre: Tensor,
+    start: Tensor,
+    c: Tensor,
+    dh: Tensor,
+    dend: Tensor | None,
+    cu: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The gradients at ``pre`` and ``start``; ``dend`` is the gradient at the last c, or None."""
+    """The gradients at ``pre`` and ``start``; ``dend`` is that at the last c of each sequence, or
+    None."""
     dpre = torch.empty_like(pre)
     flow = start.new_zeros(start.shape) if dend is None else dend.clone().contiguous()
-    _run(name, True, (pre, start.contiguous(), c, dh.contiguous(), dpre, flow), c)
+    _run(name, True, (pre, start.contiguous(), c, dh.contiguous(), dpre, flow), c, cu)
     return dpre, flow

@@ -2,20 +2,25 @@
 
 Numba's own disk cache looks at one file only: it would go on using a kernel whose algebra was
 edited in another module. Here the key is the variant's name and a digest of every source that a
-CPU kernel is made from.
+CPU kernel is made from. Numba also has an index for all kernels of a function, which a process that
+is killed may leave cut off, and two that compile at once may write over each other. Here a kernel
+is a file by itself, whose name follows from its key.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import numba
 from numba import types
 from numba.core import sigutils
-from numba.core.caching import FunctionCache
+from numba.core.caching import FunctionCache, IndexDataCacheFile
 from numba.core.ccallback import CFunc
 
+from lrscan import kept
 from lrscan.compilation import noticed
 from lrscan.sources import digest
 
@@ -24,9 +29,32 @@ class _KernelCache(FunctionCache):
     def __init__(self, function: Callable, variant: str):
         super().__init__(function)
         self._variant = variant
+        self._cache_file = _Files(self.cache_path, self._impl.filename_base, None)
 
     def _index_key(self, sig, codegen):
         return sig, codegen.magic_tuple(), (digest(Path(__file__).parent), self._variant)
+
+    def save_overload(self, sig, data):
+        try:
+            super().save_overload(sig, data)
+        except OSError:  # a full disk, or a folder that became read-only: compile every time
+            pass
+
+
+class _Files(IndexDataCacheFile):
+    """Numba's files, with one for each key and no index."""
+
+    def _path(self, key) -> Path:
+        made_from = hashlib.sha256(repr((numba.__version__, key)).encode()).hexdigest()[:32]
+        return Path(self._cache_path, f"{Path(self._index_name).stem}.{made_from}.nbc")
+
+    def load(self, key):
+        path = self._path(key)
+        # Numba reads it again, up to the seal.
+        return None if kept.read(path) is None else self._load_data(path.name)
+
+    def save(self, key, data) -> None:
+        kept.write(self._path(key), self._dump(data))
 
 
 def kernel(variant: str, what: str) -> Callable[[Callable], int]:
@@ -47,7 +75,7 @@ def kernel(variant: str, what: str) -> Callable[[Callable], int]:
         with noticed(f"the CPU kernel {what}", kept=cached):
             compiled.compile()
         tally[KEPT if cached and compiled.cache_hits else COMPILED] += 1
-        _kept.append(compiled)
+        _in_use.append(compiled)
         return compiled.address
 
     return decorate
@@ -56,4 +84,4 @@ def kernel(variant: str, what: str) -> Callable[[Callable], int]:
 KEPT, COMPILED = "kept", "compiled"
 # How many kernels of this process were compiled, and how many came from the disk.
 tally: Counter[str] = Counter()
-_kept: list[CFunc] = []  # machine code lives as long as these
+_in_use: list[CFunc] = []  # machine code lives as long as these

@@ -10,6 +10,7 @@ linker a cubin. Three places are asked for it, in this order:
               of Numba and of the linker.
     compiled  here and now, and then kept.
 
+A file that was cut off is passed over: a driver is not told where code ends, and would read on.
 :data:`tally` counts them.
 """
 
@@ -30,11 +31,11 @@ import numpy as np
 from numba import cuda
 from numba.core.caching import FunctionCache
 
+from lrscan import kept
 from lrscan.compilation import noticed
 from lrscan.cuda.bfloat16 import without_bfloat16
 from lrscan.provenance import package_version
 from lrscan.sources import digest
-from lrscan.workspace import write_files
 
 if TYPE_CHECKING:
     from lrscan.cuda.launch import Kernel
@@ -54,22 +55,20 @@ def sources(kernel: Kernel, capability: Capability) -> Iterator[bytes]:
     Who cannot use what comes first asks for the next: a driver may refuse code from a newer linker.
     """
     name, where = file_name(kernel, capability), os.environ.get("LRSCAN_KERNELS")
-    carried = Path(where, f"{name}.cubin") if where else None
-    if carried is not None and carried.is_file():
-        tally[CARRIED] += 1
-        yield carried.read_bytes()
-        tally[CARRIED] -= 1
-    kept = _cache_path(kernel, name)
-    if kept is not None and kept.is_file():
-        tally[KEPT] += 1
-        yield kept.read_bytes()
-        tally[KEPT] -= 1
+    places = {CARRIED: where and Path(where, f"{name}.cubin"), KEPT: _cache_path(kernel, name)}
+    for place, path in places.items():
+        code = kept.read(path) if path else None
+        if code is not None:
+            tally[place] += 1
+            yield code
+            tally[place] -= 1
     tally[COMPILED] += 1
-    with noticed(f"the CUDA kernel {kernel.name}", kept=kept is not None):
+    own = places[KEPT]
+    with noticed(f"the CUDA kernel {kernel.name}", kept=own is not None):
         code = compiled(kernel, capability)
-    if kept is not None:
+    if own is not None:
         try:
-            write_files({kept: code})
+            kept.write(own, code)
         except OSError:  # a full disk, or a folder that became read-only: compile every time
             pass
     yield code
@@ -83,9 +82,9 @@ def machine_code(kernel: Kernel, capability: Capability) -> bytes:
 def export(kernel: Kernel, capability: Capability, folder: Path) -> bool:
     """Write the kernel's code to a folder for ``LRSCAN_KERNELS``; False if it is there already."""
     path = Path(folder, f"{file_name(kernel, capability)}.cubin")
-    if path.is_file():
+    if kept.read(path) is not None:
         return False
-    write_files({path: machine_code(kernel, capability)})
+    kept.write(path, machine_code(kernel, capability))
     return True
 
 

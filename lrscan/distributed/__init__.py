@@ -15,12 +15,15 @@ In a file ``split.py``:
     dist.destroy_process_group()
 
 It is started by ``torchrun --standalone --nproc-per-node 2 split.py``. The models of
-:mod:`lrscan.nn` take pieces of time in the same way inside :func:`sequence_parallel`. What a split
-costs is in :mod:`lrscan.distributed.cost`.
+:mod:`lrscan.nn` take pieces of time in the same way inside :func:`sequence_parallel`.
+DistributedDataParallel takes the mean over all its ranks, but the gradients of the pieces of one
+sequence add up: a model in it needs :func:`summed`, and the loss stays as it is. What a split costs
+is in :mod:`lrscan.distributed.cost`.
 """
 
 from lrscan.distributed.exchange import RankError
+from lrscan.distributed.mean import summed
 from lrscan.distributed.operator import linear_recurrence
 from lrscan.distributed.parallel import sequence_parallel
 
-__all__ = ["RankError", "linear_recurrence", "sequence_parallel"]
+__all__ = ["RankError", "linear_recurrence", "sequence_parallel", "summed"]

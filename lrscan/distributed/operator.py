@@ -14,6 +14,7 @@ from lrscan.arguments import HALF, check, converted
 from lrscan.autograd import plain
 from lrscan.distributed.agreement import Header, agree, refuse
 from lrscan.distributed.exchange import Peers
+from lrscan.distributed.mean import check_summed
 
 # Elements whose product is taken at once: torch makes a float64 copy of them.
 _PART = {"cpu": 2**18, "cuda": 2**26}
@@ -66,7 +67,8 @@ def linear_recurrence(
                                before data moves, on every rank
         RankError:             a rank refused its arguments, or did not come within the group's
                                timeout, or died; the message names it and the operation
-        RuntimeError:          there is no process group
+        RuntimeError:          there is no process group; or a DistributedDataParallel over these
+                               ranks takes the mean of gradients: see :func:`summed`
 
     Source: Martin and Cundy 2018, arXiv:1709.04057, section 2.2, with a rank in the place of a
     block.
@@ -87,6 +89,7 @@ def recurrence(
     want_end: bool,
 ) -> tuple[Tensor, Tensor | None]:
     """This rank's piece of h, and on every rank the state after the last step of all if wanted."""
+    check_summed(peers)
     first = peers.position == 0
     h0 = h0 if first else None
     try:

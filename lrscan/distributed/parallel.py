@@ -41,12 +41,14 @@ def sequence_parallel(group: dist.ProcessGroup | None = None) -> Iterator[None]:
     enters it itself: backward calls that function again, later and maybe on another thread.
 
     Args:
-        group: the ranks among which time is split; None: all processes. With
-               DistributedDataParallel, which takes the mean over all its ranks, multiply the loss
-               by the size of this group.
+        group: the ranks among which time is split; None: all processes
+
+    DistributedDataParallel takes the mean over all its ranks, but the gradients of the pieces of
+    one sequence add up: a model in it needs :func:`summed`, and the loss stays as it is.
 
     Raises:
-        RuntimeError: there is no process group; or, from a model, it cannot be split over time
+        RuntimeError: there is no process group; or, from a model, it cannot be split over time,
+                      or it is in a DistributedDataParallel over these ranks without ``summed``
         ValueError, RankError: as :func:`lrscan.distributed.linear_recurrence`, from a model
     """
     with among(Peers(group)):
@@ -104,12 +106,12 @@ def scan(a: Tensor, u: Tensor, start: Tensor, algorithm: str) -> tuple[Tensor, T
         c, end = recurrence(a, u, start, peers, 0, False, algorithm, True)
         assert end is not None  # it was wanted
         return c, end
-    if u.shape[0] == 1:  # needs no scan
+    if not torch.jit.is_tracing() and u.shape[0] == 1:  # needs no scan
         c = linear_recurrence_step(a[0], u[0], start).unsqueeze(0)
-    else:
+    else:  # for every number of steps alike: a trace holds no branch
         c = linear_recurrence(a, u, start, algorithm=algorithm)
     # A copy: a view would keep every step of c alive.
-    return c, c[-1].clone() if c.shape[0] else start
+    return c, torch.cat([start.unsqueeze(0), c[-1:]])[-1]
 
 
 def history(recent: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lrscan.autograd import forward_ad_is_on, intercepted, is_batched
 from lrscan.distributed.parallel import among, splits
+from lrscan.nn.sequences import end_to_end, here
 
 # Pre-activations by name, each (T, B, n), or those of all gates stacked along the last axis.
 Gates = dict[str, Tensor] | Tensor
@@ -32,6 +33,16 @@ def evaluate(
     name = getattr(cell, "fused", None)
     if name is None or algorithm != "auto" or not isinstance(gates, Tensor):
         return recurrence(gates, start)
+    if torch.compiler.is_compiling():
+        # An exported program may run elsewhere; torch.func takes no gradient of this operator.
+        if torch.compiler.is_exporting() or torch._C._are_functorch_transforms_active():
+            return recurrence(gates, start)
+        if splits() or here() or forward_ad_is_on():
+            return recurrence(gates, start)
+        if not _fits(name, cell, gates, start):
+            return recurrence(gates, start)
+        h, end, *_ = torch.ops.lrscan.fused_cell(gates, start, name)
+        return h, end
     if not (_is_plain(gates, start) and _fits(name, cell, gates, start)):
         return recurrence(gates, start)
     return FusedCell.apply(gates, start, name, recurrence)
@@ -40,8 +51,7 @@ def evaluate(
 def _is_plain(gates: Tensor, start: Tensor) -> bool:
     """Whether this is eager torch on one device, where nobody looks at the operations."""
     return not (
-        torch.compiler.is_compiling()
-        or splits()
+        splits()
         or torch._C._are_functorch_transforms_active()
         or forward_ad_is_on()
         or intercepted(gates, start, None)
@@ -68,17 +78,21 @@ class FusedCell(torch.autograd.Function):
     """(h, c after the last step) by a kernel; derivatives of derivatives go torch's way.
 
     ``apply(gates, start, name, recurrence)``; ``recurrence`` is made of differentiable operations.
+    Sequences may lie end to end, as :mod:`lrscan.nn.sequences` has them.
     """
 
     @staticmethod
     def forward(ctx, gates, start, name, recurrence):
         from lrscan.cpu import cells
 
-        c, h = cells.forward(name, gates, start)
+        ctx.sequences = here()
+        ctx.cu = None if ctx.sequences is None else ctx.sequences.cu
+        c, h = cells.forward(name, gates, start, ctx.cu)
         ctx.name, ctx.recurrence = name, recurrence
         ctx.save_for_backward(gates, start, c)
         ctx.set_materialize_grads(False)
-        return h, c[-1].clone()  # a copy: a view would keep every step of c alive
+        # A copy: a view would keep every step of c alive.
+        return h, c[-1].clone() if ctx.sequences is None else ctx.sequences.ends(c)
 
     @staticmethod
     def backward(ctx, dh, dend):
@@ -88,8 +102,9 @@ class FusedCell(torch.autograd.Function):
         dh = torch.zeros_like(c) if dh is None else dh
         second = torch.is_grad_enabled()
         if not (second or is_batched(dh) or (dend is not None and is_batched(dend))):
-            return *cells.backward(ctx.name, gates, start, c, dh, dend), None, None
-        with torch.enable_grad(), among(None):  # as in forward, wherever backward is called
+            return *cells.backward(ctx.name, gates, start, c, dh, dend, ctx.cu), None, None
+        # As in forward, wherever backward is called.
+        with torch.enable_grad(), among(None), end_to_end(ctx.sequences):
             results = ctx.recurrence(gates, start)
         given = dh, torch.zeros_like(start) if dend is None else dend
         wanted = [t for t, want in zip((gates, start), ctx.needs_input_grad, strict=False) if want]

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lrscan.distributed.parallel import history
+from lrscan.nn.sequences import history, lagged
 
 
 class Tokens(NamedTuple):
@@ -115,22 +115,23 @@ class Window(nn.Module):
         """
         m, (steps, batch) = self.input_size, extent(x)
         past = start.unflatten(-1, (self.steps, m)).movedim(1, 0).flip(0)  # (k, B, m), in time
-        newest = apply(x, lambda t: t[-self.steps :])
-        if isinstance(newest, Tokens):
-            newest = newest.dense(m, start.dtype)
-        past, held = history(newest.to(start.dtype), past)
-        lagged = list(enumerate(weight.split(m, 1), 1))
+
+        def picked(function: Callable[[Tensor], Tensor]) -> Tensor:
+            some = apply(x, function)
+            return some.dense(m, start.dtype) if isinstance(some, Tokens) else some
+
+        past, held = history(picked, past)
+        weights = list(enumerate(weight.split(m, 1), 1))
         if isinstance(x, Tokens):
             total = sum(
-                torch.cat([F.linear(past[-lag:].to(U.dtype), U), product(U, x)])[:steps]
-                for lag, U in lagged
+                lagged(F.linear(past[-lag:].to(U.dtype), U), product(U, x))(lag)
+                for lag, U in weights
             )
         else:  # each product is added to the sum as it is made
-            joined = torch.cat([past.to(x.dtype), x])
+            earlier = lagged(past.to(x.dtype), x)
             total = weight.new_zeros(weight.shape[0])
-            for lag, U in lagged:
-                rows = joined[self.steps - lag :][:steps].flatten(0, 1)
-                total = torch.addmm(total, rows, U.t())
+            for lag, U in weights:
+                total = torch.addmm(total, earlier(lag).flatten(0, 1), U.t())
             total = total.unflatten(0, (steps, batch))
         return total, held.flip(0).movedim(0, 1).flatten(1)
 

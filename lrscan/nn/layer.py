@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
-from lrscan.distributed.parallel import history, scan
 from lrscan.nn.fused import Gates, evaluate
 from lrscan.nn.init import reset_gates
 from lrscan.nn.inputs import Input, Window, product
+from lrscan.nn.sequences import history, lagged, scan
 from lrscan.nn.stack import State, kind_of, not_by_autocast, state_dtype
 
 # A cell: from the gates' pre-activations to (a, u, read-out).
@@ -145,9 +145,8 @@ def surrogate_product(
     if isinstance(surrogate, Window):
         return surrogate.product(weight, x, start)
     st, (end,) = surrogate(x, (start.unsqueeze(0),))
-    first, _ = history(st[-1:].to(start.dtype), start.unsqueeze(0))
-    before = torch.cat([first.to(st.dtype), st])[: st.shape[0]]
-    return product(weight, before), end.squeeze(0)
+    first, _ = history(lambda pick: pick(st), start.unsqueeze(0))
+    return product(weight, lagged(first.to(st.dtype), st)(1)), end.squeeze(0)
 
 
 def evaluated(cell: Cell, *gates: Tensor) -> tuple[Tensor, Tensor, Callable | None]:

@@ -24,7 +24,8 @@ PIECES_KEPT = 8
 
 def piece_steps(x: Input, hidden_size: int) -> int | None:
     """Steps of the pieces in which an input is best worked through; None: it is taken whole."""
-    if torch.compiler.is_exporting():  # with one graph for every number of steps
+    # With one graph for every number of steps.
+    if torch.compiler.is_exporting() or torch.jit.is_tracing():
         return None
     steps, batch = extent(x)
     device = (x.index if isinstance(x, Tokens) else x).device.type
@@ -39,9 +40,10 @@ def checkpointed(
     function: Callable[[Any, Input, Any, int], tuple[Tensor, Any]],
     x: Input,
     state: Any,
-    steps: int,
+    steps: int | list[int],
 ) -> tuple[list[Tensor], Any]:
-    """The outputs of ``function(net, piece, state, first step)`` for pieces of ``steps`` steps.
+    """The outputs of ``function(net, piece, state, first step)`` for pieces of ``steps`` steps, or
+    of each of these numbers.
 
     The state that it returns too goes to the next piece; the last one is returned. Backward
     evaluates each piece again, with the same random numbers and with the net as it is now, see
@@ -51,9 +53,10 @@ def checkpointed(
     transformed = not compiling and torch._C._are_functorch_transforms_active()
     once = transformed or not torch.is_grad_enabled()
     kept = None if once or compiling else Kept(net)
-    outputs = []
-    for number, piece in enumerate(pieces(x, steps)):
-        given = piece, state, number * steps
+    outputs, first = [], 0
+    for piece in pieces(x, steps):
+        given = piece, state, first
+        first += extent(piece)[0]
         if once:
             output, state = function(net, *given)
         elif kept is None:

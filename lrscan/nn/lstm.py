@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -9,6 +11,7 @@ from torch import Tensor, nn
 from lrscan.distributed.parallel import splits
 from lrscan.nn.init import reset_gates
 from lrscan.nn.inputs import Input, product
+from lrscan.nn.sequences import here
 from lrscan.nn.stack import RecurrentStack, State, state_dtype
 
 _GATES = ("forget", "input", "output", "candidate")
@@ -36,6 +39,11 @@ class SerialLSTM(RecurrentStack):
             raise RuntimeError("a serial LSTM cannot be split over time: no surrogate feeds it")
         return layer(x, state)
 
+    def lies_end_to_end(self) -> bool:
+        return type(self).run_layer is SerialLSTM.run_layer and all(
+            type(layer) is SerialLSTMLayer for layer in self.layers
+        )
+
     def reset_parameters(self, **options) -> None:
         """As :meth:`lrscan.nn.LinearSurrogateRNN.reset_parameters`, without its surrogate."""
         super().reset_parameters(**options)
@@ -58,17 +66,38 @@ class SerialLSTMLayer(nn.Module):
 
     def forward(self, x: Input, state: State) -> tuple[Tensor, State]:
         """Outputs (T, B, n) of all steps, and the state after the last."""
-        h, c = state
-        outputs = []
         of_x = product(self.weight_x, x, self.bias)
+        sequences = here()
+        if sequences is None:
+            output, state, _ = self._loop(of_x, state)
+            return output, state
+        order, back, sizes = sequences.by_time()
+        outputs, state, ended = self._loop(of_x[order.to(of_x.device), 0].split(sizes), state)
+        ends = zip(state, *reversed(ended), strict=True)  # those that went on come before
+        return outputs[back.to(of_x.device)].unsqueeze(1), tuple(map(torch.cat, ends))
+
+    def _loop(
+        self, of_x: Iterable[Tensor], state: State
+    ) -> tuple[Tensor, State, list[tuple[Tensor, ...]]]:
+        """Outputs of all steps, the state at the end, and states of sequences that ended before.
+
+        A step of fewer sequences than the one before has the first of them.
+        """
+        h, c = state
+        outputs, ended = [], []
         for of_x_t in of_x:
+            if (left := len(of_x_t)) < len(h):
+                ended.append((h[left:], c[left:]))
+                h, c = h[:left], c[:left]
             gates = of_x_t + F.linear(h.to(self.bias.dtype), self.weight_s)
             f, i, o, z = gates.to(state_dtype(gates.dtype)).chunk(4, -1)
             c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(z)
             h = torch.sigmoid(o) * c
             outputs.append(h.to(self.bias.dtype))
-        empty = of_x.new_empty(0, len(h), h.shape[-1])
-        return torch.stack(outputs) if outputs else empty, (h, c)
+        if not outputs:
+            return self.bias.new_empty(0, *h.shape), (h, c), ended
+        together = torch.cat if ended else torch.stack
+        return together(outputs), (h, c), ended
 
     def reset_parameters(self, **options) -> None:
         """Draw all parameters again."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lrscan.nn.inputs import Input, apply, pieces
+from lrscan.nn.longer import checkpointed
+from lrscan.nn.sequences import Sequences, end_to_end
 
 States = list[tuple[Tensor, ...]]
 
@@ -20,7 +23,9 @@ class Packing:
         lies        a b c  a b c  a b  a  a     lengths 5, 3, 2: sizes 3, 3, 2, 1, 1
         runs        '----------'  '-'  '--'    2 x 3, 1 x 2 and 2 x 1, steps x sequences
 
-    As long as none ends, they are a batch of equal length: a run, which is evaluated at once.
+    As long as none ends, they are a batch of equal length: a run, which any layer evaluates. Where
+    layers take sequences end to end (:mod:`lrscan.nn.sequences`) all are evaluated at once, without
+    padding, in pieces of time where there are too many steps.
 
     Args:
         sizes: how many sequences have a step of each time, on the CPU
@@ -55,10 +60,76 @@ class Packing:
             tuple(map(torch.cat, zip(*parts, strict=True))) for parts in of_layers
         ]
 
+    def run_at_once(
+        self,
+        net: nn.Module,
+        function: Callable[[Any, Any, Input, States], tuple[Tensor, States]],
+        layers: Any,
+        x: Input,
+        states: States,
+    ) -> tuple[Tensor, States]:
+        """:meth:`run` of ``function(net, layers, x, states)``, whose layers take sequences end to
+        end, in pieces if x is long.
+        """
+        most = net.piece_steps(x)
+        parts = [self.sizes] if most is None else list(_cut(self.sizes, most))
+        rows = [int(part.sum()) for part in parts]
+        firsts = [sum(rows[:number]) for number in range(len(rows))]
+        packings = dict(zip(firsts, map(Packing, parts), strict=True))
+
+        def evaluate(
+            net: nn.Module, x: Input, states: States, first: int
+        ) -> tuple[Tensor, States]:
+            own = packings[first]
+            given = [tuple(p[: own.sequences] for p in state) for state in states]
+            of_net = functools.partial(function, net)
+            output, ends = own._evaluate_at_once(of_net, layers, x, given)
+            later = [tuple(p[own.sequences :] for p in state) for state in states]  # have ended
+            return output, [
+                tuple(map(torch.cat, zip(*pair, strict=True)))
+                for pair in zip(ends, later, strict=True)
+            ]
+
+        if most is None:
+            return evaluate(net, x, states, 0)
+        outputs, states = checkpointed(net, evaluate, x, states, rows)
+        return torch.cat(outputs), states
+
+    def _evaluate_at_once(self, function: Callable, layers: Any, x: Input, states: States):
+        steps, batch = len(self.sizes), self.sequences
+        if self.sizes[-1] == batch:  # of equal length
+            x = apply(x, lambda t: t.reshape(steps, batch, *t.shape[2:]))
+            output, states = function(layers, x, states)
+            return output.flatten(0, 1).unsqueeze(1), states
+        lengths = steps - torch.searchsorted(self.sizes.flip(0), torch.arange(batch), right=True)
+        sequences = Sequences(lengths)
+        order = self._first()[sequences.time] + sequences.number
+        back = torch.empty_like(order)
+        back[order] = torch.arange(len(order))
+        device = states[0][0].device
+        order, back = order.to(device), back.to(device)
+        with end_to_end(sequences):
+            output, states = function(layers, apply(x, lambda t: t[order]), states)
+        return output[back], states
+
+    def _first(self) -> Tensor:
+        """The row of the first sequence, by time."""
+        return self.sizes.cumsum(0) - self.sizes
+
     def turn(self, steps: Tensor) -> Tensor:
         """Each sequence turned round, from its own last step to its first."""
-        first = self.sizes.cumsum(0) - self.sizes  # row of the first sequence, by time
+        first = self._first()
         time = torch.arange(len(first)).repeat_interleave(self.sizes)
         sequence = torch.arange(len(time)) - first[time]
         lengths = sequence.bincount()
         return steps[(first[lengths[sequence] - 1 - time] + sequence).to(steps.device)]
+
+
+def _cut(sizes: Tensor, most: int) -> Iterator[Tensor]:
+    """Stretches of time of up to so many steps of all sequences, or of one time alone."""
+    first, ends = 0, sizes.cumsum(0)
+    while first < len(sizes):
+        before = ends[first - 1] if first else 0
+        stop = max(int(torch.searchsorted(ends, before + most, right=True)), first + 1)
+        yield sizes[first:stop]
+        first = stop

@@ -18,6 +18,7 @@ from lrscan.distributed.parallel import splits, turned
 from lrscan.nn.inputs import Input, Tokens, apply, extent
 from lrscan.nn.longer import checkpointed
 from lrscan.nn.packed import Packing
+from lrscan.nn.sequences import here
 
 State = tuple[Tensor, ...]
 _NAMES = tuple(dict.fromkeys(name for names in ALGORITHMS.values() for name in names))
@@ -125,7 +126,8 @@ class RecurrentStack(nn.Module):
         Args:
             input: (T, B, m), or (B, T, m) with ``batch_first``, or (T, m) without a batch;
                    :class:`Tokens`, or a tensor of integers, without the last axis; or sequences
-                   of unequal length, of either, in a ``PackedSequence``
+                   of unequal length, of either, in a ``PackedSequence`` (on CUDA a NaN or an
+                   infinity in one reaches others, as in lrscan.packed_linear_recurrence)
             state: what the call for the chunk before returned; zero if None
 
         Returns:
@@ -140,7 +142,9 @@ class RecurrentStack(nn.Module):
         if isinstance(input, PackedSequence):
             return self._forward_packed(input, state)
         x, batched = self._checked(input)
-        states = self._unpack(state, extent(x)[1], batched)
+        sequences = here()
+        batch = extent(x)[1] if sequences is None else len(sequences)
+        states = self._unpack(state, batch, batched)
         x, ends = self._evaluate(x, states, self._run, lambda t: t.flip(0))
         if not batched:
             x = x.squeeze(1)
@@ -160,7 +164,10 @@ class RecurrentStack(nn.Module):
             raise ValueError(f"packed sequences have one axis for steps: {tuple(data.shape)}")
         packing = Packing(sizes)
         states = _picked(self._unpack(state, packing.sequences, True), order)
-        run = functools.partial(packing.run, self._run)
+        if self.lies_end_to_end() and not torch.compiler.is_compiling():
+            run = functools.partial(packing.run_at_once, self, RecurrentStack._through)
+        else:
+            run = functools.partial(packing.run, self._run)
         x, ends = self._evaluate(x, states, run, packing.turn)
         output = PackedSequence(x.squeeze(1), sizes, order, back)
         return output, self._pack(_picked(ends, back), True)
@@ -191,20 +198,30 @@ class RecurrentStack(nn.Module):
         self, numbers: Iterable[int], x: Input, states: list[State]
     ) -> tuple[Tensor, list[State]]:
         """Layers on top of each other, and their states at the end; in pieces if x is long."""
-
-        def through(net: RecurrentStack, x: Input, states: list[State], _: int = 0):
-            ends: list[State] = []
-            for number, state in zip(numbers, states, strict=True):
-                given = net._dropped(x) if ends else x
-                x, end = net.run_layer(net.layers[number], given, state)
-                ends.append(end)
-            return x, ends
-
-        steps = self.piece_steps(x)
+        steps = self.piece_steps(x) if here() is None else None
         if steps is None:
-            return through(self, x, states)
+            return self._through(numbers, x, states)
+
+        def through(net: RecurrentStack, x: Input, states: list[State], _: int):
+            return net._through(numbers, x, states)
+
         outputs, states = checkpointed(self, through, x, states, steps)
         return torch.cat(outputs), states
+
+    def _through(
+        self, numbers: Iterable[int], x: Input, states: list[State]
+    ) -> tuple[Tensor, list[State]]:
+        """:meth:`_run` of the whole input at once."""
+        ends: list[State] = []
+        for number, state in zip(numbers, states, strict=True):
+            given = self._dropped(x) if ends else x
+            x, end = self.run_layer(self.layers[number], given, state)
+            ends.append(end)
+        return x, ends
+
+    def lies_end_to_end(self) -> bool:
+        """Whether its layers take sequences end to end: see :mod:`lrscan.nn.sequences`."""
+        return False
 
     def piece_steps(self, x: Input) -> int | None:
         """Steps of the pieces in which layers are evaluated, and in backward again; None: whole."""

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from lrscan.nn.inputs import Input
+from lrscan.nn.inputs import Input, Window
 from lrscan.nn.layer import SurrogateLayer
 from lrscan.nn.longer import piece_steps
 from lrscan.nn.stack import RecurrentStack, State
@@ -97,6 +97,17 @@ class LinearSurrogateRNN(RecurrentStack):
 
     def run_layer(self, layer: SurrogateLayer, x: Input, state: State) -> tuple[Tensor, State]:
         return layer(x, state, self.cell, self.algorithm)
+
+    def lies_end_to_end(self) -> bool:
+        """Unless a layer, or a surrogate, is of a kind that may look at steps together."""
+        if type(self).run_layer is not LinearSurrogateRNN.run_layer:
+            return False
+        for layer in self.layers:
+            own = layer.surrogate if type(layer) is SurrogateLayer else layer
+            known = own is None or type(own) is Window or isinstance(own, LinearSurrogateRNN)
+            if not known or (isinstance(own, LinearSurrogateRNN) and not own.lies_end_to_end()):
+                return False
+        return True
 
     def piece_steps(self, x: Input) -> int | None:
         return piece_steps(x, self.hidden_size)

@@ -1,0 +1,75 @@
+"""Compiled kernels on disk: a damaged file, or a full disk, costs a compilation and no more."""
+
+import os
+
+import numba
+import pytest
+
+from lrscan.cpu import compile as compiling
+from lrscan.cpu.memory import fetch_add
+
+DAMAGES = {
+    "cut off": lambda data: data[: len(data) // 2],
+    "all but the last byte": lambda data: data[:-1],
+    "empty": lambda data: b"",
+    "a bit turned": lambda data: data[:99] + bytes([data[99] ^ 1]) + data[100:],
+    "zeros": lambda data: bytes(len(data)),
+    "garbage": lambda data: bytes(range(256)) * 9,
+    "longer": lambda data: data + b"x",
+}
+damaged = pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(numba.core.config, "CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(compiling, "tally", compiling.Counter())
+    return tmp_path / "cache"
+
+
+def compile_two():
+    """Two variants of a function, as two processes that start afresh would ask for them."""
+    for variant in ("one", "two"):
+
+        @compiling.kernel(f"of a test, {variant}", "of a test")
+        def run(address):
+            fetch_add(address, 1)
+
+    found, compiling.tally = compiling.tally, compiling.Counter()
+    return {way: found[way] for way in (compiling.COMPILED, compiling.KEPT)}
+
+
+def files(cache):
+    return sorted(path for path in cache.rglob("*") if path.is_file())
+
+
+def test_a_kernel_is_compiled_once_and_kept():
+    assert compile_two() == {"compiled": 2, "kept": 0}
+    assert compile_two() == {"compiled": 0, "kept": 2}
+
+
+@damaged
+def test_any_damaged_file_is_compiled_again_and_written_anew(damage, cache):
+    compile_two()
+    whole = {path: path.read_bytes() for path in files(cache)}
+    for path, data in whole.items():
+        path.write_bytes(damage(data))
+        assert compile_two()["compiled"] >= 1
+        assert compile_two() == {"compiled": 0, "kept": 2}
+    assert files(cache) == sorted(whole)
+
+
+def test_the_damage_of_one_kernel_is_not_that_of_another(cache):
+    compile_two()
+    files(cache)[0].write_bytes(b"")
+    assert compile_two() == {"compiled": 1, "kept": 1}
+
+
+def test_a_full_disk_keeps_no_kernel_from_running(cache, monkeypatch):
+    def full(*arguments):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    for _ in range(2):
+        assert compile_two() == {"compiled": 2, "kept": 0}
+    assert not files(cache)
