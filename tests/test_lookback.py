@@ -73,7 +73,7 @@ class Scan:
             mutations.get("barrier", device.barrier),
             SimpleNamespace(
                 map_of=self.map_of, begin=self.begin, put=self.put, get=self.get,
-                carry=self.carry, reach=self.reach, redo=self.redo,
+                carry=self.carry, redo=self.redo,
             ),
             lambda function: function,
         )  # fmt: skip
@@ -96,12 +96,10 @@ class Scan:
     def carry(self, job, j, h):
         self.carries[job.index, job.first + j] = h
 
-    def reach(self, job, j, tiles, h):
+    def redo(self, job, j, tiles, h):
         for i in range(job.index - tiles, job.index):
             h = step(*self.maps[i][job.first + j], h)
-        return h
-
-    def redo(self, job, j, h):
+        self.carry(job, j, h)
         return step(*self.maps[job.index][job.first + j], h)
 
     def body(self, block, thread):

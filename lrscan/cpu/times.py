@@ -74,8 +74,9 @@ def make_times(v, lanes, strip):
     """One strip of columns after the other, a register of consecutive steps at a time.
 
     A product of coefficients can overflow where the states do not (1e20 twice, from a zero
-    state), or be zero by underflow, which would make NaN of an infinite state. So a register whose
-    states are not all finite is done step by step, as the serial loop would.
+    state). Then the register is done step by step, as the serial loop would. It can also be zero by
+    underflow, which makes NaN of an infinite state. A state that is not finite leads to no finite
+    one, so the last tells: where it is not, all steps are done again, one by one.
     """
     state, size, kind_a, kind_x = v.state, v.size, v.a, v.x
     backward, want_dx, want_da = v.backward, v.want_dx, v.want_da
@@ -97,16 +98,26 @@ def make_times(v, lanes, strip):
                     a = a.conjugate()
                 x = load(kind_x, lanes, space_x, row[X], time[X])
                 a, x = scan_lanes(a, x)
-                a, x = repeat_last(a, strip, strip), repeat_last(x, strip, strip)
-                P, R = compose(P, R, a, x)
-                t += count
-            else:
+                if all_finite(a):
+                    a, x = repeat_last(a, strip, strip), repeat_last(x, strip, strip)
+                    P, R = compose(P, R, a, x)
+                    t += count
+                    continue
+            stop = min(t + count, t1)
+            while t < stop:
+                row = moved(at, time, t)
                 a = load(kind_a, strip, "unit", row[A], 0)
                 if backward:
                     a = a.conjugate()
                 P, R = compose(P, R, a, load(kind_x, strip, "unit", row[X], 0))
                 t += 1
         return P, R
+
+    @inlined
+    def advance_to(at, time, lane, t, t0, t1, opens, closes, h):
+        """The state after step t of those from t0 up to t1."""
+        first, last = opens and t == t0, closes and t == t1 - 1
+        return advance(moved(at, time, t), lane, h, first, last, time[A])
 
     @inlined
     def apply_strip(at, ahead, time, lane, t0, t1, opens, closes, h):
@@ -129,8 +140,8 @@ def make_times(v, lanes, strip):
                     a = a.conjugate()
                 x = load(kind_x, lanes, space_x, row[X], time[X])
                 a, x = scan_lanes(a, x)
-                states = step(a, x, repeat_last(h, strip, lanes))
-                if all_finite(states):
+                if all_finite(a):
+                    states = step(a, x, repeat_last(h, strip, lanes))
                     before = x
                     if backward and want_da:
                         before = load(kind_x, lanes, space_before, row[BEFORE], time[BEFORE])
@@ -145,9 +156,7 @@ def make_times(v, lanes, strip):
                 stop = t + count
             held = False
             while t < stop:
-                row = moved(at, time, t)
-                first, last = opens and t == t0, closes and t == t1 - 1
-                h = advance(row, lane, h, first, last, time[A])
+                h = advance_to(at, time, lane, t, t0, t1, opens, closes, h)
                 t += 1
         return h
 
@@ -169,7 +178,12 @@ def make_times(v, lanes, strip):
             h = load(state, strip, "unit", states + s * bytes_a_strip, 0)
             here = moved(at, lane, first_column(s, width, strip))
             following = ahead[0] + here[A] - at[A], ahead[1] + here[X] - at[X]
+            start = h
             h = apply_strip(here, following, time, lane, t0, t1, opens, closes, h)
+            if not all_finite(h):
+                h = start
+                for t in range(t0, t1):
+                    h = advance_to(here, time, lane, t, t0, t1, opens, closes, h)
             store(state, "unit", states + s * bytes_a_strip, 0, h)
 
     return reduce, apply

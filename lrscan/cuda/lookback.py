@@ -21,10 +21,9 @@ ticket that is not done never waits for long, however few blocks the device keep
 which order a device shows words to other blocks. All words have to be zero at the start.
 
 **Overflow and underflow.** A product P may be infinite where the states are finite, and zero where
-it would make NaN of an infinite state. So a state that maps lead to counts only if it is finite;
-else the steps are run one after the other: those of the group, for the state that a tile begins
-with, and those of the tile, for the one that it ends with. A tile whose P is not finite waits for
-that, and publishes the constant map h -> 0 h + R.
+it would make NaN of an infinite state. So the state that maps lead to at the end of a tile counts
+only if it is finite; else all steps of the group up to there are run one after the other. A tile
+whose P is not finite waits for that, and publishes the constant map h -> 0 h + R.
 
 These functions are compiled into the kernels, and run by the tests on a model of memory that
 delays and reorders as much as it may.
@@ -72,9 +71,9 @@ def make_look_back(
                  put(job, i, value)    keep a number for all threads of the block
                  get(job, i)           what was put there
                  carry(job, j, h)      take h as the state that column j begins with
-                 reach(job, j, n, h)   the state of column j after the n tiles before this one,
-                                       run step by step from h
-                 redo(job, j, h)       run column j step by step from h; returns the end state
+                 redo(job, j, n, h)    run column j step by step, from the state h that the n
+                                       tiles before it begin with; carries the state that the
+                                       tile begins with, and returns the one it ends with
         device:  compiles a function (the tests do not)
 
     Returns:
@@ -88,7 +87,7 @@ def make_look_back(
     step, compose, finite = algebra.step, algebra.compose, algebra.finite
     divide, one, zero = algebra.divide, algebra.one, algebra.zero
     map_of, begin, put, get = tile.map_of, tile.begin, tile.put, tile.get
-    carry, reach, redo = tile.carry, tile.reach, tile.redo
+    carry, redo = tile.carry, tile.redo
     state_bytes = WORD_BYTES * parts
 
     @device
@@ -184,13 +183,13 @@ def make_look_back(
             else:
                 h = await_value(place - columns * state_bytes)
             start = step(P, R, h)
-            if not finite(start):
-                start = reach(job, j, rank, h)
             carry(job, j, start)
             P, R = map_of(job, j)
-            h = step(P, R, start)
-            if not finite(h):
-                h = redo(job, j, start)
+            end = step(P, R, start)
+            if finite(end):
+                h = end
+            else:
+                h = redo(job, j, rank, h)
             if closes and not ends:
                 publish(place, h)
             elif not finite(P) and not ends:

@@ -101,43 +101,31 @@ def kernel(variant: Variant, layout: Layout):
         job[3][uint32(2 * slots + j)] = h
 
     @inlined
-    def run(job, j, first, count, h):
-        """The state of column j after ``count`` steps from ``first`` on, one after the other.
-
-        If they are the tile's own, the states after its chunks are kept for the next ones.
-        """
+    def redo(job, j, tiles, h):
         rows, _, tile, room = job
-        place, begin_at, _, _, _, _ = tile
+        place, begin_at, length, _, _, chunks = tile
         place = (place[0], place[1], place[2] + j)
-        at_a, at_x = address_of(rows[A], place), address_of(rows[X], place)
-        from_a, from_x = at_a + first * rows[A][1], at_x + first * rows[X][1]
-        s = 0
-        while s < count:
+        first = begin_at - tiles * (chunks * K)
+        from_a = address_of(rows[A], place) + first * rows[A][1]
+        from_x = address_of(rows[X], place) + first * rows[X][1]
+        s, stop = first - begin_at, min(length, chunks * K)
+        while s < stop:
             rolled()  # rare, and so in few registers
+            if s == 0:
+                carry(job, j, h)
             ahead = 1
             if h == h:
                 a = zero
-                if not backward or first + s > 0:
+                if not backward or begin_at + s > 0:
                     a = memory.load(kind_a, from_a)
                 h = step(a.conjugate() if backward else a, memory.load(kind_x, from_x), h)
             else:  # NaN stays, to the end of the chunk and of all that follow
-                ahead = K - (s & (K - 1))
+                ahead = -s if s < 0 else K - (s & (K - 1))
             from_a, from_x, s = from_a + ahead * rows[A][1], from_x + ahead * rows[X][1], s + ahead
-            if first == begin_at and s & (K - 1) == 0:  # whatever the tile begins with, h
+            if s > 0 and s & (K - 1) == 0:  # for the next chunk: whatever the tile begins with, h
                 slot = slot_of(tile, (s >> shift) - 1, j)
                 room[slot], room[uint32(slots + slot)] = zero, h
         return h
-
-    @inlined
-    def reach(job, j, tiles, h):
-        tile = job[2]
-        count = tiles * (tile[5] * K)
-        return run(job, j, tile[1] - count, count, h)
-
-    @inlined
-    def redo(job, j, h):
-        tile = job[2]
-        return run(job, j, tile[1], min(tile[2], tile[5] * K), h)
 
     look_back = lookback.make_look_back(
         KINDS[kind].size // 4,
@@ -151,9 +139,7 @@ def kernel(variant: Variant, layout: Layout):
             step=step, compose=compose, finite=finite, divide=divide, one=one, zero=zero
         ),
         barrier,
-        SimpleNamespace(
-            map_of=map_of, begin=begin, put=put, get=get, carry=carry, reach=reach, redo=redo
-        ),
+        SimpleNamespace(map_of=map_of, begin=begin, put=put, get=get, carry=carry, redo=redo),
         inlined,
     )
 
@@ -219,8 +205,9 @@ def kernel(variant: Variant, layout: Layout):
             h = room[uint32(2 * slots + vector * V + v)]
             if chunk > 0:
                 slot = uint32(v * MOST_THREADS + thread - pitch)
-                product, end = room[slot], room[uint32(slots + slot)]
-                h = step(product, end, h) if product != zero else end
+                h = step(room[slot], room[uint32(slots + slot)], h)
+                if not finite(h):  # a tile that was run step by step
+                    h = room[uint32(slots + slot)]
             R[v] = h
         for k in range(K):
             for v in range(V):
