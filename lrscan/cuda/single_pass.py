@@ -113,15 +113,11 @@ def kernel(variant: Variant, layout: Layout):
             rolled()  # rare, and so in few registers
             if s == 0:
                 carry(job, j, h)
-            ahead = 1
-            if h == h:
-                a = zero
-                if not backward or begin_at + s > 0:
-                    a = memory.load(kind_a, from_a)
-                h = step(a.conjugate() if backward else a, memory.load(kind_x, from_x), h)
-            else:  # NaN stays, to the end of the chunk and of all that follow
-                ahead = -s if s < 0 else K - (s & (K - 1))
-            from_a, from_x, s = from_a + ahead * rows[A][1], from_x + ahead * rows[X][1], s + ahead
+            a = zero
+            if not backward or begin_at + s > 0:
+                a = memory.load(kind_a, from_a)
+            h = step(a.conjugate() if backward else a, memory.load(kind_x, from_x), h)
+            from_a, from_x, s = from_a + rows[A][1], from_x + rows[X][1], s + 1
             if s > 0 and s & (K - 1) == 0:  # for the next chunk: whatever the tile begins with, h
                 slot = slot_of(tile, (s >> shift) - 1, j)
                 room[slot], room[uint32(slots + slot)] = zero, h
