@@ -57,7 +57,7 @@ def linear_recurrence(
     and ``h0`` may be real, of the same precision: they are widened to complex copies, and their
     gradients are real. Under autocast, floating dtypes that differ become the widest of them. All
     layouts are read in place; an axis that ``a`` or ``x`` is broadcast over is not
-    materialised, nor is its gradient.
+    materialised, nor is its gradient. Of DTensors the columns may be sharded, but not time.
 
     Returns:
         h, of the broadcast shape of ``a`` and ``x``, and with the dtype of ``x``. Within rounding

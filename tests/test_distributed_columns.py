@@ -58,6 +58,18 @@ def test_sharded_columns_have_the_results_and_gradients_of_whole_ones(ranks, cas
     assert one == other
 
 
+def of_a_number(group):
+    mesh = DeviceMesh.from_group(group, "cpu")
+    torch.manual_seed(0)
+    x = torch.randn(T, B, C)
+    h = linear_recurrence(0.5, placed(x, mesh, Shard(1)))
+    torch.testing.assert_close(h.full_tensor(), linear_recurrence(0.5, x))
+
+
+def test_a_number_is_a_coefficient_of_every_rank(ranks):
+    ranks.results(of_a_number, size=2)
+
+
 def refused(group, a, x):
     mesh = DeviceMesh.from_group(group, "cpu")
     tensors = [

@@ -87,7 +87,7 @@ def test_a_class_without_gates_and_a_state_of_another_kind_are_refused():
 @pytest.mark.parametrize("make", [nn.GILR, nn.GILRLSTM, nn.QRNN, nn.SRU, nn.StronglyTypedRNN])
 def test_a_token_out_of_range_is_named(make, index):
     tokens = torch.tensor([[0, 1], [2, index]])
-    with pytest.raises(IndexError, match=f"tokens are from 0 to 2, .*, but there is {index}"):
+    with pytest.raises(IndexError, match=f"they are from 0 to 2, .*, but there is {index}"):
         make(3, 4)(tokens)
 
 

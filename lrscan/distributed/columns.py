@@ -33,6 +33,9 @@ def recurrence(
         TypeError:  some inputs are DTensors, and others are not
         ValueError: meshes or shards that differ, partial sums, or time that is sharded
     """
+    if isinstance(x, DTensor) and not isinstance(a, DTensor) and a.dim() == 0:  # from a number
+        everywhere = [Replicate()] * x.device_mesh.ndim
+        a = DTensor.from_local(a, x.device_mesh, everywhere, run_check=False)
     tensors = {"a": a, "x": x} | ({} if h0 is None else {"h0": h0})
     for name, tensor in tensors.items():
         if not isinstance(tensor, DTensor):

@@ -88,8 +88,8 @@ def _check_range(index: Tensor, width: int) -> None:
     low, high = int(index.min()), int(index.max())
     if low < 0 or high >= width:
         raise IndexError(
-            f"tokens are from 0 to {width - 1}, one less than the input_size, but there is "
-            f"{low if low < 0 else high}"
+            f"a token is out of range: they are from 0 to {width - 1}, one less than the "
+            f"input_size, but there is {low if low < 0 else high}"
         ) from None
 
 

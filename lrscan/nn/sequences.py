@@ -115,7 +115,8 @@ def lagged(past: Tensor, steps: Tensor) -> Callable[[int], Tensor]:
     sequences, k = here(), len(past)
     if sequences is None:
         joined = torch.cat([past, steps])
-        return lambda lag: joined[k - lag :][: len(steps)]
+        # A trace knows the shape, and takes what len gives for a constant.
+        return lambda lag: joined[k - lag :][: steps.shape[0]]
     joined = torch.cat([past.flatten(0, 1).unsqueeze(1), steps])
     return lambda lag: joined[sequences.before(k, lag).to(joined.device)]
 
