@@ -26,7 +26,8 @@ PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
 INTERNAL = tuple(
     f"lrscan.{name}" for name in (
         "__main__", "arguments", "autograd", "campaign", "cli", "client", "compilation", "cpu",
-        "cuda", "gradients", "layout", "library", "nn.fused", "sweep", "terminal", "used", "warmup",
+        "cuda", "dispatched", "gradients", "kept", "layout", "library", "nn.fused", "nn.kept",
+        "nn.sequences", "sweep", "terminal", "used", "warmup",
     )
 )  # fmt: skip
 
