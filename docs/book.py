@@ -26,8 +26,8 @@ PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
 INTERNAL = tuple(
     f"lrscan.{name}" for name in (
         "__main__", "arguments", "autograd", "campaign", "cli", "client", "compilation", "cpu",
-        "cuda", "dispatched", "gradients", "kept", "layout", "library", "nn.fused", "nn.kept",
-        "nn.sequences", "sweep", "terminal", "used", "warmup",
+        "cuda", "dispatched", "gradients", "layout", "library", "nn.fused", "nn.kept",
+        "nn.sequences", "sealed", "sweep", "terminal", "used", "warmup",
     )
 )  # fmt: skip
 

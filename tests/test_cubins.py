@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("numba.cuda")
-from lrscan import kept  # noqa: E402
+from lrscan import sealed  # noqa: E402
 from lrscan.cuda import cubins, launch, serial  # noqa: E402
 from lrscan.cuda.common import Variant  # noqa: E402
 
@@ -49,7 +49,7 @@ def test_a_kernel_that_was_carried_along_is_not_compiled(kernel, machine, tmp_pa
     assert not cubins.export(kernel, SM_90, tmp_path / "kit")
     assert len(machine) == 1
     (path,) = (tmp_path / "kit").iterdir()
-    kept.write(path, b"carried")
+    sealed.write(path, b"carried")
     monkeypatch.setenv("LRSCAN_KERNELS", str(tmp_path / "kit"))
     # Whatever compilers this machine has.
     monkeypatch.setattr(cubins, "_compilers", lambda: "others")
@@ -65,7 +65,7 @@ def test_code_that_the_driver_refuses_is_compiled_instead(kernel, machine, tmp_p
     pytest.importorskip("cuda.bindings.driver")
     cubins.export(kernel, SM_90, tmp_path / "kit")
     (path,) = (tmp_path / "kit").iterdir()
-    kept.write(path, b"of a newer linker")
+    sealed.write(path, b"of a newer linker")
     (tmp_path / "cache" / path.name).unlink()
     monkeypatch.setenv("LRSCAN_KERNELS", str(tmp_path / "kit"))
 
@@ -92,10 +92,10 @@ def test_a_damaged_file_is_passed_over_wherever_it_lies(
         path.write_bytes(damage(path.read_bytes()))
     monkeypatch.setenv("LRSCAN_KERNELS", str(kit))
     assert list(cubins.sources(kernel, SM_90)) == [b"compiled"] and len(machine) == 2
-    assert kept.read(own) == b"compiled"
+    assert sealed.read(own) == b"compiled"
     own.write_bytes(damage(own.read_bytes()))
-    assert cubins.export(kernel, SM_90, again) and kept.read(again / carried.name) == b"compiled"
-    assert cubins.export(kernel, SM_90, kit) and kept.read(carried) == b"compiled"
+    assert cubins.export(kernel, SM_90, again) and sealed.read(again / carried.name) == b"compiled"
+    assert cubins.export(kernel, SM_90, kit) and sealed.read(carried) == b"compiled"
 
 
 def test_what_no_driver_takes_is_an_error(kernel, monkeypatch):
@@ -114,7 +114,7 @@ def test_a_full_disk_keeps_no_kernel_from_running(kernel, machine, monkeypatch):
     def full(files):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(kept, "write_files", full)
+    monkeypatch.setattr(sealed, "write_files", full)
     assert cubins.machine_code(kernel, SM_90) == b"compiled"
 
 

@@ -20,7 +20,7 @@ from numba.core import sigutils
 from numba.core.caching import FunctionCache, IndexDataCacheFile
 from numba.core.ccallback import CFunc
 
-from lrscan import kept
+from lrscan import sealed
 from lrscan.compilation import noticed
 from lrscan.sources import digest
 
@@ -51,10 +51,10 @@ class _Files(IndexDataCacheFile):
     def load(self, key):
         path = self._path(key)
         # Numba reads it again, up to the seal.
-        return None if kept.read(path) is None else self._load_data(path.name)
+        return None if sealed.read(path) is None else self._load_data(path.name)
 
     def save(self, key, data) -> None:
-        kept.write(self._path(key), self._dump(data))
+        sealed.write(self._path(key), self._dump(data))
 
 
 def kernel(variant: str, what: str) -> Callable[[Callable], int]:

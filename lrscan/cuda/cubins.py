@@ -31,7 +31,7 @@ import numpy as np
 from numba import cuda
 from numba.core.caching import FunctionCache
 
-from lrscan import kept
+from lrscan import sealed
 from lrscan.compilation import noticed
 from lrscan.cuda.bfloat16 import without_bfloat16
 from lrscan.provenance import package_version
@@ -57,7 +57,7 @@ def sources(kernel: Kernel, capability: Capability) -> Iterator[bytes]:
     name, where = file_name(kernel, capability), os.environ.get("LRSCAN_KERNELS")
     places = {CARRIED: where and Path(where, f"{name}.cubin"), KEPT: _cache_path(kernel, name)}
     for place, path in places.items():
-        code = kept.read(path) if path else None
+        code = sealed.read(path) if path else None
         if code is not None:
             tally[place] += 1
             yield code
@@ -68,7 +68,7 @@ def sources(kernel: Kernel, capability: Capability) -> Iterator[bytes]:
         code = compiled(kernel, capability)
     if own is not None:
         try:
-            kept.write(own, code)
+            sealed.write(own, code)
         except OSError:  # a full disk, or a folder that became read-only: compile every time
             pass
     yield code
@@ -82,9 +82,9 @@ def machine_code(kernel: Kernel, capability: Capability) -> bytes:
 def export(kernel: Kernel, capability: Capability, folder: Path) -> bool:
     """Write the kernel's code to a folder for ``LRSCAN_KERNELS``; False if it is there already."""
     path = Path(folder, f"{file_name(kernel, capability)}.cubin")
-    if kept.read(path) is not None:
+    if sealed.read(path) is not None:
         return False
-    kept.write(path, machine_code(kernel, capability))
+    sealed.write(path, machine_code(kernel, capability))
     return True
 
 
