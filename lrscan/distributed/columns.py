@@ -41,7 +41,7 @@ def recurrence(
         if not isinstance(tensor, DTensor):
             raise TypeError(
                 f"{name} is no DTensor, but others are: torch.distributed.tensor.distribute_tensor "
-                f"makes one"
+                "makes one"
             )
         if tensor.device_mesh != x.device_mesh:
             raise ValueError(f"{name} is on {tensor.device_mesh}, but x is on {x.device_mesh}")
@@ -56,9 +56,7 @@ def recurrence(
             f"dim {dim}, which is time, is sharded over mesh dimension {columns.index(dim)}: for "
             "pieces of time there is lrscan.distributed.linear_recurrence"
         )
-    pieces = {
-        name: _local(tensor, axes[name], columns) for name, tensor in tensors.items()
-    }  # fmt: skip
+    pieces = {name: _local(tensor, axes[name], columns) for name, tensor in tensors.items()}
     h = local(pieces["a"], pieces["x"], pieces.get("h0"), dim, *options, cu)
     placements = [Replicate() if axis is None else Shard(axis) for axis in columns]
     stride = torch.empty(shape, device="meta").stride()
@@ -91,9 +89,10 @@ def _sharded(
                 "adds them up"
             )
         if type(placement) is Shard:
-            own = {at: axis for axis, at in axes[name].items()}
-            if placement.dim % tensor.dim() in own:
-                found.setdefault(own[placement.dim % tensor.dim()], name)
+            of_result = {at: axis for axis, at in axes[name].items()}
+            axis = of_result.get(placement.dim % tensor.dim())
+            if axis is not None:
+                found.setdefault(axis, name)
                 continue
         if not isinstance(placement, Replicate):
             raise ValueError(f"{name} is placed as {placement} over mesh dimension {over}")

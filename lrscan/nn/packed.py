@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -74,7 +75,7 @@ class Packing:
         most = net.piece_steps(x)
         parts = [self.sizes] if most is None else list(_cut(self.sizes, most))
         rows = [int(part.sum()) for part in parts]
-        firsts = [sum(rows[:number]) for number in range(len(rows))]
+        firsts = accumulate(rows[:-1], initial=0)
         packings = dict(zip(firsts, map(Packing, parts), strict=True))
 
         def evaluate(

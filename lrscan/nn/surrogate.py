@@ -33,7 +33,8 @@ class LinearSurrogateRNN(RecurrentStack):
     U st[t-1], ``b`` for a bias; or ``i``, alone, for the input itself (through a projection
     without bias where input and hidden size differ). ``cell`` gets the gates by position, each
     (T, B, n), and must compute every step by itself; the read-out is a function of c, None for
-    h = c. The gates named "forget" and "input" are those that :meth:`reset_parameters` biases.
+    h = c. Where a or u is complex, c is, and the read-out must make real numbers of it. The gates
+    named "forget" and "input" are those that :meth:`reset_parameters` biases.
 
     ``surrogate`` is None or makes a module from ``(input_size, hidden_size, device=, dtype=)``.
     The module has a ``hidden_size``; it is called as ``st, (end,) = module(x, (start,))``, where
