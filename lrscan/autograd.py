@@ -106,6 +106,15 @@ def forward_ad_is_on() -> bool:
     return forward_ad._current_level >= 0
 
 
+def is_differentiated(a: Tensor, x: Tensor, h0: Tensor | None) -> bool:
+    """Whether a derivative may be asked for."""
+    return (
+        _differentiated(a, x, h0)
+        or forward_ad_is_on()
+        or torch._C._are_functorch_transforms_active()
+    )
+
+
 def _differentiated(a: Tensor, x: Tensor, h0: Tensor | None) -> bool:
     """Whether a derivative may be asked for in reverse mode."""
     return torch.is_grad_enabled() and (
@@ -141,7 +150,8 @@ class Recurrence(torch.autograd.Function):
         dim, reverse, _, cu = ctx.options
         impulse = torch.zeros_like(h) if x_tangent is None else x_tangent
         if a_tangent is not None:
-            impulse = (impulse + a_tangent * _state_before(h, h0, dim, reverse, cu)).to(h.dtype)
+            before = _state_before(h, h0, dim, reverse, cu)
+            impulse = (impulse + sweep.product(a_tangent, before)).to(h.dtype)
         return recurrence(a, impulse, h0_tangent, *ctx.options)
 
 
@@ -232,7 +242,8 @@ def differentiable_gradients(a, h, h0, dh, x_shape, dim, reverse, algorithm, cu,
     if wanted[1]:
         dx = g.sum_to_size(x_shape)
     if wanted[2]:
-        dh0 = along.index_select(dim, starts).conj() * g.index_select(dim, starts)
+        first_a = along.index_select(dim, starts)
+        dh0 = sweep.product(first_a.conj(), g.index_select(dim, starts))
         if cu is None:
             dh0 = dh0.squeeze(dim)
         else:

@@ -105,7 +105,7 @@ def _summed(a, h, h0, dh, dim, reverse, algorithm, cu, outputs, backend):
             sweep.backward(a[part], h[part], start, flowing, *options)
             if len(pieces) > 1:
                 at = first - steps.start
-                coming = a[part].select(dim, at).conj() * terms[1].select(dim, at)
+                coming = sweep.product(a[part].select(dim, at).conj(), terms[1].select(dim, at))
             da.add(part, terms[0])
             dx.add(part, terms[1])
     if dh0 is not None:

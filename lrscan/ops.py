@@ -6,9 +6,8 @@ import torch
 from torch import Tensor
 
 import lrscan.library  # noqa: F401  (the operator of torch's dispatcher, for compile)
-from lrscan.algebra import step
 from lrscan.arguments import HALF, check, converted, lengths_on_the_host, said
-from lrscan.autograd import recurrence
+from lrscan.autograd import is_differentiated, recurrence
 
 
 def linear_recurrence(
@@ -23,12 +22,19 @@ def linear_recurrence(
 ) -> Tensor:
     """``h[t] = a[t] * h[t-1] + x[t]`` along ``dim``, elementwise, in parallel over time.
 
+    A coefficient of exactly zero is not multiplied: it forgets whatever was before, NaN and
+    infinity too, as :func:`torch.addmm` does with a beta of zero. So a zero begins a sequence, and
+    what is in one reaches no other, neither forward nor in a gradient.
+
     Differentiable in ``a``, ``x`` and ``h0``, to any order. Forward mode may be over or under
     reverse mode, but neither over itself nor within ``torch.compile``. With g the gradient at h
     through all later steps:
 
         g[t] = dh[t] + conj(a[t+1]) * g[t+1]      dx = g
         da[t] = conj(h[t-1]) * g[t]               dh0 = conj(a[0]) * g[0]
+
+    (so ``da`` at a coefficient of zero is NaN if the state before is not finite; what is computed
+    from it by differentiating once more multiplies zeros as torch does).
 
     Args:
         a:         coefficients, broadcastable with ``x``; or one number for all of them
@@ -47,9 +53,7 @@ def linear_recurrence(
                    N in the place of time, and is reversed on its own. Steps from
                    ``cu_seqlens[-1]`` on are left out: h is zero there, and so is the gradient of
                    ``a`` and ``x``, whatever these hold. The host reads the lengths: on a GPU that
-                   waits for the device, unless they are on the CPU. On CUDA a sequence is started
-                   by a coefficient of zero, so NaN or infinity in one reaches those after it, and
-                   in a gradient those before it; on the CPU it stays in its own
+                   waits for the device, unless they are on the CPU
 
     ``a``, ``x`` and ``h0`` have one dtype: float64, float32, float16, bfloat16, complex64 or
     complex128. Half precision is accumulated in float32; with it ``a`` and ``h0`` may be float32,
@@ -78,7 +82,7 @@ def linear_recurrence(
 
 
 def linear_recurrence_step(a: Tensor | complex, x: Tensor, h: Tensor) -> Tensor:
-    """One time step, ``a * h + x``, for streaming.
+    """One time step, ``a * h + x``, for streaming; ``x`` where ``a`` is exactly zero.
 
     Args:
         a: coefficient of this step, broadcastable with ``x``; or a number
@@ -99,9 +103,14 @@ def linear_recurrence_step(a: Tensor | complex, x: Tensor, h: Tensor) -> Tensor:
         raise TypeError("h must be a tensor, not None")
     one = [t.unsqueeze(0) if isinstance(t, Tensor) else t for t in (a, x)]
     check(*one, h, 0, False, "auto", state="h")
-    if x.dtype not in HALF:
-        return step(a, x, h)
-    return step(a.float(), x.float(), h.float()).to(torch.promote_types(x.dtype, h.dtype))
+    dtype = torch.promote_types(x.dtype, h.dtype)
+    if x.dtype in HALF:
+        a, x, h = a.float(), x.float(), h.float()
+    if is_differentiated(a, x, h):  # a product of zero and NaN has gradients of NaN for torch
+        after = recurrence(a.unsqueeze(0), x.unsqueeze(0), h, 0, False, "auto").squeeze(0)
+    else:
+        after = torch.where(a == 0, x, torch.addcmul(x, a, h))
+    return after.to(dtype)
 
 
 def packed_linear_recurrence(
@@ -120,12 +129,11 @@ def packed_linear_recurrence(
 
 
 def reset_where(a: Tensor, mask: Tensor) -> Tensor:
-    """``a`` with zeros where ``mask`` is true: a sequence starts there, and forgets what is finite.
+    """``a`` with zeros where ``mask`` is true: a sequence starts there, and forgets all before.
 
-    A coefficient of zero is a number as any other, in every function here: zero times NaN or
-    infinity is NaN, as in a loop. So a state that is not finite passes a reset, as NaN, and so does
-    such a gradient on its way back. The ``cu_seqlens`` of :func:`linear_recurrence` part sequences
-    that begin at the same steps in all columns; on the CPU they keep NaN and infinity apart too.
+    A coefficient of exactly zero forgets NaN and infinity too, see :func:`linear_recurrence`. Where
+    sequences begin at the same steps in all columns, ``cu_seqlens`` does the same, and gives each
+    its own ``h0``.
 
     Args:
         a:    coefficients

@@ -22,7 +22,9 @@ def linear_recurrence_reference(
 ) -> Tensor:
     """``h[t] = a[t] * h[t-1] + x[t]`` by a loop over time, in float64 or complex128.
 
-    Takes what :func:`lrscan.linear_recurrence` takes, and is differentiable by ordinary autograd.
+    Where a[t] is exactly zero, h[t] is x[t] whatever h[t-1] is. Takes what
+    :func:`lrscan.linear_recurrence` takes, and is differentiable by ordinary autograd, to which
+    zero times a gradient of NaN is NaN.
 
     Args:
         a:       coefficients, broadcastable with ``x``
@@ -41,7 +43,8 @@ def linear_recurrence_reference(
     h = torch.zeros_like(steps[0][1]) if h0 is None else _double(h0)
     states = []
     for a_t, x_t in reversed(steps) if reverse else steps:
-        h = a_t * h + x_t
+        kept = a_t * h
+        h = torch.where((a_t == 0) & kept.isnan(), x_t, kept + x_t)
         states.append(h)
     return torch.stack(states[::-1] if reverse else states, dim)
 
@@ -84,8 +87,9 @@ def rounding_bound(
     kept = H.narrow(dim, 1 if reverse else 0, H.shape[dim] - 1)
     before = torch.cat([kept, start] if reverse else [start, kept], dim)
     depth = math.ceil(math.log2(H.shape[dim])) + 2
+    arising = depth * x + torch.where(a == 0, 0, 2 * a * before)
     K = linear_recurrence_reference(
-        a, depth * x + 2 * a * before, depth * start.squeeze(dim), dim=dim, reverse=reverse
+        a, arising, depth * start.squeeze(dim), dim=dim, reverse=reverse
     )
     half = dtype in (torch.float16, torch.bfloat16)
     bound = K * torch.finfo(torch.float32 if half else dtype).eps / 2
@@ -137,8 +141,8 @@ def oracle(
     da = before.conj() * g
     da_bound = before_bound * g.abs() + before.abs() * g_bound + unit * da.abs()
     first = _double(a[0])
-    dh0 = first.conj() * g[0]
-    dh0_bound = first.abs() * g_bound[0] + unit * dh0.abs()
+    dh0 = torch.where(first == 0, 0, first.conj() * g[0])
+    dh0_bound = torch.where(first == 0, 0, first.abs() * g_bound[0]) + unit * dh0.abs()
 
     def back(tensor: Tensor) -> Tensor:
         return (tensor.flip(0) if reverse else tensor).movedim(0, dim)

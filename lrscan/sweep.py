@@ -16,7 +16,8 @@ returns what runs the sweep: a function of the tensors, by row. That is kept for
 with tensors of the same layout. Where sequences lie end to end in time, START and DSTART have a
 stride over sequences in the place of that over time, and the function also takes the steps at
 which the sweep meets a new sequence, with the end of the last (the CPU backend alone; for others
-each sequence starts with a coefficient of zero).
+each sequence starts with a coefficient of zero, which forgets all before, see
+:mod:`lrscan.algebra`).
 """
 
 from __future__ import annotations
@@ -141,6 +142,12 @@ def expand_state(h0: Tensor | None, h: Tensor, dim: int, cu: Tensor | None) -> T
     return None if h0 is None else h0.expand(state_shape(h.shape, dim, cu))
 
 
+def product(a: Tensor, h: Tensor) -> Tensor:
+    """``a * h``, but zero where ``a`` is exactly zero, also of NaN and infinity."""
+    found = a * h
+    return found.masked_fill((a == 0) & found.isnan(), 0)
+
+
 def _run(
     tensors: Mapping[str, Tensor | None],
     backward: bool,
@@ -218,7 +225,7 @@ def _run_with_restarts(
         out = one["OUT"] = tensors["OUT"]
         if h0 is not None:  # not rounded, as no state is
             wide = torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
-            entering = first_a.to(wide) * h0.to(wide)
+            entering = product(first_a.to(wide), h0.to(wide))
             one = {"A": one["A"].to(wide), "X": x.to(wide).index_add(dim, starts, entering)}
             one["OUT"] = out if out.dtype == wide else torch.empty_like(out, dtype=wide)
         _run(one, *options)
@@ -234,7 +241,7 @@ def _run_with_restarts(
         da = torch.zeros_like(g) if h0 is None else h0.conj() * g
         tensors["DA"].index_copy_(dim, starts, da.to(a.dtype))
     if "DSTART" in tensors:
-        dh0 = first_a.conj() * g
+        dh0 = product(first_a.conj(), g)
         tensors["DSTART"].index_copy_(dim, filled, dh0.to(tensors["DSTART"].dtype))
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from recurrences import KINDS, check, draw
+from recurrences import KINDS, check, draw, spoiled
 from torch.autograd import gradcheck, gradgradcheck
 
 from lrscan import (
@@ -213,7 +213,7 @@ def test_a_state_that_is_not_finite_is_that_of_the_loop(
     for start, bad in ((-inf, 0.0), (1.0, inf), (1.0, nan), (nan, 0.0)):
         a, x = torch.full(shape, 1e-30), torch.ones(shape)
         x[137] += bad
-        a[500] = 0  # an exact zero makes NaN of them
+        a[500] = 0  # forgets them
         h0 = torch.full(shape[1:], start, requires_grad=True)
         x.requires_grad_()
         h = linear_recurrence(a, x, h0, algorithm=algorithm)
@@ -223,6 +223,23 @@ def test_a_state_that_is_not_finite_is_that_of_the_loop(
         got = torch.autograd.grad(h, (x, h0), dh)
         expected = torch.autograd.grad(exact, (x, h0), dh.double())
         torch.testing.assert_close(got, expected, equal_nan=True)
+
+
+@pytest.mark.parametrize("reverse", [False, True], ids=["", "reverse"])
+@pytest.mark.parametrize("algorithm", CPU_ALGORITHMS)
+@pytest.mark.parametrize("dtype", DTYPES["cpu"], ids=str)
+@pytest.mark.parametrize("piece", [1, 1024, 10**6])
+def test_a_coefficient_of_zero_forgets_nan_and_infinity(
+    piece, dtype, algorithm, reverse, short_pieces, monkeypatch
+):
+    monkeypatch.setattr(cpu, "PIECE_BYTES", piece)
+    for shape, dim in LAYOUTS:
+        for kind in KINDS:
+            a, x, h0, dh = spoiled(*draw(shape, dtype, dim, kind=kind))
+            for start in (h0, None):
+                options = {"dim": dim, "reverse": reverse, "algorithm": algorithm}
+                results = run(a, x, start, dh, **options)
+                check(results, a, x, start, dh, dim, reverse)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.complex128], ids=str)

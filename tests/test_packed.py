@@ -202,17 +202,24 @@ def test_the_packed_name_means_the_keyword():
     assert torch.equal(named, linear_recurrence(a, x, h0, cu_seqlens=cu, **options))
 
 
-def test_nothing_of_one_sequence_reaches_another():
-    a, x = torch.rand(30, 4), torch.rand(30, 4)
-    a[12], x[12] = float("inf"), float("nan")
-    a.requires_grad_()
-    for algorithm in ("serial", "blocked"):
+@pytest.mark.parametrize("reverse", [False, True], ids=["", "reverse"])
+@pytest.mark.parametrize("algorithm", ["serial", "blocked"])
+def test_nothing_of_one_sequence_reaches_another(algorithm, reverse, kernels):
+    a, x, h0 = torch.rand(30, 4), torch.rand(30, 4), torch.rand(3, 4)
+    a[12, 0], x[12, 1], h0[1, 2] = float("inf"), float("nan"), float("nan")
+    dh = torch.ones(30, 4)
+    dh[17, 3] = float("nan")
+    inputs = [t.requires_grad_() for t in (a, x, h0)]
+    options = {"cu_seqlens": torch.tensor([0, 10, 20, 30]), "reverse": reverse}
+    for higher in (False, True):
         with small_thresholds():
-            h = packed_linear_recurrence(a, x, torch.tensor([0, 10, 20, 30]), algorithm=algorithm)
-            (da,) = torch.autograd.grad(h, a, torch.ones_like(h))
-        for whole in (h, da):
+            h = linear_recurrence(*inputs, algorithm=algorithm, **options)
+            *found, dh0 = torch.autograd.grad(h, inputs, dh, create_graph=higher)
+        for whole in (h, *found):
             assert whole[:10].isfinite().all() and whole[20:].isfinite().all()
-        assert not h[12:20].isfinite().any()
+            assert not whole[10:20].isfinite().all()
+        assert dh0[[0, 2]].isfinite().all() and not dh0[1].isfinite().all()
+        assert not h[12, :3].isfinite().any()
 
 
 def test_resets_by_mask_equal_packed_sequences():
@@ -230,15 +237,18 @@ def test_a_mask_of_one_value_or_of_more_axes_than_the_coefficients_resets_too():
     assert torch.equal(reset_where(a, mask), torch.stack([a, torch.zeros(4)]))
 
 
-def test_a_reset_is_a_coefficient_of_zero_of_which_infinity_makes_nan():
-    a, x = torch.rand(9, 2), torch.rand(9, 2)
-    x[2, 0], x[2, 1] = float("inf"), float("nan")
+def test_a_reset_forgets_all_that_was_before():
+    a, x = torch.rand(9, 3), torch.rand(9, 3)
+    x[2, 0], x[2, 1], a[3, 2] = float("inf"), float("nan"), float("nan")
     mask = (torch.arange(9) == 5)[:, None]
+    dh = x.flip(0)  # whose gradients of NaN and infinity are at step 6 and earlier
     for algorithm in ("serial", "blocked"):
-        h = linear_recurrence(reset_where(a, mask), x, algorithm=algorithm)
-        assert h[5:].isnan().all() and h[2:5, 0].isinf().all()
-        h = linear_recurrence(a, x, algorithm=algorithm, cu_seqlens=torch.tensor([0, 5, 9]))
-        assert h[5:].isfinite().all()
+        leaf = a.clone().requires_grad_()
+        h = linear_recurrence(reset_where(leaf, mask), x, algorithm=algorithm)
+        assert h[5:].isfinite().all() and not h[3:5].isfinite().any()
+        (da,) = torch.autograd.grad(h, leaf, dh)
+        assert da[7:].isfinite().all() and not da[5].any()
+        assert torch.equal(h[5:], linear_recurrence(a, x, cu_seqlens=torch.tensor([0, 5, 9]))[5:])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.complex64, torch.bfloat16], ids=str)

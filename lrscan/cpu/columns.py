@@ -57,24 +57,24 @@ def make_strips(v, lanes):
 
     @inlined
     def apply(at, ahead, time, lane, t0, t1, opens, closes, width, states):
+        no, yes = bool(0), bool(1)  # Numba would compile what is called for each literal anew
         for s in range(strips_of(width, lanes)):
             here = moved(at, lane, first_column(s, width, lanes))
             h = load(state, lanes, "unit", states + s * bytes_a_strip, 0)
             t, stop = t0, t1
             if backward:  # the two steps at the ends are special
                 if opens:
-                    h = advance(
-                        moved(here, time, t0), lane, h, True, closes and t1 - t0 == 1, time[A]
-                    )
+                    last = closes and t1 - t0 == 1
+                    h = advance(moved(here, time, t0), lane, h, yes, last, time[A], no)
                     t += 1
                 stop = max(t, t1 - 1 if closes else t1)
             next_a, next_x = ahead[0] + here[A] - at[A], ahead[1] + here[X] - at[X]
             for k in range(t, stop):
                 prefetch(next_a + k * time[A])
                 prefetch(next_x + k * time[X])
-                h = advance(moved(here, time, k), lane, h, False, False, 0)
-            if stop < t1:
-                h = advance(moved(here, time, stop), lane, h, False, True, time[A])
+                h = advance(moved(here, time, k), lane, h, no, no, time[A], no)
+            if backward and stop < t1:
+                h = advance(moved(here, time, stop), lane, h, no, yes, time[A], no)
             store(state, "unit", states + s * bytes_a_strip, 0, h)
 
     return reduce, apply
@@ -108,17 +108,18 @@ def make_rows(v, lanes):
         for s in range(strips_of(width, lanes)):
             h = load(state, lanes, "unit", states + s * bytes_a_strip, 0)
             here = moved(row, lane, first_column(s, width, lanes))
-            h = advance(here, lane, h, first, last, a_next)
+            h = advance(here, lane, h, first, last, a_next, bool(0))
             store(state, "unit", states + s * bytes_a_strip, 0, h)
 
     @inlined
     def apply(at, ahead, time, lane, t0, t1, opens, closes, width, states):
+        no, yes = bool(0), bool(1)  # Numba would compile what is called for each literal anew
         t, stop = t0, t1
         if backward:
             if opens:
                 row = moved(at, time, t0)
                 only = closes and t1 - t0 == 1
-                advance_end(row, lane, width, states, True, only, time[A])
+                advance_end(row, lane, width, states, yes, only, time[A])
                 t += 1
             stop = max(t, t1 - 1 if closes else t1)
         for k in range(t, stop):
@@ -129,9 +130,9 @@ def make_rows(v, lanes):
                 prefetch(next_a + column * lane[A])
                 prefetch(next_x + column * lane[X])
                 h = load(state, lanes, "unit", states + s * bytes_a_strip, 0)
-                h = advance(moved(row, lane, column), lane, h, False, False, 0)
+                h = advance(moved(row, lane, column), lane, h, no, no, time[A], no)
                 store(state, "unit", states + s * bytes_a_strip, 0, h)
-        if stop < t1:
-            advance_end(moved(at, time, stop), lane, width, states, False, True, time[A])
+        if backward and stop < t1:
+            advance_end(moved(at, time, stop), lane, width, states, no, yes, time[A])
 
     return reduce, apply

@@ -14,9 +14,12 @@ then applies: runs the piece again, from the carry, and writes. Pieces are small
 in the cache then, so memory is read once. A thread waits only for pieces that were taken earlier,
 and the result does not depend on how many threads there are.
 
-A product P may overflow where the states do not, and may be zero by underflow, of which an infinite
-state would become NaN. Neither gives a finite carry; a piece without one passes on the state that
-it has applied its steps to.
+**States that are not finite.** A product P may overflow where the states do not, may be zero by
+underflow, of which an infinite state would become NaN, and takes a coefficient of exactly zero,
+which forgets NaN and infinity (:mod:`lrscan.algebra`), for a number as any other. None of these
+gives a finite carry; a piece without one passes on the state that it has applied its steps to. Nor
+do the steps ask for zeros while they are applied. They never lead from a state that is not finite
+to one that is; so where the last is not finite, they are applied again, one by one, and ask.
 
 Bytes moved an element, float32: 12 forward (a, x, h), 20 backward (a, dh, h, dx, da).
 """
@@ -28,7 +31,18 @@ import functools
 from lrscan.cpu.columns import make_rows, make_strips
 from lrscan.cpu.compile import kernel
 from lrscan.cpu.memory import fence, fetch_add, load_acquire, store_release
-from lrscan.cpu.steps import DSTART, START, A, Variant, X, inlined, make_states, moved, slots_of
+from lrscan.cpu.steps import (
+    DSTART,
+    START,
+    A,
+    Variant,
+    X,
+    inlined,
+    make_apply_again,
+    make_states,
+    moved,
+    slots_of,
+)
 from lrscan.cpu.times import make_times
 from lrscan.sweep import ROWS
 
@@ -122,7 +136,8 @@ def sweep_kernel(
     """
     v = Variant(backward, kinds, spacings, wanted)
     size, wanted_start = v.size, not backward
-    begin, copy, carry_over = make_states(v, strip)
+    begin, copy, carry_over, finite = make_states(v, strip)
+    apply_again = make_apply_again(v.one_by_one if order == "times" else v, strip)
     if order == "times":
         reduce, apply = make_times(v, lanes, strip)
     else:
@@ -200,16 +215,26 @@ def sweep_kernel(
                     copy(states, before, count)
                     if passed_on:  # the next piece but one may write to ``before`` from now on
                         store_release(done + 8 * group, piece + 1)
+            kept = product  # which is not needed any more
             t, n = t0, _sequence_of(t0, cu, sequences)
             while t < t1:
                 opens = _number(cu, n) == t
                 stop = min(_number(cu, n + 1), t1)
                 own = moved(at, apart, n)
+                h0 = own[START] if wanted_start else 0
                 if opens:
-                    begin(states, own[START] if wanted_start else 0, lane[START], count)
+                    begin(states, h0, lane[START], count)
+                else:
+                    copy(kept, states, count)
                 closes = _number(cu, n + 1) == stop
                 following = ahead[A], ahead[X]
                 apply(own, following, time, lane, t, stop, opens, closes, count, states)
+                if not finite(states, count):
+                    if opens:
+                        begin(states, h0, lane[START], count)
+                    else:
+                        copy(states, kept, count)
+                    apply_again(own, time, lane, t, stop, opens, closes, count, states)
                 t = stop
                 n += 1
                 while n < sequences and _number(cu, n + 1) == t:  # an empty one

@@ -12,11 +12,13 @@ done twice, with the same result. States lie strip after strip.
 
 from __future__ import annotations
 
+import functools
+
 from numba import njit
 
 from lrscan import algebra
 from lrscan.cpu.memory import load, store
-from lrscan.cpu.vector import KINDS, all_finite, fill
+from lrscan.cpu.vector import KINDS, all_finite, fill, remembered
 from lrscan.sweep import ROWS
 
 A, X, START, OUT, BEFORE, DA, DSTART = range(len(ROWS))
@@ -55,6 +57,7 @@ class Variant:
         self.state = state_kind(self.x)
         self.size = bytes_of(self.state)
 
+    @functools.cached_property
     def one_by_one(self):
         """The variant that takes single steps where the lanes run over time."""
         kinds, wanted = (self.a, self.x, self.start), (self.want_dx, self.want_da)
@@ -93,8 +96,9 @@ def first_column(strip, width, lanes):
     return min(strip * lanes, width - lanes)
 
 
+@functools.cache
 def make_states(v, lanes):
-    """(begin, copy, carry_over): loops over the states of a group."""
+    """(begin, copy, carry_over, finite): loops over the states of a group."""
     state, start_kind = v.state, v.start
     bytes_a_strip = lanes * v.size
 
@@ -127,26 +131,42 @@ def make_states(v, lanes):
             store(state, "unit", to + at, 0, h)
         return finite
 
-    return begin, copy, carry_over
+    @inlined
+    def finite(states, width):
+        """Whether all of them are."""
+        yes = True
+        for s in range(strips_of(width, lanes)):
+            yes &= all_finite(load(state, lanes, "unit", states + s * bytes_a_strip, 0))
+        return yes
+
+    return begin, copy, carry_over, finite
 
 
+@functools.cache
 def make_advance(v, lanes):
-    """One step of ``lanes`` neighbouring columns: load, compute, store; returns the new state."""
+    """One step of ``lanes`` neighbouring columns: load, compute, store; returns the new state.
+
+    Its last argument is whether a coefficient of zero forgets also a state that is not finite.
+    """
     backward, want_dx, want_da = v.backward, v.want_dx, v.want_da
     kind_a, kind_x, kind_start, state = v.a, v.x, v.start, v.state
     space_a, space_x, space_out, space_before, space_da = v.spacings
 
     @inlined
-    def advance(at, lane, h, first, last, a_next):
+    def advance(at, lane, h, first, last, a_next, forgets):
         x = load(kind_x, lanes, space_x, at[X], lane[X])
         if not backward:
             a = load(kind_a, lanes, space_a, at[A], lane[A])
+            if forgets:
+                h = remembered(a, h)
             h = step(a, x, h)
             store(kind_x, space_out, at[OUT], lane[OUT], h)
             return h
         g = x
         if not first:
             a = load(kind_a, lanes, space_a, at[A], lane[A])
+            if forgets:
+                h = remembered(a, h)
             g = step(a.conjugate(), x, h)
         if want_dx:
             store(kind_x, space_out, at[OUT], lane[OUT], g)
@@ -159,8 +179,26 @@ def make_advance(v, lanes):
             store(kind_a, space_da, at[DA], lane[DA], coefficient_gradient(before, g))
         if last and at[DSTART] != 0:
             a = load(kind_a, lanes, space_a, at[A] + a_next, lane[A])
-            dstart = coefficient_gradient(a, g)
+            dstart = coefficient_gradient(a, remembered(a, g))
             store(kind_start, "strided", at[DSTART], lane[DSTART], dstart)
         return g
 
     return advance
+
+
+def make_apply_again(v, lanes):
+    """All steps of a group from t0 up to t1, one by one: coefficients of zero forget all."""
+    state, bytes_a_strip = v.state, lanes * v.size
+    advance = make_advance(v, lanes)
+
+    @inlined
+    def apply_again(at, time, lane, t0, t1, opens, closes, width, states):
+        for s in range(strips_of(width, lanes)):
+            h = load(state, lanes, "unit", states + s * bytes_a_strip, 0)
+            here = moved(at, lane, first_column(s, width, lanes))
+            for t in range(t0, t1):
+                first, last = opens and t == t0, closes and t == t1 - 1
+                h = advance(moved(here, time, t), lane, h, first, last, time[A], bool(1))
+            store(state, "unit", states + s * bytes_a_strip, 0, h)
+
+    return apply_again

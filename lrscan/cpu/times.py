@@ -74,9 +74,7 @@ def make_times(v, lanes, strip):
     """One strip of columns after the other, a register of consecutive steps at a time.
 
     A product of coefficients can overflow where the states do not (1e20 twice, from a zero
-    state). Then the register is done step by step, as the serial loop would. It can also be zero by
-    underflow, which makes NaN of an infinite state. A state that is not finite leads to no finite
-    one, so the last tells: where it is not, all steps are done again, one by one.
+    state). Then the register is done step by step, as the serial loop would.
     """
     state, size, kind_a, kind_x = v.state, v.size, v.a, v.x
     backward, want_dx, want_da = v.backward, v.want_dx, v.want_da
@@ -85,7 +83,7 @@ def make_times(v, lanes, strip):
     bytes_a_strip = strip * size
     scan_lanes = _make_scan_lanes(state, lanes, strip)
     aligned = _make_aligned(v, lanes, strip)
-    advance = make_advance(v.one_by_one(), strip)
+    advance = make_advance(v.one_by_one, strip)
 
     @inlined
     def reduce_strip(at, time, t0, t1, P, R):
@@ -117,7 +115,7 @@ def make_times(v, lanes, strip):
     def advance_to(at, time, lane, t, t0, t1, opens, closes, h):
         """The state after step t of those from t0 up to t1."""
         first, last = opens and t == t0, closes and t == t1 - 1
-        return advance(moved(at, time, t), lane, h, first, last, time[A])
+        return advance(moved(at, time, t), lane, h, first, last, time[A], bool(0))
 
     @inlined
     def apply_strip(at, ahead, time, lane, t0, t1, opens, closes, h):
@@ -178,12 +176,7 @@ def make_times(v, lanes, strip):
             h = load(state, strip, "unit", states + s * bytes_a_strip, 0)
             here = moved(at, lane, first_column(s, width, strip))
             following = ahead[0] + here[A] - at[A], ahead[1] + here[X] - at[X]
-            start = h
             h = apply_strip(here, following, time, lane, t0, t1, opens, closes, h)
-            if not all_finite(h):
-                h = start
-                for t in range(t0, t1):
-                    h = advance_to(here, time, lane, t, t0, t1, opens, closes, h)
             store(state, "unit", states + s * bytes_a_strip, 0, h)
 
     return reduce, apply

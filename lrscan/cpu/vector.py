@@ -13,6 +13,7 @@ vector is held as two planes, real and imaginary. Loads and stores are in
 
 from __future__ import annotations
 
+import functools
 import operator
 from typing import NamedTuple
 
@@ -185,6 +186,23 @@ def all_finite(typingctx, u):
         return builder.icmp_unsigned("==", finite, ir.Constant(ir.IntType(u.lanes), -1))
 
     return types.boolean(u), lower
+
+
+@intrinsic
+def remembered(typingctx, u, v):
+    """:func:`lrscan.algebra.remembered`, lane by lane: ``v``, or zero where ``u`` is zero."""
+
+    def lower(context, builder, signature, args):
+        zeros = [
+            builder.fcmp_ordered("==", plane, _constant(u, 0.0))
+            for plane in planes_of(builder, u, args[0])
+        ]
+        forgets = functools.reduce(builder.and_, zeros)
+        planes = planes_of(builder, v, args[1])
+        kept = [builder.select(forgets, _constant(v, 0.0), plane) for plane in planes]
+        return pack(builder, v, kept)
+
+    return (v(u, v), lower) if u == v else None
 
 
 # ---------------------------------------------------------------- lanes

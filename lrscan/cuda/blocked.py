@@ -12,7 +12,8 @@ and x are read twice), 28 backward.
 The sizing is (steps a piece, pieces, 0, 0, 0, workspace); the workspace holds P of every piece and
 column, then R, which the second launch replaces by the carry into the piece. Where the next carry
 is not finite, that launch runs the piece step by step instead: a product may have overflowed though
-the states do not, or be zero by underflow, which would make NaN of an infinite state.
+the states do not, or be zero by underflow, which would make NaN of an infinite state, or hold a
+coefficient of exactly zero, which forgets a state that is not finite.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from lrscan.cuda.common import (
     inlined,
     make_steps,
     place_of,
+    remembered,
     step,
 )
 from lrscan.cuda.kinds import KINDS
@@ -52,12 +54,12 @@ def kernels(variant: Variant) -> tuple[Kernel, Kernel, Kernel]:
     one, zero = variant.state.type(1), variant.state.type(0)
 
     @inlined
-    def reduce_piece(rows, at, t, stop, P, R):
-        """Compose the steps from t to stop, in order, onto (P, R)."""
+    def end_of_piece(rows, at, t, stop, h):
+        """The state after the steps from t to stop, one by one."""
         for s in range(t, stop):
-            x = load(kind_x, at[X] + s * rows[X][1])
-            P, R = compose(P, R, coefficient(rows, at, s), x)
-        return P, R
+            a = coefficient(rows, at, s)
+            h = step(a, load(kind_x, at[X] + s * rows[X][1]), remembered(a, h, zero))
+        return h
 
     def reduce(rows, extents, sizing):
         thread = cuda.grid(1)
@@ -67,8 +69,10 @@ def kernels(variant: Variant) -> tuple[Kernel, Kernel, Kernel]:
         if piece >= pieces:
             return
         at = addresses_of(rows, place_of(column, extents))
-        t, stop = piece * block, min((piece + 1) * block, steps)
-        P, R = reduce_piece(rows, at, t, stop, one, zero)
+        P, R = one, zero
+        for t in range(piece * block, min((piece + 1) * block, steps)):
+            x = load(kind_x, at[X] + t * rows[X][1])
+            P, R = compose(P, R, coefficient(rows, at, t), x)
         store(kind, products + thread * size, P)
         store(kind, products + (pieces * columns + thread) * size, R)
 
@@ -86,9 +90,9 @@ def kernels(variant: Variant) -> tuple[Kernel, Kernel, Kernel]:
             P, R = load(kind, slot), load(kind, end)
             store(kind, end, h)  # the carry into this piece
             after = step(P, R, h)
-            if not finite(after) and h == h:  # NaN stays
+            if not finite(after):
                 t, stop = piece * block, min((piece + 1) * block, steps)
-                _, after = reduce_piece(rows, at, t, stop, one, h)
+                after = end_of_piece(rows, at, t, stop, h)
             h = after
 
     def apply(rows, extents, sizing):

@@ -45,6 +45,7 @@ def inlined(function: Callable) -> Callable:
 
 
 step = inlined(algebra.step)
+remembered = inlined(algebra.remembered)
 compose = inlined(algebra.compose)
 coefficient_gradient = inlined(algebra.coefficient_gradient)
 
@@ -162,11 +163,13 @@ def make_steps(variant: Variant):
                 store(kind_a, at[DA] + t * rows[DA][1], coefficient_gradient(before, h))
             if last and rows[DSTART][0] != 0:
                 first_a = load(kind_a, at[A] + steps * rows[A][1])
+                h = remembered(first_a, h, zero)
                 store(kind_start, at[DSTART], coefficient_gradient(first_a, h))
 
     @inlined
     def advance(rows, at, t, steps, h):
-        h = step(coefficient(rows, at, t), load(kind_x, at[X] + t * rows[X][1]), h)
+        a = coefficient(rows, at, t)
+        h = step(a, load(kind_x, at[X] + t * rows[X][1]), remembered(a, h, zero))
         write(rows, at, t, steps, h)
         return h
 

@@ -21,9 +21,10 @@ ticket that is not done never waits for long, however few blocks the device keep
 which order a device shows words to other blocks. All words have to be zero at the start.
 
 **Overflow and underflow.** A product P may be infinite where the states are finite, and zero where
-it would make NaN of an infinite state. So the state that maps lead to at the end of a tile counts
-only if it is finite; else all steps of the group up to there are run one after the other. A tile
-whose P is not finite waits for that, and publishes the constant map h -> 0 h + R.
+it would make NaN of an infinite state. Maps also take a coefficient of exactly zero, which forgets
+NaN and infinity, for a number as any other. So the state that maps lead to at the end of a tile
+counts only if it is finite; else all steps of the group up to there are run one after the other. A
+tile whose P is not finite waits for that, and publishes the constant map h -> 0 h + R.
 
 These functions are compiled into the kernels, and run by the tests on a model of memory that
 delays and reorders as much as it may.

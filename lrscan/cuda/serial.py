@@ -29,6 +29,7 @@ from lrscan.cuda.common import (
     coefficient_gradient,
     make_steps,
     place_of,
+    remembered,
     step,
 )
 from lrscan.cuda.kinds import KINDS
@@ -61,7 +62,7 @@ def serial_kernel(variant: Variant) -> Kernel:
     """Reads several steps into registers before it computes them, so that loads overlap."""
     begin, coefficient, _, advance = make_steps(variant)
     backward, kind_a, kind_x = variant.backward, variant.a, variant.x
-    state = STATES[variant.state_kind]
+    state, zero = STATES[variant.state_kind], variant.state.type(0)
     want_dx, want_da = variant.want_dx, variant.want_da
     ahead = steps_ahead(variant)
 
@@ -87,7 +88,7 @@ def serial_kernel(variant: Variant) -> Kernel:
                 if backward and want_da:
                     before[k] = load(kind_x, at[BEFORE] + (t + k) * rows[BEFORE][1])
             for k in range(ahead):
-                h = step(a[k], x[k], h)
+                h = step(a[k], x[k], remembered(a[k], h, zero))
                 if want_dx:
                     store(kind_x, at[OUT] + (t + k) * rows[OUT][1], h)
                 if backward and want_da:

@@ -44,6 +44,7 @@ from lrscan.cuda.common import (
     address_of,
     coefficient_gradient,
     inlined,
+    remembered,
 )
 from lrscan.cuda.kinds import KINDS
 from lrscan.cuda.memory import load, store
@@ -147,6 +148,7 @@ def make_finish(variant: Variant):
         if rows[DSTART][0] != 0:
             first_a = load(kind_a, address_of(rows[A], place) + (t + 1) * rows[A][1])
             start = address_of(rows[DSTART], place)
+            g = remembered(first_a, g, zero)
             store(kind_start, start, coefficient_gradient(first_a, g))
 
     return finish

@@ -200,6 +200,8 @@ def reduced(
 ) -> tuple[Tensor, Tensor]:
     """(A, B) of a piece, in float64 or complex128, so that products keep in range.
 
+    A is zero where a coefficient of the piece is, and only there: it forgets NaN and infinity.
+
     B is found as a gradient is: what leaves the steps but the last, in the other direction,
 
         B = x[T-1] + a[T-1] (x[T-2] + a[T-2] (... x[0]))
@@ -213,8 +215,15 @@ def reduced(
     x = plain(x).expand(shape)
     columns = sweep.state_shape(shape, dim, None)
     size = max(_PART.get(x.device.type, 2**26) * steps // max(a.numel(), 1), 1)
-    products = [part.prod(dim, dtype=wide) for part in a.split(size, dim)]
-    product = torch.stack(products).prod(0).expand(columns).contiguous()
+    parts = a.split(size, dim)
+    product = torch.stack([part.prod(dim, dtype=wide) for part in parts]).prod(0)
+    forgets = torch.stack([(part == 0).any(dim) for part in parts]).any(0)
+    # A product of zero means that a coefficient is zero, not that many of them are small.
+    least = torch.full_like(product, torch.finfo(wide).smallest_normal * torch.finfo(wide).eps)
+    if not wide.is_complex:
+        least = least.copysign(product)
+    product = torch.where(product == 0, least, product).masked_fill(forgets, 0)
+    product = product.expand(columns).contiguous()
     if not steps:
         return product, torch.zeros_like(product)
     first, last = (1, 0) if reverse else (0, 1)  # the step that each of them does without
@@ -233,7 +242,8 @@ def folded(products: Tensor, ends: Tensor) -> Tensor:
     state = ends[0]
     for product, end in zip(products, ends[1:], strict=True):
         # A state of zero stays one, even where the product is out of range.
-        state = torch.where(state == 0, state, product * state) + end
+        kept = torch.where(state == 0, state, sweep.product(product, state))
+        state = kept + end
     return state
 
 

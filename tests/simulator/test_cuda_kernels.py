@@ -7,7 +7,7 @@ is not aligned.
 import numpy as np
 import pytest
 import torch
-from recurrences import KINDS, check, draw
+from recurrences import KINDS, check, draw, spoiled
 
 from lrscan import gradients, sweep
 from lrscan.arguments import ALGORITHMS, DTYPES
@@ -16,6 +16,10 @@ from lrscan.cuda.common import Variant
 from lrscan.cuda.tiles import Layout, shape_of
 from lrscan.reference import linear_recurrence_reference
 
+# NumPy warns of what the tests of states that are not finite are about.
+not_finite = pytest.mark.filterwarnings(
+    "ignore:overflow encountered", "ignore:invalid value encountered"
+)
 # (shape, dim): "blocked" cuts them into 1, 2 and 3 pieces, the last one short.
 LAYOUTS = [((1, 1), 0), ((2, 3), 0), ((150, 3), 0), ((2, 70, 2), 1), ((2, 2, 2, 65, 2), 3)]
 
@@ -55,6 +59,15 @@ def test_kernels_agree_with_the_loop(kind, algorithm, dtype, reverse):
             sweep_both(a, x, start, dh, dim, reverse, algorithm)
 
 
+@not_finite
+@pytest.mark.parametrize("reverse", [False, True], ids=["", "reverse"])
+@pytest.mark.parametrize("algorithm", ["serial_paper", "serial", "blocked"])
+def test_a_coefficient_of_zero_forgets_nan_and_infinity(algorithm, reverse):
+    for seed, (shape, dim) in enumerate(LAYOUTS):
+        inputs = spoiled(*draw(shape, torch.float32, dim, kind="lasts"), seed)
+        sweep_both(*inputs, dim, reverse, algorithm)
+
+
 # A single-pass tile of 8 threads has 64 elements of float32: one tile and several, in time and
 # across columns, whole and cut short, of every order in memory.
 TILED = {
@@ -78,6 +91,18 @@ def test_single_pass_agrees_with_the_loop(kind, layout, reverse, small_tiles):
     shape, dim = TILED[layout]
     a, x, h0, dh = draw(shape, torch.float32, dim, kind=kind)
     sweep_both(a, x, h0, dh, dim, reverse)
+
+
+@not_finite
+@pytest.mark.parametrize("reverse", [False, True], ids=["", "reverse"])
+@pytest.mark.parametrize("layout", TILED)
+def test_a_coefficient_of_zero_forgets_nan_and_infinity_in_a_single_pass(
+    layout, reverse, small_tiles
+):
+    shape, dim = TILED[layout]
+    for seed in range(2):
+        inputs = spoiled(*draw(shape, torch.float32, dim, kind="lasts"), seed)
+        sweep_both(*inputs, dim, reverse)
 
 
 @pytest.mark.parametrize("shape", [(0, 3), (3, 0), (1, 3)], ids=str)
@@ -213,7 +238,7 @@ def test_only_the_gradients_that_are_asked_for_are_written(algorithm, small_tile
             assert torch.equal(got[k], whole[k])
 
 
-@pytest.mark.filterwarnings("ignore:overflow encountered", "ignore:invalid value encountered")
+@not_finite
 @pytest.mark.parametrize("shape", [(700, 1), (200, 8)], ids=["thin", "columns"])
 @pytest.mark.parametrize("radix", [1, 3])
 @pytest.mark.parametrize("algorithm", ["blocked", "single_pass"])
@@ -229,7 +254,7 @@ def test_a_product_may_overflow_where_the_states_do_not(
     torch.testing.assert_close(h[-1], torch.full_like(h[-1], 2.0))
 
 
-@pytest.mark.filterwarnings("ignore:overflow encountered", "ignore:invalid value encountered")
+@not_finite
 @pytest.mark.parametrize("shape", [(300, 1), (150, 8)], ids=["thin", "columns"])
 @pytest.mark.parametrize("radix", [1, 3])
 @pytest.mark.parametrize("algorithm", ["blocked", "single_pass"])
@@ -276,10 +301,10 @@ def test_packed_sequences_are_those_of_the_cpu(algorithm, reverse, small_tiles):
                 torch.testing.assert_close(got, expected)
 
 
-@pytest.mark.filterwarnings("ignore:overflow encountered", "ignore:invalid value encountered")
+@not_finite
 @pytest.mark.parametrize("algorithm", ALGORITHMS["cuda"])
 def test_infinities_and_nan_stay_in_their_column_and_to_later_times(algorithm, small_tiles):
-    a, x, _, _ = draw((60, 9), torch.float32, 0)
+    a, x, _, _ = draw((60, 9), torch.float32, 0, kind="lasts")
     clean = sweep.forward(a, x, None, 0, False, algorithm, backend="cuda")
     x[15, 2], x[25, 7] = float("nan"), float("inf")
     h = sweep.forward(a, x, None, 0, False, algorithm, backend="cuda")
