@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from recurrences import KINDS, check, compare, draw
+from recurrences import KINDS, check, compare, draw, spoiled
 
 from lrscan import gradients, linear_recurrence, packed_linear_recurrence, sweep
 from lrscan.arguments import ALGORITHMS, DTYPES
@@ -78,6 +78,27 @@ def agree_both_ways(shape, dim, dtype, kind, algorithm):
 def test_agrees_with_the_loop_in_every_layout(kind, dtype, algorithm):
     for shape, dim in LAYOUTS.values():
         agree_both_ways(shape, dim, dtype, kind, algorithm)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS["cuda"])
+@pytest.mark.parametrize("dtype", DTYPES["cuda"], ids=str)
+def test_a_coefficient_of_zero_forgets_nan_and_infinity(dtype, algorithm):
+    for shape, dim in LAYOUTS.values():
+        agree(*spoiled(*draw(shape, dtype, dim, kind="lasts")), dim, algorithm=algorithm)
+
+
+def test_nothing_of_one_packed_sequence_reaches_another():
+    a, x, h0, dh = on_gpu(*draw((4000, 70), torch.float32, 0, kind="lasts"))
+    cu = torch.tensor([0, 700, 701, 3000, 4000])
+    a[800, :9] = x[2000, :9] = dh[2500, :9] = float("nan")
+    h0 = h0.expand(4, 70)
+    leaves = [t.clone().requires_grad_() for t in (a, x, h0)]
+    h = linear_recurrence(*leaves, cu_seqlens=cu)
+    *found, dh0 = torch.autograd.grad(h, leaves, dh)
+    for whole in (h, *found):
+        assert whole[:701].isfinite().all() and whole[3000:].isfinite().all()
+        assert not whole[701:3000, :9].isfinite().all() and whole[:, 9:].isfinite().all()
+    assert dh0[[0, 1, 3]].isfinite().all() and not dh0[2, :9].isfinite().any()
 
 
 @full_size

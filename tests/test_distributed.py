@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from ranks import Ranks
-from recurrences import KINDS, check, draw
+from recurrences import KINDS, check, draw, spoiled
 
 import lrscan
 from lrscan import distributed
@@ -215,6 +215,30 @@ def test_infinite_and_undefined_values_stay_in_their_column_and_to_later_times(r
     h = torch.cat(ranks.results(bad_values_on_a_rank, a, x))
     torch.testing.assert_close(h, lrscan.linear_recurrence(a, x), equal_nan=True)
     assert h[:12].isfinite().all() and h[:, 3:].isfinite().all()
+
+
+@every_size
+@pytest.mark.parametrize("reverse", [False, True], ids=["", "reverse"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.complex128], ids=str)
+def test_a_coefficient_of_zero_forgets_nan_and_infinity(ranks, dtype, reverse, size):
+    for seed in range(3):
+        a, x, h0, dh = spoiled(*draw((T, 20), dtype, 0, kind="lasts"), seed)
+        found = ranks.results(on_a_rank, (a, x, h0, dh), "uneven", 0, reverse, size=size)
+        check(joined(found, reverse, 0), a, x, h0, dh, 0, reverse)
+
+
+def test_nan_and_infinity_pass_a_product_that_is_too_small_for_a_number(ranks):
+    """It is no coefficient of zero."""
+    a, x, dh = torch.full((T, 3), -1e-30), torch.ones(T, 3), torch.zeros(T, 3)
+    x[3, 0], x[3, 1] = torch.nan, torch.inf
+    dh[T - 3] = torch.tensor([1.0, torch.inf, torch.nan])
+    h, _, dx, _ = joined(
+        ranks.results(on_a_rank, (a, x, torch.zeros(3), dh), "even", 0, False), False, 0
+    )
+    alone = lrscan.linear_recurrence(a, x.requires_grad_())
+    torch.testing.assert_close(h, alone.detach(), equal_nan=True)
+    (expected,) = torch.autograd.grad(alone, x, dh)
+    torch.testing.assert_close(dx, expected, equal_nan=True)
 
 
 def traffic_on_a_rank(group, columns):

@@ -23,8 +23,8 @@ MUTANTS = {
     ),
     "carry dropped at a block edge": (
         "cpu/kernels.py",
-        "carry_over(here, product, end, states, count)",
-        "copy(here, end, count)",
+        "passed_on = carry_over(here, product, end, states, count)",
+        "passed_on = copy(here, end, count) is None",
     ),
     "da shifted by a step": ("sweep.py", '"BEFORE": -1', '"BEFORE": 0'),
     "h0 ignored in the gradient": ("cpu/steps.py", "elif at[START] != 0:", "elif False:"),

@@ -234,12 +234,23 @@ def test_a_coefficient_of_zero_forgets_nan_and_infinity(
 ):
     monkeypatch.setattr(cpu, "PIECE_BYTES", piece)
     for shape, dim in LAYOUTS:
-        for kind in KINDS:
-            a, x, h0, dh = spoiled(*draw(shape, dtype, dim, kind=kind))
-            for start in (h0, None):
-                options = {"dim": dim, "reverse": reverse, "algorithm": algorithm}
-                results = run(a, x, start, dh, **options)
-                check(results, a, x, start, dh, dim, reverse)
+        a, x, h0, dh = spoiled(*draw(shape, dtype, dim, kind="lasts"))
+        results = run(a, x, h0, dh, dim=dim, reverse=reverse, algorithm=algorithm)
+        check(results, a, x, h0, dh, dim, reverse)
+
+
+@pytest.mark.parametrize("algorithm", CPU_ALGORITHMS)
+@pytest.mark.parametrize("columns", [1, 4, 20, 40])
+def test_a_state_may_overflow_before_a_coefficient_of_zero(columns, algorithm, short_pieces):
+    """Though all products of coefficients are finite, and so is the state that follows."""
+    a, x, h0 = torch.ones(90, columns), torch.ones(90, columns), torch.full((columns,), 1e30)
+    a[20] = 1e20
+    for reset in range(21, 89):
+        a[reset] = 0
+        h = linear_recurrence(a, x, h0, algorithm=algorithm)
+        assert h[:20].isfinite().all() and h[20:reset].isinf().all()
+        assert torch.equal(h[reset:, 0], torch.arange(1.0, 91 - reset))
+        a[reset] = 1
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.complex128], ids=str)

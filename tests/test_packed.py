@@ -251,6 +251,41 @@ def test_a_reset_forgets_all_that_was_before():
         assert torch.equal(h[5:], linear_recurrence(a, x, cu_seqlens=torch.tensor([0, 5, 9]))[5:])
 
 
+def test_a_reset_forgets_in_forward_mode_and_in_one_step():
+    a, x = torch.rand(9, 3, dtype=torch.float64), torch.rand(9, 3, dtype=torch.float64)
+    x[2, 0] = float("nan")
+    mask = (torch.arange(9) == 5)[:, None]
+
+    def scan(a):
+        return linear_recurrence(reset_where(a, mask), x)
+
+    tangent = torch.rand(9, 3, dtype=torch.float64)
+    h, moved = torch.func.jvp(scan, (a,), (tangent,))
+    clean = torch.func.jvp(lambda a: linear_recurrence(a, x[5:]), (a[5:],), (tangent[5:],))
+    assert not h[2:5, 0].isfinite().any() and not moved[3:5, 0].isfinite().any()
+    torch.testing.assert_close(h[6:], linear_recurrence(a[6:], x[6:], h[5]))
+    torch.testing.assert_close((h[5:], moved[5:]), clean)
+
+
+@pytest.mark.parametrize("differentiated", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.complex64, torch.bfloat16], ids=str)
+def test_one_step_forgets_as_all_do(dtype, differentiated):
+    a, x, h, dh = (torch.rand(2, 4).to(dtype) for _ in range(4))
+    a[:, :3] = 0
+    h[:, 0], h[:, 1], dh[:, 2] = float("nan"), float("inf"), float("nan")
+    leaves = [t.requires_grad_(differentiated) for t in (a, x, h)]
+    after = linear_recurrence_step(*leaves)
+    expected = linear_recurrence(a[None], x[None], h)[0]
+    torch.testing.assert_close(after, expected)
+    assert torch.equal(after[:, :3], x[:, :3])
+    if differentiated:
+        found = torch.autograd.grad(after, leaves, dh)
+        torch.testing.assert_close(
+            found, torch.autograd.grad(expected, leaves, dh), equal_nan=True
+        )
+        assert not found[2][:, :3].any()
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.complex64, torch.bfloat16], ids=str)
 def test_step_by_step_equals_the_whole(dtype):
     a, x, h0 = torch.rand(50, 3).to(dtype), torch.randn(50, 3).to(dtype), torch.randn(3)

@@ -9,8 +9,9 @@ A block draws a ticket, which is a tile: ``chunks`` x ``vectors`` threads, each 
 steps of neighbouring columns in registers (:mod:`lrscan.cuda.tiles`). Every thread composes its
 steps to a map (P, R); the block scans the maps of its chunks in shared memory; the last one is the
 map of the tile, with which the block learns the state that the tile begins with
-(:mod:`lrscan.cuda.lookback`); and every thread runs its steps from there. A thread that comes to a
-state that is not finite writes its steps once more, from the first coefficient of zero on.
+(:mod:`lrscan.cuda.lookback`); and every thread runs its steps from there. A coefficient of zero,
+which forgets NaN and infinity, is one number of many in a map: so the steps ask for it, but only
+where the product of the thread's coefficients is zero or NaN.
 
 Bytes an element, float32: 12 forward, 20 backward. A launch needs a workspace that is zero, and as
 many blocks as there are tiles. The sizing is (vectors, chunks, radix, tiles in time, strips of a
@@ -34,23 +35,20 @@ from lrscan.cuda.common import (
     Variant,
     X,
     address_of,
-    addresses_of,
     barrier,
     compose,
     finite,
     inlined,
-    make_steps,
     remembered,
     step,
 )
 from lrscan.cuda.kinds import KINDS
 from lrscan.cuda.launch import Kernel, Stream
-from lrscan.cuda.memory import divide, fresh, rolled
+from lrscan.cuda.memory import divide, rolled
 from lrscan.cuda.plan import layout_of, plan
 from lrscan.cuda.tiles import (
     MOST_THREADS,
     Layout,
-    beside,
     numbers_of,
     shape_of,
     sizes_of,
@@ -70,8 +68,6 @@ def kernel(variant: Variant, layout: Layout):
     slots, _, room_size = sizes_of(variant, layout)
     orders = direct if layout.order == "columns" else exchanged
     owner, part_of, fill, spill = orders.make_tiles(variant, layout)
-    exchanges = orders is exchanged
-    _, coefficient, _, advance = make_steps(variant)
 
     @inlined
     def slot_of(tile, chunk, j):
@@ -131,27 +127,6 @@ def kernel(variant: Variant, layout: Layout):
                 room[slot], room[uint32(slots + slot)] = zero, h
         return h
 
-    @inlined
-    def write_again(rows, steps, tile, thread):
-        """The thread's steps from the first coefficient of zero on, which forgets what was lost."""
-        chunk, vector = part_of(tile, thread)
-        if chunk >= tile[5]:
-            return
-        j = vector * V
-        while j < min((vector + 1) * V, tile[3]):
-            rolled()  # rare, and so in few registers
-            at = addresses_of(rows, beside(tile[0], j))
-            t = tile[1] + chunk * K
-            stop = min(t + K, steps)
-            known, h = False, zero
-            while t < stop:
-                rolled()
-                known = known or coefficient(rows, at, t) == 0
-                if known:
-                    h = advance(rows, at, t, steps, h)
-                t += 1
-            j += 1
-
     look_back = lookback.make_look_back(
         KINDS[kind].size // 4,
         SimpleNamespace(
@@ -204,6 +179,10 @@ def kernel(variant: Variant, layout: Layout):
                 P[v], R[v] = compose(P[v], R[v], a[k * V + v], x[k * V + v])
         chunk, vector = part_of(tile, thread)
         pitch = owner(tile, 1, 0)
+        forgets = False  # whether one of the thread's coefficients may be zero
+        for v in range(V):
+            if P[v] == 0 or P[v] != P[v]:
+                forgets = True
         distance = 1
         while distance < chunks:
             for v in range(V):
@@ -235,19 +214,18 @@ def kernel(variant: Variant, layout: Layout):
                 if product == 0 and not finite(h):  # a tile that was run step by step
                     h = room[uint32(slots + slot)]
             R[v] = h
-        for k in range(K):
-            for v in range(V):
-                R[v] = step(a[k * V + v], x[k * V + v], R[v])
-                x[k * V + v] = R[v]
-        lost = False
-        for v in range(V):
-            if not finite(R[v]):
-                lost = True
+        if forgets:
+            for k in range(K):
+                for v in range(V):
+                    h = remembered(a[k * V + v], R[v], zero)
+                    R[v] = step(a[k * V + v], x[k * V + v], h)
+                    x[k * V + v] = R[v]
+        else:
+            for k in range(K):
+                for v in range(V):
+                    R[v] = step(a[k * V + v], x[k * V + v], R[v])
+                    x[k * V + v] = R[v]
         spill(rows, tile, thread, room, a, x)
-        if exchanges:  # what this thread has computed, others have written
-            barrier()
-        if lost:
-            write_again(rows, steps, tile, fresh(thread))
 
     return Kernel(single_pass, variant.named("single_pass", *layout), MOST_THREADS, 2)
 

@@ -239,6 +239,21 @@ def test_only_the_gradients_that_are_asked_for_are_written(algorithm, small_tile
 
 
 @not_finite
+@pytest.mark.parametrize("columns", [1, 8])
+@pytest.mark.parametrize("algorithm", ["serial", "blocked", "single_pass"])
+def test_a_state_may_overflow_before_a_coefficient_of_zero(algorithm, columns, small_tiles):
+    """Though all products of coefficients are finite, and so is the state that follows."""
+    a, x, h0 = torch.ones(90, columns), torch.ones(90, columns), torch.full((columns,), 1e30)
+    a[20] = 1e20
+    for reset in (21, 22, 25, 39, 60, 89):
+        a[reset] = 0
+        h = sweep.forward(a, x, h0, 0, False, algorithm, backend="cuda")
+        assert h[:20].isfinite().all() and h[20:reset].isinf().all()
+        assert torch.equal(h[reset:, 0], torch.arange(1.0, 91 - reset))
+        a[reset] = 1
+
+
+@not_finite
 @pytest.mark.parametrize("shape", [(700, 1), (200, 8)], ids=["thin", "columns"])
 @pytest.mark.parametrize("radix", [1, 3])
 @pytest.mark.parametrize("algorithm", ["blocked", "single_pass"])
