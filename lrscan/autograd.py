@@ -55,6 +55,11 @@ def recurrence(
     return sweep.forward(*map(plain, (a, x, h0)), *options)
 
 
+def one_step(a: Tensor, x: Tensor, h: Tensor) -> Tensor:
+    """The recurrence of one step from the state h, of checked arguments without time."""
+    return recurrence(a.unsqueeze(0), x.unsqueeze(0), h, 0, False, "auto").squeeze(0)
+
+
 def _evaluated(a, x, h0, *options):
     """The recurrence within a function that has its derivatives."""
     if intercepted(a, x, h0):
@@ -150,8 +155,9 @@ class Recurrence(torch.autograd.Function):
         dim, reverse, _, cu = ctx.options
         impulse = torch.zeros_like(h) if x_tangent is None else x_tangent
         if a_tangent is not None:
+            # One step of the recurrence itself, to which zero times NaN is zero too.
             before = _state_before(h, h0, dim, reverse, cu)
-            impulse = (impulse + sweep.product(a_tangent, before)).to(h.dtype)
+            impulse = one_step(a_tangent, impulse, before)
         return recurrence(a, impulse, h0_tangent, *ctx.options)
 
 

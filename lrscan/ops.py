@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 import lrscan.library  # noqa: F401  (the operator of torch's dispatcher, for compile)
 from lrscan.arguments import HALF, check, converted, lengths_on_the_host, said
-from lrscan.autograd import is_differentiated, recurrence
+from lrscan.autograd import intercepted, is_differentiated, one_step, recurrence
 
 
 def linear_recurrence(
@@ -106,10 +108,12 @@ def linear_recurrence_step(a: Tensor | complex, x: Tensor, h: Tensor) -> Tensor:
     dtype = torch.promote_types(x.dtype, h.dtype)
     if x.dtype in HALF:
         a, x, h = a.float(), x.float(), h.float()
-    if is_differentiated(a, x, h):  # a product of zero and NaN has gradients of NaN for torch
-        after = recurrence(a.unsqueeze(0), x.unsqueeze(0), h, 0, False, "auto").squeeze(0)
-    else:
-        after = torch.where(a == 0, x, torch.addcmul(x, a, h))
+    if is_differentiated(a, x, h):  # to torch a zero has gradients of NaN
+        return one_step(a, x, h).to(dtype)
+    after = torch.addcmul(x, a, h)
+    known = x.device.type == "cpu" and not (torch.compiler.is_compiling() or intercepted(a, x, h))
+    if not (known and math.isfinite(abs(after.sum().item()))):  # then no zero had to forget
+        after = torch.where(a == 0, x, after)
     return after.to(dtype)
 
 

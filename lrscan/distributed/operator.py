@@ -18,6 +18,7 @@ from lrscan.distributed.mean import check_summed
 
 # Elements whose product is taken at once: torch makes a float64 copy of them.
 _PART = {"cpu": 2**18, "cuda": 2**26}
+_BLOCK = 256
 
 
 def linear_recurrence(
@@ -214,16 +215,7 @@ def reduced(
     a = plain(a).expand([steps if axis == dim else -1 for axis in range(a.dim())])
     x = plain(x).expand(shape)
     columns = sweep.state_shape(shape, dim, None)
-    size = max(_PART.get(x.device.type, 2**26) * steps // max(a.numel(), 1), 1)
-    parts = a.split(size, dim)
-    product = torch.stack([part.prod(dim, dtype=wide) for part in parts]).prod(0)
-    forgets = torch.stack([(part == 0).any(dim) for part in parts]).any(0)
-    # A product of zero means that a coefficient is zero, not that many of them are small.
-    least = torch.full_like(product, torch.finfo(wide).smallest_normal * torch.finfo(wide).eps)
-    if not wide.is_complex:
-        least = least.copysign(product)
-    product = torch.where(product == 0, least, product).masked_fill(forgets, 0)
-    product = product.expand(columns).contiguous()
+    product = _product(a, dim, wide).expand(columns).contiguous()
     if not steps:
         return product, torch.zeros_like(product)
     first, last = (1, 0) if reverse else (0, 1)  # the step that each of them does without
@@ -231,6 +223,37 @@ def reduced(
     earlier = x.narrow(dim, first, steps - 1)
     end = leaving(later, earlier, dim, not reverse, algorithm)
     return product, end + x.select(dim, 0 if reverse else -1)
+
+
+def _product(a: Tensor, dim: int, wide: torch.dtype) -> Tensor:
+    """The product of a over time, in a wide dtype; zero where an element is, and only there."""
+    size = max(_PART.get(a.device.type, 2**26) * a.shape[dim] // max(a.numel(), 1), 1)
+    blocks = torch.cat([_in_blocks(part, dim, wide) for part in a.split(size, dim)], dim)
+    product = blocks.prod(dim)
+    if not _zero_or_nan(product).any():
+        return product
+    # Many that are small make the least number there is, with the sign of their product.
+    least = torch.full_like(product, torch.finfo(wide).smallest_normal * torch.finfo(wide).eps)
+    if not wide.is_complex:
+        least = least.copysign(product)
+    product = torch.where(product == 0, least, product)
+    if _zero_or_nan(blocks).any():
+        product = product.masked_fill(~a.all(dim), 0)
+    return product
+
+
+def _zero_or_nan(tensor: Tensor) -> Tensor:
+    return (tensor == 0) | tensor.isnan()
+
+
+def _in_blocks(a: Tensor, dim: int, wide: torch.dtype) -> Tensor:
+    """Products of a few steps each, which are hardly too small for a number."""
+    whole = a.shape[dim] // _BLOCK * _BLOCK
+    if whole <= _BLOCK:
+        return a.prod(dim, keepdim=True, dtype=wide)
+    blocks = a.narrow(dim, 0, whole).unflatten(dim, (-1, _BLOCK)).prod(dim + 1, dtype=wide)
+    rest = a.narrow(dim, whole, a.shape[dim] - whole).prod(dim, keepdim=True, dtype=wide)
+    return torch.cat([blocks, rest], dim)
 
 
 def folded(products: Tensor, ends: Tensor) -> Tensor:
