@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import reprlib
 
 import torch
 from torch import Tensor
@@ -53,8 +54,8 @@ def said(thing) -> str:
     """What a thing is, for an error: not what it holds, which may be much."""
     if isinstance(shape := getattr(thing, "shape", None), tuple):
         return f"{type(thing).__name__} of shape {tuple(shape)}"
-    if thing is None or isinstance(thing, (bool, str, *_NUMBER)):
-        return repr(thing)
+    if thing is None or isinstance(thing, (bool, str, torch.dtype, *_NUMBER)):
+        return reprlib.repr(thing)
     return type(thing).__name__
 
 

@@ -6,6 +6,7 @@ import numpy
 import torch
 from torch import Tensor
 
+from lrscan.arguments import said
 from lrscan.nn.inputs import Tokens
 
 DISTRACTORS = ("any", "apart")
@@ -51,10 +52,10 @@ def problem_2b(
     least = {"steps": (steps, 1), "batch": (batch, 1), "width": (width, 2)}
     for name, (value, bound) in (least | {"seed": (seed, 0), "number": (number, 0)}).items():
         if not isinstance(value, int) or isinstance(value, bool) or value < bound:
-            raise ValueError(f"{name} must be an int of at least {bound}, not {value!r}")
+            raise ValueError(f"{name} must be an int of at least {bound}, not {said(value)}")
     if distractors not in DISTRACTORS:
         choices = ", ".join(map(repr, DISTRACTORS))
-        raise ValueError(f"distractors is one of {choices}, not {distractors!r}")
+        raise ValueError(f"distractors is one of {choices}, not {said(distractors)}")
     mixed = numpy.random.SeedSequence([seed, int(held_out), number]).generate_state(2)
     generator = torch.Generator(device).manual_seed(int(mixed[0]) << 31 | int(mixed[1]) >> 1)
     first = 1 if distractors == "apart" else 0

@@ -62,8 +62,8 @@ def of(returned, gates=None):
     [
         (lambda g: g, "the cell of Mine must return (a, u, read-out or None), not Tensor"),
         (lambda g: (g, g), "the cell of Mine must return (a, u, read-out or None), not 2 values"),
-        (lambda g: (0.5, g, None), "must return a tensor as a, not float"),
-        (lambda g: (g, None, None), "must return a tensor as u, not NoneType"),
+        (lambda g: (0.5, g, None), "must return a tensor as a, not 0.5"),
+        (lambda g: (g, None, None), "must return a tensor as u, not None"),
         (lambda g: (g, g, g), "must return a function of c as read-out, not Tensor"),
         (lambda g: (g, g + 1j, None), "has complex states: it must return a read-out to real"),
     ],

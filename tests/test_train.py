@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import fields, replace
 from types import SimpleNamespace
 
 import pytest
@@ -112,7 +112,7 @@ def test_a_run_in_pieces_is_the_run_in_one_go(tmp_path):
 
 def test_a_run_killed_at_any_moment_is_the_run_in_one_go(tmp_path):
     script = (
-        "from dataclasses import replace; from pathlib import Path\n"
+        "from dataclasses import fields, replace; from pathlib import Path\n"
         "from test_train import SMALL; from lrscan.train import train\n"
         "train(replace(SMALL, iterations=3000), device='cpu', folder=Path('.'), "
         "checkpoint_every_s=0)\n"
@@ -418,3 +418,11 @@ def test_an_evaluation_stops_once_its_share_is_out_of_reach():
     share, (low, high) = evaluate(model, settings, 32, enough=0.7)
     assert share == 0.0 and sum(calls) == 16 and high < 0.7
     assert evaluate(lambda t: t.sign[0].float(), settings, 32, enough=0.7)[0] == 1.0
+
+
+@pytest.mark.parametrize("setting", [f.name for f in fields(Settings)])
+@pytest.mark.parametrize("thing", [torch.arange(9999), list(range(9999))], ids=["tensor", "list"])
+def test_a_wrong_setting_is_named_and_what_it_holds_is_not_printed(setting, thing):
+    with pytest.raises((TypeError, ValueError), match=setting) as refused:
+        Settings(**{setting: thing})
+    assert len(str(refused.value)) < 200

@@ -15,6 +15,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from lrscan.arguments import said
+
 _exchanges: weakref.WeakKeyDictionary[dist.ProcessGroup, int] = weakref.WeakKeyDictionary()
 
 
@@ -40,7 +42,7 @@ class Peers:
         if not dist.is_available() or not dist.is_initialized():
             raise RuntimeError("no process group: call torch.distributed.init_process_group first")
         if group is not None and not isinstance(group, dist.ProcessGroup):
-            raise TypeError(f"group is a process group that this process is in, not {group!r}")
+            raise TypeError(f"group is a process group that this process is in, not {said(group)}")
         found = dist.group.WORLD if group is None else group
         assert found is not None  # there is one once it is initialised
         self.group = found

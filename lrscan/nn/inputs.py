@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lrscan.arguments import said
 from lrscan.nn.sequences import history, lagged
 
 
@@ -104,7 +105,7 @@ class Window(nn.Module):
     def __init__(self, input_size: int, steps: int = 1) -> None:
         super().__init__()
         if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
-            raise ValueError(f"steps must be a positive int, not {steps!r}")
+            raise ValueError(f"steps must be a positive int, not {said(steps)}")
         self.input_size, self.steps = input_size, steps
         self.hidden_size = steps * input_size
 

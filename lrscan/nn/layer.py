@@ -8,11 +8,12 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
+from lrscan.arguments import said
 from lrscan.nn.fused import Gates, evaluate
 from lrscan.nn.init import reset_gates
 from lrscan.nn.inputs import Input, Window, product
 from lrscan.nn.sequences import history, lagged, scan
-from lrscan.nn.stack import State, kind_of, not_by_autocast, state_dtype
+from lrscan.nn.stack import State, not_by_autocast, state_dtype
 
 # A cell: from the gates' pre-activations to (a, u, read-out).
 Cell = Callable[..., tuple[Tensor, Tensor, Callable[[Tensor], Tensor] | None]]
@@ -153,13 +154,13 @@ def evaluated(cell: Cell, *gates: Tensor) -> tuple[Tensor, Tensor, Callable | No
     """What a cell returns, or an error that says what it should."""
     returned = cell(*gates)
     if not (isinstance(returned, tuple) and len(returned) == 3):
-        found = f"{len(returned)} values" if isinstance(returned, tuple) else kind_of(returned)
+        found = f"{len(returned)} values" if isinstance(returned, tuple) else said(returned)
         raise TypeError(f"{_named(cell)} must return (a, u, read-out or None), not {found}")
     for name, value in zip("au", returned, strict=False):
         if not isinstance(value, Tensor):
-            raise TypeError(f"{_named(cell)} must return a tensor as {name}, not {kind_of(value)}")
+            raise TypeError(f"{_named(cell)} must return a tensor as {name}, not {said(value)}")
     if returned[2] is not None and not callable(returned[2]):
-        found = kind_of(returned[2])
+        found = said(returned[2])
         raise TypeError(f"{_named(cell)} must return a function of c as read-out, not {found}")
     return returned
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from lrscan.arguments import said
 from lrscan.distributed.parallel import splits
 from lrscan.nn.inputs import Input, Tokens, extent, pieces
 from lrscan.nn.kept import Kept
@@ -115,7 +116,7 @@ def in_pieces(
     in the place of layers.
     """
     if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
-        raise ValueError(f"steps must be a positive int, not {steps!r}")
+        raise ValueError(f"steps must be a positive int, not {said(steps)}")
     _check_causal(net)
     if not isinstance(input, Tensor | Tokens):
         raise TypeError(f"the input must be a tensor or Tokens, not {type(input).__name__}")

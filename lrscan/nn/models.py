@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from lrscan.arguments import said
 from lrscan.nn.fused import fused
 from lrscan.nn.inputs import Window
 from lrscan.nn.surrogate import LinearSurrogateRNN, ReadOut
@@ -81,7 +82,7 @@ class QRNN(LinearSurrogateRNN):
         self, input_size: int, hidden_size: int, *args, window: int = 2, **options
     ) -> None:
         if not isinstance(window, int) or isinstance(window, bool) or window < 1:
-            raise ValueError(f"window must be a positive int, not {window!r}")
+            raise ValueError(f"window must be a positive int, not {said(window)}")
         self.window = window
         if window == 1:
             self.gates = dict.fromkeys(type(self).gates, "xb")

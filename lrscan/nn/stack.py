@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from lrscan.arguments import ALGORITHMS
+from lrscan.arguments import ALGORITHMS, said
 from lrscan.distributed.parallel import splits, turned
 from lrscan.nn.inputs import Input, Tokens, apply, extent
 from lrscan.nn.longer import checkpointed
@@ -57,17 +57,17 @@ class RecurrentStack(nn.Module):
         sizes = {"input_size": input_size, "hidden_size": hidden_size, "num_layers": num_layers}
         for name, size in sizes.items():
             if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-                raise ValueError(f"{name} must be a positive int, not {size!r}")
+                raise ValueError(f"{name} must be a positive int, not {said(size)}")
         for name, flag in {"batch_first": batch_first, "bidirectional": bidirectional}.items():
             if not isinstance(flag, bool):
-                raise TypeError(f"{name} must be a bool, not {flag!r}")
+                raise TypeError(f"{name} must be a bool, not {said(flag)}")
         if not isinstance(dropout, Real) or isinstance(dropout, bool) or not 0 <= dropout <= 1:
-            raise ValueError(f"dropout is a probability, not {dropout!r}")
+            raise ValueError(f"dropout is a probability, not {said(dropout)}")
         if dropout and num_layers == 1:
-            said = f"dropout={dropout} lies between layers, but num_layers is 1"
-            warnings.warn(said, stacklevel=2)
+            message = f"dropout={dropout} lies between layers, but num_layers is 1"
+            warnings.warn(message, stacklevel=2)
         if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
-            raise TypeError(f"dtype must be a real floating-point torch.dtype, not {dtype!r}")
+            raise TypeError(f"dtype must be a real floating-point torch.dtype, not {said(dtype)}")
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.batch_first, self.bidirectional = batch_first, bidirectional
         self.dropout = float(dropout)
@@ -103,7 +103,8 @@ class RecurrentStack(nn.Module):
     @algorithm.setter
     def algorithm(self, name: str) -> None:
         if name not in _NAMES:
-            raise ValueError(f"algorithm is one of {', '.join(map(repr, _NAMES))}, not {name!r}")
+            names = ", ".join(map(repr, _NAMES))
+            raise ValueError(f"algorithm is one of {names}, not {said(name)}")
         for module in self.modules():
             if isinstance(module, RecurrentStack):
                 module._algorithm = name
@@ -246,7 +247,7 @@ class RecurrentStack(nn.Module):
         if self.bidirectional:
             raise RuntimeError("step: a bidirectional model cannot run step by step")
         if not isinstance(input, Tensor | Tokens):
-            raise TypeError(f"the input must be a tensor or Tokens, not {kind_of(input)}")
+            raise TypeError(f"the input must be a tensor or Tokens, not {said(input)}")
         axis = 1 if self.batch_first else 0
         tokens = isinstance(input, Tokens) or not input.is_floating_point()
         if (dims := (input[0] if isinstance(input, Tokens) else input).dim()) != 2 - tokens:
@@ -265,7 +266,7 @@ class RecurrentStack(nn.Module):
             for value in vars(module).values():
                 if isinstance(value, Tensor) and value.is_floating_point():
                     return value
-        raise RuntimeError(f"{kind_of(self)} has no weights")
+        raise RuntimeError(f"{type(self).__name__} has no weights")
 
     def _checked(self, input: Input) -> tuple[Input, bool]:
         """The input with time first and a batch, and whether it had one."""
@@ -286,7 +287,7 @@ class RecurrentStack(nn.Module):
             if x.dim() and x.shape[-1] != self.input_size:
                 raise ValueError(f"input_size is {self.input_size}, but x has {tuple(x.shape)}")
         else:
-            raise TypeError(f"the input must be a tensor or Tokens, not {kind_of(input)}")
+            raise TypeError(f"the input must be a tensor or Tokens, not {said(input)}")
         if len(shape) not in (axes - 1, axes):
             raise ValueError(f"the input has {axes} axes ({axes - 1} unbatched): {tuple(shape)}")
         batched = len(shape) == axes
@@ -306,9 +307,9 @@ class RecurrentStack(nn.Module):
                 for layer in self.layers
             ]
         shapes = [(len(self.layers), *[batch] * batched, width) for width in self.state_sizes]
-        given = kind_of(state)
-        if isinstance(state, Sequence):
-            given = [tuple(p.shape) if isinstance(p, Tensor) else kind_of(p) for p in state]
+        given = said(state)
+        if isinstance(state, Sequence) and len(state) <= 2 * len(shapes):
+            given = [tuple(p.shape) if isinstance(p, Tensor) else said(p) for p in state]
         if given != shapes:
             raise ValueError(f"the state is a tuple of the shapes {shapes}, not {given}")
         parts = [part if batched else part.unsqueeze(1) for part in state]
@@ -337,11 +338,6 @@ class RecurrentStack(nn.Module):
             if (value := getattr(self, name)) != default:
                 parts.append(f"{name}={value!r}")
         return ", ".join(parts)
-
-
-def kind_of(value: object) -> str:
-    """What an error calls something of the wrong type."""
-    return type(value).__name__
 
 
 def not_by_autocast(device_type: str) -> AbstractContextManager:

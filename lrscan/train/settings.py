@@ -6,13 +6,14 @@ import hashlib
 import json
 import math
 from dataclasses import dataclass, fields
+from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 import lrscan.nn as models
-from lrscan.arguments import ALGORITHMS
+from lrscan.arguments import ALGORITHMS, said
 from lrscan.nn.init import chrono, early, graded, reset_gates, scaled
 from lrscan.nn.inputs import Tokens
 from lrscan.tasks import DISTRACTORS
@@ -21,6 +22,10 @@ from lrscan.tasks import DISTRACTORS
 MODELS = ("GILRLSTM", "GILR", "SRU", "QRNN", "StronglyTypedRNN", "SerialLSTM", "LSTM")
 INITIALISATIONS = ("constant", "chrono", "scaled", "graded", "early")
 CRITERIA = ("strict", "paper", "never")
+
+
+def _real(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True)
@@ -77,19 +82,21 @@ class Settings:
             "until": CRITERIA, "algorithm": {n: None for a in ALGORITHMS.values() for n in a},
         }  # fmt: skip
         for name, allowed in choices.items():
-            if (value := getattr(self, name)) not in allowed:
-                raise ValueError(f"{name} is one of {', '.join(allowed)}, not {value!r}")
+            if not isinstance(value := getattr(self, name), str) or value not in allowed:
+                raise ValueError(f"{name} is one of {', '.join(allowed)}, not {said(value)}")
         least = {"steps": 3, "width": 2, "seed": 0, "start_steps": 0, "start_batch": 0}
         for name in ("hidden", "layers", "batch", "iterations", "evaluate_every", *least):
             value, bound = getattr(self, name), least.get(name, 1)
             if not isinstance(value, int) or isinstance(value, bool) or value < bound:
-                raise ValueError(f"{name} is an int of at least {bound}, not {value!r}")
+                raise ValueError(f"{name} is an int of at least {bound}, not {said(value)}")
         for name in ("rate", "clip"):
-            if not 0 < (value := getattr(self, name)) < math.inf:
-                raise ValueError(f"{name} is a number above zero, not {value!r}")
-        if not 0 <= self.label_smoothing < 1:
+            if not _real(value := getattr(self, name)) or not 0 < value < math.inf:
+                raise ValueError(f"{name} is a number above zero, not {said(value)}")
+        if not _real(self.forget_bias) or not math.isfinite(self.forget_bias):
+            raise ValueError(f"forget_bias is a finite number, not {said(self.forget_bias)}")
+        if not _real(self.label_smoothing) or not 0 <= self.label_smoothing < 1:
             raise ValueError(
-                f"label_smoothing is a number from 0 to below 1, not {self.label_smoothing!r}"
+                f"label_smoothing is a number from 0 to below 1, not {said(self.label_smoothing)}"
             )
         if self.start_steps and not 3 <= self.start_steps <= self.steps:
             raise ValueError(f"start_steps is 0 or from 3 to {self.steps}, not {self.start_steps}")
