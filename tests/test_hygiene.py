@@ -69,6 +69,22 @@ def test_the_form_drops_what_a_run_leaves_and_keeps_what_was_written(tmp_path, c
     assert len({cell["id"] for cell in fixed["cells"]}) == len(fixed["cells"])
 
 
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="of a clone")
+@pytest.mark.parametrize("setting", ["core.autocrlf=true", "core.eol=crlf"])
+def test_a_clone_has_the_committed_bytes_whatever_git_makes_of_line_ends(tmp_path, setting):
+    def git(*arguments, **options):
+        command = ["git", "-C", tmp_path, *arguments]
+        done = subprocess.run(command, check=True, capture_output=True, text=True, **options)
+        return done.stdout.splitlines()
+
+    git("clone", "-q", "-c", setting, ROOT, tmp_path / "clone")
+    tracked = [line.split(maxsplit=3) for line in git("-C", "clone", "ls-files", "-s")]
+    paths = "\n".join(path for *_, path in tracked)
+    found = git("-C", "clone", "hash-object", "--no-filters", "--stdin-paths", input=paths)
+    changed = [path for (_, blob, _, path), now in zip(tracked, found, strict=True) if blob != now]
+    assert tracked and changed == []
+
+
 def prose(path):
     """The text of a page without its code."""
     text = path.read_text(encoding="utf-8")
