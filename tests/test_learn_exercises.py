@@ -10,7 +10,7 @@ from lessons import NOTEBOOKS, exercises
 from lrscan.algebra import compose
 from lrscan.learn import editions
 from lrscan.learn.exercises import maps, models, numbers, protocol, scans
-from lrscan.learn.exercises.check import Check, NotYet
+from lrscan.learn.exercises.check import Check, NotYet, NotYours, compared
 
 CHECKS = {
     f"{module.__name__.split('.')[-1]}-{name}": check
@@ -60,6 +60,12 @@ def test_a_wrong_answer_is_printed_for_a_learner_and_raised_in_a_headless_run(mo
 def test_other_wrong_answers_are_told_in_words(answer, name, words):
     problem = maps.compose.verdict(answer)
     assert problem.name == name and words in problem.words
+
+
+def test_a_check_that_stops_by_itself_judges_nobody():
+    check = compared("halves", lambda value: value // 0, [(4,)], {})
+    with pytest.raises(NotYours, match="your answer was not judged.*ZeroDivisionError"):
+        check(lambda value: value / 2)
 
 
 def test_an_answer_may_work_in_place_and_spoils_nothing_for_the_next():

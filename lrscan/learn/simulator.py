@@ -35,7 +35,11 @@ if not config.ENABLE_CUDASIM or not hasattr(cuda, "simulator"):
     )
 
 from numba.cuda.simulator import kernel as _kernels  # noqa: E402
-from numba.cuda.simulator.kernelapi import FakeCUDAModule, FakeCUDAShared  # noqa: E402
+from numba.cuda.simulator.kernelapi import (  # noqa: E402
+    FakeCUDAModule,
+    FakeCUDAShared,
+    numpy_support,  # that of numba itself where there is no numba-cuda
+)
 
 from lrscan.learn.accesses import Log  # noqa: E402
 
@@ -178,7 +182,7 @@ class _Shared(FakeCUDAShared):
             self.block, self.wrapped = block, {}
         if key not in self.wrapped:
             numpy_type = (
-                cuda.np.numpy_support.as_dtype(dtype)
+                numpy_support.as_dtype(dtype)
                 if not isinstance(dtype, np.dtype | type)
                 else np.dtype(dtype)
             )

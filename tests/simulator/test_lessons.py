@@ -7,7 +7,7 @@ from lessons import exercises
 from lrscan.learn import kernels, simulator, trace, traffic, warp
 from lrscan.learn.exercises import backward
 from lrscan.learn.exercises import kernels as check
-from lrscan.learn.exercises.check import NotYet
+from lrscan.learn.exercises.check import NotYet, NotYours
 
 EXERCISES = {exercise.name: exercise for exercise in exercises(simulated=True)}
 A, X = np.array([[1, -1, 1, 1, -1, 1, 1, -1], [3, 1, 4, 1, 5, 9, 2, 6]], dtype=np.float32)
@@ -193,6 +193,16 @@ def test_an_error_in_a_kernel_is_told(capsys):
 
     check.block_scan(outside)
     assert "Not yet: IndexError. The kernel stops" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["04-block_scan", "05-tile_scan", "06-my_scan"])
+def test_what_stops_in_the_simulator_itself_is_not_the_learners(name, monkeypatch):
+    def broken(*_):
+        raise AttributeError("no such thing on this machine")
+
+    monkeypatch.setattr(simulator.numpy_support, "as_dtype", broken)
+    with pytest.raises(NotYours, match="simulator does not work here.*no such thing"):
+        EXERCISES[name].run(EXERCISES[name].solution)
 
 
 def test_gradients_not_reversed_are_named():

@@ -22,6 +22,16 @@ class NotYet(Exception):
         self.name, self.words = name, words
 
 
+class NotYours(Exception):
+    """What an answer is checked with does not work here: no verdict, and no mistake of its own."""
+
+    def __init__(self, what: str, error: Exception) -> None:
+        super().__init__(
+            f"{what} does not work here, so your answer was not judged; `lrscan doctor` looks at "
+            f"this machine. {type(error).__name__}: {error}"
+        )
+
+
 class Mistake(NamedTuple):
     """A typical wrong answer, and what to say about it."""
 
@@ -42,11 +52,16 @@ class Check:
         self.title, self.examine, self.mistakes = title, examine, mistakes
 
     def verdict(self, *answer: Any) -> NotYet | None:
-        """None if the answer is right, else what is wrong with it."""
+        """None if the answer is right, else what is wrong with it.
+
+        Raises NotYours if that could not be found out.
+        """
         try:
             self.examine(*answer)
         except NotYet as problem:
             return problem
+        except NotYours:
+            raise
         except Exception as error:  # an answer of a kind that the check did not think of
             return NotYet(type(error).__name__, f"The check cannot read your answer: {error}.")
         return None
@@ -108,7 +123,11 @@ def compared(
 
     def examine(answer: Callable) -> None:
         for case in cases:
-            got, expected = call(answer, *case), right(*case)
+            try:
+                expected = _fresh(right, case)
+            except Exception as error:
+                raise NotYours("The right answer", error) from error
+            got = call(answer, *case)
             if same(got, expected):
                 continue
             for name, mistake in mistakes.items():

@@ -12,9 +12,9 @@ from collections.abc import Callable
 import numpy as np
 
 from lrscan.algebra import compose
-from lrscan.learn import banks, monoids, simulator, trace, warp
+from lrscan.learn import banks, kernels, monoids, simulator, trace, warp
 from lrscan.learn.accesses import Access
-from lrscan.learn.exercises.check import Check, Mistake, NotYet, call, same
+from lrscan.learn.exercises.check import Check, Mistake, NotYet, NotYours, call, same
 
 TILE = 32
 BARRIERS = 10  # that a block of so many threads needs with one array of pairs
@@ -27,12 +27,25 @@ def inputs(steps: int, seed: int = 0):
     return a, numbers.integers(-3, 4, steps).astype(np.float32)
 
 
+def stopped(error: Exception, words: str) -> NotYet:
+    """What to say of an answer that stops in the simulator, where a kernel of ours does not.
+
+    Raises NotYours if that one stops too.
+    """
+    a, x = inputs(TILE)
+    try:
+        simulator.launch(kernels.missing_barrier, 1, TILE, a, x, np.float32(1), np.empty_like(x))
+    except Exception as ours:
+        raise NotYours("The simulator", ours) from ours
+    return NotYet(type(error).__name__, f"{words}: {error}")
+
+
 def _launch(kernel, grid, threads, *arguments, **watched):
     """Launch, and turn what goes wrong into words."""
     try:
         log = simulator.launch(kernel, grid, threads, *arguments, **watched)
     except Exception as error:
-        raise NotYet(type(error).__name__, f"The kernel stops: {error}") from None
+        raise stopped(error, "The kernel stops") from None
     if not any(access.kind == "write" for access in log.accesses):
         raise NotYet("nothing written", "The kernel writes nothing yet: replace the three dots.")
     if log.stranded:
