@@ -9,6 +9,7 @@ import io
 import json
 import os
 import time
+from functools import cache
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,7 +41,7 @@ def save(figure: "Figure", name: str, records: Records | None, *, alt: str) -> d
     Returns
     -------
     dict
-        {"svg": path, "png": path}
+        {"svg": path, "png": path}; empty outside a checkout, where nothing is saved
 
     Raises
     ------
@@ -50,7 +51,12 @@ def save(figure: "Figure", name: str, records: Records | None, *, alt: str) -> d
     workspace.check_name(name)
     if not alt.strip():
         raise ValueError(f"figure {name!r}: alt is empty; say in a sentence what it shows")
-    folder = workspace.figures_folder()
+    try:
+        folder = workspace.figures_folder()
+    except workspace.WorkspaceError:
+        _say_once("Outside a checkout of lrscan figures are shown, and not saved.")
+        _describe(figure, alt)
+        return {}
     device = records.device if records else "drawings"
     paths = {kind: folder / device / f"{name}.{kind}" for kind in ("svg", "png")}
     provenance = json.dumps(records.provenance, sort_keys=True) if records else ""
@@ -73,6 +79,11 @@ def save(figure: "Figure", name: str, records: Records | None, *, alt: str) -> d
 def read_manifest(path: Path) -> dict[str, dict[str, Any]]:
     """The manifest's entries by figure file, relative to its folder; none if it is absent."""
     return json.loads(path.read_text()) if path.is_file() else {}
+
+
+@cache
+def _say_once(text: str) -> None:
+    print(text)
 
 
 def _describe(figure: "Figure", alt: str) -> None:

@@ -273,9 +273,12 @@ def find(experiment: str, device: str, *, directory: Path) -> Records | None:
 
 
 def devices(experiment: str) -> list[str]:
-    """The devices of which there are committed records of an experiment."""
-    found = workspace.committed_records().glob(f"*/{experiment}.csv")
-    return sorted(path.parent.name for path in found)
+    """The devices with committed records of an experiment; none outside a checkout."""
+    try:
+        folder = workspace.committed_records()
+    except workspace.WorkspaceError:
+        return []
+    return sorted(path.parent.name for path in folder.glob(f"*/{experiment}.csv"))
 
 
 def json_text(value: Any) -> str:
