@@ -9,6 +9,8 @@ import io
 import json
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from html import escape
 from pathlib import Path
@@ -26,6 +28,22 @@ PNG_DPI = 150
 DRAWN_BY = ("matplotlib", "seaborn", "pandas", "numpy")
 # Ids in the SVG are hashes of what they name; without a salt they are drawn at random.
 SAVING: dict[Any, str] = {"svg.hashsalt": "lrscan", "svg.fonttype": "path"}
+
+
+@contextmanager
+def own_settings() -> Iterator[None]:
+    """Matplotlib's own settings for a while, whatever the user's files and pyplot have set.
+
+    They are read when something is added to a figure and again when it is drawn, so whoever makes
+    a figure wraps all of it; as a decorator, a function.
+    """
+    import matplotlib
+
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        yield
+        interactive = matplotlib.is_interactive()  # set where the first figure is made
+    matplotlib.interactive(interactive)
 
 
 def save(figure: "Figure", name: str, records: Records | None, *, alt: str) -> dict[str, Path]:
@@ -97,9 +115,7 @@ def _render(figure: "Figure", kind: str, backend: str, metadata: dict[str, Any])
     import matplotlib
 
     buffer = io.BytesIO()
-    # rcParams are read again when a figure is drawn, for fonts for instance.
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
+    with own_settings():
         for name, value in SAVING.items():
             matplotlib.rcParams[name] = value
         figure.savefig(buffer, format=kind, backend=backend, dpi=PNG_DPI, metadata=metadata)

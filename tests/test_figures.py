@@ -16,8 +16,12 @@ from matplotlib.figure import Figure
 from PIL import Image
 from projects import PYTHONPATH, make_project
 
-from lrscan import figures, records
+from lrscan import bench, figures, plots, records
+from lrscan.distributed import cost
+from lrscan.learn import draw as scenes
+from lrscan.learn import plane
 
+RECORDS = Path(__file__).parents[1] / "figures" / "records"
 SVG = "{http://www.w3.org/2000/svg}"
 ALT = 'Time rises with T, "a" < b & c.'
 PROVENANCE = {
@@ -145,6 +149,47 @@ def test_settings_of_pyplot_neither_leak_in_nor_change(measured):
         kept = dict(matplotlib.rcParams)
         assert digests(figures.save(figure, "timing", measured, alt=ALT)) == before
         assert dict(matplotlib.rcParams) == kept
+
+
+HOSTILE = {
+    "font.family": ["serif"], "font.size": 7, "text.color": "red", "lines.linewidth": 5,
+    "patch.linewidth": 4, "axes.grid": True, "axes.spines.top": False, "axes.titlesize": 20,
+    "axes.prop_cycle": matplotlib.cycler(color=["r", "k"]), "legend.frameon": False,
+    "figure.dpi": 50, "hatch.linewidth": 5, "xtick.direction": "in", "image.cmap": "gray",
+    "axes.formatter.useoffset": False, "errorbar.capsize": 9, "scatter.marker": "x",
+}  # fmt: skip
+
+
+def drawn(name):
+    """A figure of the package, from the committed records that it is made of."""
+    if name == "outlook":
+        links = {"ring": cost.Link(1e-5, 5e10), "tree": cost.Link(1e-5, 5e10, tree=True)}
+        device = cost.Device(2e-5, 2.68e12)
+        return plots.outlook(bench.outlook(device, links, 2**36, 16, [1, 1024]), "a device")
+    kept = {"growth": "long_memory", "search": "problem_2b_search", "learning_curves": "problem_2b"}
+    one = records.read(kept.get(name, name), "cpu-2-core", directory=RECORDS)
+    tables = {
+        "growth": bench.outcomes, "search": bench.outcomes, "learning_curves": bench.curves,
+        "kernel_speedup": bench.speedups, "throughput": bench.shares, "scaling": bench.modelled,
+        "lstm_throughput": bench.throughputs,
+        "training_speedup": lambda one: bench.speedups(one, ["model", "C", "T", "B"]),
+    }  # fmt: skip
+    return getattr(plots, name)(one, *([tables[name](one)] if name in tables else []))
+
+
+@pytest.mark.parametrize("name", plots.__all__)
+def test_a_users_settings_do_not_change_a_figure_of_the_package(name):
+    plain = figures._svg(drawn(name), name, ALT, "")
+    with matplotlib.rc_context(HOSTILE):
+        assert figures._svg(drawn(name), name, ALT, "") == plain
+
+
+@pytest.mark.parametrize("of", [lambda: scenes.chain([1, 2], [3, 4]), lambda: plane.roofline(
+    plane.H100, "float32")], ids=["drawing", "plot"])  # fmt: skip
+def test_a_users_settings_do_not_change_a_drawing_of_the_lessons(of):
+    plain = figures._svg(of().figure(), "scene", ALT, ""), of().svg()
+    with matplotlib.rc_context(HOSTILE):
+        assert (figures._svg(of().figure(), "scene", ALT, ""), of().svg()) == plain
 
 
 def test_the_manifest_says_what_each_figure_is(project, measured, monkeypatch):

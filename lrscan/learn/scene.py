@@ -19,6 +19,8 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
+from lrscan.figures import own_settings
+
 INK, BLUE, ORANGE, GREEN, GREY = "#222222", "#0072b2", "#e69f00", "#009e73", "#767676"
 INCH = 0.62  # of a unit of a scene
 
@@ -149,13 +151,13 @@ class Scene:
         """SVG whose groups have the ids "shape-K", and for each shape its frames (from, until)."""
         figure, _ = self._draw(None, tagged=True)
         buffer = io.StringIO()
-        with matplotlib.rc_context():
-            matplotlib.rcdefaults()
+        with own_settings():
             matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "lrscan"})
             figure.savefig(buffer, format="svg", metadata={"Creator": None, "Date": None})
         svg = buffer.getvalue()
         return svg[svg.index("<svg") :], [(shape.frame, shape.until) for shape in self.shapes]
 
+    @own_settings()
     def _draw(self, frame: int | None, tagged: bool = False) -> tuple[Figure, plt.Axes]:
         last = len(self.captions) - 1 if frame is None else frame
         drawn = [

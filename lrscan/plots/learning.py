@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from lrscan import paper
 from lrscan.bench.trained import span
+from lrscan.figures import own_settings
 from lrscan.plots.canvas import MARKERS, axes, labelled, plain_ticks
 from lrscan.records import Records
 
@@ -17,6 +18,7 @@ _COLOURS = dict(zip(NAMES, seaborn.color_palette("colorblind"), strict=False))
 _ASIDE = {"LSTM": 1.15, "SerialLSTM": 1.3}  # to the right, so that marks do not hide each other
 
 
+@own_settings()
 def learning_curves(records: Records, curves: pandas.DataFrame) -> Figure:
     """Accuracy over wall time, mean and deviation over the seeds; a panel a task.
 
@@ -54,6 +56,7 @@ def learning_curves(records: Records, curves: pandas.DataFrame) -> Figure:
     return labelled(figure, records, title)
 
 
+@own_settings()
 def search(records: Records, outcomes: pandas.DataFrame) -> Figure:
     """Iterations to the strict criterion over the learning rate; a panel a length, start and model.
 
@@ -95,6 +98,7 @@ def search(records: Records, outcomes: pandas.DataFrame) -> Figure:
     )  # fmt: skip
 
 
+@own_settings()
 def growth(records: Records, outcomes: pandas.DataFrame) -> Figure:
     """Iterations and time until problem 2b is learned, over its length; a mark a run.
 

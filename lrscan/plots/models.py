@@ -9,10 +9,12 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 from lrscan import paper
+from lrscan.figures import own_settings
 from lrscan.plots.canvas import MARKERS, axes, labelled, log_axes, plain_ticks
 from lrscan.records import Records
 
 
+@own_settings()
 def training_speedup(records: Records, speedups: pandas.DataFrame) -> Figure:
     """Table 2 again: training with a serial kernel over training with another, beside the paper's.
 
@@ -57,6 +59,7 @@ def training_speedup(records: Records, speedups: pandas.DataFrame) -> Figure:
     )
 
 
+@own_settings()
 def lstm_throughput(records: Records, throughputs: pandas.DataFrame) -> Figure:
     """The heat map again: training throughput over minibatch and length, beside the paper's.
 
@@ -108,6 +111,7 @@ def _short(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
+@own_settings()
 def step_time(records: Records) -> Figure:
     """Time of a training step over length, beside one in proportion to length."""
     table = records.table.sort_values("T")

@@ -7,6 +7,7 @@ import seaborn
 from matplotlib.figure import Figure
 
 from lrscan import paper
+from lrscan.figures import own_settings
 from lrscan.plots.canvas import MARKERS, axes, grid, labelled, log_axes, plain_ticks
 from lrscan.records import Records
 
@@ -14,6 +15,7 @@ from lrscan.records import Records
 FLOOR = 1e-3
 
 
+@own_settings()
 def correctness(records: Records) -> Figure:
     """Error of every algorithm over the bound that rounding allows, by length.
 
@@ -50,6 +52,7 @@ def correctness(records: Records) -> Figure:
     )  # fmt: skip
 
 
+@own_settings()
 def kernel_speedup(records: Records, speedups: pandas.DataFrame) -> Figure:
     """Table 1 again: time of a serial kernel over that of a parallel one, beside the paper's.
 
@@ -90,6 +93,7 @@ def kernel_speedup(records: Records, speedups: pandas.DataFrame) -> Figure:
     return labelled(figure, records, "Table 1: serial over parallel time, minibatch 1, float32")
 
 
+@own_settings()
 def throughput(records: Records, shares: pandas.Series) -> Figure:
     """Share of the speed of memory, for every layout and algorithm.
 
@@ -134,6 +138,7 @@ def throughput(records: Records, shares: pandas.Series) -> Figure:
     return labelled(figure, records, title)
 
 
+@own_settings()
 def call_cost(records: Records) -> Figure:
     """Microseconds of the host for one call on a tiny tensor, beside those of a multiplication."""
     table = records.table

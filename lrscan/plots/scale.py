@@ -7,12 +7,14 @@ import seaborn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from lrscan.figures import own_settings
 from lrscan.plots import canvas
 from lrscan.plots.canvas import MARKERS, labelled
 from lrscan.plots.learning import NAMES
 from lrscan.records import Records
 
 
+@own_settings()
 def scaling(records: Records, modelled: pandas.DataFrame) -> Figure:
     """Time of a split recurrence over the number of ranks, measured and modelled.
 
@@ -56,6 +58,7 @@ def scaling(records: Records, modelled: pandas.DataFrame) -> Figure:
     )  # fmt: skip
 
 
+@own_settings()
 def peak_memory(records: Records) -> Figure:
     """What a training step adds to the memory of its process, in one call and in pieces."""
     figure, axes = canvas.axes(1, 1, width=6.4, height=1.3)
@@ -75,6 +78,7 @@ def peak_memory(records: Records) -> Figure:
     )
 
 
+@own_settings()
 def outlook(table: pandas.DataFrame, device: str) -> Figure:
     """Speed-up over one device, by the model alone; ``table`` is :func:`lrscan.bench.outlook`."""
     figure, axes = canvas.axes(1, 1, width=6.4, height=3.6)
