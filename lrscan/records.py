@@ -246,7 +246,7 @@ def read(experiment: str, device: str, *, directory: Path | None = None) -> Reco
 
     directory = workspace.committed_records() if directory is None else Path(directory)
     path = directory / device / f"{experiment}.csv"
-    if not (path.is_file() and path.with_suffix(".json").is_file()):
+    if not _both(path):
         there = ", ".join(f"{p.parent.name}/{p.stem}" for p in sorted(directory.glob("*/*.csv")))
         raise FileNotFoundError(
             f"no records of {experiment!r} on {device!r} (a .csv with its .json); "
@@ -264,12 +264,16 @@ def read(experiment: str, device: str, *, directory: Path | None = None) -> Reco
     return Records(experiment, device, table, provenance, path)
 
 
+def _both(path: Path) -> bool:
+    """Whether there is a CSV file with its JSON."""
+    return path.is_file() and path.with_suffix(".json").is_file()
+
+
 def find(experiment: str, device: str, *, directory: Path) -> Records | None:
     """As :func:`read`, but None where there are no such records."""
-    try:
-        return read(experiment, device, directory=directory)
-    except FileNotFoundError:
+    if not _both(directory / device / f"{experiment}.csv"):
         return None
+    return read(experiment, device, directory=directory)
 
 
 def devices(experiment: str) -> list[str]:
