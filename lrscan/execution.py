@@ -6,7 +6,6 @@ has passed when it ran to its end and left no error output, and nothing else is 
 """
 
 import asyncio
-import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -21,16 +20,13 @@ from jupyter_core.utils import ensure_event_loop
 from papermill.engines import Engine, papermill_engines
 from traitlets.config import Config
 
-from lrscan import workspace
+from lrscan import origin, workspace
 from lrscan.client import OUTPUT_TIMEOUT_S, Brake, Client, Watch
 from lrscan.notebooks import Notebook
 from lrscan.outcome import FAILED, INTERRUPTED, PASSED, Failure, Outcome
 
 _STARTUP_TIMEOUT_S = 120
 _SHUTDOWN_S = 2.0
-# A backend that is forced from outside would keep figures out of the notebook, and a
-# start-up file would run before its first cell.
-_NOT_PASSED = ("MPLBACKEND", "PYTHONSTARTUP")
 
 
 def execute(
@@ -51,7 +47,7 @@ def execute(
     outcome       from `outcome.expected`; filled in as cells end
     target        where the executed copy goes
     timeout_s     how long a cell may run; None: without end
-    environment   variables of the kernel besides those of this process
+    environment   variables of the kernel besides those of `origin.variables`
     on_cell       called after each code cell
     brake         stops it; may be called in several threads at once
 
@@ -123,13 +119,15 @@ class _Engine(Engine):
             force_raise_errors=True,  # no tag makes an error a pass
             skip_cells_with_tag="",  # nor lets a cell go unrun
         )
-        inherited = {name: value for name, value in os.environ.items() if name not in _NOT_PASSED}
         with tempfile.TemporaryFile() as log, tempfile.TemporaryDirectory() as folder:
             client.log_file = log
+            # Start-up files and settings of the user's own IPython and matplotlib stay out.
+            settings = Path(folder, "matplotlibrc")
+            settings.touch()
+            own = {"IPYTHONDIR": folder, "MATPLOTLIBRC": str(settings)}
             client.execute(
                 cwd=str(watch.notebook.path.parent),
-                # Start-up files and settings of the user's own IPython stay out.
-                env=inherited | watch.environment | {"IPYTHONDIR": folder},
+                env=origin.variables() | watch.environment | own,
                 stdout=log,
                 stderr=log,
             )

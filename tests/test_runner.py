@@ -20,6 +20,7 @@ from projects import (
 
 pytest.importorskip("papermill", reason="notebooks are executed by papermill")
 
+import lrscan  # noqa: E402
 from lrscan import notebooks, runner  # noqa: E402
 
 # The kernel says who it is, so that the test can see whether it has gone.
@@ -229,6 +230,61 @@ def test_start_up_files_of_the_user_are_not_run(project, monkeypatch, tmp_path):
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     monkeypatch.setenv("PYTHONSTARTUP", str(tmp_path / "startup.py"))
     write_notebook(project, "learn/01_a", "assert 'foreign' not in globals()")
+    assert run(project)[0] == 0
+
+
+# Each turns off assertions, makes a warning an error, or otherwise changes what Python does.
+SETTINGS = {
+    "PYTHONOPTIMIZE": "1", "PYTHONWARNINGS": "error", "PYTHONDEVMODE": "1", "PYTHONUTF8": "0",
+    "PYTHONINTMAXSTRDIGITS": "640", "PYTHONHASHSEED": "7", "PYTHONSAFEPATH": "1",
+    "PYTHONBREAKPOINT": "0", "PYTHONCASEOK": "1", "PYTHONMALLOC": "malloc", "MPLBACKEND": "pdf",
+}  # fmt: skip
+
+
+def test_settings_of_the_caller_do_not_decide_whether_a_notebook_passes(project, monkeypatch):
+    for name, value in SETTINGS.items():
+        monkeypatch.setenv(name, value)
+    source = (
+        "import os, sys, warnings\n"
+        "assert sys.flags.optimize == 0 and sys.flags.dev_mode is False\n"
+        f"assert not [name for name in {[*SETTINGS][:-1]!r} if name in os.environ]\n"
+        "warnings.warn('no error')"
+    )
+    write_notebook(project, "learn/01_good", source)
+    write_notebook(project, "learn/02_bad", "assert seed < 0")
+    status, report = run(project)
+    assert [one["verdict"] for one in report["notebooks"]] == ["passed", "failed"]
+    assert report["notebooks"][1]["failure"]["error"].startswith("AssertionError")
+    assert status == 1
+
+
+def test_lrscan_without_assertions_runs_notebooks_with_them(project):
+    write_notebook(project, "learn/01_bad", "assert seed < 0")
+    command = [sys.executable, "-O", "-W", "error", "-m", "lrscan", "run"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1 and "learn/01_bad failed: AssertionError" in done.stdout
+
+
+def test_a_users_settings_of_matplotlib_do_not_reach_a_figure(project, monkeypatch, tmp_path):
+    folder = tmp_path / "config" / "matplotlib"
+    folder.mkdir(parents=True)
+    (folder / "matplotlibrc").write_text("font.family: serif\n")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("MPLCONFIGDIR", str(folder))
+    source = "import matplotlib\nassert matplotlib.rcParams['font.family'] == ['sans-serif']"
+    write_notebook(project, "learn/01_a", source)
+    assert run(project)[0] == 0
+    monkeypatch.setenv("MATPLOTLIBRC", str(folder))
+    assert run(project, options={"force": True})[0] == 0
+
+
+def test_a_kernel_imports_the_package_that_runs_it(project, monkeypatch, tmp_path):
+    other = tmp_path / "other" / "lrscan"
+    other.mkdir(parents=True)
+    (other / "__init__.py").write_text("raise ImportError('another lrscan')")
+    monkeypatch.setenv("PYTHONPATH", str(other.parent))
+    source = f"import lrscan, os\nassert os.path.samefile(lrscan.__file__, {lrscan.__file__!r})"
+    write_notebook(project, "learn/01_a", source)
     assert run(project)[0] == 0
 
 

@@ -26,7 +26,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from lrscan import provenance, workspace
+from lrscan import origin, provenance, workspace
 from lrscan.campaign import merge, store
 from lrscan.campaign.phases import COMPILE, NARROW, PHASES, Phase
 from lrscan.campaign.store import CampaignError, State, Store
@@ -306,12 +306,11 @@ class Campaign:
         return process
 
     def _spawn(self, **more: str) -> subprocess.Popen[bytes]:
+        given = origin.variables()
         settings = more | {
             "LRSCAN_COMMIT": self.state.commit + "-dirty" * self.state.dirty,
             "PYTHONUNBUFFERED": "1",
-            "PYTHONPATH": os.pathsep.join(
-                filter(None, [str(self.root), os.environ.get("PYTHONPATH")])
-            ),
+            "PYTHONPATH": os.pathsep.join(filter(None, [str(self.root), given.get("PYTHONPATH")])),
         }
         if self.kit:
             settings["LRSCAN_KERNELS"] = str(self.kit / "kernels")
@@ -319,7 +318,7 @@ class Campaign:
             return subprocess.Popen(
                 [sys.executable, "-m", "lrscan.campaign.worker"],
                 stdin=subprocess.PIPE, stdout=log, stderr=log, cwd=self.root,
-                env=os.environ | settings, start_new_session=True,
+                env=given | settings, start_new_session=True,
             )  # fmt: skip
 
     def _drop_next(self) -> None:
