@@ -31,3 +31,33 @@ def variables() -> dict[str, str]:
         paths = [str(PACKAGE.parent), given.get("PYTHONPATH")]
         given["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     return given
+
+
+def check(root: Path) -> None:
+    """Refuse to make anything in a checkout by other code than its own.
+
+    Raises
+    ------
+    WorkspaceError
+        The package in `root` has other files than the one that runs, so that what is made would
+        bear the commit of code that did not run.
+    """
+    own = root / PACKAGE.name
+    if not (own / "__init__.py").is_file() or own.resolve() == PACKAGE:
+        return
+    there, here = _files(own), _files(PACKAGE)
+    for name in sorted(there.keys() | here.keys()):
+        if there.get(name) != here.get(name):
+            raise workspace.WorkspaceError(
+                f"the code that runs is {PACKAGE}, and its {name} is not the one of {own}: what "
+                "is made here would bear the commit of code that did not run. Start it by "
+                f"`python -m {PACKAGE.name}` in {root}, or `pip install -e .` there first."
+            )
+
+
+def _files(package: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(package).as_posix(): path.read_bytes()
+        for path in package.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }

@@ -15,7 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lrscan import workspace
+from lrscan import origin, workspace
 
 if TYPE_CHECKING:
     import torch
@@ -102,6 +102,15 @@ def package_version(name: str) -> str | None:
         return None
 
 
+def requirements(name: str = "lrscan") -> list[str]:
+    """The packages that an installed one asks for, with all its extras."""
+    try:
+        asked = metadata.requires(name) or []
+    except metadata.PackageNotFoundError:  # a source tree that was never installed
+        return []
+    return [found[0] for one in asked if (found := re.match(r"[A-Za-z0-9][\w.-]*", one))]
+
+
 def collect(
     device: "torch.device | str",
     parameters: Mapping[str, Any],
@@ -161,14 +170,23 @@ def git_state() -> tuple[str | None, bool | None]:
     file outside the package and the notebooks: a folder with results, say. Without git it is what
     `LRSCAN_COMMIT` says, as `git describe --always --abbrev=40 --dirty` would; without that
     (None, None).
+
+    Raises
+    ------
+    WorkspaceError
+        The project has a package of its own, and another one runs.
     """
     try:
         root = workspace.find_root()
+    except workspace.WorkspaceError:
+        return _told_commit()
+    origin.check(root)
+    try:
         if Path(_git(root, "rev-parse", "--show-toplevel").strip()).resolve() != root.resolve():
             return _told_commit()  # the project lies inside somebody else's repository
         commit = _git(root, "rev-parse", "HEAD").strip()
         status = _git(root, "status", "--porcelain", "-uall", "--", ".", ":!build", ":!figures")
-    except (workspace.WorkspaceError, OSError, subprocess.SubprocessError):
+    except (OSError, subprocess.SubprocessError):
         return _told_commit()
     new = ("?? lrscan/", "?? notebooks/")
     changed = [line for line in status.splitlines() if line[:2] != "??" or line.startswith(new)]

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lrscan import execution, incremental, terminal, workspace
+from lrscan import execution, incremental, origin, terminal, workspace
 from lrscan.client import Brake
 from lrscan.figures import read_manifest
 from lrscan.junit import junit_xml
@@ -66,7 +66,13 @@ def run(
     -------
     int
         The exit status: 0 if all passed, 1 if not, 130 after Ctrl-C, 143 after SIGTERM.
+
+    Raises
+    ------
+    WorkspaceError
+        The code that runs is not that of this checkout.
     """
+    origin.check(root)
     settings = {
         "LRSCAN_PROFILE": profile,
         "LRSCAN_RECORD": "1" if record else None,

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from lrscan import workspace
+from lrscan import origin, workspace
 from lrscan.figures import DRAWN_BY, read_manifest
 from lrscan.incremental import digest
 from lrscan.notebooks import Notebook, discover
@@ -30,6 +30,7 @@ _ENTRY = (
 
 def run(root: Path, *, redraw: bool, say: Callable[[str], None]) -> int:
     """Check everything, tell what is wrong, and return the exit status: 1 if anything is."""
+    origin.check(root)
     notebooks = discover(root)
     problems, notes = check_notebooks(notebooks), list[str]()
     problems += check_files(root, root / "figures", root / "figures" / "records")

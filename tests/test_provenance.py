@@ -5,13 +5,15 @@ import json
 import os
 import platform
 import re
+import shutil
 import subprocess
 
 import pytest
 import torch
-from projects import make_project
+from click.testing import CliRunner
+from projects import make_project, write_notebook
 
-from lrscan import provenance
+from lrscan import cli, origin, provenance, workspace
 
 
 @pytest.fixture
@@ -104,6 +106,33 @@ def test_commit_and_dirty_flag_follow_the_sources(project):
     (project / "notebooks" / "new.py").unlink()
     (project / "notebooks" / "profiles.toml").write_text("x")
     assert provenance.git_state() == (commit, True)
+
+
+COMMANDS = (
+    ["run"],
+    ["bench", "call_cost"],
+    ["verify"],
+    ["train"],
+    ["campaign", "run", "--device", "cpu"],
+    ["campaign", "merge", "result"],
+)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_nothing_is_made_in_a_checkout_by_other_code_than_its_own(project, command):
+    write_notebook(project, "reproduce/02_kernel_speedup", "1")
+    copy = project / "lrscan"
+    shutil.copytree(origin.PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    assert provenance.git_state() == (None, None)  # by the same code it is
+    with (copy / "ops.py").open("a") as file:
+        file.write("# another operator\n")
+    done = CliRunner().invoke(cli.main, command)
+    assert done.exit_code == 2
+    said = " ".join(done.output.split())
+    assert "its ops.py is not the one of" in said and "commit of code that did not run" in said
+    assert {path.name for path in project.iterdir()} == {"notebooks", "lrscan"}
+    with pytest.raises(workspace.WorkspaceError, match="ops.py"):
+        provenance.collect("cpu", {}, 0)
 
 
 def test_somebody_elses_repository_is_not_the_projects(tmp_path, monkeypatch):

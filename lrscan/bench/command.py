@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lrscan import cli, notebooks, provenance, workspace
+from lrscan import cli, notebooks, origin, provenance, workspace
 from lrscan.bench import EXPERIMENTS, Paused, outcomes, targets
 from lrscan.records import Records
 
@@ -45,6 +45,7 @@ def main(
     if device not in cli.DEVICES:
         raise click.UsageError(f"device is one of {', '.join(cli.DEVICES)}, not {device!r}")
     root = workspace.find_root()
+    origin.check(root)
     every = notebooks.discover(root)
     values = notebooks.load_profile(root, profile, every)
     if unknown := [name for name in experiments if name not in EXPERIMENTS]:

@@ -17,7 +17,7 @@ from typing import Any
 
 import pandas
 
-from lrscan import claims, findings, notebooks, records, workspace
+from lrscan import claims, findings, notebooks, origin, records, workspace
 from lrscan.bench import EXPERIMENTS
 from lrscan.campaign.store import CampaignError, State, archive_in, unpack
 from lrscan.records import Records
@@ -49,6 +49,7 @@ def merge(
         CampaignError: it is no result, or not one to merge; nothing was changed
     """
     root, home = workspace.find_root(), workspace.committed_records()
+    origin.check(root)
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         state = unpack(archive_in(Path(source)), work)

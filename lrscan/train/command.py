@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from lrscan import workspace
-from lrscan.provenance import resolve_device
+from lrscan.provenance import git_state, resolve_device
 from lrscan.train import files
 from lrscan.train.loop import DIVERGED, NOT_LEARNED, PAUSED, Run, train
 from lrscan.train.settings import Settings
@@ -54,6 +54,7 @@ def main(
             raise ValueError(f"--graph needs a GPU, not {where}")
     except ValueError as error:
         raise click.UsageError(str(error)) from None
+    git_state()  # refuses a checkout of other code than that which runs
     folder = checkpoints or workspace.find_root() / "build" / "checkpoints"
     begun, statuses = perf_counter(), set()
     settings = {
