@@ -18,7 +18,7 @@ from jupyter_core.utils import run_sync
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from papermill.clientwrap import PapermillNotebookClient
 
-from lrscan import used, workspace
+from lrscan import origin, used, workspace
 from lrscan.notebooks import Notebook
 from lrscan.outcome import FAILED, INTERRUPTED, PASSED, Cell, Failure, Outcome
 
@@ -94,8 +94,8 @@ class Client(PapermillNotebookClient):
         """Run the cells in order up to the first that does not pass."""
         self.watch.executed = self.nb
         since = time()
-        folders = [str(workspace.find_root().resolve()), str(Path(used.__file__).parent)]
-        self._ask(f"watch(*{folders!r})")
+        folders = workspace.find_root().resolve(), Path(used.__file__).parent, origin.PACKAGE
+        self._ask(f"watch(*{[str(folder) for folder in folders]!r})")
         self._run_all()
         said = self._ask("report()")
         self.watch.used = json.loads(ast.literal_eval(said)) | {"since": since} if said else None

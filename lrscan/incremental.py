@@ -1,36 +1,40 @@
 """What a notebook's last pass depended on, so that it is run again only if that has changed.
 
 Kept in `build/passed/<notebook>.json`: a table of named facts (code cells, parameters, lock,
-versions, device), and the hashes of the files that the notebook read, imported and wrote.
-Prose is not among them.
+versions, device), the hashes of the files that the notebook read, imported and wrote, what
+lay in the folders that it listed, and what it looked for and did not find. Prose is not among them.
 """
 
 import hashlib
 import json
-import os
 import platform
+import re
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import lrscan
-from lrscan import provenance, workspace
+from lrscan import origin, provenance, workspace
 from lrscan.notebooks import Notebook
 from lrscan.outcome import PASSED, UNCHANGED, Cell, Outcome
 from lrscan.records import json_text
 
 # Variables that change what is computed, how fast, or where it goes.
-_VARIABLES = ("CUDA_", "LRSCAN_", "MKL_", "NUMBA_", "OMP_", "PYTORCH_", "TORCH_")
-_PACKAGE = Path(lrscan.__file__).resolve().parent
+_VARIABLES = (
+    "ATEN_", "BLIS_", "CUBLAS_", "CUDA_", "DNNL_", "GOMP_", "JAX_", "KMP_", "LANG", "LC_", "LD_",
+    "LRSCAN_", "MALLOC_", "MKL_", "NPY_", "NUMBA_", "NVIDIA_", "OMP_", "ONEDNN_", "OPENBLAS_",
+    "PYTHON", "PYTORCH_", "TORCH", "TRITON_", "TZ", "VECLIB_", "XLA_",
+)  # fmt: skip
 
 
 def facts(root: Path, notebook: Notebook, parameters: dict[str, Any]) -> dict[str, Any]:
     """Everything but files that a notebook's results depend on, by a name that can be told."""
     cells = [cell for cell in notebook.cells if cell["cell_type"] == "code"]
     code = [cell["metadata"].get("solution", cell["source"]) for cell in cells]
-    variables = {name: value for name, value in os.environ.items() if name.startswith(_VARIABLES)}
-    versions = {name: provenance.package_version(name) for name in provenance.PACKAGES}
+    given = origin.variables()
+    variables = {name: value for name, value in given.items() if name.startswith(_VARIABLES)}
+    versions = {name: provenance.package_version(name) for name in _packages(root)}
     return {
         "the code": _digest(json.dumps([notebook.kernel, code]).encode()),
         "the lock": digest(root / "constraints.txt"),
@@ -40,6 +44,15 @@ def facts(root: Path, notebook: Notebook, parameters: dict[str, Any]) -> dict[st
         **{f"parameter {name}": value for name, value in parameters.items()},
         **variables,
     }
+
+
+def _packages(root: Path) -> set[str]:
+    """The packages that the lock names, and those that the package itself asks for."""
+    lock = root / "constraints.txt"
+    asked = [*provenance.PACKAGES, *provenance.requirements()]
+    if lock.is_file():
+        asked += re.findall(r"(?m)^[A-Za-z0-9][\w.-]*(?===)", lock.read_text())
+    return {re.sub(r"[-_.]+", "-", name).lower() for name in asked}
 
 
 def why(root: Path, notebook: Notebook, now: dict[str, Any]) -> str | None:
@@ -53,6 +66,12 @@ def why(root: Path, notebook: Notebook, now: dict[str, Any]) -> str | None:
         for name, wanted in (state["read"] | state["written"]).items():
             if digest(_locate(root, name)) != wanted:
                 return f"{name} changed"
+        for name, wanted in state["listed"].items():
+            if _listing(_locate(root, name)) != wanted:
+                return f"what lies in {name} changed"
+        for name in state["absent"]:
+            if _locate(root, name).exists():
+                return f"{name} is there now"
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return "it has not passed before"
     return None
@@ -61,23 +80,31 @@ def why(root: Path, notebook: Notebook, now: dict[str, Any]) -> str | None:
 def store(
     root: Path, notebook: Notebook, now: dict[str, Any], outcome: Outcome, used: dict[str, Any]
 ) -> None:
-    """Remember a pass, unless a file it read was changed or written while it ran.
+    """Remember a pass, unless what it read or looked for was changed or made while it ran.
 
     Arguments
     ---------
     now        from `facts`, taken before the notebook ran
     outcome    how it went
-    used       {"read": paths, "written": paths, "since": time.time() at the start}
+    used       what `used.report` said, and {"since": time.time() at the start}
     """
     read = list(map(Path, used["read"]))
     written = [root / str(outcome.executed), *map(Path, used["written"])]
     written = [path for path in written if path.name != "manifest.json" and path.is_file()]
-    if any(not path.is_file() or path.stat().st_mtime >= used["since"] for path in read):
+    listed = {Path(path): _shown(names) for path, names in used["listed"].items()}
+    absent = list(map(Path, used["absent"]))
+    if (
+        any(not path.is_file() or path.stat().st_mtime >= used["since"] for path in read)
+        or any(_listing(path) != names for path, names in listed.items())
+        or any(path.exists() for path in absent)
+    ):
         return forget(root, notebook)
     state = {
         "facts": now,
         "read": {_name(root, path): digest(path) for path in read},
         "written": {_name(root, path): digest(path) for path in written},
+        "listed": {_name(root, path): names for path, names in listed.items()},
+        "absent": sorted(_name(root, path) for path in absent),
         "outcome": asdict(outcome),
         "passed_at": provenance.utc_now(),
     }
@@ -133,6 +160,16 @@ def digest(path: Path) -> str | None:
     return _digest(path.read_bytes()) if path.is_file() else None
 
 
+def _listing(path: Path) -> list[str] | None:
+    """What lies in a folder; None if it is not there."""
+    return _shown(one.name for one in path.iterdir()) if path.is_dir() else None
+
+
+def _shown(names: Iterable[str]) -> list[str]:
+    """Those names that stand for contents: nothing hidden, and no folder of compiled files."""
+    return sorted(name for name in names if name[0] != "." and name != "__pycache__")
+
+
 def _digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
@@ -143,10 +180,13 @@ def _path(root: Path, notebook: Notebook) -> Path:
 
 def _name(root: Path, path: Path) -> str:
     """A path without the folders of this machine; the package may lie outside the project."""
-    path = path.resolve()
-    base = _PACKAGE.parent if path.is_relative_to(_PACKAGE) else root.resolve()
-    return path.relative_to(base).as_posix()
+    if path.resolve().is_relative_to(origin.PACKAGE):
+        return path.resolve().relative_to(origin.PACKAGE.parent).as_posix()
+    if not path.is_relative_to(root.resolve()):  # but a link in the project may lead out of it
+        path = path.resolve()
+    return path.relative_to(root.resolve()).as_posix()
 
 
 def _locate(root: Path, name: str) -> Path:
-    return (_PACKAGE.parent if name.startswith(f"{_PACKAGE.name}/") else root) / name
+    own = name.partition("/")[0] == origin.PACKAGE.name
+    return (origin.PACKAGE.parent if own else root) / name

@@ -3,51 +3,141 @@
 This runs inside a notebook's kernel, so it imports nothing of the package.
 """
 
+import functools
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 # Installed packages are told by their versions; compiled files follow their sources.
 _OTHERS = {"__pycache__", "site-packages", "dist-packages", ".git"}
+# Who looks for modules looks through every folder that may hold one: what is found is noted.
+_FINDERS = (
+    "_frozen_importlib_external", "importlib", "importlib_metadata", "pkgutil", "pkg_resources",
+)  # fmt: skip
 _opened: set[str] = set()
+_absent: set[str] = set()
+_listed: dict[str, list[str]] = {}
+_made: set[str] = set()
 _written: set[str] = set()
 _watching: list[str] = []
+_stat = os.stat
+_INSTALLED = sys.prefix + os.sep
 
 
 def watch(*folders: str) -> None:
-    """Note from now on which files below these folders are opened to be read, and renamed to."""
+    """Note from now on what this process asks of what lies below these folders.
+
+    That is which files it opens to read or renames something to, which folders it lists, and
+    what it looks for that is not there.
+    """
     if not _watching:
         sys.addaudithook(_note)
+        for name in ("stat", "lstat"):  # they raise no audit event
+            setattr(os, name, _noting(getattr(os, name)))
     _watching.extend(folder.rstrip(os.sep) + os.sep for folder in folders)
 
 
 def report() -> str:
-    """JSON: {"read": files that were opened or imported, "written": files renamed into place}."""
+    """JSON: paths, by what was done.
+
+    read      files that were opened or imported
+    listed    {folder: the names that were in it, and those that this process has put there}
+    absent    what was looked for and was not there, unless this process made it afterwards
+    written   files that were renamed into place
+    """
     files = (getattr(module, "__file__", None) for module in list(sys.modules.values()))
     imported = {file for file in files if isinstance(file, str) and _watched(file)}
-    read = (imported | _opened) - _written
-    return json.dumps({"read": sorted(read), "written": sorted(_written)})
+    own = _made | _written
+    left = [os.path.split(path) for path in own if _is_there(path)]
+    told = {
+        "read": sorted((imported | _opened) - _written),
+        "listed": {
+            folder: sorted({*names, *(name for where, name in left if where == folder)})
+            for folder, names in _listed.items()
+        },
+        "absent": sorted(_absent - own),
+        "written": sorted(_written),
+    }
+    return json.dumps(told)
 
 
 def _note(event: str, arguments: tuple) -> None:
     try:
         if event == "open":
             path, _, flags = arguments
-            if not isinstance(path, int) and not flags & (os.O_WRONLY | os.O_RDWR):
-                _enter(_opened, path)
+            if isinstance(path, int):
+                return
+            if flags & (os.O_WRONLY | os.O_RDWR):
+                _enter(_made, path)
+            else:
+                _enter(_opened if _is_there(path) else _absent, path)
+        elif event in ("os.listdir", "os.scandir"):
+            asking = sys._getframe(1).f_globals.get("__name__", "")
+            if asking.partition(".")[0] not in _FINDERS and asking != __name__:
+                _enter_listing(arguments[0])
+        elif event == "os.mkdir":
+            _enter(_made, arguments[0])
         elif event == "os.rename":
             _enter(_written, arguments[1])
+        elif event == "absent":
+            _enter(_absent, arguments[0])
     except Exception:  # an error here would come out of somebody's open()
         pass
 
 
-def _enter(files: set[str], path: str | bytes | os.PathLike) -> None:
+def _noting(look: Callable[..., Any]) -> Callable[..., Any]:
+    """`os.stat` or `os.lstat`, which says when there is nothing to be found."""
+
+    @functools.wraps(look)
+    def noting(path: Any, *arguments: Any, **options: Any) -> Any:
+        try:
+            return look(path, *arguments, **options)
+        except (FileNotFoundError, NotADirectoryError):
+            if options.get("dir_fd") is None:
+                _note("absent", (path,))
+            raise
+
+    for supporting in (os.supports_dir_fd, os.supports_fd, os.supports_follow_symlinks):
+        if look in supporting:
+            supporting.add(noting)
+    return noting
+
+
+def _is_there(path: Any) -> bool:
+    try:
+        return bool(_stat(path))
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
+def _enter(paths: set[str], path: str | bytes | os.PathLike) -> None:
     full = os.path.abspath(os.fsdecode(path))
     if _watched(full):
-        files.add(full)
+        paths.add(full)
+
+
+def _enter_listing(folder: Any) -> None:
+    """Note what lies in a folder, the first time that somebody lists it."""
+    if isinstance(folder, int):
+        return
+    full = os.path.abspath(os.fsdecode(folder or "."))
+    if not _watched(full) or full in _listed:
+        return
+    if _is_there(full):
+        _listed[full] = os.listdir(full)
+    else:
+        _absent.add(full)
 
 
 def _watched(path: str) -> bool:
-    below = (path.removeprefix(folder) for folder in _watching if path.startswith(folder))
-    return any(not _OTHERS.intersection(Path(rest).parts) for rest in below)
+    whole = path + os.sep  # a folder that is watched is so itself
+    return any(
+        whole.startswith(folder)
+        and not _OTHERS.intersection(Path(whole.removeprefix(folder)).parts)
+        # A virtual environment may lie in the project; and the package in the environment.
+        and not (_INSTALLED.startswith(folder) and whole.startswith(_INSTALLED))
+        for folder in _watching
+    )

@@ -10,7 +10,7 @@ from projects import make_project, read_executed, write_notebook
 
 pytest.importorskip("papermill", reason="notebooks are executed by papermill")
 
-from lrscan import incremental, notebooks, runner  # noqa: E402
+from lrscan import incremental, notebooks, origin, runner  # noqa: E402
 
 PACKAGE = Path(__file__).parents[1] / "lrscan"
 SCAN = "from lrscan import linear_recurrence\nimport lrscan.cpu  # as its first call does"
@@ -25,7 +25,7 @@ def project(tmp_path, monkeypatch):
     (root / "constraints.txt").write_text("torch==2.13.0\n")
     monkeypatch.chdir(root)
     monkeypatch.setenv("PYTHONPATH", str(root))
-    monkeypatch.setattr(incremental, "_PACKAGE", root / "lrscan")
+    monkeypatch.setattr(origin, "PACKAGE", root / "lrscan")
     return root
 
 
@@ -60,6 +60,9 @@ def test_editing_a_kernel_reruns_exactly_what_depends_on_it(project):
     algebra = project / "lrscan" / "algebra.py"
     algebra.write_text(algebra.read_text() + "\n# another algebra\n")
     assert run(project) == [("passed", "lrscan/algebra.py changed")] * 2
+    assert verdicts(project) == ["unchanged", "unchanged"]
+    (project / "lrscan" / "unheard_of.py").touch()  # modules are looked for in whole folders
+    (project / "result").mkdir()
     assert verdicts(project) == ["unchanged", "unchanged"]
 
 
@@ -105,6 +108,63 @@ def test_what_a_notebook_depends_on_is_named(project, monkeypatch, change):
     make, reason = CHANGES[change]
     make(project)
     assert run(project) == [("passed", reason)]
+
+
+# Ways to ask for what is not there yet: notebooks/data/new.csv, or more/new.csv in it.
+ASKING = [
+    "os.listdir('../data')",
+    "list(os.walk('../data'))",
+    "glob.glob('../data/*.csv')",
+    "list(Path('../data').iterdir())",
+    "list(Path('../data').glob('*/new.csv'))",
+    "Path('../data/new.csv').is_file()",
+    "os.path.exists('../data/new.csv')",
+    "try:\n    open('../data/new.csv')\nexcept FileNotFoundError:\n    pass",
+]
+
+
+def test_what_was_listed_or_not_there_is_a_dependence(project):
+    for number, ask in enumerate(ASKING):
+        source = f"import glob, os\nfrom pathlib import Path\n{ask}"
+        write_notebook(project, f"learn/{number}_a", source)
+    more = project / "notebooks" / "data" / "more"
+    more.mkdir(parents=True)
+    assert verdicts(project, jobs=2) == ["passed"] * len(ASKING)
+    assert verdicts(project, jobs=2) == ["unchanged"] * len(ASKING)
+    (more / "new.csv").touch()
+    (more.parent / "new.csv").touch()
+    told = [reason for _, reason in run(project, jobs=2)]
+    assert told[:4] == ["what lies in notebooks/data changed"] * 4
+    assert told[4] in ("what lies in notebooks/data changed",
+                       "notebooks/data/more/new.csv is there now")  # fmt: skip
+    assert told[5:] == ["notebooks/data/new.csv is there now"] * 3
+
+
+def test_what_a_notebook_makes_itself_is_no_reason_to_run_it_again(project):
+    source = (
+        "from pathlib import Path\nfolder = Path('out')\n"
+        "folder.is_dir() or folder.mkdir()\nlist(Path('..').iterdir())\n"
+        "(folder / 'a').exists() or (folder / 'a').write_text('1')"
+    )
+    write_notebook(project, "learn/01_a", source)
+    run(project)
+    assert verdicts(project) == ["unchanged"]
+
+
+@pytest.mark.parametrize("name", ["matplotlib", "pandas", "torch", "pillow", "jax"])
+def test_another_version_of_what_computes_or_draws_reruns(project, monkeypatch, name):
+    with (project / "constraints.txt").open("a") as lock:
+        lock.write("pillow==12.0.0 ; python_full_version >= '3.11'\n")
+    write_notebook(project, "learn/01_a", "1")
+    (notebook,) = notebooks.discover(project)
+    before = incremental.facts(project, notebook, {})
+    version = incremental.provenance.package_version
+    monkeypatch.setattr(
+        incremental.provenance, "package_version",
+        lambda asked: "0.0" if asked == name else version(asked),
+    )  # fmt: skip
+    now = incremental.facts(project, notebook, {})
+    assert {fact for fact in now if now[fact] != before[fact]} == {name}
 
 
 def test_parameters_device_and_force_rerun(project, monkeypatch):
