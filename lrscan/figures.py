@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 PNG_DPI = 150
 # The packages that decide a figure's bytes.
-DRAWN_BY = ("matplotlib", "seaborn", "pandas", "numpy")
+DRAWN_BY = ("matplotlib", "seaborn", "pandas", "numpy", "pillow")
 # Ids in the SVG are hashes of what they name; without a salt they are drawn at random.
 SAVING: dict[Any, str] = {"svg.hashsalt": "lrscan", "svg.fonttype": "path"}
 

@@ -121,11 +121,10 @@ def draw_again(
     groups: dict[tuple[str | None, str], list[str]] = {}
     manifest = read_manifest(folder / "manifest.json")
     problems, notes = [], []
-    here = {name: package_version(name) for name in DRAWN_BY}
     for name, entry in manifest.items():
-        drawn_by = entry.get("versions") or {}
-        if other := [p for p in DRAWN_BY if drawn_by.get(p) != here[p]]:
-            told = ", ".join(f"{p} {drawn_by.get(p)}" for p in other)
+        drawn_by = entry.get("versions") or dict.fromkeys(DRAWN_BY)
+        if other := {p: v for p, v in drawn_by.items() if v != package_version(p)}:
+            told = ", ".join(f"{package} {version}" for package, version in other.items())
             notes.append(f"figures/{name}: drawn with {told}; here another is installed")
             continue
         parameters = (entry["parameters"] or {}) | {"measure": False}

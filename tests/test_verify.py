@@ -157,15 +157,17 @@ def test_a_notebook_that_fails_is_named(project):
     assert status == 1 and any("ZeroDivisionError" in line for line in said)
 
 
-def test_figures_of_other_versions_are_not_called_wrong(project):
+@pytest.mark.parametrize("package", ["matplotlib", "pillow"])
+def test_figures_of_other_versions_are_not_called_wrong(project, package):
     path = project / "figures" / "manifest.json"
     manifest = json.loads(path.read_text())
     for entry in manifest.values():
-        entry["versions"]["matplotlib"] = "3.0"
+        entry["versions"][package] = "3.0"
     path.write_text(json.dumps(manifest))
     status, said = run(project, redraw=True)
     assert status == 0
-    assert said[0].startswith("not compared: figures/cpu-2-core/timing.png: drawn with matplotlib")
+    told = f"not compared: figures/cpu-2-core/timing.png: drawn with {package} 3.0"
+    assert said[0].startswith(told)
 
 
 @pytest.mark.parametrize("told", ["/home/somebody/lrscan", "C:\\\\Users\\\\somebody"])
