@@ -82,7 +82,7 @@ def _note(event: str, arguments: tuple) -> None:
             _enter(_made, arguments[0])
         elif event == "os.rename":
             _enter(_written, arguments[1])
-        elif event == "absent":
+        elif event == "absent" and arguments[0]:  # "" is no name of anything
             _enter(_absent, arguments[0])
     except Exception:  # an error here would come out of somebody's open()
         pass

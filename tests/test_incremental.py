@@ -118,7 +118,7 @@ ASKING = [
     "list(Path('../data').iterdir())",
     "list(Path('../data').glob('*/new.csv'))",
     "Path('../data/new.csv').is_file()",
-    "os.path.exists('../data/new.csv')",
+    "os.path.exists('') or os.path.exists('../data/new.csv')",
     "try:\n    open('../data/new.csv')\nexcept FileNotFoundError:\n    pass",
 ]
 
