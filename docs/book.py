@@ -27,7 +27,7 @@ INTERNAL = tuple(
     f"lrscan.{name}" for name in (
         "__main__", "arguments", "autograd", "campaign", "cli", "client", "compilation", "cpu",
         "cuda", "dispatched", "gradients", "layout", "library", "nn.fused", "nn.kept",
-        "nn.sequences", "sealed", "sweep", "terminal", "used", "warmup",
+        "nn.sequences", "sealed", "sweep", "terminal", "translated", "used", "warmup",
     )
 )  # fmt: skip
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lrscan import distributed as distributed
     from lrscan import nn as nn
+    from lrscan import onnx as onnx
     from lrscan import tasks as tasks
     from lrscan import train as train
     from lrscan.ops import (
@@ -37,7 +38,7 @@ _HOMES = {
     "packed_linear_recurrence": "lrscan.ops",
     "reset_where": "lrscan.ops",
 }
-_MODULES = ("distributed", "nn", "tasks", "train")
+_MODULES = ("distributed", "nn", "onnx", "tasks", "train")
 
 __all__ = [
     "__version__",
@@ -46,6 +47,7 @@ __all__ = [
     "linear_recurrence_reference",
     "linear_recurrence_step",
     "nn",
+    "onnx",
     "packed_linear_recurrence",
     "reset_where",
     "tasks",

@@ -17,6 +17,11 @@ def linear_recurrence(a, x, h0, dim, reverse, algorithm, cu):
 
 def linear_recurrence_fake(a, x, h0, dim, reverse, algorithm, cu):
     check(a, x, h0, dim, reverse, algorithm, cu)
+    if x.is_complex() and torch.onnx.is_in_onnx_export():  # which takes no translation of it
+        raise NotImplementedError(
+            f"x is {x.dtype}, of which there is no linear_recurrence in ONNX: torch.export and "
+            "torch.jit.trace keep complex tensors"
+        )
     return sweep.empty_output(a, x)
 
 

@@ -159,6 +159,12 @@ class RecurrentStack(nn.Module):
         """The same of sequences of unequal length; states are in the order before packing."""
         if splits():
             raise RuntimeError("packed sequences cannot be split over ranks")
+        if torch.compiler.is_exporting():
+            raise NotImplementedError(
+                "a PackedSequence cannot be exported, as its lengths decide what is computed: "
+                "export the model for a tensor, and give it sequences one by one, or those of one "
+                "length together"
+            )
         data, sizes, order, back = input
         x, batched = self._checked(data)
         if batched:
