@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,13 @@ def told_plainly(command: Callable[..., None]) -> Callable[..., None]:
     return wrapped
 
 
+def tell_broken(others: Iterable[notebooks.Notebook]) -> None:
+    """Name the broken ones among notebooks that this command can do without."""
+    for notebook in others:
+        if notebook.broken:
+            click.echo(f"{notebook.name} is broken: {notebook.broken}", err=True)
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="lrscan")
 def main() -> None:
@@ -100,6 +107,7 @@ def run(
     selected = notebooks.select(every, prefixes)
     if not selected:
         raise notebooks.ParameterError("there is no notebook to run")
+    tell_broken(notebook for notebook in every if notebook not in selected)
     parameters = notebooks.override(values.parameters, selected, assignments)
     try:
         from lrscan import runner
@@ -136,7 +144,7 @@ def list_(profile: str) -> None:
     values = notebooks.load_profile(root, profile, every)
     click.echo(f"Notebooks, with the parameters of the profile {profile}:")
     for notebook in every:
-        click.echo(f"\n  {notebook.name}")
+        click.echo(f"\n  {notebook.name}" + f": broken, {notebook.broken}" * bool(notebook.broken))
         for name, value in values.parameters[notebook.name].items():
             click.echo(f"      {name} = {value!r}   ({notebooks.type_name(value)})")
     click.echo("\nExperiments of lrscan bench:\n")

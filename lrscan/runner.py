@@ -172,6 +172,11 @@ def _execute_or_skip(
 ) -> None:
     """Execute a notebook, unless its last pass still stands; remember a pass."""
     root = this.root
+    target = root / "build" / "notebooks" / f"{notebook.name}.ipynb"
+    if notebook.broken:
+        target.unlink(missing_ok=True)
+        outcome.verdict, outcome.failure = FAILED, Failure(notebook.broken)
+        return
     now = incremental.facts(root, notebook, outcome.parameters)
     if this.record:
         outcome.reason = "a recording run runs everything"
@@ -186,7 +191,7 @@ def _execute_or_skip(
         used = execution.execute(
             notebook,
             outcome,
-            root / "build" / "notebooks" / f"{notebook.name}.ipynb",
+            target,
             timeout_s=timeout_s,
             environment={
                 "LRSCAN_NOTEBOOK": notebook.name,

@@ -93,8 +93,8 @@ def check_files(
 
 
 def check_notebooks(notebooks: list[Notebook]) -> list[str]:
-    """Source notebooks that name a folder of some machine."""
-    return [
+    """Source notebooks that are broken, or name a folder of some machine."""
+    return [f"{one.name}: {one.broken}" for one in notebooks if one.broken] + [
         f"{notebook.name}: cell {number} names {found[0]!r}, a folder of some machine"
         for notebook in notebooks
         for number, cell in enumerate(notebook.cells, 1)
@@ -116,7 +116,7 @@ def draw_again(
         What is wrong; what could not be compared, because other versions drew it.
     """
     folder = root / "figures"
-    known = {notebook.name: notebook for notebook in notebooks}
+    known = {notebook.name: notebook for notebook in notebooks if not notebook.broken}
     groups: dict[tuple[str | None, str], list[str]] = {}
     manifest = read_manifest(folder / "manifest.json")
     problems, notes = [], []
@@ -180,7 +180,7 @@ def _compare(root: Path, path: Path, wanted: str) -> list[str]:
 
 
 def _compare_provenance(root: Path, path: Path, sidecar: Path) -> list[str]:
-    recorded = json.loads(sidecar.read_text())
+    recorded = json.loads(sidecar.read_bytes())
     try:
         carried = json.loads(_carried(path)[-1])
     except (ValueError, IndexError):

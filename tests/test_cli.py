@@ -6,10 +6,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from click.testing import CliRunner
 from projects import PYTHONPATH, make_project, write_notebook
+from test_notebooks import BROKEN, break_notebook
 
 import lrscan
 from lrscan import cli, records
@@ -199,6 +201,51 @@ def test_run_without_papermill_says_what_to_install(monkeypatch):
     result = lrscan_("run")
     assert result.exit_code == 1
     assert 'pip install "lrscan[notebooks]"' in result.output
+
+
+@pytest.fixture(params=["conflict", "folder"])
+def broken(request, project):
+    """The path of a file among the notebooks that is none."""
+    path = project / "notebooks" / "learn" / "00_bad.ipynb"
+    break_notebook(path, BROKEN[request.param][0])
+    return path
+
+
+def test_a_broken_notebook_fails_and_the_others_go_on(project, broken):
+    pytest.importorskip("papermill")
+    stale = project / "build" / "notebooks" / "learn" / "00_bad.ipynb"
+    stale.parent.mkdir(parents=True)
+    stale.touch()
+    result = lrscan_("run")
+    assert result.exit_code == 1, result.output
+    report = json.loads((project / "build" / "report.json").read_text())
+    verdicts = [outcome["verdict"] for outcome in report["notebooks"]]
+    assert verdicts == ["failed", "passed", "passed"]
+    told = report["notebooks"][0]["failure"]["error"]
+    assert told.startswith("not a notebook") and f"learn/00_bad failed: {told}" in result.output
+    suite = ElementTree.parse(project / "build" / "junit.xml").getroot()[0]
+    assert (suite.get("tests"), suite.get("failures")) == ("1", "1")
+    assert suite[0].get("name") == "notebook" and not stale.exists()
+
+
+def test_a_broken_notebook_stops_no_command_that_does_not_need_it(project, broken, calls):
+    pytest.importorskip("papermill")
+    for command in (["run", "--only", "learn/01"], ["bench", "speed"], ["list"]):
+        result = lrscan_(*command)
+        assert result.exit_code == 0, result.output
+        assert "learn/00_bad" in result.output and "broken" in result.output
+    assert [name for name, *_ in calls] == ["speed"]
+    result = lrscan_("verify", "--no-redraw")
+    assert result.exit_code == 1 and "learn/00_bad: not a notebook" in result.output
+
+
+def test_a_broken_notebook_that_was_asked_for_is_a_failure(project, broken, calls):
+    pytest.importorskip("papermill")
+    result = lrscan_("run", "--only", "learn/00")
+    assert result.exit_code == 1 and "learn/00_bad failed: not a notebook" in result.output
+    (project / "notebooks" / "reproduce" / "01_speed.ipynb").write_text("")
+    assert "reproduce/01_speed is broken: not a notebook" in refused("bench", "speed")
+    assert calls == []
 
 
 def test_list_shows_notebooks_parameters_and_experiments(calls):

@@ -57,7 +57,8 @@ def main(
         raise click.UsageError(str(error)) from None
     chosen: list[Any] = [EXPERIMENTS[name] for name in dict.fromkeys(experiments) or EXPERIMENTS]
     owners = {experiment.notebook for experiment in chosen}
-    owning = [notebook for notebook in every if notebook.name in owners]
+    owning = [notebooks.whole(notebook) for notebook in every if notebook.name in owners]
+    cli.tell_broken(notebook for notebook in every if notebook not in owning)
     if missing := owners - {notebook.name for notebook in owning}:
         raise click.ClickException(f"an experiment belongs to {min(missing)}: no such notebook")
     parameters = notebooks.override(values.parameters, owning, assignments)
