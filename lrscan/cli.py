@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from lrscan import __version__, notebooks, workspace
+from lrscan import __version__, notebooks, streams, workspace
 
 DEVICES = ("auto", "cpu", "cuda")
 
@@ -60,7 +60,16 @@ def tell_broken(others: Iterable[notebooks.Notebook]) -> None:
             click.echo(f"{notebook.name} is broken: {notebook.broken}", err=True)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Commands(click.Group):
+    """The commands, which say what they have to say in any encoding."""
+
+    def main(self, *arguments: Any, **options: Any) -> Any:
+        """Run a command."""
+        streams.take_any_text()
+        return super().main(*arguments, **options)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="lrscan")
 def main() -> None:
     """Linear recurrences in parallel over time: run the notebooks, take the measurements."""

@@ -97,7 +97,8 @@ def execute(
 def _save(executed: nbformat.NotebookNode, notebook: Notebook, target: Path) -> None:
     executed.metadata.papermill["input_path"] = workspace.relative(notebook.path)
     executed.metadata.papermill["output_path"] = workspace.relative(target)
-    workspace.write_files({target: nbformat.writes(executed)})
+    # A cell may have printed half a letter, such as a byte of a file's name.
+    workspace.write_files({target: nbformat.writes(executed).encode(errors="replace")})
 
 
 class _Engine(Engine):

@@ -248,6 +248,32 @@ def test_a_broken_notebook_that_was_asked_for_is_a_failure(project, broken, call
     assert calls == []
 
 
+# What a cell may say, with letters of many languages and a byte that is no letter.
+SAID = "a \N{LESS-THAN OR EQUAL TO} b, \xe4, \u65e5, \U0001f600 and \udce4"
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_every_encoding_of_the_output_is_good_enough_for_a_report(project, encoding):
+    """Also for a broken notebook's name, and for a parameter; and in a locale of ASCII alone."""
+    pytest.importorskip("papermill")
+    write_notebook(project, "learn/01_idea", f"assert False, {ascii(SAID)}", parameters=PARAMETERS)
+    break_notebook(project / "notebooks" / "learn" / "02_\xe4\u65e5.ipynb", "")
+    write_notebook(project, "learn/03_idea", parameters="seed = 0\nword = '\u65e5'")
+    environment = {
+        "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0", "PYTHONIOENCODING": encoding,
+    }  # fmt: skip
+    for verb, status in (("run", 1), ("list", 0), ("verify", 1)):
+        done = subprocess.run(
+            [sys.executable, "-m", "lrscan", verb], capture_output=True,
+            env=os.environ | environment,
+        )  # fmt: skip
+        output, errors = (text.decode(encoding, "replace") for text in (done.stdout, done.stderr))
+        assert done.returncode == status and "Traceback" not in errors, errors
+        assert "learn/02_" in output
+    report = json.loads((project / "build" / "report.json").read_text())
+    assert "\N{LESS-THAN OR EQUAL TO}" in report["notebooks"][0]["failure"]["error"]
+
+
 def test_list_shows_notebooks_parameters_and_experiments(calls):
     result = lrscan_("list", "--profile", "full")
     assert result.exit_code == 0, result.output

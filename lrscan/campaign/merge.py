@@ -102,7 +102,7 @@ def _mark_dirty(folder: Path, state: State) -> None:
     """Say of everything that was measured at the commit that the tree was dirty."""
     state.dirty = True
     for path in folder.glob("*/*.json"):
-        document = json.loads(path.read_text())
+        document = json.loads(path.read_bytes())
         for measurement in document["measurements"]:
             measurement["dirty"] = measurement["dirty"] or measurement["commit"] == state.commit
         path.write_text(records.json_text(document))

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from lrscan import streams
 from lrscan.notebooks import discover, whole
 
 
@@ -63,6 +64,7 @@ def write(root: Path, folder: Path) -> list[Path]:
 
 
 if __name__ == "__main__":
+    streams.take_any_text()
     if len(sys.argv) != 2:
         sys.exit("usage: python -m lrscan.learn.editions FOLDER")
     try:
