@@ -1,5 +1,6 @@
 """The command line. What a verb needs is imported when the verb is called."""
 
+import math
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -12,6 +13,20 @@ import click
 from lrscan import __version__, notebooks, streams, workspace
 
 DEVICES = ("auto", "cpu", "cuda")
+
+class Minutes(click.FloatRange):
+    """A time above zero, which NaN is not: nothing is later than that, and so it has no end."""
+
+    def __init__(self) -> None:
+        super().__init__(min=0, min_open=True)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The number; refused if it is none."""
+        number = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"{value!r} is not a number of minutes.", param, ctx)
+        return number
+
 
 profile_option = click.option(
     "--profile",
@@ -175,7 +190,7 @@ def list_(profile: str) -> None:
     "--out", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
     help="Write records to DIR/<device>/.",
 )  # fmt: skip
-@click.option("--minutes", type=click.FloatRange(min=0, min_open=True),
+@click.option("--minutes", type=Minutes(),
               help="Begin nothing after so long; --resume goes on from there.")  # fmt: skip
 @click.option("--resume", is_flag=True, help="Keep what these records hold, measure the rest.")
 @told_plainly
@@ -340,7 +355,7 @@ def warmup(**options: Any) -> None:
     "--checkpoints", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
     help="Where runs are kept and resumed from; default: build/checkpoints.",
 )  # fmt: skip
-@click.option("--minutes", type=click.FloatRange(min=0, min_open=True),
+@click.option("--minutes", type=Minutes(),
               help="Pause after so long; the same command goes on from there.")  # fmt: skip
 @click.option("--graph/--no-graph", default=None,
               help="Replay steps as a CUDA graph; default: on a GPU.")  # fmt: skip

@@ -90,8 +90,19 @@ def execute(
         outcome.verdict = PASSED if passed else FAILED
     finally:
         outcome.seconds = round(perf_counter() - started, 3)
-        ensure_event_loop().close()  # of this thread
+        _end_event_loop()
     return watch.used
+
+
+def _end_event_loop() -> None:
+    """End this thread's event loop, and what still waits in it: the output of a cell, say."""
+    loop = ensure_event_loop()
+    waiting = asyncio.all_tasks(loop)
+    for task in waiting:
+        task.cancel()
+    if waiting:
+        loop.run_until_complete(asyncio.gather(*waiting, return_exceptions=True))
+    loop.close()
 
 
 def _save(executed: nbformat.NotebookNode, notebook: Notebook, target: Path) -> None:

@@ -330,6 +330,13 @@ def test_bench_refuses_before_it_measures(calls, arguments, message):
     assert calls == []
 
 
+@pytest.mark.parametrize("verb", ["bench", "train"])
+@pytest.mark.parametrize("minutes", ["nan", "0", "-1", "-inf", "soon"])
+def test_a_time_that_never_ends_or_never_began_is_refused(project, calls, verb, minutes):
+    assert "Invalid value for '--minutes'" in refused(verb, f"--minutes={minutes}")
+    assert calls == [] and not (project / "build").exists()
+
+
 def test_bench_refuses_a_gpu_that_is_not_there(calls, monkeypatch):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     assert "'cuda': torch sees 0 GPUs" in refused("bench", "--device", "cuda")

@@ -173,6 +173,18 @@ def test_a_cell_that_cannot_be_interrupted_is_killed_with_its_children(project):
     assert gone(project)
 
 
+@pytest.mark.parametrize("source", ["time.sleep(60)", "os._exit(1)", "1 / 0", "exit()"])
+def test_after_the_summary_nothing_is_said(project, source):
+    """Neither by what waited for a kernel that is gone, nor by its channels."""
+    write_notebook(project, "learn/01_bad", "import os, time", source, "1")
+    done = subprocess.run(
+        [sys.executable, "-m", "lrscan", "run", "--timeout", "1"], capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("[1/1] learn/01_bad: failed in "), done.stderr
+    assert done.stdout.splitlines()[-1].startswith("Report: ")
+
+
 def test_a_dead_kernel_leaves_no_children(project):
     source = (
         "import subprocess\n"
