@@ -2,7 +2,6 @@
 
 import json
 import logging
-import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lrscan import execution, incremental, terminal, workspace
-from lrscan.client import Brake
+from lrscan.client import Brake, stopped_by_signals
 from lrscan.figures import read_manifest
 from lrscan.junit import junit_xml
 from lrscan.notebooks import Notebook
@@ -65,7 +64,7 @@ def run(
     Returns
     -------
     int
-        The exit status: 0 if all passed, 1 if not, 130 after Ctrl-C, 143 after SIGTERM.
+        The exit status: 0 if all passed, 1 if not, 128 and more after a signal: 130 after Ctrl-C.
     """
     settings = {
         "LRSCAN_PROFILE": profile,
@@ -74,7 +73,7 @@ def run(
     }
     outcomes = [expected(n, parameters[n.name]) for n in notebooks]
     this = _Run(root, outcomes, profile, record, junit or root / "build" / "junit.xml")
-    with workspace.environment(**settings), _interruptible(this.brake), _quiet():
+    with workspace.environment(**settings), stopped_by_signals(this.brake), _quiet():
         this.write("running")  # a report of an earlier run must not be taken for this one's
         pairs = list(zip(notebooks, outcomes, strict=True))
         alone = [pair for pair in pairs if pair[0].measures(pair[1].parameters)]
@@ -206,23 +205,6 @@ def _execute_or_skip(
     except OSError as error:  # what is left of the disk does not suffice
         outcome.verdict = FAILED
         outcome.failure = outcome.failure or Failure(f"{type(error).__name__}: {error.strerror}")
-
-
-@contextmanager
-def _interruptible(brake: Brake) -> Iterator[None]:
-    """Ctrl-C and SIGTERM stop the kernels; what ran so far is reported."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may set a handler
-        return
-    before = {
-        number: signal.signal(number, lambda number, _: brake.pull(number))
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from lrscan.outcome import (
     Outcome,
     describe,
 )
+from lrscan.streams import Unheard
 
 STYLES = {
     PASSED: "green", UNCHANGED: "green", FAILED: "bold red", INTERRUPTED: "yellow", NOT_RUN: "dim",
@@ -34,7 +35,7 @@ def progress(
     On a terminal a bar counts the cells of all notebooks; elsewhere a line tells of each
     notebook when it ends. They may be called from several threads.
     """
-    console = Console(stderr=True, highlight=False)
+    console = Console(file=Unheard(sys.stderr), highlight=False)
     width = len(str(len(outcomes)))
 
     def end(outcome: Outcome) -> None:
@@ -67,7 +68,7 @@ def progress(
 
 def summary(outcomes: list[Outcome], figures: list[str], written: list[str]) -> None:
     """Print the table, the failures and what was written."""
-    console = Console(highlight=False)
+    console = Console(file=Unheard(sys.stdout), highlight=False)
     table = Table("notebook", "verdict", "cells passed", "seconds")
     for name in ("cells passed", "seconds"):
         next(column for column in table.columns if column.header == name).justify = "right"

@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import re
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -144,11 +145,11 @@ def _draw_one_again(
     folder: Path, notebook: Notebook, parameters: dict[str, Any], names: list[str]
 ) -> list[str]:
     from lrscan import execution
-    from lrscan.client import Brake
+    from lrscan.client import Brake, stopped_by_signals
     from lrscan.outcome import PASSED, describe, expected
 
-    outcome = expected(notebook, parameters)
-    with tempfile.TemporaryDirectory() as temporary:
+    outcome, brake = expected(notebook, parameters), Brake()
+    with tempfile.TemporaryDirectory() as temporary, stopped_by_signals(brake):
         execution.execute(
             notebook,
             outcome,
@@ -156,8 +157,10 @@ def _draw_one_again(
             timeout_s=None,
             environment={"LRSCAN_FIGURES": temporary, "LRSCAN_NOTEBOOK": notebook.name},
             on_cell=lambda: None,
-            brake=Brake(),
+            brake=brake,
         )
+        if brake.pulled:
+            sys.exit(128 + brake.pulled)
         if outcome.verdict != PASSED:
             return ["; ".join(line.strip() for line in describe(outcome)[:2])]
         problems = []

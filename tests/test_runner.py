@@ -24,6 +24,12 @@ from lrscan import notebooks, runner  # noqa: E402
 
 # The kernel says who it is, so that the test can see whether it has gone.
 SAY_PID = "import os\nfrom pathlib import Path\nPath('pid').write_text(str(os.getpid()))"
+# So does a process that the kernel starts.
+CHILD = (
+    "import subprocess, time\n"
+    "Path('pid_child').write_text(str(subprocess.Popen(['sleep', '600']).pid))\n"
+)
+LONGEST_S = 120  # that a busy machine takes for what takes a second; only a failure waits so long
 
 
 @pytest.fixture
@@ -49,10 +55,18 @@ def gone(root: Path) -> bool:
     """Whether every process that a notebook named in a file has ended."""
     pids = [int(path.read_text()) for path in root.glob("notebooks/*/pid*")]
     assert pids
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + LONGEST_S
     while any(map(alive, pids)) and time.monotonic() < deadline:
         time.sleep(0.05)
     return not any(map(alive, pids))
+
+
+def wait_for(path: Path) -> None:
+    """Wait until a process has written something into a file."""
+    deadline = time.monotonic() + LONGEST_S
+    while not (path.exists() and path.read_text()):
+        assert time.monotonic() < deadline, f"nothing in {path}"
+        time.sleep(0.05)
 
 
 def test_passed_notebooks_are_reported_cell_by_cell(project, capsys):
@@ -162,12 +176,7 @@ def test_a_cell_that_runs_too_long_is_shown_where_it_was(project):
 
 
 def test_a_cell_that_cannot_be_interrupted_is_killed_with_its_children(project):
-    source = (
-        "import signal, subprocess, time\n"
-        "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
-        "Path('pid_child').write_text(str(subprocess.Popen(['sleep', '60']).pid))\n"
-        "time.sleep(60)"
-    )
+    source = f"import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n{CHILD}time.sleep(600)"
     write_notebook(project, "learn/01_stuck", SAY_PID, source)
     assert run(project, timeout_s=1)[0] == 1
     assert gone(project)
@@ -186,12 +195,7 @@ def test_after_the_summary_nothing_is_said(project, source):
 
 
 def test_a_dead_kernel_leaves_no_children(project):
-    source = (
-        "import subprocess\n"
-        "Path('pid_child').write_text(str(subprocess.Popen(['sleep', '60']).pid))\n"
-        "os._exit(1)"
-    )
-    write_notebook(project, "learn/01_dead", SAY_PID, source)
+    write_notebook(project, "learn/01_dead", SAY_PID, f"{CHILD}os._exit(1)")
     assert run(project)[0] == 1
     assert gone(project)
 
@@ -335,21 +339,18 @@ def test_nothing_selected_is_not_a_success(project):
     assert run(project)[0] == 1
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_stopped_run_reports_what_ran(project, number, status):
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT"])
+def test_a_stopped_run_reports_what_ran(project, name):
+    number = getattr(signal, name)
     write_notebook(project, "learn/01_a", "1")
-    write_notebook(project, "learn/02_b", SAY_PID, "import time\ntime.sleep(60)", "1")
+    write_notebook(project, "learn/02_b", SAY_PID, CHILD + "time.sleep(60)", "1")
     write_notebook(project, "learn/03_c", "1")
     command = [sys.executable, "-m", "lrscan", "run"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    pid = project / "notebooks" / "learn" / "pid"
-    deadline = time.monotonic() + 60
-    while not (pid.exists() and pid.read_text()) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    time.sleep(0.3)  # into the cell that sleeps
+    wait_for(project / "notebooks" / "learn" / "pid_child")
     process.send_signal(number)
-    output, errors = process.communicate(timeout=30)
-    assert process.returncode == status, errors
+    output, errors = process.communicate(timeout=LONGEST_S)
+    assert process.returncode == 128 + number, errors
     assert "Traceback" not in errors
     report = json.loads((project / "build" / "report.json").read_text())
     verdicts = [outcome["verdict"] for outcome in report["notebooks"]]
@@ -358,6 +359,28 @@ def test_a_stopped_run_reports_what_ran(project, number, status):
     assert statuses == ["passed", "passed", "interrupted", "not run"]
     assert "learn/02_b interrupted" in output and "not run" in output
     assert gone(project)
+
+
+def test_under_nohup_a_hang_up_stops_nothing(project):
+    write_notebook(project, "learn/01_a", "import os, signal\nos.kill(os.getppid(), signal.SIGHUP)")
+    command = [sys.executable, "-m", "lrscan", "run"]
+    done = subprocess.run(["nohup", *command], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_run_that_nobody_listens_to_goes_on_to_its_end(project):
+    """The terminal was closed, or what it was piped into ended."""
+    write_notebook(project, "learn/01_a", "1")
+    write_notebook(project, "learn/02_b", "1 / 0")
+    write_notebook(project, "learn/03_c", "1")
+    command = [sys.executable, "-m", "lrscan", "run"]
+    gone, ours = os.pipe()
+    os.close(gone)
+    assert subprocess.run(command, stdout=ours, stderr=ours).returncode == 1
+    os.close(ours)
+    report = json.loads((project / "build" / "report.json").read_text())
+    verdicts = [outcome["verdict"] for outcome in report["notebooks"]]
+    assert (report["verdict"], verdicts) == ("failed", ["passed", "failed", "passed"])
 
 
 def test_a_report_of_an_earlier_run_does_not_outlive_the_start_of_the_next(project):
