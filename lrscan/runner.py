@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -85,7 +85,7 @@ def run(
             def one(pair: tuple[Notebook, Outcome]) -> None:
                 notebook, outcome = pair
                 failed = any(o.verdict == FAILED for o in outcomes)
-                if this.brake.pulled or this.full or (fail_fast and failed):
+                if this.brake.pulled or this.unwritten or (fail_fast and failed):
                     return
                 begin(outcome)
                 _execute_or_skip(this, notebook, outcome, timeout_s, force, on_cell)
@@ -100,7 +100,7 @@ def run(
         this.write(INTERRUPTED if stopped else PASSED if passed else FAILED)
         figures = this.figures()
     terminal.summary(outcomes, figures, this.written())
-    return 128 + stopped if stopped else 0 if passed and not this.full else 1
+    return 128 + stopped if stopped else 0 if passed and not this.unwritten else 1
 
 
 @dataclass
@@ -113,35 +113,38 @@ class _Run:
     record: bool
     junit: Path
     brake: Brake = field(default_factory=Brake)
-    full: OSError | None = None
+    unwritten: dict[Path, OSError] = field(default_factory=dict)
     started_at: str = field(default_factory=utc_now)
     started: float = field(default_factory=time.perf_counter)
     lock: Any = field(default_factory=threading.Lock)
 
     def write(self, verdict: str) -> None:
-        """Write both reports; if the disk is full, leave none that could be mistaken."""
-        document = {
-            "started_at": self.started_at,
-            "profile": self.profile,
-            "recorded": self.record,
-            "verdict": verdict,
-            "seconds": round(time.perf_counter() - self.started, 3),
-            "figures": self.figures(),
-            "notebooks": [asdict(outcome) for outcome in self.outcomes],
-        }
-        report = self.root / "build" / "report.json"
+        """Write both reports; of one that cannot be written leave none that could be mistaken."""
         with self.lock:
-            try:
-                workspace.write_files(
-                    {
-                        report: json_text(document),
-                        self.junit: junit_xml(self.outcomes, self.started_at),
-                    }
-                )
-            except OSError as error:
-                self.full = error
-                for path in (report, self.junit):
-                    path.unlink(missing_ok=True)
+            self._put(self.junit, junit_xml(self.outcomes, self.started_at))
+            document = {
+                "started_at": self.started_at,
+                "profile": self.profile,
+                "recorded": self.record,
+                "verdict": FAILED if self.unwritten and verdict == PASSED else verdict,
+                "seconds": round(time.perf_counter() - self.started, 3),
+                "figures": self.figures(),
+                "notebooks": [asdict(outcome) for outcome in self.outcomes],
+            }
+            self._put(self.report, json_text(document))
+
+    @property
+    def report(self) -> Path:
+        """The file of the report."""
+        return self.root / "build" / "report.json"
+
+    def _put(self, path: Path, text: str) -> None:
+        try:
+            workspace.write_files({path: text})
+        except OSError as error:
+            self.unwritten[path] = error
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
 
     def figures(self) -> list[str]:
         """The figures that these notebooks have drawn, relative to the root."""
@@ -156,9 +159,15 @@ class _Run:
 
     def written(self) -> list[str]:
         """What the summary says of the reports."""
-        if self.full:
-            return [f"No report could be written: {self.full.strerror}. The run has failed."]
-        return [f"Report: build/report.json, {workspace.relative(self.junit)}"]
+        good = [path for path in (self.report, self.junit) if path not in self.unwritten]
+        return [
+            *(f"Report: {', '.join(map(workspace.shown, good))}" for _ in good[:1]),
+            *(
+                f"{workspace.shown(path)} could not be written: {error.strerror}. "
+                "The run has failed."
+                for path, error in self.unwritten.items()
+            ),
+        ]
 
 
 def _execute_or_skip(

@@ -95,6 +95,15 @@ def relative(path: Path) -> str:
         return Path(*path.parts[-2:]).as_posix()
 
 
+def shown(path: Path) -> str:
+    """`path` as a user finds it: seen from the root or from here if it is below one of them."""
+    path = path.resolve()
+    for folder in (find_root().resolve(), Path.cwd()):
+        if path.is_relative_to(folder):
+            return path.relative_to(folder).as_posix()
+    return str(path)
+
+
 def check_name(name: str) -> str:
     """`name` itself if it can be a file's name everywhere.
 

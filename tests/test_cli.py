@@ -300,12 +300,16 @@ def test_bench_prints_the_measurements(calls):
     assert "Records: build/records/cpu-2-core/speed.csv" in result.output
 
 
-def test_bench_records_where_it_is_told(project, calls, tmp_path):
+def test_bench_records_where_it_is_told(project, calls, tmp_path, monkeypatch):
     assert lrscan_("bench", "speed", "--record").exit_code == 0
     assert (project / "figures" / "records" / "cpu-2-core" / "speed.csv").is_file()
     result = lrscan_("bench", "speed", "--out", "../out")
     assert (tmp_path / "out" / "cpu-2-core" / "speed.json").is_file()
-    assert "Records: cpu-2-core/speed.csv" in result.output
+    assert f"Records: {tmp_path}/out/cpu-2-core/speed.csv" in result.output
+    monkeypatch.chdir(tmp_path / "out")  # and found from elsewhere
+    monkeypatch.setattr("lrscan.workspace.__file__", str(project / "lrscan" / "workspace.py"))
+    result = lrscan_("bench", "speed", "--out", "rec")
+    assert "Records: rec/cpu-2-core/speed.csv" in result.output
     assert not (project / "build").exists()
 
 

@@ -16,6 +16,8 @@ pytest.importorskip("papermill", reason="notebooks are executed by papermill")
 
 from test_runner import SAY_PID, gone, project, run  # noqa: E402, F401
 
+from lrscan import notebooks, runner, workspace  # noqa: E402
+
 # When a notebook ran, for the test to compare.
 SPAN = (
     "import json, time\nfrom pathlib import Path\nbegan = time.time()\ntime.sleep({seconds})\n"
@@ -130,6 +132,33 @@ def test_a_file_that_cannot_be_written_leaves_the_good_figure(project):  # noqa:
     assert status == 1 and failure["error"] == "OSError: [Errno 27] File too large"
     assert failure["line"] == 7 and failure["source"].startswith("figures.save")
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("what", ["below a file", "a folder", "below a link to nowhere"])
+@pytest.mark.parametrize("which", ["junit", "report"])
+def test_a_report_that_cannot_be_written_takes_no_other_along(project, capsys, which, what):  # noqa: F811
+    """It is named before anything is executed, and no earlier one is taken for this run's."""
+    write_notebook(project, "learn/1", "open('ran', 'w')")
+    junit, report = project / "out" / "junit.xml", project / "build" / "report.json"
+    bad, good = (junit, report) if which == "junit" else (report, junit)
+    if what == "below a file":
+        bad.parent.write_text("")
+    elif what == "a folder":
+        bad.mkdir(parents=True)
+    else:
+        bad.parent.symlink_to("/proc/nowhere")
+    status = runner.run(project, *chosen(project), profile="quick", junit=junit)
+    told = capsys.readouterr().out
+    assert status == 1 and f"{workspace.shown(bad)} could not be written: " in told
+    assert good.is_file() and not (project / "notebooks" / "learn" / "ran").exists()
+    if which == "junit":
+        assert json.loads(report.read_text())["verdict"] == "failed"
+
+
+def chosen(root):
+    """All notebooks of a project, and their parameters."""
+    every = notebooks.discover(root)
+    return every, {notebook.name: notebook.defaults for notebook in every}
 
 
 def can_mount() -> bool:

@@ -119,7 +119,7 @@ def _show(console: Console, records: Records) -> None:
     told = [c for c in data if c in measured or data[c].nunique() > 1]
     console.print(Text(f"{records.experiment} on {records.device_label}"), soft_wrap=True)
     console.print(_table(data[told]))
-    console.print(Text(f"Records: {workspace.relative(records.path)}"), soft_wrap=True)
+    console.print(Text(f"Records: {workspace.shown(records.path)}"), soft_wrap=True)
     missing = records.provenance["measurements"][-1].get("not_available", {})
     for what, why in missing.items():
         console.print(Text(f"Not available: {what}: {why}"), soft_wrap=True)

@@ -80,7 +80,7 @@ def main(
             if run.status == DIVERGED and run.iteration == 1:
                 continue  # nothing finite to record
             written = files.write(run, name, where)
-            console.print(Text(f"Records: {workspace.relative(written.path)}"), soft_wrap=True)
+            console.print(Text(f"Records: {workspace.shown(written.path)}"), soft_wrap=True)
     if statuses & {DIVERGED, NOT_LEARNED}:
         return 1
     return PAUSED_STATUS if PAUSED in statuses else 0
