@@ -46,6 +46,8 @@ def why(root: Path, notebook: Notebook, now: dict[str, Any]) -> str | None:
     """Why a notebook has to be run, in a few words; None if its last pass still stands."""
     try:
         state = json.loads(_path(root, notebook).read_text())
+        if "unsure" in state:
+            return state["unsure"]
         before = state["facts"]
         for name in sorted(before.keys() | now.keys()):
             if before.get(name) != now.get(name):
@@ -72,8 +74,10 @@ def store(
     read = list(map(Path, used["read"]))
     written = [root / str(outcome.executed), *map(Path, used["written"])]
     written = [path for path in written if path.name != "manifest.json" and path.is_file()]
-    if any(not path.is_file() or path.stat().st_mtime >= used["since"] for path in read):
-        return forget(root, notebook)
+    for path in read:
+        if not path.is_file() or _changed_at(path) >= used["since"]:
+            unsure = {"unsure": f"{_name(root, path)} changed while it ran"}
+            return workspace.write_files({_path(root, notebook): json_text(unsure)})
     state = {
         "facts": now,
         "read": {_name(root, path): digest(path) for path in read},
@@ -82,6 +86,12 @@ def store(
         "passed_at": provenance.utc_now(),
     }
     workspace.write_files({_path(root, notebook): json_text(state)})
+
+
+def _changed_at(path: Path) -> float:
+    """When a file was written, whatever date it was given: an archive's may lie in the future."""
+    found = path.stat()
+    return found.st_mtime if os.name == "nt" else found.st_ctime
 
 
 def forget(root: Path, notebook: Notebook) -> None:

@@ -150,6 +150,26 @@ def test_the_end_of_the_traceback_is_printed(project, capsys):
     assert "| KeyError: 'which'" in output
 
 
+@pytest.mark.parametrize(
+    "message",
+    ["'x' * 3_000_000 + 'end'", "'one line\\n' * 300_000 + 'end'", f"{'x' * 9999!r} 'end'"],
+    ids=["line", "lines", "source"],
+)
+def test_a_long_error_is_told_by_its_two_ends(project, capsys, message):
+    """The whole is in the executed notebook, and not in what is printed, or stored beside it."""
+    write_notebook(project, "learn/01_bad", f"raise ValueError({message})")
+    status, report = run(project)
+    failure = report["notebooks"][0]["failure"]
+    assert failure["error"].startswith("ValueError: ") and failure["error"].endswith("end")
+    assert " letters ... " in failure["error"] and failure["traceback"][-1].endswith("end")
+    output = capsys.readouterr().out
+    assert len(output) < 40_000 and "learn/01_bad failed: ValueError: " in output
+    for name in ("report.json", "junit.xml"):
+        assert (project / "build" / name).stat().st_size < 1_000_000
+    (told,) = read_executed(project, "learn/01_bad").cells[-1].outputs
+    assert len(told.evalue) > 9999
+
+
 @pytest.mark.parametrize("tag", ["raises-exception", "skip-execution"])
 def test_no_tag_turns_a_failure_into_a_pass(project, tag):
     write_notebook(project, "learn/01_bad", "1 / 0", tags=(tag,))
