@@ -1,6 +1,7 @@
 """The command line. What a verb needs is imported when the verb is called."""
 
 import math
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -48,13 +49,35 @@ compiling_option = click.option(
     metavar="N",
     help="Processes that compile CUDA kernels; default: one for each core.",
 )
+
+
+def _use_build_folder(context: click.Context, _: click.Parameter, folder: Path | None) -> None:
+    if folder:  # notebooks run elsewhere, and so need the whole path
+        folder = folder.resolve()
+        # What is compiled has a place there too; no notebook depends on files below that name.
+        caches = {"NUMBA_CACHE_DIR": "numba", "MPLCONFIGDIR": "matplotlib"}
+        settings = {
+            name: os.environ.get(name) or str(folder / "__pycache__" / kind)
+            for name, kind in caches.items()
+        }
+        context.with_resource(workspace.environment(LRSCAN_BUILD=str(folder), **settings))
+
+
+build_option = click.option(
+    "--build", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
+    envvar="LRSCAN_BUILD", show_envvar=True, expose_value=False, callback=_use_build_folder,
+    help="What runs make goes there instead of build/, as where the project cannot be written.",
+)  # fmt: skip
 record_option = click.option(
     "--record", is_flag=True, help="Write to the committed folder figures/ instead of build/."
 )
 
 
 def told_plainly(command: Callable[..., None]) -> Callable[..., None]:
-    """Turn what a user can mend into a message and exit status 2, Ctrl-C into 130."""
+    """Turn what a user can mend into a message and exit status 2, Ctrl-C into 130.
+
+    A file that cannot be read or written is named, with exit status 1.
+    """
 
     @wraps(command)
     def wrapped(*arguments: Any, **options: Any) -> None:
@@ -62,6 +85,12 @@ def told_plainly(command: Callable[..., None]) -> Callable[..., None]:
             command(*arguments, **options)
         except (workspace.WorkspaceError, notebooks.ParameterError) as error:
             raise click.UsageError(str(error)) from None
+        except OSError as error:
+            if not isinstance(error.filename, str):
+                raise
+            path = Path(error.filename)
+            told = f"{path.resolve()}: {error.strerror}.{workspace.remedy(path)}"
+            raise click.ClickException(told) from None
         except KeyboardInterrupt:
             sys.exit(130)
 
@@ -98,6 +127,7 @@ def main() -> None:
 )  # fmt: skip
 @parameter_option
 @record_option
+@build_option
 @click.option(
     "--timeout", type=click.IntRange(min=1), metavar="SECONDS",
     help="How long a cell may run; default: the profile's timeout_s.",
@@ -186,6 +216,7 @@ def list_(profile: str) -> None:
 )  # fmt: skip
 @parameter_option
 @record_option
+@build_option
 @click.option(
     "--out", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
     help="Write records to DIR/<device>/.",
@@ -208,6 +239,7 @@ def bench(**options: Any) -> None:
 
 @main.command()
 @click.option("--no-redraw", is_flag=True, help="Compare hashes only; draw nothing again.")
+@build_option
 @told_plainly
 def verify(no_redraw: bool) -> None:
     """Find any changed byte in figures and records, and draw the figures again."""
@@ -217,12 +249,17 @@ def verify(no_redraw: bool) -> None:
 
 
 @main.command()
+@build_option
 @told_plainly
 def doctor() -> None:
     """Tell what this machine has, test every algorithm on it, and say how to mend what is wrong."""
     from lrscan import doctor
 
-    sys.exit(doctor.run(Path.cwd()))
+    try:
+        folder = workspace.build_folder()
+    except workspace.WorkspaceError:  # an installed package
+        folder = Path.cwd()
+    sys.exit(doctor.run(folder))
 
 
 @main.group()
@@ -360,6 +397,7 @@ def warmup(**options: Any) -> None:
 @click.option("--graph/--no-graph", default=None,
               help="Replay steps as a CUDA graph; default: on a GPU.")  # fmt: skip
 @record_option
+@build_option
 @click.option(
     "--out", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
     help="Write records to DIR/<device>/.",

@@ -122,7 +122,8 @@ class Client(PapermillNotebookClient):
         """Run the cells in order up to the first that does not pass."""
         self.watch.executed = self.nb
         since = time()
-        folders = [str(workspace.find_root().resolve()), str(Path(used.__file__).parent)]
+        places = workspace.find_root(), workspace.build_folder(), Path(used.__file__).parent
+        folders = [str(place.resolve()) for place in places]
         self._ask(f"watch(*{folders!r})")
         self._run_all()
         said = self._ask("report()")

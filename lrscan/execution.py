@@ -17,6 +17,7 @@ import nbformat
 import papermill
 import zmq
 from jupyter_client import KernelManager
+from jupyter_client.kernelspec import NATIVE_KERNEL_NAME
 from jupyter_core.utils import ensure_event_loop
 from papermill.engines import Engine, papermill_engines
 from traitlets.config import Config
@@ -30,6 +31,7 @@ _STARTUP_TIMEOUT_S = 120
 _SHUTDOWN_S = 2.0
 # A backend that is forced from outside would keep figures out of the notebook, and a
 # start-up file would run before its first cell.
+_HOMES = ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR")
 _NOT_PASSED = ("MPLBACKEND", "PYTHONSTARTUP")
 
 
@@ -72,6 +74,8 @@ def execute(
                 None,  # saved below, whatever happens
                 outcome.parameters,
                 engine_name="lrscan",
+                # This very Python, by whatever name a kernel was called where it was saved.
+                kernel_name=NATIVE_KERNEL_NAME,
                 request_save_on_cell_execute=False,
                 autosave_cell_every=0,
                 progress_bar=False,
@@ -140,8 +144,9 @@ class _Engine(Engine):
             client.log_file = log
             client.execute(
                 cwd=str(watch.notebook.path.parent),
-                # Start-up files and settings of the user's own IPython stay out.
-                env=inherited | watch.environment | {"IPYTHONDIR": folder},
+                # Start-up files and settings of the user's own IPython stay out; nor is there
+                # always a home where they could lie.
+                env=inherited | watch.environment | dict.fromkeys(_HOMES, folder),
                 stdout=log,
                 stderr=log,
             )

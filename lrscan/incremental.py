@@ -72,7 +72,7 @@ def store(
     used       {"read": paths, "written": paths, "since": time.time() at the start}
     """
     read = list(map(Path, used["read"]))
-    written = [root / str(outcome.executed), *map(Path, used["written"])]
+    written = [workspace.locate(str(outcome.executed)), *map(Path, used["written"])]
     written = [path for path in written if path.name != "manifest.json" and path.is_file()]
     for path in read:
         if not path.is_file() or _changed_at(path) >= used["since"]:
@@ -111,7 +111,7 @@ def restore(root: Path, notebook: Notebook, outcome: Outcome) -> None:
         Cell(cell.number, PASSED, taken)
         for cell, taken in zip(outcome.cells, seconds, strict=True)
     ]
-    executed = root / last["executed"]
+    executed = workspace.locate(last["executed"])
     document = json.loads(executed.read_text(encoding="utf-8"))
     merged = _with_prose(notebook.cells, document["cells"])
     if merged != document["cells"]:
@@ -148,15 +148,17 @@ def _digest(data: bytes) -> str:
 
 
 def _path(root: Path, notebook: Notebook) -> Path:
-    return root / "build" / "passed" / f"{notebook.name}.json"
+    return workspace.build_folder() / "passed" / f"{notebook.name}.json"
 
 
 def _name(root: Path, path: Path) -> str:
     """A path without the folders of this machine; the package may lie outside the project."""
     path = path.resolve()
-    base = _PACKAGE.parent if path.is_relative_to(_PACKAGE) else root.resolve()
-    return path.relative_to(base).as_posix()
+    if path.is_relative_to(_PACKAGE):
+        return path.relative_to(_PACKAGE.parent).as_posix()
+    return workspace.relative(path)
 
 
 def _locate(root: Path, name: str) -> Path:
-    return (_PACKAGE.parent if name.startswith(f"{_PACKAGE.name}/") else root) / name
+    inside = name.startswith(f"{_PACKAGE.name}/")
+    return _PACKAGE.parent / name if inside else workspace.locate(name)

@@ -204,7 +204,14 @@ def _read(name: str, path: Path) -> Notebook:
     cells = [_cell(number, cell) for number, cell in enumerate(document["cells"], 1)]
     if not cells:
         raise ParameterError("it has no cells")
-    spec = document.get("metadata", {}).get("kernelspec", {})
+    metadata = document.get("metadata", {})
+    spec = metadata.get("kernelspec", {})
+    language = spec.get("language") or metadata.get("language_info", {}).get("name") or "python"
+    if language.lower() != "python":
+        raise ParameterError(
+            f"its language is {language}, and only Python is run here: choose a Python kernel in "
+            "JupyterLab (Kernel > Change Kernel) and save it"
+        )
     tagged = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
     if len(tagged) > 1:
         raise ParameterError(f"{len(tagged)} cells are tagged parameters, expected one")

@@ -182,7 +182,10 @@ def _told_commit() -> tuple[str | None, bool | None]:
 
 
 def _git(root: Path, *arguments: str) -> str:
-    command = ["git", "-C", str(root), *arguments]
+    # A checkout of somebody else: git would not read it, for it may hold commands of theirs. The
+    # code that runs here is theirs already.
+    safe = f"safe.directory={root.resolve()}"
+    command = ["git", "-c", safe, "-C", str(root), *arguments]
     return subprocess.run(command, check=True, capture_output=True, text=True, timeout=30).stdout
 
 

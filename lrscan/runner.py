@@ -72,7 +72,7 @@ def run(
         "LRSCAN_RECORDS": None,
     }
     outcomes = [expected(n, parameters[n.name]) for n in notebooks]
-    this = _Run(root, outcomes, profile, record, junit or root / "build" / "junit.xml")
+    this = _Run(root, outcomes, profile, record, junit or workspace.build_folder() / "junit.xml")
     with workspace.environment(**settings), stopped_by_signals(this.brake), _quiet():
         this.write("running")  # a report of an earlier run must not be taken for this one's
         pairs = list(zip(notebooks, outcomes, strict=True))
@@ -136,7 +136,7 @@ class _Run:
     @property
     def report(self) -> Path:
         """The file of the report."""
-        return self.root / "build" / "report.json"
+        return workspace.build_folder() / "report.json"
 
     def _put(self, path: Path, text: str) -> None:
         try:
@@ -164,7 +164,7 @@ class _Run:
             *(f"Report: {', '.join(map(workspace.shown, good))}" for _ in good[:1]),
             *(
                 f"{workspace.shown(path)} could not be written: {error.strerror}. "
-                "The run has failed."
+                f"The run has failed.{workspace.remedy(path)}"
                 for path, error in self.unwritten.items()
             ),
         ]
@@ -180,7 +180,7 @@ def _execute_or_skip(
 ) -> None:
     """Execute a notebook, unless its last pass still stands; remember a pass."""
     root = this.root
-    target = root / "build" / "notebooks" / f"{notebook.name}.ipynb"
+    target = workspace.build_folder() / "notebooks" / f"{notebook.name}.ipynb"
     if notebook.broken:
         target.unlink(missing_ok=True)
         outcome.verdict, outcome.failure = FAILED, Failure(notebook.broken)

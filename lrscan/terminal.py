@@ -9,6 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from lrscan import workspace
 from lrscan.outcome import (
     FAILED,
     GOOD,
@@ -93,8 +94,8 @@ def summary(outcomes: list[Outcome], figures: list[str], written: list[str]) -> 
     if figures:
         say("Figures:")
         for figure in figures:
-            say(f"  {figure}")
+            say(f"  {workspace.shown(workspace.locate(figure))}")
     if any(outcome.executed for outcome in outcomes):
-        say("Executed notebooks: build/notebooks/")
+        say(f"Executed notebooks: {workspace.shown(workspace.locate('build/notebooks'))}/")
     for line in written:
         say(line)

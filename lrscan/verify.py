@@ -11,6 +11,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -35,8 +36,9 @@ def run(root: Path, *, redraw: bool, say: Callable[[str], None]) -> int:
     problems, notes = check_notebooks(notebooks), list[str]()
     problems += check_files(root, root / "figures", root / "figures" / "records")
     # What a command measured lies in build/records too, before a notebook draws it.
+    build = workspace.build_folder()
     problems += check_files(
-        root, root / "build" / "figures", root / "build" / "records", every_record=False
+        root, build / "figures", build / "records", every_record=False
     )
     if redraw and not problems:
         problems, notes = draw_again(root, notebooks, say)
@@ -77,7 +79,7 @@ def check_files(
         if wrong:
             broken.add(path)
         if entry["records"]:
-            csv = root / entry["records"]["path"]
+            csv = workspace.locate(entry["records"]["path"])
             sidecar = csv.with_suffix(".json")
             vouched |= {csv, sidecar}
             wrong += _compare(root, csv, entry["records"]["sha256"])
@@ -155,7 +157,11 @@ def _draw_one_again(
             outcome,
             Path(temporary) / "executed.ipynb",
             timeout_s=None,
-            environment={"LRSCAN_FIGURES": temporary, "LRSCAN_NOTEBOOK": notebook.name},
+            environment={
+                "LRSCAN_BUILD": temporary,  # the project's own may be one that cannot be written
+                "LRSCAN_FIGURES": temporary,
+                "LRSCAN_NOTEBOOK": notebook.name,
+            },
             on_cell=lambda: None,
             brake=brake,
         )
@@ -210,7 +216,7 @@ def _private(root: Path, path: Path) -> Iterator[str]:
     if not path.is_file():
         return
     text = "\n".join(_carried(path)) if path.suffix == ".png" else path.read_text(errors="replace")
-    for name in filter(None, [str(root.resolve()), str(Path.home()), *_names()]):
+    for name in [str(root.resolve()), *_names()]:
         if re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", text):
             yield f"{_say(root, path)}: names {name!r}, a folder, the host or the user"
     if found := _HOMES.search(text):
@@ -218,12 +224,11 @@ def _private(root: Path, path: Path) -> Iterator[str]:
 
 
 def _names() -> list[str]:
-    """This machine's host and user, unless they are words that mean nothing."""
-    try:
-        user = getpass.getuser()
-    except (OSError, KeyError):  # a container's user without an entry
-        user = ""
-    names = {platform.node(), platform.node().partition(".")[0], user}
+    """This machine's home folder, host and user, unless they are words that mean nothing."""
+    names = {platform.node(), platform.node().partition(".")[0]}
+    for one in (getpass.getuser, Path.home):
+        with suppress(OSError, KeyError, RuntimeError):  # a container's user without an entry
+            names.add(str(one()))
     return [n for n in names if len(n) > 3 and n not in ("localhost", "root", "user", "runner")]
 
 
@@ -239,4 +244,4 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _say(root: Path, path: Path) -> str:
-    return workspace.relative(path) if path.is_relative_to(root) else path.name
+    return workspace.shown(path)

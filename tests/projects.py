@@ -20,7 +20,8 @@ def write_notebook(
     name: str,
     *cells: str,
     parameters: str | None = PARAMETERS,
-    kernel: str = "python3",
+    kernel: str | None = "python3",
+    language: str = "python",
     tags: tuple[str, ...] = (),
 ) -> None:
     """A notebook of a title, its parameters and some cells: markdown if they begin with #.
@@ -32,10 +33,10 @@ def write_notebook(
     if parameters is not None:
         written[1]["metadata"]["tags"] = ["parameters"]
     written[-1]["metadata"].setdefault("tags", []).extend(tags)
-    kernelspec = {"name": kernel, "display_name": kernel, "language": "python"}
+    kernelspec = {"name": kernel, "display_name": kernel, "language": language}
     path = root / "notebooks" / f"{name}.ipynb"
     path.parent.mkdir(exist_ok=True)
-    document = {"cells": written, "metadata": {"kernelspec": kernelspec}}
+    document = {"cells": written, "metadata": {"kernelspec": kernelspec} if kernel else {}}
     path.write_text(json.dumps(document | {"nbformat": 4, "nbformat_minor": 5}))
 
 

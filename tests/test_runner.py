@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from projects import (
@@ -220,15 +221,23 @@ def test_a_dead_kernel_leaves_no_children(project):
     assert gone(project)
 
 
-def test_a_missing_kernel_fails_and_leaves_no_old_copy(project):
+@pytest.mark.parametrize("kernel", ["conda-env-elsewhere-py", "Python 3.9 (mine)", None])
+def test_a_kernel_of_any_name_is_this_python(project, kernel):
+    """A notebook that was saved elsewhere names a kernel that is not here, or none."""
+    source = f"import sys\nassert (seed, sys.executable) == (4, {sys.executable!r})"
+    write_notebook(project, "learn/01_a", source, kernel=kernel)
+    assert run(project, seed=4)[0] == 0
+
+
+def test_another_language_fails_with_its_cure_and_leaves_no_old_copy(project):
     write_notebook(project, "learn/01_a", "1")
     assert run(project)[0] == 0
-    write_notebook(project, "learn/01_a", "1", kernel="no-such-kernel")
+    write_notebook(project, "learn/01_a", "1", kernel="ir", language="R")
     status, report = run(project)
     (outcome,) = report["notebooks"]
     assert (status, outcome["verdict"], outcome["executed"]) == (1, "failed", None)
-    assert {cell["status"] for cell in outcome["cells"]} == {"not run"}
-    assert "no-such-kernel" in outcome["failure"]["error"] and outcome["failure"]["cell"] is None
+    assert "its language is R" in outcome["failure"]["error"]
+    assert "Change Kernel" in outcome["failure"]["error"] and outcome["failure"]["cell"] is None
     assert not (project / "build" / "notebooks" / "learn" / "01_a.ipynb").exists()
 
 
@@ -241,6 +250,9 @@ def test_a_kernel_that_does_not_start_tells_why(project, monkeypatch, tmp_path):
     status, report = run(project)
     failure = report["notebooks"][0]["failure"]
     assert status == 1 and failure["traceback"][-1] == "this kernel is broken"
+    suite = ElementTree.parse(project / "build" / "junit.xml").getroot()[0]
+    assert suite.find("testcase[failure]").get("name") == "kernel"
+    assert [suite.get(name) for name in ("tests", "failures", "skipped")] == ["3", "1", "2"]
 
 
 @pytest.mark.parametrize("where", ["JUPYTER_PATH", "JUPYTER_DATA_DIR"])

@@ -82,15 +82,15 @@ def test_fail_fast_begins_nothing_more(project):  # noqa: F811
 def test_junit_counts_every_cell_once(project, tmp_path):  # noqa: F811
     write_notebook(project, "learn/1", "1")
     write_notebook(project, "learn/2", "## Here", "raise ValueError('<\\x00\\x1b[1m & >')", "2")
-    write_notebook(project, "learn/3", "1", kernel="no-such-kernel")
+    write_notebook(project, "learn/3", "1", language="R")
     assert run(project, options={"junit": tmp_path / "out" / "junit.xml"})[0] == 1
     suites = ElementTree.parse(tmp_path / "out" / "junit.xml").getroot().findall("testsuite")
     counts = [[int(s.get(name)) for name in ("tests", "failures", "skipped")] for s in suites]
-    assert counts == [[2, 0, 0], [3, 1, 1], [3, 1, 2]]
+    assert counts == [[2, 0, 0], [3, 1, 1], [1, 1, 0]]
     case = suites[1].find("testcase[failure]")
     assert (case.get("classname"), case.get("name")) == ("learn/2", "cell 4")
     assert 'under "Here", line 1: raise ValueError' in case.find("failure").text
-    assert suites[2].find("testcase[failure]").get("name") == "kernel"
+    assert suites[2].find("testcase[failure]").get("name") == "notebook"
     run(project, options={"junit": tmp_path / "out" / "junit.xml"})
     first = ElementTree.parse(tmp_path / "out" / "junit.xml").getroot()[0]
     assert first.get("skipped") == "2" and "unchanged" in first[0][0].get("message")

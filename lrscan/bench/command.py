@@ -72,6 +72,7 @@ def main(
     logger.addHandler(handler := logging.StreamHandler())
     console, left = Console(highlight=False), []
     with workspace.environment(**settings):
+        workspace.check_writable(workspace.records_folder())
         for number, experiment in enumerate(chosen):
             if number and time.monotonic() > until:
                 left.append(experiment.name)

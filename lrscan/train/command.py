@@ -54,7 +54,7 @@ def main(
             raise ValueError(f"--graph needs a GPU, not {where}")
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-    folder = checkpoints or workspace.find_root() / "build" / "checkpoints"
+    folder = checkpoints or workspace.build_folder() / "checkpoints"
     begun, statuses = perf_counter(), set()
     settings = {
         "LRSCAN_RECORD": "1" if record else None,
@@ -62,6 +62,8 @@ def main(
     }
     console = Console(highlight=False)
     with workspace.environment(**settings):
+        for place in (folder, workspace.records_folder()):
+            workspace.check_writable(place)
         for one in runs:
             left = None if minutes is None else 60 * minutes - (perf_counter() - begun)
             if left is not None and left <= 0:
