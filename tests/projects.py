@@ -2,6 +2,8 @@
 
 import json
 import os
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +54,24 @@ def read_executed(root: Path, name: str) -> Any:
     import nbformat
 
     return nbformat.read(root / "build" / "notebooks" / f"{name}.ipynb", 4)
+
+
+# What a test waits for what takes a second. A busy machine may need it; nothing else is so slow
+# that passes.
+LONGEST_S = 200
+
+
+def wait_until(condition: Callable[[], Any]) -> None:
+    """Wait for something that another process or thread does, however slow the machine is."""
+    deadline = time.monotonic() + LONGEST_S
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.01)
+
+
+def written(path: Path) -> bool:
+    """Whether a process has written something into a file."""
+    return path.is_file() and path.stat().st_size > 0
 
 
 def alive(pid: int) -> bool:
