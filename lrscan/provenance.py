@@ -164,10 +164,10 @@ def git_state() -> tuple[str | None, bool | None]:
     """
     try:
         root = workspace.find_root()
-        if Path(_git(root, "rev-parse", "--show-toplevel").strip()).resolve() != root.resolve():
+        if Path(git(root, "rev-parse", "--show-toplevel").strip()).resolve() != root.resolve():
             return _told_commit()  # the project lies inside somebody else's repository
-        commit = _git(root, "rev-parse", "HEAD").strip()
-        status = _git(root, "status", "--porcelain", "-uall", "--", ".", ":!build", ":!figures")
+        commit = git(root, "rev-parse", "HEAD").strip()
+        status = git(root, "status", "--porcelain", "-uall", "--", ".", ":!build", ":!figures")
     except (workspace.WorkspaceError, OSError, subprocess.SubprocessError):
         return _told_commit()
     new = ("?? lrscan/", "?? notebooks/")
@@ -181,7 +181,8 @@ def _told_commit() -> tuple[str | None, bool | None]:
     return (found[1], bool(found[2])) if found else (None, None)
 
 
-def _git(root: Path, *arguments: str) -> str:
+def git(root: Path, *arguments: str) -> str:
+    """What git says in a checkout, whoever owns it."""
     # A checkout of somebody else: git would not read it, for it may hold commands of theirs. The
     # code that runs here is theirs already.
     safe = f"safe.directory={root.resolve()}"
