@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import IO, Any, cast
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -27,6 +28,10 @@ STYLES = {
 }  # fmt: skip
 
 
+def _console(stream: Any) -> Console:
+    return Console(file=cast(IO[str], Unheard(stream)), highlight=False)
+
+
 @contextmanager
 def progress(
     outcomes: list[Outcome],
@@ -36,7 +41,7 @@ def progress(
     On a terminal a bar counts the cells of all notebooks; elsewhere a line tells of each
     notebook when it ends. They may be called from several threads.
     """
-    console = Console(file=Unheard(sys.stderr), highlight=False)
+    console = _console(sys.stderr)
     width = len(str(len(outcomes)))
 
     def end(outcome: Outcome) -> None:
@@ -69,7 +74,7 @@ def progress(
 
 def summary(outcomes: list[Outcome], figures: list[str], written: list[str]) -> None:
     """Print the table, the failures and what was written."""
-    console = Console(file=Unheard(sys.stdout), highlight=False)
+    console = _console(sys.stdout)
     table = Table("notebook", "verdict", "cells passed", "seconds")
     for name in ("cells passed", "seconds"):
         next(column for column in table.columns if column.header == name).justify = "right"
