@@ -6,9 +6,7 @@ import json
 import os
 import re
 import signal
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter, time
@@ -48,32 +46,6 @@ class Brake:
         self.pulled = self.pulled or signal_number
         for client in tuple(self.clients):
             client.kill()
-
-
-# Ctrl-C, kill, a terminal that is closed, Ctrl-\\; Windows has the first two.
-_SIGNALS = [getattr(signal, f"SIG{name}", None) for name in ("INT", "TERM", "HUP", "QUIT")]
-
-
-@contextmanager
-def stopped_by_signals(brake: Brake) -> Iterator[None]:
-    """Signals that end a process stop the kernels first; what ran so far is reported.
-
-    A hang-up that is ignored, as under nohup, stays ignored.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may set a handler
-        return
-    hang_up = _SIGNALS[2]
-    before = {
-        number: signal.signal(number, lambda number, _: brake.pull(number))
-        for number in filter(None, _SIGNALS)
-        if number != hang_up or signal.getsignal(number) != signal.SIG_IGN
-    }
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @dataclass

@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lrscan import execution, incremental, terminal, workspace
-from lrscan.client import Brake, stopped_by_signals
+from lrscan import execution, incremental, signals, terminal, workspace
+from lrscan.client import Brake
 from lrscan.figures import read_manifest
 from lrscan.junit import junit_xml
 from lrscan.notebooks import Notebook
@@ -73,7 +73,7 @@ def run(
     }
     outcomes = [expected(n, parameters[n.name]) for n in notebooks]
     this = _Run(root, outcomes, profile, record, junit or workspace.build_folder() / "junit.xml")
-    with workspace.environment(**settings), stopped_by_signals(this.brake), _quiet():
+    with workspace.environment(**settings), signals.handled(this.brake.pull), _quiet():
         this.write("running")  # a report of an earlier run must not be taken for this one's
         pairs = list(zip(notebooks, outcomes, strict=True))
         alone = [pair for pair in pairs if pair[0].measures(pair[1].parameters)]

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from lrscan import workspace
+from lrscan import signals, workspace
 from lrscan.figures import DRAWN_BY, read_manifest
 from lrscan.incremental import digest
 from lrscan.notebooks import Notebook, discover
@@ -147,11 +147,11 @@ def _draw_one_again(
     folder: Path, notebook: Notebook, parameters: dict[str, Any], names: list[str]
 ) -> list[str]:
     from lrscan import execution
-    from lrscan.client import Brake, stopped_by_signals
+    from lrscan.client import Brake
     from lrscan.outcome import PASSED, describe, expected
 
     outcome, brake = expected(notebook, parameters), Brake()
-    with tempfile.TemporaryDirectory() as temporary, stopped_by_signals(brake):
+    with tempfile.TemporaryDirectory() as temporary, signals.handled(brake.pull):
         execution.execute(
             notebook,
             outcome,
