@@ -221,9 +221,8 @@ def write_files(files: Mapping[Path, bytes | str]) -> None:
             aside[path].write_bytes(data.encode() if isinstance(data, str) else data)
         for path, temporary in aside.items():
             os.replace(temporary, path)
-    except OSError as error:
-        error.filename, error.filename2 = str(path), None  # not every one names its file
-        raise
+    except OSError as error:  # of a full disk it names no file, and else the one aside
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         for temporary in aside.values():
             with suppress(OSError):
