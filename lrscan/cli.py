@@ -1,17 +1,33 @@
 """The command line. What a verb needs is imported when the verb is called."""
 
+import math
+import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import click
 
-from lrscan import __version__, notebooks, workspace
+from lrscan import __version__, notebooks, streams, workspace
 
 DEVICES = ("auto", "cpu", "cuda")
+
+class Minutes(click.FloatRange):
+    """A time above zero, which NaN is not: nothing is later than that, and so it has no end."""
+
+    def __init__(self) -> None:
+        super().__init__(min=0, min_open=True)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The number; refused if it is none."""
+        number = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"{value!r} is not a number of minutes.", param, ctx)
+        return number
+
 
 profile_option = click.option(
     "--profile",
@@ -33,13 +49,35 @@ compiling_option = click.option(
     metavar="N",
     help="Processes that compile CUDA kernels; default: one for each core.",
 )
+
+
+def _use_build_folder(context: click.Context, _: click.Parameter, folder: Path | None) -> None:
+    if folder:  # notebooks run elsewhere, and so need the whole path
+        folder = folder.resolve()
+        # What is compiled has a place there too; no notebook depends on files below that name.
+        caches = {"NUMBA_CACHE_DIR": "numba", "MPLCONFIGDIR": "matplotlib"}
+        settings = {
+            name: os.environ.get(name) or str(folder / "__pycache__" / kind)
+            for name, kind in caches.items()
+        }
+        context.with_resource(workspace.environment(LRSCAN_BUILD=str(folder), **settings))
+
+
+build_option = click.option(
+    "--build", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
+    envvar="LRSCAN_BUILD", show_envvar=True, expose_value=False, callback=_use_build_folder,
+    help="What runs make goes there instead of build/, as where the project cannot be written.",
+)  # fmt: skip
 record_option = click.option(
     "--record", is_flag=True, help="Write to the committed folder figures/ instead of build/."
 )
 
 
 def told_plainly(command: Callable[..., None]) -> Callable[..., None]:
-    """Turn what a user can mend into a message and exit status 2, Ctrl-C into 130."""
+    """Turn what a user can mend into a message and exit status 2, Ctrl-C into 130.
+
+    A file that cannot be read or written is named, with exit status 1.
+    """
 
     @wraps(command)
     def wrapped(*arguments: Any, **options: Any) -> None:
@@ -47,13 +85,35 @@ def told_plainly(command: Callable[..., None]) -> Callable[..., None]:
             command(*arguments, **options)
         except (workspace.WorkspaceError, notebooks.ParameterError) as error:
             raise click.UsageError(str(error)) from None
+        except OSError as error:
+            if not isinstance(error.filename, str):
+                raise
+            path = Path(error.filename)
+            told = f"{path.resolve()}: {error.strerror}.{workspace.remedy(path)}"
+            raise click.ClickException(told) from None
         except KeyboardInterrupt:
             sys.exit(130)
 
     return wrapped
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def tell_broken(others: Iterable[notebooks.Notebook]) -> None:
+    """Name the broken ones among notebooks that this command can do without."""
+    for notebook in others:
+        if notebook.broken:
+            click.echo(f"{notebook.name} is broken: {notebook.broken}", err=True)
+
+
+class _Commands(click.Group):
+    """The commands, which say what they have to say in any encoding."""
+
+    def main(self, *arguments: Any, **options: Any) -> Any:
+        """Run a command."""
+        streams.take_any_text()
+        return super().main(*arguments, **options)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="lrscan")
 def main() -> None:
     """Linear recurrences in parallel over time: run the notebooks, take the measurements."""
@@ -67,6 +127,7 @@ def main() -> None:
 )  # fmt: skip
 @parameter_option
 @record_option
+@build_option
 @click.option(
     "--timeout", type=click.IntRange(min=1), metavar="SECONDS",
     help="How long a cell may run; default: the profile's timeout_s.",
@@ -100,6 +161,7 @@ def run(
     selected = notebooks.select(every, prefixes)
     if not selected:
         raise notebooks.ParameterError("there is no notebook to run")
+    tell_broken(notebook for notebook in every if notebook not in selected)
     parameters = notebooks.override(values.parameters, selected, assignments)
     try:
         from lrscan import runner
@@ -136,7 +198,7 @@ def list_(profile: str) -> None:
     values = notebooks.load_profile(root, profile, every)
     click.echo(f"Notebooks, with the parameters of the profile {profile}:")
     for notebook in every:
-        click.echo(f"\n  {notebook.name}")
+        click.echo(f"\n  {notebook.name}" + f": broken, {notebook.broken}" * bool(notebook.broken))
         for name, value in values.parameters[notebook.name].items():
             click.echo(f"      {name} = {value!r}   ({notebooks.type_name(value)})")
     click.echo("\nExperiments of lrscan bench:\n")
@@ -154,11 +216,12 @@ def list_(profile: str) -> None:
 )  # fmt: skip
 @parameter_option
 @record_option
+@build_option
 @click.option(
     "--out", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
     help="Write records to DIR/<device>/.",
 )  # fmt: skip
-@click.option("--minutes", type=click.FloatRange(min=0, min_open=True),
+@click.option("--minutes", type=Minutes(),
               help="Begin nothing after so long; --resume goes on from there.")  # fmt: skip
 @click.option("--resume", is_flag=True, help="Keep what these records hold, measure the rest.")
 @told_plainly
@@ -176,6 +239,7 @@ def bench(**options: Any) -> None:
 
 @main.command()
 @click.option("--no-redraw", is_flag=True, help="Compare hashes only; draw nothing again.")
+@build_option
 @told_plainly
 def verify(no_redraw: bool) -> None:
     """Find any changed byte in figures and records, and draw the figures again."""
@@ -185,12 +249,17 @@ def verify(no_redraw: bool) -> None:
 
 
 @main.command()
+@build_option
 @told_plainly
 def doctor() -> None:
     """Tell what this machine has, test every algorithm on it, and say how to mend what is wrong."""
     from lrscan import doctor
 
-    sys.exit(doctor.run(Path.cwd()))
+    try:
+        folder = workspace.build_folder()
+    except workspace.WorkspaceError:  # an installed package
+        folder = Path.cwd()
+    sys.exit(doctor.run(folder))
 
 
 @main.group()
@@ -323,11 +392,12 @@ def warmup(**options: Any) -> None:
     "--checkpoints", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
     help="Where runs are kept and resumed from; default: build/checkpoints.",
 )  # fmt: skip
-@click.option("--minutes", type=click.FloatRange(min=0, min_open=True),
+@click.option("--minutes", type=Minutes(),
               help="Pause after so long; the same command goes on from there.")  # fmt: skip
 @click.option("--graph/--no-graph", default=None,
               help="Replay steps as a CUDA graph; default: on a GPU.")  # fmt: skip
 @record_option
+@build_option
 @click.option(
     "--out", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
     help="Write records to DIR/<device>/.",

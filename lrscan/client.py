@@ -20,7 +20,7 @@ from papermill.clientwrap import PapermillNotebookClient
 
 from lrscan import origin, used, workspace
 from lrscan.notebooks import Notebook
-from lrscan.outcome import FAILED, INTERRUPTED, PASSED, Cell, Failure, Outcome
+from lrscan.outcome import FAILED, INTERRUPTED, PASSED, Cell, Failure, Outcome, shorten
 
 OUTPUT_TIMEOUT_S = 60  # large figures on a busy machine arrive late
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
@@ -94,8 +94,10 @@ class Client(PapermillNotebookClient):
         """Run the cells in order up to the first that does not pass."""
         self.watch.executed = self.nb
         since = time()
-        folders = workspace.find_root().resolve(), Path(used.__file__).parent, origin.PACKAGE
-        self._ask(f"watch(*{[str(folder) for folder in folders]!r})")
+        package = Path(used.__file__).parent
+        places = workspace.find_root(), workspace.build_folder(), package, origin.PACKAGE
+        folders = [str(place.resolve()) for place in places]
+        self._ask(f"watch(*{folders!r})")
         self._run_all()
         said = self._ask("report()")
         self.watch.used = json.loads(ast.literal_eval(said)) | {"since": since} if said else None
@@ -190,11 +192,12 @@ class Client(PapermillNotebookClient):
         trace = _COLOURS.sub("", "\n".join(trace)).splitlines()
         failure = Failure(self._message(error, shown), number, traceback=trace)
         if cell and number:
-            failure.heading = _heading(self.watch.notebook.cells[: number - 1])
+            heading = _heading(self.watch.notebook.cells[: number - 1])
+            failure.heading = heading and shorten(heading)
             lines = cell.source.splitlines()
             failure.line = _line(trace, cell.execution_count)
             shown_line = failure.line or next(n for n, text in enumerate(lines, 1) if text.strip())
-            failure.source = lines[shown_line - 1].strip()
+            failure.source = shorten(lines[shown_line - 1].strip())
         return failure
 
     def _message(self, error: BaseException, shown: list[nbformat.NotebookNode]) -> str:

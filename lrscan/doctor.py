@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from lrscan import provenance
+from lrscan import provenance, workspace
 
 LEAST_CAPABILITY = (7, 5)
 # The oldest Linux drivers that run kernels built by each CUDA major (NVIDIA, CUDA
@@ -37,6 +37,8 @@ class Machine:
     visible: str | None = None  # CUDA_VISIBLE_DEVICES
     memory_gib: float = 0.0
     free_gib: float = 0.0
+    build: str = "build"  # where runs write
+    unwritable: str | None = None  # why they cannot
 
 
 @dataclass
@@ -87,8 +89,13 @@ def inspect(folder: Path) -> Machine:
         driver=provenance.driver_version(),
         visible=os.environ.get("CUDA_VISIBLE_DEVICES"),
         memory_gib=_memory_gib(),
-        free_gib=shutil.disk_usage(folder).free / 2**30,
+        free_gib=shutil.disk_usage(_nearest(folder)).free / 2**30,
+        build=str(folder),
     )
+    try:
+        workspace.check_writable(_nearest(folder))
+    except OSError as error:
+        machine.unwritable = error.strerror
     if versions["torch"]:
         import torch
 
@@ -130,7 +137,12 @@ def judge(machine: Machine) -> list[Finding]:
         free = Finding("disk", f"{machine.free_gib:.2f} GiB free", PROBLEM, "make clean")
     else:
         free = Finding("disk", f"{machine.free_gib:.0f} GiB free")
-    return [*findings, free]
+    findings.append(free)
+    if machine.unwritable:
+        mend = "export LRSCAN_BUILD=/tmp/lrscan-build"
+        told = f"{machine.build}: {machine.unwritable}"
+        return [*findings, Finding("build folder", told, PROBLEM, mend)]
+    return [*findings, Finding("build folder", machine.build)]
 
 
 def _judge_cuda(machine: Machine) -> list[Finding]:
@@ -239,6 +251,11 @@ def _exact(device: Any, algorithm: str) -> str:
 
 def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version.split(".") if part.isdigit())
+
+
+def _nearest(folder: Path) -> Path:
+    """The folder, or the one in which it would be made."""
+    return next((one for one in (folder, *folder.parents) if one.exists()), folder)
 
 
 def _memory_gib() -> float:

@@ -16,6 +16,7 @@ import nbformat
 import papermill
 import zmq
 from jupyter_client import KernelManager
+from jupyter_client.kernelspec import NATIVE_KERNEL_NAME
 from jupyter_core.utils import ensure_event_loop
 from papermill.engines import Engine, papermill_engines
 from traitlets.config import Config
@@ -27,6 +28,7 @@ from lrscan.outcome import FAILED, INTERRUPTED, PASSED, Failure, Outcome
 
 _STARTUP_TIMEOUT_S = 120
 _SHUTDOWN_S = 2.0
+_HOMES = ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR")
 
 
 def execute(
@@ -68,6 +70,8 @@ def execute(
                 None,  # saved below, whatever happens
                 outcome.parameters,
                 engine_name="lrscan",
+                # This very Python, by whatever name a kernel was called where it was saved.
+                kernel_name=NATIVE_KERNEL_NAME,
                 request_save_on_cell_execute=False,
                 autosave_cell_every=0,
                 progress_bar=False,
@@ -86,14 +90,26 @@ def execute(
         outcome.verdict = PASSED if passed else FAILED
     finally:
         outcome.seconds = round(perf_counter() - started, 3)
-        ensure_event_loop().close()  # of this thread
+        _end_event_loop()
     return watch.used
+
+
+def _end_event_loop() -> None:
+    """End this thread's event loop, and what still waits in it: the output of a cell, say."""
+    loop = ensure_event_loop()
+    waiting = asyncio.all_tasks(loop)
+    for task in waiting:
+        task.cancel()
+    if waiting:
+        loop.run_until_complete(asyncio.gather(*waiting, return_exceptions=True))
+    loop.close()
 
 
 def _save(executed: nbformat.NotebookNode, notebook: Notebook, target: Path) -> None:
     executed.metadata.papermill["input_path"] = workspace.relative(notebook.path)
     executed.metadata.papermill["output_path"] = workspace.relative(target)
-    workspace.write_files({target: nbformat.writes(executed)})
+    # A cell may have printed half a letter, such as a byte of a file's name.
+    workspace.write_files({target: nbformat.writes(executed).encode(errors="replace")})
 
 
 class _Engine(Engine):
@@ -124,7 +140,8 @@ class _Engine(Engine):
             # Start-up files and settings of the user's own IPython and matplotlib stay out.
             settings = Path(folder, "matplotlibrc")
             settings.touch()
-            own = {"IPYTHONDIR": folder, "MATPLOTLIBRC": str(settings)}
+            # Nor is there always a home where they could lie.
+            own = dict.fromkeys(_HOMES, folder) | {"MATPLOTLIBRC": str(settings)}
             client.execute(
                 cwd=str(watch.notebook.path.parent),
                 env=origin.variables() | watch.environment | own,

@@ -96,7 +96,7 @@ def save(figure: "Figure", name: str, records: Records | None, *, alt: str) -> d
 
 def read_manifest(path: Path) -> dict[str, dict[str, Any]]:
     """The manifest's entries by figure file, relative to its folder; none if it is absent."""
-    return json.loads(path.read_text()) if path.is_file() else {}
+    return json.loads(path.read_bytes()) if path.is_file() else {}
 
 
 @cache

@@ -7,6 +7,7 @@ lay in the folders that it listed, and what it looked for and did not find. Pros
 
 import hashlib
 import json
+import os
 import platform
 import re
 from collections import deque
@@ -59,6 +60,8 @@ def why(root: Path, notebook: Notebook, now: dict[str, Any]) -> str | None:
     """Why a notebook has to be run, in a few words; None if its last pass still stands."""
     try:
         state = json.loads(_path(root, notebook).read_text())
+        if "unsure" in state:
+            return state["unsure"]
         before = state["facts"]
         for name in sorted(before.keys() | now.keys()):
             if before.get(name) != now.get(name):
@@ -89,16 +92,16 @@ def store(
     used       what `used.report` said, and {"since": time.time() at the start}
     """
     read = list(map(Path, used["read"]))
-    written = [root / str(outcome.executed), *map(Path, used["written"])]
+    written = [workspace.locate(str(outcome.executed)), *map(Path, used["written"])]
     written = [path for path in written if path.name != "manifest.json" and path.is_file()]
     listed = {Path(path): _shown(names) for path, names in used["listed"].items()}
     absent = list(map(Path, used["absent"]))
-    if (
-        any(not path.is_file() or path.stat().st_mtime >= used["since"] for path in read)
-        or any(_listing(path) != names for path, names in listed.items())
-        or any(path.exists() for path in absent)
-    ):
-        return forget(root, notebook)
+    changed = [path for path in read if not path.is_file() or _changed_at(path) >= used["since"]]
+    changed += [path for path, names in listed.items() if _listing(path) != names]
+    changed += [path for path in absent if path.exists()]
+    if changed:
+        unsure = {"unsure": f"{_name(root, changed[0])} changed while it ran"}
+        return workspace.write_files({_path(root, notebook): json_text(unsure)})
     state = {
         "facts": now,
         "read": {_name(root, path): digest(path) for path in read},
@@ -109,6 +112,12 @@ def store(
         "passed_at": provenance.utc_now(),
     }
     workspace.write_files({_path(root, notebook): json_text(state)})
+
+
+def _changed_at(path: Path) -> float:
+    """When a file was written, whatever date it was given: an archive's may lie in the future."""
+    found = path.stat()
+    return found.st_mtime if os.name == "nt" else found.st_ctime
 
 
 def forget(root: Path, notebook: Notebook) -> None:
@@ -128,7 +137,7 @@ def restore(root: Path, notebook: Notebook, outcome: Outcome) -> None:
         Cell(cell.number, PASSED, taken)
         for cell, taken in zip(outcome.cells, seconds, strict=True)
     ]
-    executed = root / last["executed"]
+    executed = workspace.locate(last["executed"])
     document = json.loads(executed.read_text(encoding="utf-8"))
     merged = _with_prose(notebook.cells, document["cells"])
     if merged != document["cells"]:
@@ -175,18 +184,22 @@ def _digest(data: bytes) -> str:
 
 
 def _path(root: Path, notebook: Notebook) -> Path:
-    return root / "build" / "passed" / f"{notebook.name}.json"
+    return workspace.build_folder() / "passed" / f"{notebook.name}.json"
 
 
 def _name(root: Path, path: Path) -> str:
     """A path without the folders of this machine; the package may lie outside the project."""
     if path.resolve().is_relative_to(origin.PACKAGE):
         return path.resolve().relative_to(origin.PACKAGE.parent).as_posix()
-    if not path.is_relative_to(root.resolve()):  # but a link in the project may lead out of it
-        path = path.resolve()
-    return path.relative_to(root.resolve()).as_posix()
+    if path.is_relative_to(root.resolve()):  # a link in the project may lead out of it
+        name = path.relative_to(root.resolve()).as_posix()
+        return f"./{name}" if _is_of_package(name) else name
+    return workspace.relative(path)
 
 
 def _locate(root: Path, name: str) -> Path:
-    own = name.partition("/")[0] == origin.PACKAGE.name
-    return (origin.PACKAGE.parent if own else root) / name
+    return origin.PACKAGE.parent / name if _is_of_package(name) else workspace.locate(name)
+
+
+def _is_of_package(name: str) -> bool:
+    return name.partition("/")[0] == origin.PACKAGE.name

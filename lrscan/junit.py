@@ -19,7 +19,8 @@ def junit_xml(outcomes: list[Outcome], started_at: str) -> str:
         )  # fmt: skip
         cells = [(f"cell {cell.number}", cell.status, cell.seconds or 0) for cell in outcome.cells]
         if outcome.failure and outcome.failure.cell is None:
-            cells.insert(0, ("kernel", outcome.verdict, 0))  # the failure is no cell's
+            # The failure is no cell's.
+            cells.insert(0, ("kernel" if cells else "notebook", outcome.verdict, 0))
         for name, status, seconds in cells:
             case = ElementTree.SubElement(
                 suite, "testcase", classname=outcome.notebook, name=name, time=f"{seconds:.3f}"
@@ -30,17 +31,14 @@ def junit_xml(outcomes: list[Outcome], started_at: str) -> str:
                 ElementTree.SubElement(case, "skipped", message=NOT_RUN)
             elif status in (FAILED, INTERRUPTED) and (failure := outcome.failure):
                 element = ElementTree.SubElement(
-                    case, "failure", type=status, message=_clean(failure.error)
+                    case, "failure", type=status, message=failure.error
                 )
-                element.text = _clean("\n".join([where(failure), *failure.traceback]))
+                element.text = "\n".join([where(failure), *failure.traceback])
         count = {tag: len(suite.findall(f"testcase/{tag}")) for tag in ("failure", "skipped")}
         suite.set("tests", str(len(suite)))
         suite.set("failures", str(count["failure"]))
         suite.set("errors", "0")
         suite.set("skipped", str(count["skipped"]))
     ElementTree.indent(root)
-    return '<?xml version="1.0" encoding="utf-8"?>\n' + ElementTree.tostring(root, "unicode") + "\n"
-
-
-def _clean(text: str) -> str:
-    return _FORBIDDEN.sub("\N{REPLACEMENT CHARACTER}", text)
+    text = _FORBIDDEN.sub("\N{REPLACEMENT CHARACTER}", ElementTree.tostring(root, "unicode"))
+    return f'<?xml version="1.0" encoding="utf-8"?>\n{text}\n'

@@ -7,6 +7,7 @@ A notebook is known by its path below `notebooks/`, without the suffix, such as
 import ast
 import json
 import re
+import reprlib
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 FOLDERS = ("learn", "reproduce")  # in the order in which they are run
+FORMAT = 4  # the one in which notebooks are written since 2015
 TIMEOUT = "timeout_s"  # the one key of a profile that is no parameter
 MEASURE = "measure"  # the parameter: take measurements, or read records
 
@@ -31,6 +33,7 @@ class Notebook:
     cells      its cells, as in the file
     defaults   its parameters and their values when it is opened by hand
     kernel     the kernel that it asks for
+    broken     why it cannot be run, for a file that is no notebook; it has no cells then
     """
 
     name: str
@@ -38,6 +41,7 @@ class Notebook:
     cells: list[dict[str, Any]]
     defaults: dict[str, Any]
     kernel: str | None = None
+    broken: str | None = None
 
     def measures(self, parameters: Mapping[str, Any]) -> bool:
         """Whether it takes measurements, and so wants the machine for itself.
@@ -63,21 +67,11 @@ class Profile:
 def discover(root: Path) -> list[Notebook]:
     """The project's notebooks, in the order in which they are run.
 
-    Raises
-    ------
-    ParameterError
-        A file is not a notebook or a link to one elsewhere, or its cell of parameters holds
-        more than literals.
+    One that cannot be run is among them, and `broken` says why: it keeps no other from being run.
     """
     folders = (root / "notebooks" / folder for folder in FOLDERS)
     paths = [path for folder in folders for path in sorted(folder.glob("[!.]*.ipynb"))]
-    for path in paths:
-        if not path.resolve().is_relative_to(root.resolve() / "notebooks"):
-            raise ParameterError(
-                f"{path.parent.name}/{path.stem} is a link to a file outside notebooks/: "
-                "only the project's own notebooks are run"
-            )
-    return [_load(path) for path in paths]
+    return [_load(path, root.resolve() / "notebooks") for path in paths]
 
 
 def select(notebooks: list[Notebook], prefixes: Iterable[str]) -> list[Notebook]:
@@ -96,6 +90,19 @@ def select(notebooks: list[Notebook], prefixes: Iterable[str]) -> list[Notebook]
     return [n for n in notebooks if not prefixes or n.name.startswith(tuple(prefixes))]
 
 
+def whole(notebook: Notebook) -> Notebook:
+    """The notebook itself, where nothing can be done without it.
+
+    Raises
+    ------
+    ParameterError
+        It is broken.
+    """
+    if notebook.broken:
+        raise ParameterError(f"{notebook.name} is broken: {notebook.broken}")
+    return notebook
+
+
 def load_profile(root: Path, name: str, notebooks: list[Notebook]) -> Profile:
     """A profile, checked against all notebooks.
 
@@ -106,11 +113,14 @@ def load_profile(root: Path, name: str, notebooks: list[Notebook]) -> Profile:
         notebook or a parameter that there is not, or gives a value of the wrong type.
     """
     try:
-        profiles = tomllib.loads((root / "notebooks" / "profiles.toml").read_text())
-    except tomllib.TOMLDecodeError as error:
+        text = (root / "notebooks" / "profiles.toml").read_text(encoding="utf-8")
+        profiles = tomllib.loads(text)
+    except OSError as error:
+        raise ParameterError(f"profiles.toml: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
         raise ParameterError(f"profiles.toml: {error}") from None
-    if name not in profiles:
-        there = ", ".join(profiles) or "none"
+    if not isinstance(profiles.get(name), dict):
+        there = ", ".join(key for key in profiles if isinstance(profiles[key], dict)) or "none"
         raise ParameterError(f"profiles.toml has no profile {name!r}; there are: {there}")
     known = {notebook.name for notebook in notebooks}
     tables = {key: value for key, value in profiles[name].items() if isinstance(value, dict)}
@@ -122,7 +132,7 @@ def load_profile(root: Path, name: str, notebooks: list[Notebook]) -> Profile:
         raise ParameterError(f"profile {name}: {TIMEOUT} is {timeout!r}, expected int above 0")
     parameters = {}
     for notebook in notebooks:
-        given = common | tables.get(notebook.name, {})
+        given = {} if notebook.broken else common | tables.get(notebook.name, {})
         checked = {key: _check(notebook, key, value) for key, value in given.items()}
         parameters[notebook.name] = notebook.defaults | checked
     return Profile(name, timeout, parameters)
@@ -147,6 +157,8 @@ def override(
         if not equals:
             raise ParameterError(f"a parameter is given as NAME=VALUE, not {assignment!r}")
         for notebook in notebooks:
+            if notebook.broken:
+                continue
             default = _default(notebook, name)
             value = text if isinstance(default, str) else _parse(text)
             result[notebook.name][name] = _check(notebook, name, value)
@@ -160,22 +172,65 @@ def type_name(default: Any) -> str:
     return type(default).__name__
 
 
-def _load(path: Path) -> Notebook:
+def _load(path: Path, home: Path) -> Notebook:
+    """A notebook below the folder `home`."""
     name = f"{path.parent.name}/{path.stem}"
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-        cells = [cell | {"source": "".join(cell["source"])} for cell in document["cells"]]
-        kernel = document.get("metadata", {}).get("kernelspec", {}).get("name")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ParameterError(f"{name}: not a notebook: {error!r}") from None
-    tagged = [c for c in cells if "parameters" in c.get("metadata", {}).get("tags", [])]
+        if not path.resolve().is_relative_to(home):
+            raise ParameterError(
+                "a link to a file outside notebooks/: only the project's own notebooks are run"
+            )
+        if not path.is_file():
+            raise ParameterError("not a notebook: no file, or a link that leads nowhere")
+        return _read(name, path)
+    except ParameterError as error:
+        broken = str(error)
+    except OSError as error:
+        broken = f"not a notebook: {error.strerror}"
+    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+        broken = f"not a notebook: {type(error).__name__}: {error}"
+    return Notebook(name, path, [], {}, broken=broken)
+
+
+def _read(name: str, path: Path) -> Notebook:
+    text = path.read_text(encoding="utf-8")
+    if "\n<<<<<<< " in f"\n{text}":
+        raise ParameterError("not a notebook: a merge left its conflict markers")
+    document = json.loads(text)
+    if (found := document["nbformat"]) != FORMAT:
+        raise ParameterError(
+            f"of notebook format {found!r}, not {FORMAT}: open it in JupyterLab and save it"
+        )
+    cells = [_cell(number, cell) for number, cell in enumerate(document["cells"], 1)]
+    if not cells:
+        raise ParameterError("it has no cells")
+    metadata = document.get("metadata", {})
+    spec = metadata.get("kernelspec", {})
+    language = spec.get("language") or metadata.get("language_info", {}).get("name") or "python"
+    if language.lower() != "python":
+        raise ParameterError(
+            f"its language is {language}, and only Python is run here: choose a Python kernel in "
+            "JupyterLab (Kernel > Change Kernel) and save it"
+        )
+    tagged = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
     if len(tagged) > 1:
-        raise ParameterError(f"{name}: {len(tagged)} cells are tagged parameters, expected one")
-    defaults = _literals(name, tagged[0]["source"]) if tagged else {}
-    return Notebook(name, path, cells, defaults, kernel)
+        raise ParameterError(f"{len(tagged)} cells are tagged parameters, expected one")
+    defaults = _literals(tagged[0]["source"]) if tagged else {}
+    return Notebook(name, path, cells, defaults, spec.get("name"))
 
 
-def _literals(notebook: str, source: str) -> dict[str, Any]:
+def _cell(number: int, cell: dict[str, Any]) -> dict[str, Any]:
+    """A cell with its source in one text."""
+    if cell["cell_type"] not in ("code", "markdown", "raw"):
+        raise ValueError(f"cell {number} is of type {cell['cell_type']!r}")
+    source = "".join(cell["source"])
+    source.encode()  # what is no Unicode can be neither run nor saved
+    metadata = cell.get("metadata", {})
+    list(metadata.get("tags", []))
+    return cell | {"source": source, "metadata": metadata}
+
+
+def _literals(source: str) -> dict[str, Any]:
     """The assignments of a cell of parameters."""
     values = {}
     try:
@@ -189,9 +244,10 @@ def _literals(notebook: str, source: str) -> dict[str, Any]:
                     raise ValueError(f"line {statement.lineno} is no assignment")
             if not _has_type(values[name]):
                 raise ValueError(f"{name} = {values[name]!r} has no type to check values against")
-    except (ValueError, SyntaxError) as error:
+            _storable(values[name])
+    except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
         raise ParameterError(
-            f"{notebook}: the cell of parameters holds NAME = literal only "
+            "the cell of parameters holds NAME = literal only "
             f"(bool, int, float, str, or a list of them with an element): {error}"
         ) from None
     return values
@@ -214,11 +270,32 @@ def _check(notebook: Notebook, name: str, value: Any) -> Any:
     """The value, a whole number turned into a float where one is expected."""
     default = _default(notebook, name)
     try:
-        return _conform(value, default)
+        checked = _conform(value, default)
+        _storable(checked)
+        return checked
     except TypeError:
         raise ParameterError(
-            f"{notebook.name}: parameter {name} is {value!r}, expected {type_name(default)}"
+            f"{notebook.name}: parameter {name} is {_told(value)}, expected {type_name(default)}"
         ) from None
+    except (ValueError, OverflowError) as error:
+        raise ParameterError(
+            f"{notebook.name}: parameter {name} is {_told(value)}, which has no JSON: {error}"
+        ) from None
+
+
+def _storable(value: Any) -> None:
+    """Refuse what no report or record could hold: JSON has no NaN, and UTF-8 no half a pair."""
+    json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
+
+
+def _told(value: Any) -> str:
+    """A value for a message, however long it is."""
+    try:
+        return reprlib.repr(value)
+    except ValueError:  # a whole number of thousands of digits
+        return f"of type {type(value).__name__}, and too long to print"
+
+
 
 
 def _conform(value: Any, default: Any) -> Any:
@@ -246,7 +323,7 @@ def _parse(text: str) -> Any:
         document = tomllib.loads(f"value = {text}")
         if set(document) == {"value"}:
             return document["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         pass
     try:
         value = ast.literal_eval(text)

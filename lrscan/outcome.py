@@ -8,7 +8,8 @@ from lrscan.notebooks import Notebook
 PASSED, UNCHANGED, FAILED = "passed", "unchanged", "failed"
 INTERRUPTED, NOT_RUN = "interrupted", "not run"
 GOOD = (PASSED, UNCHANGED)
-TRACEBACK_LINES = 12  # the end of a traceback; the whole stands in the report
+TRACEBACK_LINES = 12  # that are printed, of the end; more stand in the report
+_LINES, _LETTERS = 200, 2000  # of a failure in the report; all of it is in the executed notebook
 
 
 @dataclass
@@ -34,6 +35,13 @@ class Failure:
     source: str | None = None
     traceback: list[str] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        self.error = shorten(self.error)
+        self.traceback = [shorten(line) for line in self.traceback]
+        left, half = len(self.traceback) - _LINES, _LINES // 2
+        if left > 0:
+            self.traceback[half:-half] = [f"... {left:,} lines ..."]
+
 
 @dataclass
 class Outcome:
@@ -47,6 +55,12 @@ class Outcome:
     seconds: float = 0.0
     failure: Failure | None = None
     executed: str | None = None
+
+
+def shorten(text: str) -> str:
+    """A text without its middle, if it is long."""
+    left, half = len(text) - _LETTERS, _LETTERS // 2
+    return f"{text[:half]} ... {left:,} letters ... {text[-half:]}" if left > 0 else text
 
 
 def expected(notebook: Notebook, parameters: dict[str, Any]) -> Outcome:

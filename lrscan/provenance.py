@@ -182,10 +182,10 @@ def git_state() -> tuple[str | None, bool | None]:
         return _told_commit()
     origin.check(root)
     try:
-        if Path(_git(root, "rev-parse", "--show-toplevel").strip()).resolve() != root.resolve():
+        if Path(git(root, "rev-parse", "--show-toplevel").strip()).resolve() != root.resolve():
             return _told_commit()  # the project lies inside somebody else's repository
-        commit = _git(root, "rev-parse", "HEAD").strip()
-        status = _git(root, "status", "--porcelain", "-uall", "--", ".", ":!build", ":!figures")
+        commit = git(root, "rev-parse", "HEAD").strip()
+        status = git(root, "status", "--porcelain", "-uall", "--", ".", ":!build", ":!figures")
     except (OSError, subprocess.SubprocessError):
         return _told_commit()
     new = ("?? lrscan/", "?? notebooks/")
@@ -199,8 +199,12 @@ def _told_commit() -> tuple[str | None, bool | None]:
     return (found[1], bool(found[2])) if found else (None, None)
 
 
-def _git(root: Path, *arguments: str) -> str:
-    command = ["git", "-C", str(root), *arguments]
+def git(root: Path, *arguments: str) -> str:
+    """What git says in a checkout, whoever owns it."""
+    # A checkout of somebody else: git would not read it, for it may hold commands of theirs. The
+    # code that runs here is theirs already.
+    safe = f"safe.directory={root.resolve()}"
+    command = ["git", "-c", safe, "-C", str(root), *arguments]
     return subprocess.run(command, check=True, capture_output=True, text=True, timeout=30).stdout
 
 

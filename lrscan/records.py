@@ -260,7 +260,7 @@ def read(experiment: str, device: str, *, directory: Path | None = None) -> Reco
     table = pandas.DataFrame(
         {name: _series(name, texts) for name, texts in zip(columns, values, strict=True)}
     )
-    provenance = json.loads(path.with_suffix(".json").read_text())
+    provenance = json.loads(path.with_suffix(".json").read_bytes())
     return Records(experiment, device, table, provenance, path)
 
 

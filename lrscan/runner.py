@@ -2,17 +2,16 @@
 
 import json
 import logging
-import signal
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lrscan import execution, incremental, origin, terminal, workspace
+from lrscan import execution, incremental, origin, signals, terminal, workspace
 from lrscan.client import Brake
 from lrscan.figures import read_manifest
 from lrscan.junit import junit_xml
@@ -65,7 +64,7 @@ def run(
     Returns
     -------
     int
-        The exit status: 0 if all passed, 1 if not, 130 after Ctrl-C, 143 after SIGTERM.
+        The exit status: 0 if all passed, 1 if not, 128 and more after a signal: 130 after Ctrl-C.
 
     Raises
     ------
@@ -79,8 +78,8 @@ def run(
         "LRSCAN_RECORDS": None,
     }
     outcomes = [expected(n, parameters[n.name]) for n in notebooks]
-    this = _Run(root, outcomes, profile, record, junit or root / "build" / "junit.xml")
-    with workspace.environment(**settings), _interruptible(this.brake), _quiet():
+    this = _Run(root, outcomes, profile, record, junit or workspace.build_folder() / "junit.xml")
+    with workspace.environment(**settings), signals.handled(this.brake.pull), _quiet():
         this.write("running")  # a report of an earlier run must not be taken for this one's
         pairs = list(zip(notebooks, outcomes, strict=True))
         alone = [pair for pair in pairs if pair[0].measures(pair[1].parameters)]
@@ -92,7 +91,7 @@ def run(
             def one(pair: tuple[Notebook, Outcome]) -> None:
                 notebook, outcome = pair
                 failed = any(o.verdict == FAILED for o in outcomes)
-                if this.brake.pulled or this.full or (fail_fast and failed):
+                if this.brake.pulled or this.unwritten or (fail_fast and failed):
                     return
                 begin(outcome)
                 _execute_or_skip(this, notebook, outcome, timeout_s, force, on_cell)
@@ -107,7 +106,7 @@ def run(
         this.write(INTERRUPTED if stopped else PASSED if passed else FAILED)
         figures = this.figures()
     terminal.summary(outcomes, figures, this.written())
-    return 128 + stopped if stopped else 0 if passed and not this.full else 1
+    return 128 + stopped if stopped else 0 if passed and not this.unwritten else 1
 
 
 @dataclass
@@ -120,35 +119,38 @@ class _Run:
     record: bool
     junit: Path
     brake: Brake = field(default_factory=Brake)
-    full: OSError | None = None
+    unwritten: dict[Path, OSError] = field(default_factory=dict)
     started_at: str = field(default_factory=utc_now)
     started: float = field(default_factory=time.perf_counter)
     lock: Any = field(default_factory=threading.Lock)
 
     def write(self, verdict: str) -> None:
-        """Write both reports; if the disk is full, leave none that could be mistaken."""
-        document = {
-            "started_at": self.started_at,
-            "profile": self.profile,
-            "recorded": self.record,
-            "verdict": verdict,
-            "seconds": round(time.perf_counter() - self.started, 3),
-            "figures": self.figures(),
-            "notebooks": [asdict(outcome) for outcome in self.outcomes],
-        }
-        report = self.root / "build" / "report.json"
+        """Write both reports; of one that cannot be written leave none that could be mistaken."""
         with self.lock:
-            try:
-                workspace.write_files(
-                    {
-                        report: json_text(document),
-                        self.junit: junit_xml(self.outcomes, self.started_at),
-                    }
-                )
-            except OSError as error:
-                self.full = error
-                for path in (report, self.junit):
-                    path.unlink(missing_ok=True)
+            self._put(self.junit, junit_xml(self.outcomes, self.started_at))
+            document = {
+                "started_at": self.started_at,
+                "profile": self.profile,
+                "recorded": self.record,
+                "verdict": FAILED if self.unwritten and verdict == PASSED else verdict,
+                "seconds": round(time.perf_counter() - self.started, 3),
+                "figures": self.figures(),
+                "notebooks": [asdict(outcome) for outcome in self.outcomes],
+            }
+            self._put(self.report, json_text(document))
+
+    @property
+    def report(self) -> Path:
+        """The file of the report."""
+        return workspace.build_folder() / "report.json"
+
+    def _put(self, path: Path, text: str) -> None:
+        try:
+            workspace.write_files({path: text})
+        except OSError as error:
+            self.unwritten[path] = error
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
 
     def figures(self) -> list[str]:
         """The figures that these notebooks have drawn, relative to the root."""
@@ -163,9 +165,15 @@ class _Run:
 
     def written(self) -> list[str]:
         """What the summary says of the reports."""
-        if self.full:
-            return [f"No report could be written: {self.full.strerror}. The run has failed."]
-        return [f"Report: build/report.json, {workspace.relative(self.junit)}"]
+        good = [path for path in (self.report, self.junit) if path not in self.unwritten]
+        return [
+            *(f"Report: {', '.join(map(workspace.shown, good))}" for _ in good[:1]),
+            *(
+                f"{workspace.shown(path)} could not be written: {error.strerror}. "
+                f"The run has failed.{workspace.remedy(path)}"
+                for path, error in self.unwritten.items()
+            ),
+        ]
 
 
 def _execute_or_skip(
@@ -178,6 +186,11 @@ def _execute_or_skip(
 ) -> None:
     """Execute a notebook, unless its last pass still stands; remember a pass."""
     root = this.root
+    target = workspace.build_folder() / "notebooks" / f"{notebook.name}.ipynb"
+    if notebook.broken:
+        target.unlink(missing_ok=True)
+        outcome.verdict, outcome.failure = FAILED, Failure(notebook.broken)
+        return
     now = incremental.facts(root, notebook, outcome.parameters)
     if this.record:
         outcome.reason = "a recording run runs everything"
@@ -192,7 +205,7 @@ def _execute_or_skip(
         used = execution.execute(
             notebook,
             outcome,
-            root / "build" / "notebooks" / f"{notebook.name}.ipynb",
+            target,
             timeout_s=timeout_s,
             environment={
                 "LRSCAN_NOTEBOOK": notebook.name,
@@ -207,23 +220,6 @@ def _execute_or_skip(
     except OSError as error:  # what is left of the disk does not suffice
         outcome.verdict = FAILED
         outcome.failure = outcome.failure or Failure(f"{type(error).__name__}: {error.strerror}")
-
-
-@contextmanager
-def _interruptible(brake: Brake) -> Iterator[None]:
-    """Ctrl-C and SIGTERM stop the kernels; what ran so far is reported."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may set a handler
-        return
-    before = {
-        number: signal.signal(number, lambda number, _: brake.pull(number))
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager

@@ -3,12 +3,14 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import IO, Any, cast
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
+from lrscan import workspace
 from lrscan.outcome import (
     FAILED,
     GOOD,
@@ -19,10 +21,15 @@ from lrscan.outcome import (
     Outcome,
     describe,
 )
+from lrscan.streams import Unheard
 
 STYLES = {
     PASSED: "green", UNCHANGED: "green", FAILED: "bold red", INTERRUPTED: "yellow", NOT_RUN: "dim",
 }  # fmt: skip
+
+
+def _console(stream: Any) -> Console:
+    return Console(file=cast(IO[str], Unheard(stream)), highlight=False)
 
 
 @contextmanager
@@ -34,7 +41,7 @@ def progress(
     On a terminal a bar counts the cells of all notebooks; elsewhere a line tells of each
     notebook when it ends. They may be called from several threads.
     """
-    console = Console(stderr=True, highlight=False)
+    console = _console(sys.stderr)
     width = len(str(len(outcomes)))
 
     def end(outcome: Outcome) -> None:
@@ -67,7 +74,7 @@ def progress(
 
 def summary(outcomes: list[Outcome], figures: list[str], written: list[str]) -> None:
     """Print the table, the failures and what was written."""
-    console = Console(highlight=False)
+    console = _console(sys.stdout)
     table = Table("notebook", "verdict", "cells passed", "seconds")
     for name in ("cells passed", "seconds"):
         next(column for column in table.columns if column.header == name).justify = "right"
@@ -92,8 +99,8 @@ def summary(outcomes: list[Outcome], figures: list[str], written: list[str]) -> 
     if figures:
         say("Figures:")
         for figure in figures:
-            say(f"  {figure}")
+            say(f"  {workspace.shown(workspace.locate(figure))}")
     if any(outcome.executed for outcome in outcomes):
-        say("Executed notebooks: build/notebooks/")
+        say(f"Executed notebooks: {workspace.shown(workspace.locate('build/notebooks'))}/")
     for line in written:
         say(line)

@@ -8,13 +8,15 @@ import json
 import os
 import platform
 import re
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from lrscan import origin, workspace
+from lrscan import origin, signals, workspace
 from lrscan.figures import DRAWN_BY, read_manifest
 from lrscan.incremental import digest
 from lrscan.notebooks import Notebook, discover
@@ -35,8 +37,9 @@ def run(root: Path, *, redraw: bool, say: Callable[[str], None]) -> int:
     problems, notes = check_notebooks(notebooks), list[str]()
     problems += check_files(root, root / "figures", root / "figures" / "records")
     # What a command measured lies in build/records too, before a notebook draws it.
+    build = workspace.build_folder()
     problems += check_files(
-        root, root / "build" / "figures", root / "build" / "records", every_record=False
+        root, build / "figures", build / "records", every_record=False
     )
     if redraw and not problems:
         problems, notes = draw_again(root, notebooks, say)
@@ -77,7 +80,7 @@ def check_files(
         if wrong:
             broken.add(path)
         if entry["records"]:
-            csv = root / entry["records"]["path"]
+            csv = workspace.locate(entry["records"]["path"])
             sidecar = csv.with_suffix(".json")
             vouched |= {csv, sidecar}
             wrong += _compare(root, csv, entry["records"]["sha256"])
@@ -94,8 +97,8 @@ def check_files(
 
 
 def check_notebooks(notebooks: list[Notebook]) -> list[str]:
-    """Source notebooks that name a folder of some machine."""
-    return [
+    """Source notebooks that are broken, or name a folder of some machine."""
+    return [f"{one.name}: {one.broken}" for one in notebooks if one.broken] + [
         f"{notebook.name}: cell {number} names {found[0]!r}, a folder of some machine"
         for notebook in notebooks
         for number, cell in enumerate(notebook.cells, 1)
@@ -117,7 +120,7 @@ def draw_again(
         What is wrong; what could not be compared, because other versions drew it.
     """
     folder = root / "figures"
-    known = {notebook.name: notebook for notebook in notebooks}
+    known = {notebook.name: notebook for notebook in notebooks if not notebook.broken}
     groups: dict[tuple[str | None, str], list[str]] = {}
     manifest = read_manifest(folder / "manifest.json")
     problems, notes = [], []
@@ -147,17 +150,23 @@ def _draw_one_again(
     from lrscan.client import Brake
     from lrscan.outcome import PASSED, describe, expected
 
-    outcome = expected(notebook, parameters)
-    with tempfile.TemporaryDirectory() as temporary:
+    outcome, brake = expected(notebook, parameters), Brake()
+    with tempfile.TemporaryDirectory() as temporary, signals.handled(brake.pull):
         execution.execute(
             notebook,
             outcome,
             Path(temporary) / "executed.ipynb",
             timeout_s=None,
-            environment={"LRSCAN_FIGURES": temporary, "LRSCAN_NOTEBOOK": notebook.name},
+            environment={
+                "LRSCAN_BUILD": temporary,  # the project's own may be one that cannot be written
+                "LRSCAN_FIGURES": temporary,
+                "LRSCAN_NOTEBOOK": notebook.name,
+            },
             on_cell=lambda: None,
-            brake=Brake(),
+            brake=brake,
         )
+        if brake.pulled:
+            sys.exit(128 + brake.pulled)
         if outcome.verdict != PASSED:
             return ["; ".join(line.strip() for line in describe(outcome)[:2])]
         problems = []
@@ -180,7 +189,7 @@ def _compare(root: Path, path: Path, wanted: str) -> list[str]:
 
 
 def _compare_provenance(root: Path, path: Path, sidecar: Path) -> list[str]:
-    recorded = json.loads(sidecar.read_text())
+    recorded = json.loads(sidecar.read_bytes())
     try:
         carried = json.loads(_carried(path)[-1])
     except (ValueError, IndexError):
@@ -207,7 +216,7 @@ def _private(root: Path, path: Path) -> Iterator[str]:
     if not path.is_file():
         return
     text = "\n".join(_carried(path)) if path.suffix == ".png" else path.read_text(errors="replace")
-    for name in filter(None, [str(root.resolve()), str(Path.home()), *_names()]):
+    for name in [str(root.resolve()), *_names()]:
         if re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", text):
             yield f"{_say(root, path)}: names {name!r}, a folder, the host or the user"
     if found := _HOMES.search(text):
@@ -215,12 +224,11 @@ def _private(root: Path, path: Path) -> Iterator[str]:
 
 
 def _names() -> list[str]:
-    """This machine's host and user, unless they are words that mean nothing."""
-    try:
-        user = getpass.getuser()
-    except (OSError, KeyError):  # a container's user without an entry
-        user = ""
-    names = {platform.node(), platform.node().partition(".")[0], user}
+    """This machine's home folder, host and user, unless they are words that mean nothing."""
+    names = {platform.node(), platform.node().partition(".")[0]}
+    for one in (getpass.getuser, Path.home):
+        with suppress(OSError, KeyError, RuntimeError):  # a container's user without an entry
+            names.add(str(one()))
     return [n for n in names if len(n) > 3 and n not in ("localhost", "root", "user", "runner")]
 
 
@@ -236,4 +244,4 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _say(root: Path, path: Path) -> str:
-    return workspace.relative(path) if path.is_relative_to(root) else path.name
+    return workspace.shown(path)

@@ -6,8 +6,12 @@
 | figures            | build/figures/<device>/ | figures/<device>/        |
 | the figures' list  | build/figures/manifest.json | figures/manifest.json |
 
-So an ordinary run leaves the tree clean. A run tells its notebooks and measurements
-what it is by environment variables, because a notebook runs in a process of its own:
+So an ordinary run leaves the tree clean. `build/` lies elsewhere where `LRSCAN_BUILD=DIR` or
+`--build DIR` says so, for a checkout that cannot be written; files in it are called `build/...`
+all the same in reports, records and the manifest (:func:`relative`, :func:`locate`).
+
+A run tells its notebooks and measurements what it is by environment variables, because a
+notebook runs in a process of its own:
 
 - `LRSCAN_PROFILE`: the profile's name; absent when a notebook is opened by hand.
 - `LRSCAN_RECORD=1`: a recording run (`--record`).
@@ -23,8 +27,9 @@ import hashlib
 import os
 import re
 import secrets
+import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 MARKER = Path("notebooks", "profiles.toml")
@@ -54,6 +59,25 @@ def find_root() -> Path:
     )
 
 
+def build_folder() -> Path:
+    """The folder of what runs make: `build/`, or the one that `LRSCAN_BUILD` names.
+
+    Raises
+    ------
+    WorkspaceError
+        It names a folder that holds the project, or is one of its own.
+    """
+    root = find_root()
+    told = os.environ.get("LRSCAN_BUILD")
+    if not told:
+        return root / "build"
+    folder, home = Path(told).resolve(), root.resolve()
+    own = (home / name for name in ("figures", "notebooks", "lrscan", ".git"))
+    if home.is_relative_to(folder) or any(folder.is_relative_to(one) for one in own):
+        raise WorkspaceError(f"the build folder is {told}, where the project's own files lie")
+    return folder
+
+
 def recording() -> bool:
     """Whether this run writes to the committed folder `figures/`."""
     return os.environ.get("LRSCAN_RECORD") == "1"
@@ -73,26 +97,46 @@ def records_folder() -> Path:
     """The folder this run writes records to, with one folder a device."""
     if out := os.environ.get("LRSCAN_RECORDS"):
         return Path(out)
-    return committed_records() if recording() else find_root() / "build" / "records"
+    return committed_records() if recording() else build_folder() / "records"
 
 
 def figures_folder() -> Path:
     """The folder this run writes figures and `manifest.json` to."""
     if out := os.environ.get("LRSCAN_FIGURES"):
         return Path(out)
-    return find_root() / ("figures" if recording() else "build/figures")
+    return find_root() / "figures" if recording() else build_folder() / "figures"
 
 
 def relative(path: Path) -> str:
     """`path` seen from the root, so that no machine's folders get into a file.
 
-    Outside the project only the last two parts are kept: device and file name.
+    The build folder is called `build`, wherever it lies. Outside the project only the last two
+    parts are kept: device and file name.
     """
     path = path.resolve()
     try:
+        if path.is_relative_to(build := build_folder().resolve()):
+            return Path("build", path.relative_to(build)).as_posix()
         return path.relative_to(find_root().resolve()).as_posix()
     except (ValueError, WorkspaceError):
         return Path(*path.parts[-2:]).as_posix()
+
+
+def locate(name: str) -> Path:
+    """The file that :func:`relative` gave this name."""
+    path = Path(name)
+    if path.parts[:1] == ("build",):
+        return build_folder().joinpath(*path.parts[1:])
+    return find_root() / path
+
+
+def shown(path: Path) -> str:
+    """`path` as a user finds it: seen from the root or from here if it is below one of them."""
+    path = path.resolve()
+    for folder in (find_root().resolve(), Path.cwd()):
+        if path.is_relative_to(folder):
+            return path.relative_to(folder).as_posix()
+    return str(path)
 
 
 def check_name(name: str) -> str:
@@ -132,11 +176,36 @@ def locked(path: Path) -> Iterator[None]:
     """Keep other processes from changing a file that is read, then written again."""
     from filelock import FileLock
 
-    folder = find_root() / "build"
+    folder = build_folder()
     folder.mkdir(parents=True, exist_ok=True)
     name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
     with FileLock(folder / f".{name}.lock"):
         yield
+
+
+def remedy(path: Path) -> str:
+    """What to do about a file that cannot be written: a sentence after a space, or nothing."""
+    with suppress(WorkspaceError):
+        if path.resolve().is_relative_to(build_folder().resolve()):
+            return " Another folder for what runs make: --build DIR or LRSCAN_BUILD=DIR."
+    return ""
+
+
+def check_writable(folder: Path) -> None:
+    """Try to write to a folder, before there is anything to lose.
+
+    Raises
+    ------
+    OSError
+        It cannot be made or written to, or its disk is full; `filename` names it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(4096))
+    except OSError as error:
+        error.filename = str(folder)
+        raise
 
 
 def write_files(files: Mapping[Path, bytes | str]) -> None:
@@ -152,6 +221,9 @@ def write_files(files: Mapping[Path, bytes | str]) -> None:
             aside[path].write_bytes(data.encode() if isinstance(data, str) else data)
         for path, temporary in aside.items():
             os.replace(temporary, path)
+    except OSError as error:  # of a full disk it names no file, and else the one aside
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         for temporary in aside.values():
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)

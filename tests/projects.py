@@ -2,6 +2,8 @@
 
 import json
 import os
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,8 @@ def write_notebook(
     name: str,
     *cells: str,
     parameters: str | None = PARAMETERS,
-    kernel: str = "python3",
+    kernel: str | None = "python3",
+    language: str = "python",
     tags: tuple[str, ...] = (),
 ) -> None:
     """A notebook of a title, its parameters and some cells: markdown if they begin with #.
@@ -32,10 +35,10 @@ def write_notebook(
     if parameters is not None:
         written[1]["metadata"]["tags"] = ["parameters"]
     written[-1]["metadata"].setdefault("tags", []).extend(tags)
-    kernelspec = {"name": kernel, "display_name": kernel, "language": "python"}
+    kernelspec = {"name": kernel, "display_name": kernel, "language": language}
     path = root / "notebooks" / f"{name}.ipynb"
     path.parent.mkdir(exist_ok=True)
-    document = {"cells": written, "metadata": {"kernelspec": kernelspec}}
+    document = {"cells": written, "metadata": {"kernelspec": kernelspec} if kernel else {}}
     path.write_text(json.dumps(document | {"nbformat": 4, "nbformat_minor": 5}))
 
 
@@ -51,6 +54,24 @@ def read_executed(root: Path, name: str) -> Any:
     import nbformat
 
     return nbformat.read(root / "build" / "notebooks" / f"{name}.ipynb", 4)
+
+
+# What a test waits for what takes a second. A busy machine may need it; nothing else is so slow
+# that passes.
+LONGEST_S = 200
+
+
+def wait_until(condition: Callable[[], Any]) -> None:
+    """Wait for something that another process or thread does, however slow the machine is."""
+    deadline = time.monotonic() + LONGEST_S
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.01)
+
+
+def written(path: Path) -> bool:
+    """Whether a process has written something into a file."""
+    return path.is_file() and path.stat().st_size > 0
 
 
 def alive(pid: int) -> bool:

@@ -254,6 +254,20 @@ def test_a_signal_ends_the_phase_and_packs_what_there_is(tmp_path, project):
         assert not alive(int(file.read("notes/child")))
 
 
+def test_under_nohup_a_campaign_is_not_stopped_by_a_hang_up(tmp_path):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        one, _ = campaign(tmp_path / "out", phase("works"))
+        with one._signals():
+            signal.raise_signal(signal.SIGHUP)
+            assert one._stopped == 0
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT):
+                signal.raise_signal(number)
+                assert one._stopped == number
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def test_a_full_result_folder_costs_nothing_that_was_there(tmp_path, monkeypatch):
     out = tmp_path / "out"
     one, _ = campaign(out, phase("works"))

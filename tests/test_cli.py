@@ -6,10 +6,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from click.testing import CliRunner
 from projects import PYTHONPATH, make_project, write_notebook
+from test_notebooks import BROKEN, break_notebook
 
 import lrscan
 from lrscan import cli, records
@@ -201,6 +203,77 @@ def test_run_without_papermill_says_what_to_install(monkeypatch):
     assert 'pip install "lrscan[notebooks]"' in result.output
 
 
+@pytest.fixture(params=["conflict", "folder"])
+def broken(request, project):
+    """The path of a file among the notebooks that is none."""
+    path = project / "notebooks" / "learn" / "00_bad.ipynb"
+    break_notebook(path, BROKEN[request.param][0])
+    return path
+
+
+def test_a_broken_notebook_fails_and_the_others_go_on(project, broken):
+    pytest.importorskip("papermill")
+    stale = project / "build" / "notebooks" / "learn" / "00_bad.ipynb"
+    stale.parent.mkdir(parents=True)
+    stale.touch()
+    result = lrscan_("run")
+    assert result.exit_code == 1, result.output
+    report = json.loads((project / "build" / "report.json").read_text())
+    verdicts = [outcome["verdict"] for outcome in report["notebooks"]]
+    assert verdicts == ["failed", "passed", "passed"]
+    told = report["notebooks"][0]["failure"]["error"]
+    assert told.startswith("not a notebook") and f"learn/00_bad failed: {told}" in result.output
+    suite = ElementTree.parse(project / "build" / "junit.xml").getroot()[0]
+    assert (suite.get("tests"), suite.get("failures")) == ("1", "1")
+    assert suite[0].get("name") == "notebook" and not stale.exists()
+
+
+def test_a_broken_notebook_stops_no_command_that_does_not_need_it(project, broken, calls):
+    pytest.importorskip("papermill")
+    for command in (["run", "--only", "learn/01"], ["bench", "speed"], ["list"]):
+        result = lrscan_(*command)
+        assert result.exit_code == 0, result.output
+        assert "learn/00_bad" in result.output and "broken" in result.output
+    assert [name for name, *_ in calls] == ["speed"]
+    result = lrscan_("verify", "--no-redraw")
+    assert result.exit_code == 1 and "learn/00_bad: not a notebook" in result.output
+
+
+def test_a_broken_notebook_that_was_asked_for_is_a_failure(project, broken, calls):
+    pytest.importorskip("papermill")
+    result = lrscan_("run", "--only", "learn/00")
+    assert result.exit_code == 1 and "learn/00_bad failed: not a notebook" in result.output
+    (project / "notebooks" / "reproduce" / "01_speed.ipynb").write_text("")
+    assert "reproduce/01_speed is broken: not a notebook" in refused("bench", "speed")
+    assert calls == []
+
+
+# What a cell may say, with letters of many languages and a byte that is no letter.
+SAID = "a \N{LESS-THAN OR EQUAL TO} b, \xe4, \u65e5, \U0001f600 and \udce4"
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_every_encoding_of_the_output_is_good_enough_for_a_report(project, encoding):
+    """Also for a broken notebook's name, and for a parameter; and in a locale of ASCII alone."""
+    pytest.importorskip("papermill")
+    write_notebook(project, "learn/01_idea", f"assert False, {ascii(SAID)}", parameters=PARAMETERS)
+    break_notebook(project / "notebooks" / "learn" / "02_\xe4\u65e5.ipynb", "")
+    write_notebook(project, "learn/03_idea", parameters="seed = 0\nword = '\u65e5'")
+    environment = {
+        "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0", "PYTHONIOENCODING": encoding,
+    }  # fmt: skip
+    for verb, status in (("run", 1), ("list", 0), ("verify", 1)):
+        done = subprocess.run(
+            [sys.executable, "-m", "lrscan", verb], capture_output=True,
+            env=os.environ | environment,
+        )  # fmt: skip
+        output, errors = (text.decode(encoding, "replace") for text in (done.stdout, done.stderr))
+        assert done.returncode == status and "Traceback" not in errors, errors
+        assert "learn/02_" in output
+    report = json.loads((project / "build" / "report.json").read_text())
+    assert "\N{LESS-THAN OR EQUAL TO}" in report["notebooks"][0]["failure"]["error"]
+
+
 def test_list_shows_notebooks_parameters_and_experiments(calls):
     result = lrscan_("list", "--profile", "full")
     assert result.exit_code == 0, result.output
@@ -227,12 +300,16 @@ def test_bench_prints_the_measurements(calls):
     assert "Records: build/records/cpu-2-core/speed.csv" in result.output
 
 
-def test_bench_records_where_it_is_told(project, calls, tmp_path):
+def test_bench_records_where_it_is_told(project, calls, tmp_path, monkeypatch):
     assert lrscan_("bench", "speed", "--record").exit_code == 0
     assert (project / "figures" / "records" / "cpu-2-core" / "speed.csv").is_file()
     result = lrscan_("bench", "speed", "--out", "../out")
     assert (tmp_path / "out" / "cpu-2-core" / "speed.json").is_file()
-    assert "Records: cpu-2-core/speed.csv" in result.output
+    assert f"Records: {tmp_path}/out/cpu-2-core/speed.csv" in result.output
+    monkeypatch.chdir(tmp_path / "out")  # and found from elsewhere
+    monkeypatch.setattr("lrscan.workspace.__file__", str(project / "lrscan" / "workspace.py"))
+    result = lrscan_("bench", "speed", "--out", "rec")
+    assert "Records: rec/cpu-2-core/speed.csv" in result.output
     assert not (project / "build").exists()
 
 
@@ -255,6 +332,13 @@ def test_bench_overrides_parameters(calls):
 def test_bench_refuses_before_it_measures(calls, arguments, message):
     assert message in refused("bench", *arguments)
     assert calls == []
+
+
+@pytest.mark.parametrize("verb", ["bench", "train"])
+@pytest.mark.parametrize("minutes", ["nan", "0", "-1", "-inf", "soon"])
+def test_a_time_that_never_ends_or_never_began_is_refused(project, calls, verb, minutes):
+    assert "Invalid value for '--minutes'" in refused(verb, f"--minutes={minutes}")
+    assert calls == [] and not (project / "build").exists()
 
 
 def test_bench_refuses_a_gpu_that_is_not_there(calls, monkeypatch):

@@ -63,6 +63,10 @@ WRONG = {
         replace(H100, gpus=[("Tesla K80", (3, 7), 12.0)]), "GPU", "3.7", "-p device=cpu"
     ),
     "no GPU seen": (replace(H100, gpus=[]), "GPU", "torch sees no GPU", "reboot"),
+    "read-only": (
+        replace(LAPTOP, build="/x/build", unwritable="Permission denied"), "build folder",
+        "/x/build: Permission denied", "LRSCAN_BUILD",
+    ),
     "full disk": (replace(LAPTOP, free_gib=0.2), "disk", "0.20 GiB", "make clean"),
 }  # fmt: skip
 

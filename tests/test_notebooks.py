@@ -1,6 +1,8 @@
 """Which notebooks there are, and what their parameters may be. No kernel is started."""
 
 import json
+import os
+from pathlib import Path
 
 import pytest
 from projects import make_project, write_notebook
@@ -11,6 +13,7 @@ from lrscan.notebooks import ParameterError
 TYPED = """
 seed = 0          # a comment
 rate: float = 0.5
+rates = [0.5]
 device = "auto"
 measure = True
 lengths = [16, 256]
@@ -49,7 +52,7 @@ def test_lessons_come_first_and_in_order(every):
 
 def test_defaults_are_the_literals_of_the_tagged_cell(every):
     assert every[2].defaults == {
-        "seed": 0, "rate": 0.5, "device": "auto", "measure": True,
+        "seed": 0, "rate": 0.5, "rates": [0.5], "device": "auto", "measure": True,
         "lengths": [16, 256], "dtypes": ["float32"], "mixed": [1, "all"],
     }  # fmt: skip
 
@@ -72,32 +75,90 @@ def test_a_prefix_that_selects_nothing_is_refused(every):
         notebooks.select(every, ["learn/01", "learn/09"])
 
 
+def broken(root, name="learn/01_bad"):
+    """Why a notebook cannot be run."""
+    return {notebook.name: notebook.broken for notebook in notebooks.discover(root)}[name]
+
+
 @pytest.mark.parametrize(
     "source",
     ["n = 2**20", "import os", "a = b = 1", "a, b = 1, 2", "n = None", "n = []", "n = {}",
-     "n = (1, 2)", "n += 1", "n: int", "n =", "%matplotlib inline", "print(1)", "n = [None]"],
+     "n = (1, 2)", "n += 1", "n: int", "n =", "%matplotlib inline", "print(1)", "n = [None]",
+     "n = 1e999",
+     "n = [[-1e999]]", "n = '\\ud800'", "n = 0x" + 5000 * "f", "n = " + 999 * "(" + 999 * ")"],
 )  # fmt: skip
-def test_a_cell_of_parameters_with_more_than_literals_is_refused(tmp_path, source):
+def test_a_cell_of_parameters_with_more_than_storable_literals_is_refused(tmp_path, source):
     root = make_project(tmp_path)
     write_notebook(root, "learn/01_bad", parameters=source)
-    with pytest.raises(ParameterError, match="learn/01_bad"):
-        notebooks.discover(root)
+    assert "the cell of parameters holds NAME = literal only" in broken(root)
 
 
 def test_two_cells_of_parameters_are_refused(tmp_path):
     root = make_project(tmp_path)
     write_notebook(root, "learn/01_bad", "n = 1", tags=("parameters",))
-    with pytest.raises(ParameterError, match="learn/01_bad: 2 cells"):
-        notebooks.discover(root)
+    assert broken(root) == "2 cells are tagged parameters, expected one"
 
 
-@pytest.mark.parametrize("text", ["not json", "[]", "{}", json.dumps({"cells": [{}]})])
-def test_a_file_that_is_no_notebook_is_refused(tmp_path, text):
-    root = make_project(tmp_path)
-    (root / "notebooks" / "learn").mkdir()
-    (root / "notebooks" / "learn" / "01_bad.ipynb").write_text(text)
-    with pytest.raises(ParameterError, match="learn/01_bad: not a notebook"):
-        notebooks.discover(root)
+CELL = {"cell_type": "code", "metadata": {}, "source": "1"}
+DOCUMENT = {"cells": [CELL], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
+MARKERS = "{\n<<<<<<< HEAD\n \"cells\": []\n=======\n>>>>>>> other\n}\n"
+# What makes a file no notebook, and words of what is told about it.
+BROKEN = {
+    "empty": ("", "not a notebook"),
+    "text": ("x", "not a notebook"),
+    "deep": (100_000 * "[", "not a notebook"),
+    "cut": (json.dumps(DOCUMENT)[:-9], "not a notebook"),
+    "conflict": (MARKERS, "conflict markers"),
+    "list": ([], "not a notebook"),
+    "object": ({}, "not a notebook"),
+    "format 3": ({"nbformat": 3, "worksheets": []}, "of notebook format 3, not 4"),
+    "format 5": (DOCUMENT | {"nbformat": 5}, "of notebook format 5, not 4"),
+    "no cells": (DOCUMENT | {"cells": []}, "it has no cells"),
+    "cells are null": (DOCUMENT | {"cells": None}, "not a notebook"),
+    "empty cell": (DOCUMENT | {"cells": [{}]}, "not a notebook"),
+    "number for a source": (DOCUMENT | {"cells": [CELL | {"source": 5}]}, "not a notebook"),
+    "unknown cell": (DOCUMENT | {"cells": [CELL | {"cell_type": "html"}]}, "type 'html'"),
+    "no Unicode": (DOCUMENT | {"cells": [CELL | {"source": "'\ud800'"}]}, "not a notebook"),
+    "null for metadata": (DOCUMENT | {"metadata": None}, "not a notebook"),
+    "null for tags": (DOCUMENT | {"cells": [CELL | {"metadata": {"tags": None}}]}, "not a note"),
+    "Latin-1": (json.dumps(DOCUMENT).replace("1", "\xe4").encode("latin-1"), "UnicodeDecodeError"),
+    "UTF-16": (json.dumps(DOCUMENT).encode("utf-16"), "not a notebook"),
+    "folder": (Path.mkdir, "no file"),
+    "dangling link": (lambda path: path.symlink_to("nowhere.ipynb"), "leads nowhere"),
+    "link to itself": (lambda path: path.symlink_to(path.name), "not a notebook"),
+    "link out": (lambda path: path.symlink_to(__file__), "a link to a file outside notebooks/"),
+    "pipe": (os.mkfifo, "no file"),
+}  # fmt: skip
+
+
+def break_notebook(path, what):
+    """Put there what is no notebook: text, bytes, a document, or what a function makes."""
+    path.parent.mkdir(exist_ok=True)
+    if callable(what):
+        what(path)
+    else:
+        text = what if isinstance(what, str | bytes) else json.dumps(what)
+        path.write_bytes(text.encode() if isinstance(text, str) else text)
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_file_that_is_no_notebook_is_named_and_the_others_are_there(project, kind):
+    what, told = BROKEN[kind]
+    break_notebook(project / "notebooks" / "learn" / "01_bad.ipynb", what)
+    assert told in broken(project) and len(broken(project)) < 300
+    assert names(notebooks.discover(project)) == [
+        "learn/01_bad", "learn/01_first", "learn/02_second", "reproduce/01_first",
+    ]  # fmt: skip
+    every = notebooks.discover(project)
+    loaded = profile(project, every, '[quick]\nseed = 7\n[quick."learn/01_bad"]\nseed = 8\n')
+    assert loaded.parameters["learn/01_bad"] == {}
+    given = notebooks.override(loaded.parameters, every, ["seed=9"])
+    assert {name: values.get("seed") for name, values in given.items()} == {
+        "learn/01_bad": None, "learn/01_first": 9, "learn/02_second": 9, "reproduce/01_first": 9,
+    }  # fmt: skip
+    assert notebooks.whole(every[1]) is every[1]
+    with pytest.raises(ParameterError, match="learn/01_bad is broken: "):
+        notebooks.whole(every[0])
 
 
 def test_a_profile_gives_common_and_own_values(project, every):
@@ -120,6 +181,11 @@ def test_a_profile_gives_common_and_own_values(project, every):
     [
         ("[full]\n", "no profile 'quick'; there are: full"),
         ("[quick\n", "profiles.toml"),
+        ("quick = 3\n[full]", "no profile 'quick'; there are: full"),
+        ("[quick]\nseed = " + 5000 * "9", "profiles.toml: "),
+        ("[quick]\nseed = " + 9999 * "[", "profiles.toml: "),
+        ("[quick]\nseed = 2026-01-31\n", "seed is datetime.date.*expected int"),
+        ('[quick."reproduce/01_first"]\nrate = nan\n', "rate is nan, which has no JSON"),
         ('[quick."learn/1"]\n', "no notebook is called 'learn/1'"),
         ("[quick]\nsed = 1\n", "learn/01_first has no parameter 'sed'; it has: seed, device"),
         ("[quick]\nrate = 1.0\n", "learn/01_first has no parameter 'rate'"),
@@ -179,8 +245,9 @@ def test_a_value_from_the_command_line_has_its_parameters_type(every, assignment
         ("seed=1\nother = 2", "expected int"),
         ("seed=", "seed is '', expected int"),
         ("seed=" + "(" * 10_000, "expected int"),
+        ("seed=" + "[" * 10_000, "expected int"),
     ],
-    ids=["no value", "not in all", "text", "float", "code", "two lines", "empty", "deep"],
+    ids=["no value", "not in all", "text", "float", "code", "two lines", "empty", "deep", "deeper"],
 )
 def test_a_wrong_assignment_is_refused_by_name(every, assignment, message):
     defaults = {notebook.name: notebook.defaults for notebook in every}
@@ -188,13 +255,29 @@ def test_a_wrong_assignment_is_refused_by_name(every, assignment, message):
         notebooks.override(defaults, every, [assignment])
 
 
+@pytest.mark.parametrize(
+    "assignment",
+    ["rate=nan", "rate=inf", "rate=-inf", "rate=1e999", "rates=[0.5, nan]", "rates=[-1e999]",
+     "rate=1" + 400 * "0", "rate=0x" + 5000 * "f", "seed=0x" + 5000 * "f", "seed=" + 5000 * "9",
+     "lengths=[0x" + 5000 * "f" + "]", "device=\udce4", "dtypes='\\ud800',",
+     "seed=2026-01-31", "rate=07:32:00", "rates=[2026-01-31T07:32:00Z]", "lengths={1, 2}",
+     "lengths={a = 1}", "lengths={'a': 1}", "seed=None", "rate=1j", "dtypes=[b'x']"],
+    ids=lambda text: text[:24].encode("ascii", "replace").decode(),
+)  # fmt: skip
+def test_a_value_that_no_report_could_hold_is_refused_by_its_parameters_name(every, assignment):
+    name = assignment.partition("=")[0]
+    defaults = {notebook.name: notebook.defaults for notebook in every}
+    with pytest.raises(ParameterError, match=f"reproduce/01_first: parameter {name} is ") as told:
+        notebooks.override(defaults, every[2:], [assignment])
+    assert len(str(told.value)) < 300
+
+
 def test_a_link_out_of_the_project_is_not_run(tmp_path):
     elsewhere = make_project(tmp_path / "elsewhere")
     write_notebook(elsewhere, "learn/01_foreign", "1")
     root = make_project(tmp_path / "project")
     (root / "notebooks" / "learn").symlink_to(elsewhere / "notebooks" / "learn")
-    with pytest.raises(ParameterError, match="learn/01_foreign is a link to a file outside"):
-        notebooks.discover(root)
+    assert "a link to a file outside notebooks/" in broken(root, "learn/01_foreign")
 
 
 @pytest.mark.parametrize(

@@ -141,6 +141,18 @@ def test_somebody_elses_repository_is_not_the_projects(tmp_path, monkeypatch):
     assert provenance.git_state() == (None, None)
 
 
+def test_the_commit_of_a_checkout_that_somebody_else_owns_is_read(project, monkeypatch):
+    settings = ["-c", "user.name=A", "-c", "user.email=a@example.org"]
+    for command in (["init", "-q"], ["add", "."], [*settings, "commit", "-qm", "one"]):
+        subprocess.run(["git", *command], check=True)
+    known = provenance.git_state()
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+    refused = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True)
+    assert "dubious ownership" in refused.stderr, "git itself reads it"
+    assert provenance.git_state() == known and known[0]
+
+
 @pytest.mark.parametrize(
     ("told", "found"),
     [

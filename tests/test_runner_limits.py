@@ -5,21 +5,23 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from itertools import combinations
 from xml.etree import ElementTree
 
 import pytest
-from projects import PYTHONPATH, make_project, write_notebook
+from projects import LONGEST_S, PYTHONPATH, make_project, wait_until, write_notebook, written
 
 pytest.importorskip("papermill", reason="notebooks are executed by papermill")
 
 from test_runner import SAY_PID, gone, project, run  # noqa: E402, F401
 
-# When a notebook ran, for the test to compare.
+from lrscan import notebooks, runner, workspace  # noqa: E402
+
+# When a notebook ran, for the test to compare. It ends when `others` have begun, however slowly.
 SPAN = (
-    "import json, time\nfrom pathlib import Path\nbegan = time.time()\ntime.sleep({seconds})\n"
-    "Path({name!r}).write_text(json.dumps([began, time.time()]))"
+    "import json, time\nfrom pathlib import Path\nbegan = time.time()\nPath('{name}.on').touch()\n"
+    "while not all(Path(other + '.on').exists() for other in '{others}'):\n    time.sleep(0.05)\n"
+    "time.sleep(0.3)\nPath('{name}.span').write_text(json.dumps([began, time.time()]))"
 )
 MEASURING = 'seed = 0\nmeasure = True'
 
@@ -35,12 +37,12 @@ def overlap(one, other):
 
 def test_notebooks_that_measure_never_overlap_another(project):  # noqa: F811
     for name in "abcd":
-        source = SPAN.format(seconds=1.5, name=f"{name}.span")
+        source = SPAN.format(others="abcd", name=name)
         write_notebook(project, f"learn/0_{name}", source, parameters=MEASURING)
     for name in "xy":
-        source = SPAN.format(seconds=0.3, name=f"{name}.span") + "\nif measure:\n    pass"
+        source = SPAN.format(others="", name=name) + "\nif measure:\n    pass"
         write_notebook(project, f"learn/0_{name}", source, parameters=MEASURING)
-    status, report = run(project, options={"jobs": 4})
+    status, report = run(project, timeout_s=LONGEST_S, options={"jobs": 4})
     assert status == 0
     names = [outcome["notebook"] for outcome in report["notebooks"]]
     assert names == [f"learn/0_{name}" for name in "abcdxy"]
@@ -80,15 +82,15 @@ def test_fail_fast_begins_nothing_more(project):  # noqa: F811
 def test_junit_counts_every_cell_once(project, tmp_path):  # noqa: F811
     write_notebook(project, "learn/1", "1")
     write_notebook(project, "learn/2", "## Here", "raise ValueError('<\\x00\\x1b[1m & >')", "2")
-    write_notebook(project, "learn/3", "1", kernel="no-such-kernel")
+    write_notebook(project, "learn/3", "1", language="R")
     assert run(project, options={"junit": tmp_path / "out" / "junit.xml"})[0] == 1
     suites = ElementTree.parse(tmp_path / "out" / "junit.xml").getroot().findall("testsuite")
     counts = [[int(s.get(name)) for name in ("tests", "failures", "skipped")] for s in suites]
-    assert counts == [[2, 0, 0], [3, 1, 1], [3, 1, 2]]
+    assert counts == [[2, 0, 0], [3, 1, 1], [1, 1, 0]]
     case = suites[1].find("testcase[failure]")
     assert (case.get("classname"), case.get("name")) == ("learn/2", "cell 4")
     assert 'under "Here", line 1: raise ValueError' in case.find("failure").text
-    assert suites[2].find("testcase[failure]").get("name") == "kernel"
+    assert suites[2].find("testcase[failure]").get("name") == "notebook"
     run(project, options={"junit": tmp_path / "out" / "junit.xml"})
     first = ElementTree.parse(tmp_path / "out" / "junit.xml").getroot()[0]
     assert first.get("skipped") == "2" and "unchanged" in first[0][0].get("message")
@@ -127,9 +129,37 @@ def test_a_file_that_cannot_be_written_leaves_the_good_figure(project):  # noqa:
     write_notebook(project, "learn/1", source.format(3, limit))
     status, report = run(project)
     failure = report["notebooks"][0]["failure"]
-    assert status == 1 and failure["error"] == "OSError: [Errno 27] File too large"
+    assert status == 1 and failure["error"].startswith("OSError: [Errno 27] File too large: ")
+    assert failure["error"].endswith("build/figures/drawings/line.svg'")
     assert failure["line"] == 7 and failure["source"].startswith("figures.save")
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("what", ["below a file", "a folder", "below a link to nowhere"])
+@pytest.mark.parametrize("which", ["junit", "report"])
+def test_a_report_that_cannot_be_written_takes_no_other_along(project, capsys, which, what):  # noqa: F811
+    """It is named before anything is executed, and no earlier one is taken for this run's."""
+    write_notebook(project, "learn/1", "open('ran', 'w')")
+    junit, report = project / "out" / "junit.xml", project / "build" / "report.json"
+    bad, good = (junit, report) if which == "junit" else (report, junit)
+    if what == "below a file":
+        bad.parent.write_text("")
+    elif what == "a folder":
+        bad.mkdir(parents=True)
+    else:
+        bad.parent.symlink_to("/proc/nowhere")
+    status = runner.run(project, *chosen(project), profile="quick", junit=junit)
+    told = capsys.readouterr().out
+    assert status == 1 and f"{workspace.shown(bad)} could not be written: " in told
+    assert good.is_file() and not (project / "notebooks" / "learn" / "ran").exists()
+    if which == "junit":
+        assert json.loads(report.read_text())["verdict"] == "failed"
+
+
+def chosen(root):
+    """All notebooks of a project, and their parameters."""
+    every = notebooks.discover(root)
+    return every, {notebook.name: notebook.defaults for notebook in every}
 
 
 def can_mount() -> bool:
@@ -155,7 +185,7 @@ def test_a_full_disk_is_a_failure_that_leaves_no_report_to_be_mistaken(project, 
         "cp build/report.json after.json; exit $status"
     )
     command = ["unshare", "-rm", "sh", "-c", script]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LONGEST_S)
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr
     assert "No space left" in done.stdout
@@ -168,13 +198,10 @@ def test_a_full_disk_is_a_failure_that_leaves_no_report_to_be_mistaken(project, 
 
 
 def test_a_killed_runner_leaves_no_kernel(project):  # noqa: F811
-    write_notebook(project, "learn/1", SAY_PID, "import time\ntime.sleep(60)")
+    write_notebook(project, "learn/1", SAY_PID, "import time\ntime.sleep(600)")
     command = [sys.executable, "-m", "lrscan", "run"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    pid = project / "notebooks" / "learn" / "pid"
-    deadline = time.monotonic() + 60
-    while not (pid.exists() and pid.read_text()) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_until(lambda: written(project / "notebooks" / "learn" / "pid"))
     process.kill()
     process.wait()
     assert gone(project)
@@ -185,11 +212,11 @@ def test_a_killed_runner_leaves_no_kernel(project):  # noqa: F811
 @pytest.mark.parametrize("moment", ["import", "run"])
 def test_ctrl_c_ends_with_130_at_any_moment(tmp_path, moment):
     root = make_project(tmp_path / "project")
-    write_notebook(root, "learn/1", "import time\ntime.sleep(60)")
+    write_notebook(root, "learn/1", "import time\ntime.sleep(600)")
     slow = tmp_path / "slow"
     slow.mkdir()
     if moment == "import":  # the first module that the verb itself imports takes long
-        (slow / "papermill.py").write_text("import time\nprint('now', flush=True)\ntime.sleep(60)")
+        (slow / "papermill.py").write_text("import time\nprint('now', flush=True)\ntime.sleep(600)")
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(slow), PYTHONPATH])}
     process = subprocess.Popen(
         [sys.executable, "-m", "lrscan", "run"], cwd=root, env=environment, text=True,
@@ -200,11 +227,8 @@ def test_ctrl_c_ends_with_130_at_any_moment(tmp_path, moment):
     if moment == "import":
         assert process.stdout.readline() == "now\n"
     else:
-        report = root / "build" / "report.json"
-        deadline = time.monotonic() + 60
-        while not report.exists() and time.monotonic() < deadline:
-            time.sleep(0.01)
+        wait_until((root / "build" / "report.json").exists)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=LONGEST_S)
     assert process.returncode == 130, errors
     assert "Traceback" not in errors

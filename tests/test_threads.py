@@ -3,10 +3,10 @@
 import ctypes
 import multiprocessing
 import threading
-import time
 
 import pytest
 import torch
+from projects import LONGEST_S, wait_until
 from recurrences import check, draw
 
 from lrscan import linear_recurrence
@@ -45,8 +45,8 @@ def test_a_forked_child_computes_too():
     queue = context.Queue()
     child = context.Process(target=_in_child, args=(queue, (a, x, h0), expected), daemon=True)
     child.start()
-    assert queue.get(timeout=60)
-    child.join(timeout=60)
+    assert queue.get(timeout=LONGEST_S)
+    child.join(timeout=LONGEST_S)
     assert child.exitcode == 0
 
 
@@ -66,7 +66,7 @@ def compiled(function):
 
 
 def test_every_thread_is_given_the_work(either):
-    seen, together = set(), threading.Barrier(3, timeout=30)
+    seen, together = set(), threading.Barrier(3, timeout=LONGEST_S)
 
     def work(argument):
         together.wait()
@@ -92,11 +92,8 @@ def test_a_worker_that_wakes_late_is_not_waited_for(monkeypatch):
     threads.run(address, 1, 2)
     assert calls == [1]
     workers[0]._wake.release()
-    for _ in range(500):
-        if workers[0] in threads._idle:
-            break
-        time.sleep(0.01)
-    assert workers[0] in threads._idle and calls == [1]
+    wait_until(lambda: workers[0] in threads._idle)
+    assert calls == [1]
 
 
 @pytest.mark.parametrize("count", [1, 2])

@@ -1,11 +1,16 @@
 """`lrscan verify` finds every changed byte, and draws the figures again."""
 
 import json
+import signal
+import subprocess
+import sys
 
 import pytest
-from projects import PYTHONPATH, make_project, write_notebook
+from projects import LONGEST_S, PYTHONPATH, make_project, wait_until, write_notebook, written
 
 pytest.importorskip("papermill", reason="figures are drawn again by their notebooks")
+
+from test_runner import CHILD, SAY_PID, gone  # noqa: E402
 
 from lrscan import notebooks, runner, verify  # noqa: E402
 
@@ -155,6 +160,16 @@ def test_a_notebook_that_fails_is_named(project):
     write_notebook(project, "reproduce/01", "1 / 0", parameters=PARAMETERS)
     status, said = run(project, redraw=True)
     assert status == 1 and any("ZeroDivisionError" in line for line in said)
+
+
+def test_a_verification_that_is_stopped_leaves_no_process(project):
+    source = f"{SAY_PID}\n{CHILD}time.sleep(600)"
+    write_notebook(project, "reproduce/01", source, parameters=PARAMETERS)
+    process = subprocess.Popen([sys.executable, "-m", "lrscan", "verify"])
+    wait_until(lambda: written(project / "notebooks" / "reproduce" / "pid_child"))
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(LONGEST_S) == 128 + signal.SIGHUP
+    assert gone(project)
 
 
 @pytest.mark.parametrize("package", ["matplotlib", "pillow"])

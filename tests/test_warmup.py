@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from projects import LONGEST_S, wait_until
 
 from lrscan import cli, compilation, warmup
 
@@ -113,20 +114,14 @@ def test_a_compilation_that_takes_long_says_so_once(caplog, monkeypatch):
     for kept, told in ((True, "kept for the next time"), (False, "not kept: no cache folder")):
         caplog.clear()
         with compilation.noticed("the CPU kernel x", kept=kept):
-            wait_for(lambda: caplog.messages)
+            wait_until(lambda: caplog.messages)
             time.sleep(0.2)
         (message,) = caplog.messages
         assert message.startswith("compiling the CPU kernel x") and told in message
 
 
-def wait_for(condition):
-    end = time.monotonic() + 60
-    while not condition() and time.monotonic() < end:
-        time.sleep(0.01)
-    assert condition()
-
-
-def test_a_short_compilation_says_nothing(caplog):
+def test_a_short_compilation_says_nothing(caplog, monkeypatch):
+    monkeypatch.setattr(compilation, "PATIENCE_S", LONGEST_S)
     with compilation.noticed("the CPU kernel x", kept=True):
         pass
     assert not caplog.messages

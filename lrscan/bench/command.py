@@ -58,7 +58,8 @@ def main(
         raise click.UsageError(str(error)) from None
     chosen: list[Any] = [EXPERIMENTS[name] for name in dict.fromkeys(experiments) or EXPERIMENTS]
     owners = {experiment.notebook for experiment in chosen}
-    owning = [notebook for notebook in every if notebook.name in owners]
+    owning = [notebooks.whole(notebook) for notebook in every if notebook.name in owners]
+    cli.tell_broken(notebook for notebook in every if notebook not in owning)
     if missing := owners - {notebook.name for notebook in owning}:
         raise click.ClickException(f"an experiment belongs to {min(missing)}: no such notebook")
     parameters = notebooks.override(values.parameters, owning, assignments)
@@ -72,6 +73,7 @@ def main(
     logger.addHandler(handler := logging.StreamHandler())
     console, left = Console(highlight=False), []
     with workspace.environment(**settings):
+        workspace.check_writable(workspace.records_folder())
         for number, experiment in enumerate(chosen):
             if number and time.monotonic() > until:
                 left.append(experiment.name)
@@ -119,7 +121,7 @@ def _show(console: Console, records: Records) -> None:
     told = [c for c in data if c in measured or data[c].nunique() > 1]
     console.print(Text(f"{records.experiment} on {records.device_label}"), soft_wrap=True)
     console.print(_table(data[told]))
-    console.print(Text(f"Records: {workspace.relative(records.path)}"), soft_wrap=True)
+    console.print(Text(f"Records: {workspace.shown(records.path)}"), soft_wrap=True)
     missing = records.provenance["measurements"][-1].get("not_available", {})
     for what, why in missing.items():
         console.print(Text(f"Not available: {what}: {why}"), soft_wrap=True)

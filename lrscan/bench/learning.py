@@ -244,7 +244,7 @@ def train_all(
     """
     runs = list(runs)
     where = provenance.resolve_device(device)
-    folder = workspace.find_root() / "build" / "checkpoints" if resume else None
+    folder = workspace.build_folder() / "checkpoints" if resume else None
     slug, there = provenance.device_slug(where), workspace.records_folder()
     if resume:
         measured = records.find(experiment, slug, directory=there)

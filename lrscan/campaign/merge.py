@@ -17,7 +17,7 @@ from typing import Any
 
 import pandas
 
-from lrscan import claims, findings, notebooks, origin, records, workspace
+from lrscan import claims, findings, notebooks, origin, provenance, records, workspace
 from lrscan.bench import EXPERIMENTS
 from lrscan.campaign.store import CampaignError, State, archive_in, unpack
 from lrscan.records import Records
@@ -92,18 +92,11 @@ def _check_state(state: State) -> None:
         )
 
 
-def _git(root: Path, *arguments: str) -> str:
-    done = subprocess.run(
-        ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True
-    )
-    return done.stdout
-
-
 def _mark_dirty(folder: Path, state: State) -> None:
     """Say of everything that was measured at the commit that the tree was dirty."""
     state.dirty = True
     for path in folder.glob("*/*.json"):
-        document = json.loads(path.read_text())
+        document = json.loads(path.read_bytes())
         for measurement in document["measurements"]:
             measurement["dirty"] = measurement["dirty"] or measurement["commit"] == state.commit
         path.write_text(records.json_text(document))
@@ -112,7 +105,7 @@ def _mark_dirty(folder: Path, state: State) -> None:
 def _check_sources(root: Path, state: State, records_folder: Path, accept_dirty: bool) -> None:
     """The commit is here, and what was measured are its files."""
     try:
-        listing = _git(root, "ls-tree", "-r", "-z", f"{state.commit}^{{commit}}")
+        listing = provenance.git(root, "ls-tree", "-r", "-z", f"{state.commit}^{{commit}}")
     except (OSError, subprocess.SubprocessError):
         raise CampaignError(
             f"the result is of commit {state.commit}, which this repository does not have"

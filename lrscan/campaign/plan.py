@@ -46,7 +46,9 @@ def sampled_s(seconds: float, runs: int) -> float:
 def parameters(notebook: str) -> dict[str, Any]:
     """The parameters of a notebook in the profile of GPUs."""
     root = workspace.find_root()
-    return notebooks.load_profile(root, "gpu", notebooks.discover(root)).parameters[notebook]
+    every = notebooks.discover(root)
+    notebooks.whole(next(one for one in every if one.name == notebook))
+    return notebooks.load_profile(root, "gpu", every).parameters[notebook]
 
 
 def _smoke() -> float:

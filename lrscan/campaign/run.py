@@ -26,7 +26,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from lrscan import origin, provenance, workspace
+from lrscan import origin, provenance, signals, workspace
 from lrscan.campaign import merge, store
 from lrscan.campaign.phases import COMPILE, NARROW, PHASES, Phase
 from lrscan.campaign.store import CampaignError, State, Store
@@ -343,17 +343,11 @@ class Campaign:
     def _signals(self) -> Iterator[None]:
         """Ctrl-C, SIGTERM and a lost terminal end the phase; the results are packed."""
 
-        def stop(number: int, _: Any) -> None:
+        def stop(number: int) -> None:
             self._stopped = number
 
-        names = [n for n in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, n)]
-        numbers = [getattr(signal, name) for name in names]
-        before = {number: signal.signal(number, stop) for number in numbers}
-        try:
+        with signals.handled(stop):
             yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
     def _shown(self) -> list[Phase]:
         """Those that are wanted, and of the others those that were begun, in order."""

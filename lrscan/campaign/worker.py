@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lrscan import streams
+
 DONE, PARTIAL, UNAVAILABLE, DIED = 0, 75, 69, 70  # as in sysexits.h, but for 0
 
 
@@ -94,6 +96,7 @@ def _tell_kernels() -> None:
 
 
 if __name__ == "__main__":
+    streams.take_any_text()
     status = main()
     sys.stdout.flush()
     sys.stderr.flush()

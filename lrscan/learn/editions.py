@@ -13,7 +13,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from lrscan.notebooks import discover
+from lrscan import streams
+from lrscan.notebooks import discover, whole
 
 
 def student(document: dict[str, Any]) -> dict[str, Any]:
@@ -47,7 +48,7 @@ def write(root: Path, folder: Path) -> list[Path]:
     Raises:
         ValueError: there are no lessons below ``root``
     """
-    lessons = [n for n in discover(root) if n.name.startswith("learn/")]
+    lessons = [whole(n) for n in discover(root) if n.name.startswith("learn/")]
     if not lessons:
         raise ValueError(f"there are no lessons in {root / 'notebooks' / 'learn'}")
     written = []
@@ -63,6 +64,7 @@ def write(root: Path, folder: Path) -> list[Path]:
 
 
 if __name__ == "__main__":
+    streams.take_any_text()
     if len(sys.argv) != 2:
         sys.exit("usage: python -m lrscan.learn.editions FOLDER")
     try:

@@ -66,7 +66,8 @@ class Player:
         # "</" would end the script.
         text = json.dumps(data, ensure_ascii=False).replace("</", "<\\/")
         source = files("lrscan.learn")
-        style, script = (source.joinpath(f"player.{kind}").read_text() for kind in ("css", "js"))
+        sources = (source.joinpath(f"player.{kind}") for kind in ("css", "js"))
+        style, script = (file.read_text("utf-8") for file in sources)
         root = f"lrscan-player-{next(_serial_numbers)}"
         name = html.escape(scenes[0].title, quote=True)
         return (

@@ -24,7 +24,7 @@ def table(name: str) -> pandas.DataFrame:
     """One of the tables above, by name; a column a quantity, units in the names."""
     import pandas
 
-    with (files(__name__) / f"{name}.csv").open() as file:
+    with (files(__name__) / f"{name}.csv").open(encoding="utf-8") as file:
         return pandas.read_csv(file)
 
 

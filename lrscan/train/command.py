@@ -55,7 +55,7 @@ def main(
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     git_state()  # refuses a checkout of other code than that which runs
-    folder = checkpoints or workspace.find_root() / "build" / "checkpoints"
+    folder = checkpoints or workspace.build_folder() / "checkpoints"
     begun, statuses = perf_counter(), set()
     settings = {
         "LRSCAN_RECORD": "1" if record else None,
@@ -63,6 +63,8 @@ def main(
     }
     console = Console(highlight=False)
     with workspace.environment(**settings):
+        for place in (folder, workspace.records_folder()):
+            workspace.check_writable(place)
         for one in runs:
             left = None if minutes is None else 60 * minutes - (perf_counter() - begun)
             if left is not None and left <= 0:
@@ -81,7 +83,7 @@ def main(
             if run.status == DIVERGED and run.iteration == 1:
                 continue  # nothing finite to record
             written = files.write(run, name, where)
-            console.print(Text(f"Records: {workspace.relative(written.path)}"), soft_wrap=True)
+            console.print(Text(f"Records: {workspace.shown(written.path)}"), soft_wrap=True)
     if statuses & {DIVERGED, NOT_LEARNED}:
         return 1
     return PAUSED_STATUS if PAUSED in statuses else 0

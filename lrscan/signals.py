@@ -1,0 +1,31 @@
+"""The signals that end a process, handled for a while, so that nothing is left behind."""
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+# Ctrl-C, kill, a terminal that was closed, Ctrl-\. Windows has the first two.
+_NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT")
+
+
+@contextmanager
+def handled(handle: Callable[[int], None]) -> Iterator[None]:
+    """Call a function with the number of each such signal, and do nothing else about it.
+
+    A hang-up that is ignored, as under nohup, stays ignored.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may set a handler
+        return
+    numbers = {name: getattr(signal, name) for name in _NAMES if hasattr(signal, name)}
+    before = {
+        number: signal.signal(number, lambda number, _: handle(number))
+        for name, number in numbers.items()
+        if name != "SIGHUP" or signal.getsignal(number) != signal.SIG_IGN
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
