@@ -198,10 +198,13 @@ def test_a_cell_that_cannot_be_interrupted_is_killed_with_its_children(project):
     assert gone(project)
 
 
-@pytest.mark.parametrize("source", ["time.sleep(60)", "os._exit(1)", "1 / 0", "exit()"])
+DEAF = "signal.signal(signal.SIGINT, signal.SIG_IGN)\ntime.sleep(600)"
+
+
+@pytest.mark.parametrize("source", [DEAF, "time.sleep(600)", "os._exit(1)", "1 / 0", "exit()"])
 def test_after_the_summary_nothing_is_said(project, source):
     """Neither by what waited for a kernel that is gone, nor by its channels."""
-    write_notebook(project, "learn/01_bad", "import os, time", source, "1")
+    write_notebook(project, "learn/01_bad", "import os, signal, time", source, "1")
     done = subprocess.run(
         [sys.executable, "-m", "lrscan", "run", "--timeout", "1"], capture_output=True, text=True
     )
