@@ -41,7 +41,7 @@ class Program(torch.nn.Module):
             custom_translation_table=lrscan.onnx.translations(),
         )  # fmt: skip
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 2
+        options.intra_op_num_threads = 1  # others test at the same time
         options.log_severity_level = 3
         model = program.model_proto.SerializeToString()
         self.session = onnxruntime.InferenceSession(model, options, ["CPUExecutionProvider"])
