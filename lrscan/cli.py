@@ -15,6 +15,7 @@ from lrscan import __version__, notebooks, streams, workspace
 
 DEVICES = ("auto", "cpu", "cuda")
 
+
 class Minutes(click.FloatRange):
     """A time above zero, which NaN is not: nothing is later than that, and so it has no end."""
 

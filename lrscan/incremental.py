@@ -59,7 +59,7 @@ def _packages(root: Path) -> set[str]:
 def why(root: Path, notebook: Notebook, now: dict[str, Any]) -> str | None:
     """Why a notebook has to be run, in a few words; None if its last pass still stands."""
     try:
-        state = json.loads(_path(root, notebook).read_text())
+        state = json.loads(_path(notebook).read_text())
         if "unsure" in state:
             return state["unsure"]
         before = state["facts"]
@@ -67,13 +67,13 @@ def why(root: Path, notebook: Notebook, now: dict[str, Any]) -> str | None:
             if before.get(name) != now.get(name):
                 return f"{name} changed"
         for name, wanted in (state["read"] | state["written"]).items():
-            if digest(_locate(root, name)) != wanted:
+            if digest(_locate(name)) != wanted:
                 return f"{name} changed"
         for name, wanted in state["listed"].items():
-            if _listing(_locate(root, name)) != wanted:
+            if _listing(_locate(name)) != wanted:
                 return f"what lies in {name} changed"
         for name in state["absent"]:
-            if _locate(root, name).exists():
+            if _locate(name).exists():
                 return f"{name} is there now"
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return "it has not passed before"
@@ -101,7 +101,7 @@ def store(
     changed += [path for path in absent if path.exists()]
     if changed:
         unsure = {"unsure": f"{_name(root, changed[0])} changed while it ran"}
-        return workspace.write_files({_path(root, notebook): json_text(unsure)})
+        return workspace.write_files({_path(notebook): json_text(unsure)})
     state = {
         "facts": now,
         "read": {_name(root, path): digest(path) for path in read},
@@ -111,7 +111,7 @@ def store(
         "outcome": asdict(outcome),
         "passed_at": provenance.utc_now(),
     }
-    workspace.write_files({_path(root, notebook): json_text(state)})
+    workspace.write_files({_path(notebook): json_text(state)})
 
 
 def _changed_at(path: Path) -> float:
@@ -122,12 +122,12 @@ def _changed_at(path: Path) -> float:
 
 def forget(root: Path, notebook: Notebook) -> None:
     """The next run has to run the notebook."""
-    _path(root, notebook).unlink(missing_ok=True)
+    _path(notebook).unlink(missing_ok=True)
 
 
 def restore(root: Path, notebook: Notebook, outcome: Outcome) -> None:
     """Fill in the outcome of a notebook that need not be run; bring its copy's prose up to date."""
-    state = json.loads(_path(root, notebook).read_text())
+    state = json.loads(_path(notebook).read_text())
     last = state["outcome"]
     outcome.verdict = UNCHANGED
     outcome.reason = f"as it passed at {state['passed_at']}"
@@ -143,7 +143,7 @@ def restore(root: Path, notebook: Notebook, outcome: Outcome) -> None:
     if merged != document["cells"]:
         text = json.dumps(document | {"cells": merged}, indent=1, ensure_ascii=False) + "\n"
         state["written"][last["executed"]] = _digest(text.encode())
-        workspace.write_files({executed: text, _path(root, notebook): json_text(state)})
+        workspace.write_files({executed: text, _path(notebook): json_text(state)})
 
 
 def _with_prose(source: list[dict], executed: list[dict]) -> list[dict]:
@@ -183,7 +183,7 @@ def _digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _path(root: Path, notebook: Notebook) -> Path:
+def _path(notebook: Notebook) -> Path:
     return workspace.build_folder() / "passed" / f"{notebook.name}.json"
 
 
@@ -197,7 +197,7 @@ def _name(root: Path, path: Path) -> str:
     return workspace.relative(path)
 
 
-def _locate(root: Path, name: str) -> Path:
+def _locate(name: str) -> Path:
     return origin.PACKAGE.parent / name if _is_of_package(name) else workspace.locate(name)
 
 

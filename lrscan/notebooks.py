@@ -296,8 +296,6 @@ def _told(value: Any) -> str:
         return f"of type {type(value).__name__}, and too long to print"
 
 
-
-
 def _conform(value: Any, default: Any) -> Any:
     if isinstance(default, list) and isinstance(value, list):
         return [_conform_to_any(element, default) for element in value]
