@@ -56,7 +56,7 @@ def _packages(root: Path) -> set[str]:
     return {re.sub(r"[-_.]+", "-", name).lower() for name in asked}
 
 
-def why(root: Path, notebook: Notebook, now: dict[str, Any]) -> str | None:
+def why(notebook: Notebook, now: dict[str, Any]) -> str | None:
     """Why a notebook has to be run, in a few words; None if its last pass still stands."""
     try:
         state = json.loads(_path(notebook).read_text())
@@ -120,12 +120,12 @@ def _changed_at(path: Path) -> float:
     return found.st_mtime if os.name == "nt" else found.st_ctime
 
 
-def forget(root: Path, notebook: Notebook) -> None:
+def forget(notebook: Notebook) -> None:
     """The next run has to run the notebook."""
     _path(notebook).unlink(missing_ok=True)
 
 
-def restore(root: Path, notebook: Notebook, outcome: Outcome) -> None:
+def restore(notebook: Notebook, outcome: Outcome) -> None:
     """Fill in the outcome of a notebook that need not be run; bring its copy's prose up to date."""
     state = json.loads(_path(notebook).read_text())
     last = state["outcome"]

@@ -197,11 +197,11 @@ def _execute_or_skip(
     elif force:
         outcome.reason = "--force"
     else:
-        outcome.reason = incremental.why(root, notebook, now)
+        outcome.reason = incremental.why(notebook, now)
     if outcome.reason is None:
-        return incremental.restore(root, notebook, outcome)
+        return incremental.restore(notebook, outcome)
     try:
-        incremental.forget(root, notebook)
+        incremental.forget(notebook)
         used = execution.execute(
             notebook,
             outcome,

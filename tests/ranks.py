@@ -7,6 +7,7 @@ import traceback
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from projects import LONGEST_S
 
 WAIT_S = 120  # for an answer; a test that hangs fails
 
@@ -17,7 +18,7 @@ class Ranks:
     Groups of the first 1, 2, ... ranks are there from the start.
     """
 
-    def __init__(self, size, folder, timeout_s=60):
+    def __init__(self, size, folder, timeout_s=LONGEST_S):
         context = mp.get_context("spawn")
         pairs = [context.Pipe() for _ in range(size)]
         self.size, self.pipes = size, [ours for ours, _ in pairs]

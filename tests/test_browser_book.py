@@ -10,6 +10,7 @@ pytest.importorskip("playwright", reason="needs the extra browser")
 
 from axe_playwright_python.sync_playwright import Axe  # noqa: E402
 from browser import chromium, served  # noqa: E402
+from projects import LONGEST_S  # noqa: E402
 
 from lrscan import claims, notebooks  # noqa: E402
 
@@ -57,6 +58,7 @@ def watch(page):
 @pytest.fixture
 def page(browser):
     context = browser.new_context(viewport={"width": 1200, "height": 900})
+    context.set_default_timeout(LONGEST_S * 1000)
     yield watch(context.new_page())
     context.close()
 
@@ -159,7 +161,7 @@ def test_the_front_page_is_the_claims_table(page, address):
 def test_search_finds_without_the_network(page, address):
     page.goto(address + "search.html?q=recurrence")
     results = page.locator("#search-results li a")
-    results.first.wait_for(timeout=10_000)
+    results.first.wait_for()
     assert results.count() > 2
     assert (page.elsewhere, page.errors) == ([], [])
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
+from projects import LONGEST_S
 from ranks import Ranks
 from recurrences import KINDS, check, draw, spoiled
 
@@ -338,7 +339,7 @@ def test_the_code_of_the_readme_runs_by_its_command(tmp_path):
     (tmp_path / "split.py").write_text(re.search(r"^```py\n(.*?)^```", readme, re.S | re.M)[1])
     program, *options = re.search(r"^torchrun .*", readme, re.M)[0].split()
     command = [sys.executable, "-m", "torch.distributed.run", *options]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=LONGEST_S)
     assert done.returncode == 0, done.stderr
     told = re.sub(r"^    ", "", distributed.__doc__, flags=re.M)
     assert (tmp_path / "split.py").read_text() in told

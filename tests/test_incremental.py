@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from projects import make_project, read_executed, write_notebook
+from projects import LONGEST_S, make_project, read_executed, write_notebook
 
 pytest.importorskip("papermill", reason="notebooks are executed by papermill")
 
@@ -34,7 +34,7 @@ def run(root, parameters=None, **options):
     """The verdict and the reason of each notebook."""
     every = notebooks.discover(root)
     values = {notebook.name: notebook.defaults | (parameters or {}) for notebook in every}
-    runner.run(root, every, values, profile="quick", timeout_s=60, **options)
+    runner.run(root, every, values, profile="quick", timeout_s=LONGEST_S, **options)
     report = json.loads((root / "build" / "report.json").read_text())
     return [(outcome["verdict"], outcome["reason"]) for outcome in report["notebooks"]]
 

@@ -47,10 +47,10 @@ def project(tmp_path, monkeypatch):
     return root
 
 
-def run(root: Path, *, timeout_s: int | None = 60, options: dict | None = None, **parameters):
+def run(root: Path, *, timeout_s: int | None = LONGEST_S, options: dict | None = None, **given):
     """Run all notebooks of a project; the exit status and the report."""
     every = notebooks.discover(root)
-    values = {notebook.name: notebook.defaults | parameters for notebook in every}
+    values = {notebook.name: notebook.defaults | given for notebook in every}
     status = runner.run(
         root, every, values, profile="quick", timeout_s=timeout_s, **(options or {})
     )

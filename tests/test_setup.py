@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from projects import LONGEST_S
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -64,7 +65,7 @@ class Tree:
             env={"PATH": str(self.path)},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=LONGEST_S,
         )
 
     def done(self):

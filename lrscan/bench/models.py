@@ -183,7 +183,7 @@ def throughputs(measured: Records) -> pandas.DataFrame:
 
 @experiment("reproduce/06_one_million_steps")
 def step_time(
-    *, device: str, seed: int, step_lengths: Iterable[int], hidden: int, runs: int = 3
+    *, device: str, seed: int, step_lengths: Iterable[int], hidden: int, runs: int = 5
 ) -> Records:
     """Time of a training step of GILR-LSTM on problem 2b over length, minibatch 1.
 

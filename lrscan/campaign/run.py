@@ -306,11 +306,9 @@ class Campaign:
         return process
 
     def _spawn(self, **more: str) -> subprocess.Popen[bytes]:
-        given = origin.variables()
         settings = more | {
             "LRSCAN_COMMIT": self.state.commit + "-dirty" * self.state.dirty,
             "PYTHONUNBUFFERED": "1",
-            "PYTHONPATH": os.pathsep.join(filter(None, [str(self.root), given.get("PYTHONPATH")])),
         }
         if self.kit:
             settings["LRSCAN_KERNELS"] = str(self.kit / "kernels")
@@ -318,7 +316,7 @@ class Campaign:
             return subprocess.Popen(
                 [sys.executable, "-m", "lrscan.campaign.worker"],
                 stdin=subprocess.PIPE, stdout=log, stderr=log, cwd=self.root,
-                env=given | settings, start_new_session=True,
+                env=origin.variables() | settings, start_new_session=True,
             )  # fmt: skip
 
     def _drop_next(self) -> None:
