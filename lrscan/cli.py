@@ -233,9 +233,9 @@ def bench(**options: Any) -> None:
     with a table of what the kernels are asked for. Exits with 75 if time was up before all was
     measured.
     """
-    from lrscan.bench import command
+    from lrscan.bench import command as measuring
 
-    sys.exit(command.main(**options))
+    sys.exit(measuring.main(**options))
 
 
 @main.command()
@@ -409,6 +409,6 @@ def train(**options: Any) -> None:
 
     Exits with 1 if a run diverged or did not learn, with 75 if it was paused.
     """
-    from lrscan.train import command
+    from lrscan.train import command as training
 
-    sys.exit(command.main(**options))
+    sys.exit(training.main(**options))

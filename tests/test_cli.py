@@ -223,9 +223,9 @@ def test_a_broken_notebook_fails_and_the_others_go_on(project, broken):
     assert verdicts == ["failed", "passed", "passed"]
     told = report["notebooks"][0]["failure"]["error"]
     assert told.startswith("not a notebook") and f"learn/00_bad failed: {told}" in result.output
-    suite = ElementTree.parse(project / "build" / "junit.xml").getroot()[0]
-    assert (suite.get("tests"), suite.get("failures")) == ("1", "1")
-    assert suite[0].get("name") == "notebook" and not stale.exists()
+    written = ElementTree.parse(project / "build" / "junit.xml").getroot()[0]
+    assert (written.get("tests"), written.get("failures")) == ("1", "1")
+    assert written[0].get("name") == "notebook" and not stale.exists()
 
 
 def test_a_broken_notebook_stops_no_command_that_does_not_need_it(project, broken, calls):

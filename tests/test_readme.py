@@ -24,7 +24,7 @@ def blocks(language):
     return re.findall(rf"^```{language}\n(.*?)^```", README, re.S | re.M)
 
 
-def commands():
+def command_lines():
     """Every command of a shell block, and every one that stands in a sentence."""
     prose = re.sub(r"^```.*?^```", "", README, flags=re.S | re.M)
     lines = [line for block in blocks("sh") for line in block.replace("\\\n", " ").splitlines()]
@@ -33,7 +33,7 @@ def commands():
     return [shlex.split(line, comments=True) for line in lines if program.match(line)]
 
 
-COMMANDS = commands()
+COMMANDS = command_lines()
 
 
 def ids(command):

@@ -248,9 +248,9 @@ def test_a_kernel_that_does_not_start_tells_why(project, monkeypatch, tmp_path):
     status, report = run(project)
     failure = report["notebooks"][0]["failure"]
     assert status == 1 and failure["traceback"][-1] == "this kernel is broken"
-    suite = ElementTree.parse(project / "build" / "junit.xml").getroot()[0]
-    assert suite.find("testcase[failure]").get("name") == "kernel"
-    assert [suite.get(name) for name in ("tests", "failures", "skipped")] == ["3", "1", "2"]
+    written = ElementTree.parse(project / "build" / "junit.xml").getroot()[0]
+    assert written.find("testcase[failure]").get("name") == "kernel"
+    assert [written.get(name) for name in ("tests", "failures", "skipped")] == ["3", "1", "2"]
 
 
 @pytest.mark.parametrize("where", ["JUPYTER_PATH", "JUPYTER_DATA_DIR"])
