@@ -16,7 +16,8 @@ from types import ModuleType
 from sphinx.cmd.build import main as sphinx
 
 import lrscan
-from lrscan import claims, notebooks
+from lrscan import claims
+from lrscan.runner import catalog
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "build" / "book-source"
@@ -34,7 +35,7 @@ INTERNAL = tuple(
 
 def main() -> int:
     """Stage and build; the exit status is 1 if anything is amiss."""
-    every = notebooks.discover(ROOT)
+    every = catalog.discover(ROOT)
     executed = [ROOT / "build" / "notebooks" / f"{notebook.name}.ipynb" for notebook in every]
     if missing := [path.stem for path in executed if not path.is_file()]:
         print(f"not executed yet: {', '.join(missing)}; run: lrscan run", file=sys.stderr)
@@ -107,11 +108,11 @@ def as_shown(document: dict) -> dict:
     return document | {"cells": cells}
 
 
-def pages(every: list[notebooks.Notebook], guides: list[Path]) -> dict[str, str]:
+def pages(every: list[catalog.Notebook], guides: list[Path]) -> dict[str, str]:
     """The pages that are not in the repository: the front page and one for each section."""
     lessons, claimed = (
         [f"notebooks/{n.name}" for n in every if n.name.startswith(folder)]
-        for folder in notebooks.FOLDERS
+        for folder in catalog.FOLDERS
     )
     lessons += [str(path.relative_to(ROOT).with_suffix("")) for path in guides]
     return {

@@ -13,18 +13,14 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lrscan import distributed as distributed
-    from lrscan import nn as nn
-    from lrscan import onnx as onnx
-    from lrscan import tasks as tasks
-    from lrscan import train as train
-    from lrscan.ops import (
+    from lrscan import distributed, nn, onnx, tasks, train
+    from lrscan.core.api import (
         linear_recurrence,
         linear_recurrence_step,
         packed_linear_recurrence,
         reset_where,
     )
-    from lrscan.reference import linear_recurrence_reference
+    from lrscan.core.reference import linear_recurrence_reference
 
 try:
     __version__ = version("lrscan")
@@ -32,11 +28,11 @@ except PackageNotFoundError:  # a source tree that was never installed
     __version__ = "unknown"
 
 _HOMES = {
-    "linear_recurrence": "lrscan.ops",
-    "linear_recurrence_reference": "lrscan.reference",
-    "linear_recurrence_step": "lrscan.ops",
-    "packed_linear_recurrence": "lrscan.ops",
-    "reset_where": "lrscan.ops",
+    "linear_recurrence": "lrscan.core.api",
+    "linear_recurrence_reference": "lrscan.core.reference",
+    "linear_recurrence_step": "lrscan.core.api",
+    "packed_linear_recurrence": "lrscan.core.api",
+    "reset_where": "lrscan.core.api",
 }
 _MODULES = ("distributed", "nn", "onnx", "tasks", "train")
 
@@ -84,13 +80,13 @@ class _AfterTorch:
                 execute(module)
                 if self in sys.meta_path:
                     sys.meta_path.remove(self)
-                import_module("lrscan.library")
+                import_module("lrscan.core.torch_library")
 
             loader.exec_module = then_register
         return spec
 
 
 if "torch" in sys.modules:
-    import_module("lrscan.library")
+    import_module("lrscan.core.torch_library")
 else:
     sys.meta_path.insert(0, _AfterTorch())

@@ -1,5 +1,5 @@
 """`python -m lrscan` is `lrscan`."""
 
-from lrscan.cli import main
+from lrscan.cli.commands import main
 
 main(prog_name="lrscan")

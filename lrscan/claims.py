@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lrscan import findings, records, workspace
+from lrscan import findings
+from lrscan.evidence import records, workspace
 from lrscan.findings import NOT_MEASURED, Finding
 
 if TYPE_CHECKING:

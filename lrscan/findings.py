@@ -2,8 +2,8 @@
 
 from typing import Any, NamedTuple
 
-from lrscan import paper
-from lrscan.records import Records
+from lrscan.evidence import paper
+from lrscan.evidence.records import Records
 
 HOLDS = "holds"
 HOLDS_PLAIN = "holds against the plain loop only"

@@ -6,7 +6,7 @@ import numpy
 import torch
 from torch import Tensor
 
-from lrscan.arguments import said
+from lrscan.core.checks import said
 from lrscan.nn.inputs import Tokens
 
 DISTRACTORS = ("any", "apart")

@@ -4,7 +4,7 @@ import ast
 from dataclasses import dataclass
 from pathlib import Path
 
-from lrscan.notebooks import discover
+from lrscan.runner.catalog import discover
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = [n for n in discover(ROOT) if n.name.startswith("learn/")]

@@ -8,9 +8,10 @@ import sys
 import torch
 from recurrences import check, draw
 
-from lrscan import cpu, linear_recurrence
+from lrscan import linear_recurrence
+from lrscan.cpu import dispatch
 
-cpu.PIECE_BYTES, cpu.ROW_STRIPS = 1, 2
+dispatch.PIECE_BYTES, dispatch.ROW_STRIPS = 1, 2
 
 for kind in sys.argv[1:]:
     # The pieces of the last layout have 128 steps, those of the others one.

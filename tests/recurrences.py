@@ -3,7 +3,7 @@
 import torch
 
 from lrscan.bench.kernels import lasting
-from lrscan.reference import oracle
+from lrscan.core.reference import oracle
 
 # What the coefficients do to a state. They forget it: magnitudes are up to about 1.2, most are far
 # smaller, and some are 0. Or it lasts: magnitudes are within a hundredth of one, so that a product

@@ -11,11 +11,12 @@ import pytest
 import torch
 from projects import make_project
 
-from lrscan import bench, records
+from lrscan import bench
 from lrscan.bench import Paused, agreement, models, pieces, rates, rivals, targets, timing
 from lrscan.bench.cases import Case, cpu_cases, gpu_cases
 from lrscan.bench.kernels import in_order
 from lrscan.bench.rivals import RIVALS
+from lrscan.evidence import records
 
 ORIGIN = {
     "device": "h100", "device_label": "NVIDIA H100", "device_type": "cuda",

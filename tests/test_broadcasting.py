@@ -11,7 +11,8 @@ import torch
 from recurrences import check, draw
 from torch._subclasses import FakeTensorMode
 
-from lrscan import gradients, linear_recurrence, linear_recurrence_reference, sweep
+from lrscan import linear_recurrence, linear_recurrence_reference
+from lrscan.core import gradients, sweep
 
 MAP_NORESERVE = 0x4000  # Linux; Python has no name for it before 3.13
 

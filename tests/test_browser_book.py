@@ -12,7 +12,8 @@ from axe_playwright_python.sync_playwright import Axe  # noqa: E402
 from browser import chromium, served  # noqa: E402
 from projects import LONGEST_S  # noqa: E402
 
-from lrscan import claims, notebooks  # noqa: E402
+from lrscan import claims
+from lrscan.runner import catalog  # noqa: E402
 
 pytestmark = pytest.mark.browser
 
@@ -97,9 +98,9 @@ def crawled(browser, address):
 
 def test_every_notebook_and_the_reference_are_reached(crawled, address):
     names = {url.removeprefix(address) for url in crawled}
-    for notebook in notebooks.discover(ROOT):
+    for notebook in catalog.discover(ROOT):
         assert f"notebooks/{notebook.name}.html" in names
-    assert {"index.html", "README.html", "api/lrscan.html", "api/lrscan.ops.html"} <= names
+    assert {"index.html", "README.html", "api/lrscan.html", "api/lrscan.core.api.html"} <= names
     assert all(page["status"] == 200 and page["title"] for page in crawled.values())
 
 
@@ -211,7 +212,7 @@ def test_the_keyboard_suffices(page, address):
 
 
 def test_a_stepper_of_a_lesson_moves_in_the_book(crawled, page, address):
-    lessons = [notebook for notebook in notebooks.discover(ROOT) if "learn" in notebook.name]
+    lessons = [notebook for notebook in catalog.discover(ROOT) if "learn" in notebook.name]
     with_stepper = [
         f"{address}notebooks/{lesson.name}.html" for lesson in lessons
         if 'class="lrscan-player"' in (BOOK / f"notebooks/{lesson.name}.html").read_text()

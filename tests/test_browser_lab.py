@@ -20,12 +20,12 @@ import psutil  # noqa: E402
 from browser import chromium  # noqa: E402
 from projects import PYTHONPATH, write_notebook  # noqa: E402
 
-from lrscan import notebooks  # noqa: E402
+from lrscan.runner import catalog  # noqa: E402
 
 pytestmark = pytest.mark.browser
 
 ROOT = Path(__file__).parents[1]
-LESSONS = [n.name for n in notebooks.discover(ROOT) if n.name.startswith("learn/")]
+LESSONS = [n.name for n in catalog.discover(ROOT) if n.name.startswith("learn/")]
 LONGEST_S = 600  # from "Run All Cells" to the last cell's end
 SETTINGS = {
     # Every cell is in the page, also those that are not in view.

@@ -14,7 +14,8 @@ from test_cli import calls  # noqa: F401
 from test_runner_limits import can_mount
 from test_verify import PARAMETERS, SOURCE
 
-from lrscan import cli, workspace
+from lrscan.cli import commands
+from lrscan.core.files import write_files
 
 pytest.importorskip("papermill", reason="notebooks are executed by papermill")
 
@@ -29,7 +30,7 @@ def project(tmp_path, monkeypatch):
 
 
 def lrscan(*arguments, **variables):
-    return CliRunner().invoke(cli.main, arguments, env=variables)
+    return CliRunner().invoke(commands.main, arguments, env=variables)
 
 
 VERBS = {
@@ -76,7 +77,7 @@ def test_a_full_disk_names_the_file_that_it_has_no_room_for(project, calls, monk
     assert f"{project}/build/records: No space left on device" in result.output
     with pytest.raises(OSError, match="No space left on device: .*/record.csv"):
         monkeypatch.setattr("pathlib.Path.write_bytes", fill)
-        workspace.write_files({project / "record.csv": b"1"})
+        write_files({project / "record.csv": b"1"})
     assert not (project / "record.csv").exists()
 
 

@@ -18,11 +18,12 @@ import torch
 from click.testing import CliRunner
 from projects import LONGEST_S, PYTHONPATH, alive, make_project, wait_until
 
-from lrscan import cli, sweep, workspace
 from lrscan.campaign import phases, plan, run, store
 from lrscan.campaign.phases import PHASES, Phase
 from lrscan.campaign.run import Campaign
 from lrscan.campaign.store import CampaignError, Store
+from lrscan.cli import commands
+from lrscan.core import sweep
 
 COMMIT = "c0ffee" + 34 * "0"
 NAMES = [phase.name for phase in PHASES]
@@ -285,14 +286,14 @@ def test_a_full_result_folder_costs_nothing_that_was_there(tmp_path, monkeypatch
     one, _ = campaign(out, phase("works"))
     one.store.pack(force=True)
     before = (out / store.ARCHIVE).read_bytes()
-    write = workspace.write_files
+    write = store.write_files
 
     def full(files):
         if any(path.parent == out for path in files):
             raise OSError(errno.ENOSPC, "No space left on device")
         write(files)
 
-    monkeypatch.setattr(store.workspace, "write_files", full)
+    monkeypatch.setattr(store, "write_files", full)
     assert one.run() == 1
     assert (out / store.ARCHIVE).read_bytes() == before
     assert "No space left on device" in (last := one.summary()[-1])
@@ -351,7 +352,7 @@ def test_the_command_needs_neither_git_nor_jupyter(tmp_path):
 
 
 def refused(*arguments):
-    result = CliRunner().invoke(cli.main, ["campaign", *map(str, arguments)])
+    result = CliRunner().invoke(commands.main, ["campaign", *map(str, arguments)])
     assert result.exit_code == 2, result.output
     return " ".join(result.output.split())
 
@@ -450,7 +451,7 @@ def test_the_plan_fits_one_long_call_and_two_short_ones(in_checkout, minutes, ca
 
 
 def test_a_plan_that_does_not_fit_says_so(in_checkout):
-    result = CliRunner().invoke(cli.main, ["campaign", "run", "--dry-run", "--minutes", "2"])
+    result = CliRunner().invoke(commands.main, ["campaign", "run", "--dry-run", "--minutes", "2"])
     assert result.exit_code == 1
     assert "1 call of 2 minutes: does not fit: " in result.output
 

@@ -11,10 +11,11 @@ from click.testing import CliRunner
 from projects import make_project
 from training_records import trained
 
-from lrscan import cli, records, workspace
 from lrscan.campaign import merge as merging
 from lrscan.campaign import store
 from lrscan.campaign.store import CampaignError, State
+from lrscan.cli import commands
+from lrscan.evidence import records, workspace
 
 GPU = {"device": "h100", "device_label": "NVIDIA H100", "device_type": "cuda", "dirty": False}
 MORE = {"parameters": {"runs": 3}, "seed": 0, "versions": {"torch": "2"}, "profile": "gpu"}
@@ -230,7 +231,7 @@ def test_a_result_without_records_is_refused(result):
 
 
 def test_the_command_refuses_in_words(tmp_path):
-    made = CliRunner().invoke(cli.main, ["campaign", "merge", str(tmp_path)])
+    made = CliRunner().invoke(commands.main, ["campaign", "merge", str(tmp_path)])
     assert made.exit_code == 2 and "holds no result of a campaign" in made.output
 
 

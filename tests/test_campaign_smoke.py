@@ -11,11 +11,11 @@ import pytest
 import torch
 from projects import PYTHONPATH, make_project
 
-from lrscan import records
-from lrscan.arguments import ALGORITHMS, DTYPES
 from lrscan.campaign import narrow, phases, smoke
 from lrscan.campaign.smoke import LAYOUTS, Case, Notes
 from lrscan.campaign.worker import DONE, PARTIAL, Context
+from lrscan.core.checks import ALGORITHMS, DTYPES
+from lrscan.evidence import records
 
 CPU = torch.device("cpu")
 PLAIN = Case("serial", "float32", (40, 6), 0)

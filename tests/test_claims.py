@@ -7,7 +7,8 @@ import pytest
 from projects import make_project
 from training_records import trained
 
-from lrscan import claims, findings, records
+from lrscan import claims, findings
+from lrscan.evidence import records
 
 CPU = {"device": "cpu-2-core", "device_label": "CPU, 2 cores", "device_type": "cpu"}
 GPU = {"device": "h100", "device_label": "NVIDIA H100", "device_type": "cuda"}
@@ -257,7 +258,7 @@ def test_the_last_claim_takes_a_million_steps():
 
 
 def test_every_claim_names_a_notebook_that_there_is():
-    from lrscan.notebooks import discover
+    from lrscan.runner.catalog import discover
 
     names = {notebook.name for notebook in discover(Path(__file__).parent.parent)}
     assert {claim.notebook for claim in claims.CLAIMS} <= names

@@ -14,8 +14,9 @@ from projects import PYTHONPATH, make_project, write_notebook
 from test_notebooks import BROKEN, break_notebook
 
 import lrscan
-from lrscan import cli, records
 from lrscan.bench import EXPERIMENTS, Paused
+from lrscan.cli import commands
+from lrscan.evidence import records
 
 PARAMETERS = 'seed = 0\ndevice = "auto"\nmeasure = True\nlengths = [1, 2]'
 PROFILES = '[quick]\nseed = 3\n[full]\n[full."reproduce/01_speed"]\nlengths = [1, 2, 4]\n'
@@ -65,7 +66,7 @@ SETTINGS = ("LRSCAN_PROFILE", "LRSCAN_RECORD", "LRSCAN_RECORDS")
 
 
 def lrscan_(*arguments: str):
-    return CliRunner().invoke(cli.main, arguments)
+    return CliRunner().invoke(commands.main, arguments)
 
 
 def refused(*arguments: str) -> str:
@@ -77,7 +78,7 @@ def refused(*arguments: str) -> str:
 def test_help_waits_for_nothing_heavy():
     script = (
         "import sys\n"
-        "from lrscan.cli import main\n"
+        "from lrscan.cli.commands import main\n"
         "main(['--help'], standalone_mode=False)\n"
         "heavy = {'torch', 'numba', 'pandas', 'matplotlib', 'papermill', 'rich', 'filelock'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
@@ -134,10 +135,10 @@ def test_hostile_names_and_types_are_refused(project, name, value):
 
 def test_run_takes_its_timeout_from_the_option_or_the_profile(project, monkeypatch):
     pytest.importorskip("papermill")
-    from lrscan import runner
+    from lrscan.runner import suite
 
     seen = []
-    monkeypatch.setattr(runner, "run", lambda *_, **options: seen.append(options) or 0)
+    monkeypatch.setattr(suite, "run", lambda *_, **options: seen.append(options) or 0)
     (project / "notebooks" / "profiles.toml").write_text("[quick]\ntimeout_s = 50\n[full]\n")
     for arguments in ([], ["--timeout", "7"], ["--profile", "full"], ["--record"]):
         assert lrscan_("run", *arguments).exit_code == 0
@@ -167,10 +168,10 @@ def test_run_refuses_before_anything_is_started(project, arguments, message):
 
 def test_run_passes_its_switches_on(project, monkeypatch):
     pytest.importorskip("papermill")
-    from lrscan import runner
+    from lrscan.runner import suite
 
     seen = []
-    monkeypatch.setattr(runner, "run", lambda *_, **options: seen.append(options) or 0)
+    monkeypatch.setattr(suite, "run", lambda *_, **options: seen.append(options) or 0)
     lrscan_("run")
     lrscan_("run", "--jobs", "3", "--fail-fast", "--force", "--junit", "out/junit.xml")
     names = ("jobs", "fail_fast", "force", "junit")
@@ -188,7 +189,7 @@ def test_run_without_notebooks_is_no_success(project):
 @pytest.mark.parametrize("verb", ["run", "list", "bench", "verify"])
 def test_without_the_project_each_verb_says_so(verb, calls, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("lrscan.workspace.__file__", str(tmp_path / "workspace.py"))
+    monkeypatch.setattr("lrscan.evidence.workspace.__file__", str(tmp_path / "workspace.py"))
     assert "Clone the repository" in refused(verb)
 
 
@@ -307,7 +308,8 @@ def test_bench_records_where_it_is_told(project, calls, tmp_path, monkeypatch):
     assert (tmp_path / "out" / "cpu-2-core" / "speed.json").is_file()
     assert f"Records: {tmp_path}/out/cpu-2-core/speed.csv" in result.output
     monkeypatch.chdir(tmp_path / "out")  # and found from elsewhere
-    monkeypatch.setattr("lrscan.workspace.__file__", str(project / "lrscan" / "workspace.py"))
+    elsewhere = project / "lrscan" / "evidence" / "workspace.py"
+    monkeypatch.setattr("lrscan.evidence.workspace.__file__", str(elsewhere))
     result = lrscan_("bench", "speed", "--out", "rec")
     assert "Records: rec/cpu-2-core/speed.csv" in result.output
     assert not (project / "build").exists()
@@ -352,7 +354,7 @@ def test_bench_needs_nothing_of_jupyter():
     script = (
         "import sys\n"
         f"for name in {JUPYTER!r}: sys.modules[name] = None\n"
-        "from lrscan.cli import main\n"
+        "from lrscan.cli.commands import main\n"
         "main(['bench', '--help'], standalone_mode=False)\n"
         "main(['bench', 'no such'])\n"
     )

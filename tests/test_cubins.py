@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("numba.cuda")
-from lrscan import sealed  # noqa: E402
-from lrscan.cuda import cubins, launch, serial  # noqa: E402
-from lrscan.cuda.common import Variant  # noqa: E402
+from lrscan.core import kernel_files  # noqa: E402
+from lrscan.cuda import launch, machine_code, serial  # noqa: E402
+from lrscan.cuda.steps import Variant  # noqa: E402
 
 SM_90 = (9, 0)
 
@@ -30,42 +30,42 @@ def machine(tmp_path, monkeypatch):
         return b"compiled"
 
     cache = tmp_path / "cache"
-    monkeypatch.setattr(cubins, "_cache_path", lambda kernel, name: cache / f"{name}.cubin")
-    monkeypatch.setattr(cubins, "compiled", compiled)
+    monkeypatch.setattr(machine_code, "_cache_path", lambda kernel, name: cache / f"{name}.cubin")
+    monkeypatch.setattr(machine_code, "compiled", compiled)
     monkeypatch.delenv("LRSCAN_KERNELS", raising=False)
-    monkeypatch.setattr(cubins, "tally", cubins.Counter())
+    monkeypatch.setattr(machine_code, "tally", machine_code.Counter())
     return made
 
 
 def test_a_kernel_is_compiled_once_and_kept(kernel, machine):
-    assert cubins.machine_code(kernel, SM_90) == b"compiled"
-    assert cubins.machine_code(kernel, SM_90) == b"compiled"
+    assert machine_code.machine_code(kernel, SM_90) == b"compiled"
+    assert machine_code.machine_code(kernel, SM_90) == b"compiled"
     assert len(machine) == 1
-    assert cubins.tally == {cubins.COMPILED: 1, cubins.KEPT: 1}
+    assert machine_code.tally == {machine_code.COMPILED: 1, machine_code.KEPT: 1}
 
 
 def test_a_kernel_that_was_carried_along_is_not_compiled(kernel, machine, tmp_path, monkeypatch):
-    assert cubins.export(kernel, SM_90, tmp_path / "kit")
-    assert not cubins.export(kernel, SM_90, tmp_path / "kit")
+    assert machine_code.export(kernel, SM_90, tmp_path / "kit")
+    assert not machine_code.export(kernel, SM_90, tmp_path / "kit")
     assert len(machine) == 1
     (path,) = (tmp_path / "kit").iterdir()
-    sealed.write(path, b"carried")
+    kernel_files.write(path, b"carried")
     monkeypatch.setenv("LRSCAN_KERNELS", str(tmp_path / "kit"))
     # Whatever compilers this machine has.
-    monkeypatch.setattr(cubins, "_compilers", lambda: "others")
-    assert cubins.machine_code(kernel, SM_90) == b"carried"
-    assert cubins.tally[cubins.CARRIED] == 1
+    monkeypatch.setattr(machine_code, "_compilers", lambda: "others")
+    assert machine_code.machine_code(kernel, SM_90) == b"carried"
+    assert machine_code.tally[machine_code.CARRIED] == 1
     # But not for another GPU, nor of other sources.
-    assert cubins.machine_code(kernel, (8, 0)) == b"compiled"
-    monkeypatch.setattr(cubins, "digest", lambda folder: "f" * 64)
-    assert cubins.machine_code(kernel, SM_90) == b"compiled"
+    assert machine_code.machine_code(kernel, (8, 0)) == b"compiled"
+    monkeypatch.setattr(machine_code, "digest", lambda folder: "f" * 64)
+    assert machine_code.machine_code(kernel, SM_90) == b"compiled"
 
 
 def test_code_that_the_driver_refuses_is_compiled_instead(kernel, machine, tmp_path, monkeypatch):
     pytest.importorskip("cuda.bindings.driver")
-    cubins.export(kernel, SM_90, tmp_path / "kit")
+    machine_code.export(kernel, SM_90, tmp_path / "kit")
     (path,) = (tmp_path / "kit").iterdir()
-    sealed.write(path, b"of a newer linker")
+    kernel_files.write(path, b"of a newer linker")
     (tmp_path / "cache" / path.name).unlink()
     monkeypatch.setenv("LRSCAN_KERNELS", str(tmp_path / "kit"))
 
@@ -75,9 +75,10 @@ def test_code_that_the_driver_refuses_is_compiled_instead(kernel, machine, tmp_p
         return function
 
     monkeypatch.setattr(launch, "_driver", driver)
-    cubins.tally.clear()
+    machine_code.tally.clear()
     assert kernel._load(SM_90) == "cuModuleGetFunction"
-    assert len(machine) == 2 and cubins.tally == {cubins.CARRIED: 0, cubins.COMPILED: 1}
+    assert len(machine) == 2
+    assert machine_code.tally == {machine_code.CARRIED: 0, machine_code.COMPILED: 1}
 
 
 @pytest.mark.parametrize("damage", [lambda code: code[:-1], lambda code: b""], ids=["cut", "empty"])
@@ -86,16 +87,17 @@ def test_a_damaged_file_is_passed_over_wherever_it_lies(
 ):
     """It reaches no driver and no other folder, and is written anew."""
     kit, again = tmp_path / "kit", tmp_path / "again"
-    cubins.export(kernel, SM_90, kit)
+    machine_code.export(kernel, SM_90, kit)
     (carried,), (own,) = kit.iterdir(), (tmp_path / "cache").iterdir()
     for path in (carried, own):
         path.write_bytes(damage(path.read_bytes()))
     monkeypatch.setenv("LRSCAN_KERNELS", str(kit))
-    assert list(cubins.sources(kernel, SM_90)) == [b"compiled"] and len(machine) == 2
-    assert sealed.read(own) == b"compiled"
+    assert list(machine_code.sources(kernel, SM_90)) == [b"compiled"] and len(machine) == 2
+    assert kernel_files.read(own) == b"compiled"
     own.write_bytes(damage(own.read_bytes()))
-    assert cubins.export(kernel, SM_90, again) and sealed.read(again / carried.name) == b"compiled"
-    assert cubins.export(kernel, SM_90, kit) and sealed.read(carried) == b"compiled"
+    assert machine_code.export(kernel, SM_90, again)
+    assert kernel_files.read(again / carried.name) == b"compiled"
+    assert machine_code.export(kernel, SM_90, kit) and kernel_files.read(carried) == b"compiled"
 
 
 def test_what_no_driver_takes_is_an_error(kernel, monkeypatch):
@@ -114,8 +116,8 @@ def test_a_full_disk_keeps_no_kernel_from_running(kernel, machine, monkeypatch):
     def full(files):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(sealed, "write_files", full)
-    assert cubins.machine_code(kernel, SM_90) == b"compiled"
+    monkeypatch.setattr(kernel_files, "write_files", full)
+    assert machine_code.machine_code(kernel, SM_90) == b"compiled"
 
 
 def test_carried_kernels_need_no_compiler(tmp_path):
@@ -124,8 +126,8 @@ def test_carried_kernels_need_no_compiler(tmp_path):
         "import sys, numpy\n"
         "vars(numpy).pop('row_stack', None)\n"
         "from pathlib import Path\n"
-        "from lrscan.cuda import cubins, serial\n"
-        "from lrscan.cuda.common import Variant\n"
+        "from lrscan.cuda.dispatch import cubins, serial\n"
+        "from lrscan.cuda.steps import Variant\n"
         "one = serial.serial_paper_kernel(Variant(False, *['float32'] * 3, True, False))\n"
         "if len(sys.argv) > 1:\n"
         "    cubins.export(one, (9, 0), Path(sys.argv[1]))\n"

@@ -19,11 +19,12 @@ import pytest
 import torch
 from recurrences import KINDS, check, compare, draw, spoiled
 
-from lrscan import gradients, linear_recurrence, packed_linear_recurrence, sweep
-from lrscan.arguments import ALGORITHMS, DTYPES
+from lrscan import linear_recurrence, packed_linear_recurrence
 from lrscan.campaign.smoke import LAYOUTS
+from lrscan.core import gradients, sweep
+from lrscan.core.checks import ALGORITHMS, DTYPES
+from lrscan.core.reference import oracle
 from lrscan.cuda.launch import Kernel
-from lrscan.reference import oracle
 
 SMALL = os.environ.get("CUDA_SMALL") == "1"
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

@@ -9,9 +9,10 @@ import pytest
 import torch
 
 pytest.importorskip("numba.cuda")
-from lrscan import sweep  # noqa: E402
-from lrscan.cuda import launch, lookback  # noqa: E402
-from lrscan.sweep import ROWS  # noqa: E402
+from lrscan.core import sweep  # noqa: E402
+from lrscan.core.sweep import ROWS  # noqa: E402
+from lrscan.cuda import launch
+from lrscan.cuda.single_pass import lookback  # noqa: E402
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def calls(monkeypatch):
     monkeypatch.setattr(launch, "_driver", driver)
     monkeypatch.setattr(launch._parameters, "bound", True)  # of this thread
     monkeypatch.setattr(launch.Kernel, "handle", lambda self, device: self.function.__name__)
-    monkeypatch.setattr("lrscan.cuda.processors", lambda device: 132)
+    monkeypatch.setattr("lrscan.cuda.dispatch.processors", lambda device: 132)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: None)
     stream = SimpleNamespace(cuda_stream=77)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: stream)

@@ -139,15 +139,16 @@ IDS = [f"{case}-sm_{major}{minor}" for case, (major, minor) in BUILDS]
 
 
 def ptx_of(kernel, capability):
-    from lrscan.cuda import cubins
+    from lrscan.cuda import machine_code
 
-    return cubins.ptx(kernel.function, capability, kernel.launch_bounds)
+    return machine_code.ptx(kernel.function, capability, kernel.launch_bounds)
 
 
 def kernel_of(case: str, **changes):
-    from lrscan.cuda import blocked, serial, single_pass
-    from lrscan.cuda.common import Variant
-    from lrscan.cuda.tiles import Layout
+    from lrscan.cuda import blocked, serial
+    from lrscan.cuda.single_pass import kernel as single_pass
+    from lrscan.cuda.single_pass.tiles import Layout
+    from lrscan.cuda.steps import Variant
 
     algorithm, backward, kinds, layout, _ = CASES[case]
     variant = Variant(backward, *kinds, True, backward)._replace(**changes)
@@ -215,15 +216,16 @@ def test_a_poll_taken_out_of_its_loop_would_be_seen(capability, volatile, monkey
     from llvmlite import ir
     from numba import cuda
 
-    from lrscan.cuda import device_memory, launch
+    from lrscan.cuda import launch
+    from lrscan.cuda.memory import device
 
     assembly = ir.InlineAsm
 
     def marked(kind, text, constraints, side_effect):
         return assembly(kind, text, constraints.removesuffix(",~{memory}"), side_effect=volatile)
 
-    monkeypatch.setattr(device_memory.ir, "InlineAsm", marked)
-    load_word, store_word = device_memory.load_word, device_memory.store_word
+    monkeypatch.setattr(device.ir, "InlineAsm", marked)
+    load_word, store_word = device.load_word, device.store_word
 
     def spin(rows, extents, sizing):
         if cuda.grid(1) == 0:

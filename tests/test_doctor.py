@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from lrscan import bench, doctor
-from lrscan.doctor import GOOD, NOTE, PROBLEM, Machine
+from lrscan import bench
+from lrscan.cli import doctor
+from lrscan.cli.doctor import GOOD, NOTE, PROBLEM, Machine
 
 ROOT = Path(__file__).parents[1]
 VERSIONS = {name: "1.0" for name in doctor.PACKAGES} | {"nvidia-cuda-nvcc": "13.0.88"}
@@ -96,7 +97,7 @@ def test_a_wrong_algorithm_is_found(monkeypatch):
     import lrscan
 
     def off_by_one_step(a, x, h0, algorithm):
-        h = lrscan.ops.linear_recurrence(a, x, h0)
+        h = lrscan.core.api.linear_recurrence(a, x, h0)
         return h.roll(1, 0) if algorithm == "blocked" else h
 
     monkeypatch.setattr(lrscan, "linear_recurrence", off_by_one_step, raising=False)
@@ -108,7 +109,7 @@ def test_a_result_of_nan_is_found(monkeypatch):
     import lrscan
 
     def nan(a, x, h0, algorithm):
-        return lrscan.ops.linear_recurrence(a, x, h0) * math.nan
+        return lrscan.core.api.linear_recurrence(a, x, h0) * math.nan
 
     monkeypatch.setattr(lrscan, "linear_recurrence", nan, raising=False)
     assert all(f.status == PROBLEM for f in doctor.self_test(["cpu"])[1:])

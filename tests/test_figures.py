@@ -16,8 +16,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 from projects import LONGEST_S, PYTHONPATH, make_project
 
-from lrscan import bench, figures, plots, records
+from lrscan import bench, plots
 from lrscan.distributed import cost
+from lrscan.evidence import figures, records
 from lrscan.learn import draw as scenes
 from lrscan.learn import plane
 

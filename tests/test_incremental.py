@@ -11,10 +11,11 @@ from projects import LONGEST_S, make_project, read_executed, write_notebook
 
 pytest.importorskip("papermill", reason="notebooks are executed by papermill")
 
-from lrscan import incremental, notebooks, origin, runner  # noqa: E402
+from lrscan.evidence import origin  # noqa: E402
+from lrscan.runner import cache, catalog, suite
 
 PACKAGE = Path(__file__).parents[1] / "lrscan"
-SCAN = "from lrscan import linear_recurrence\nimport lrscan.cpu  # as its first call does"
+SCAN = "from lrscan import linear_recurrence\nimport lrscan.cpu.dispatch  # as its first call does"
 ALGEBRA = "from lrscan import algebra\nprint(algebra.compose(2.0, 1.0, 3.0, 4.0))"
 
 
@@ -32,9 +33,9 @@ def project(tmp_path, monkeypatch):
 
 def run(root, parameters=None, **options):
     """The verdict and the reason of each notebook."""
-    every = notebooks.discover(root)
+    every = catalog.discover(root)
     values = {notebook.name: notebook.defaults | (parameters or {}) for notebook in every}
-    runner.run(root, every, values, profile="quick", timeout_s=LONGEST_S, **options)
+    suite.run(root, every, values, profile="quick", timeout_s=LONGEST_S, **options)
     report = json.loads((root / "build" / "report.json").read_text())
     return [(outcome["verdict"], outcome["reason"]) for outcome in report["notebooks"]]
 
@@ -57,10 +58,10 @@ def test_editing_a_kernel_reruns_exactly_what_depends_on_it(project):
     kernels = project / "lrscan" / "cpu" / "kernels.py"
     kernels.write_text(kernels.read_text() + "\n# another kernel\n")
     (first, _), second = run(project)
-    assert first == "unchanged" and second == ("passed", "lrscan/cpu/kernels.py changed")
+    assert first == "unchanged" and second == ("passed", "lrscan/cpu/scan.py changed")
     algebra = project / "lrscan" / "algebra.py"
     algebra.write_text(algebra.read_text() + "\n# another algebra\n")
-    assert run(project) == [("passed", "lrscan/algebra.py changed")] * 2
+    assert run(project) == [("passed", "lrscan/core/algebra.py changed")] * 2
     assert verdicts(project) == ["unchanged", "unchanged"]
     (project / "lrscan" / "unheard_of.py").touch()  # modules are looked for in whole folders
     (project / "result").mkdir()
@@ -157,14 +158,14 @@ def test_another_version_of_what_computes_or_draws_reruns(project, monkeypatch, 
     with (project / "constraints.txt").open("a") as lock:
         lock.write("pillow==12.0.0 ; python_full_version >= '3.11'\n")
     write_notebook(project, "learn/01_a", "1")
-    (notebook,) = notebooks.discover(project)
-    before = incremental.facts(project, notebook, {})
-    version = incremental.provenance.package_version
+    (notebook,) = catalog.discover(project)
+    before = cache.facts(project, notebook, {})
+    version = cache.provenance.package_version
     monkeypatch.setattr(
-        incremental.provenance, "package_version",
+        cache.provenance, "package_version",
         lambda asked: "0.0" if asked == name else version(asked),
     )  # fmt: skip
-    now = incremental.facts(project, notebook, {})
+    now = cache.facts(project, notebook, {})
     assert {fact for fact in now if now[fact] != before[fact]} == {name}
 
 
@@ -173,7 +174,7 @@ def test_parameters_device_and_force_rerun(project, monkeypatch):
     run(project)
     assert run(project, parameters={"seed": 3}) == [("passed", "parameter seed changed")]
     assert run(project, parameters={"seed": 3}, force=True) == [("passed", "--force")]
-    monkeypatch.setattr(incremental.provenance, "hardware", lambda: "another machine")
+    monkeypatch.setattr(cache.provenance, "hardware", lambda: "another machine")
     assert run(project, parameters={"seed": 3}) == [("passed", "the device changed")]
 
 

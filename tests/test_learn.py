@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from lrscan.algebra import compose
-from lrscan.learn import (  # fmt: skip
+from lrscan.core.algebra import compose
+from lrscan.learn import (
     banks,
     draw,
     interleave,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from lessons import NOTEBOOKS, exercises
 
-from lrscan.algebra import compose
+from lrscan.core.algebra import compose
 from lrscan.learn import editions
 from lrscan.learn.exercises import maps, models, numbers, protocol, scans
 from lrscan.learn.exercises.check import Check, NotYet, NotYours, compared

@@ -15,8 +15,8 @@ ORDERS = {
     "torch first": "import torch, lrscan",
     "lrscan first": "import lrscan, torch",
     "looked for before": "import lrscan, importlib.util as u; u.find_spec('torch'); import torch",
-    "parts of it first": "import lrscan.sweep, lrscan.arguments, torch",
-    "another part": "import lrscan.autograd, torch",
+    "parts of it first": "import lrscan.core.sweep, lrscan.core.checks, torch",
+    "another part": "import lrscan.core.autograd, torch",
     "a part of torch": "import lrscan, torch.nn",
 }
 

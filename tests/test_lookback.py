@@ -11,8 +11,8 @@ import pytest
 from devices import Deadlock, Device
 
 pytest.importorskip("numba.cuda")
-from lrscan import algebra  # noqa: E402
-from lrscan.cuda import lookback  # noqa: E402
+from lrscan.core import algebra  # noqa: E402
+from lrscan.cuda.single_pass import lookback  # noqa: E402
 
 PRIME = 2**31 - 1
 INFINITE = PRIME  # no residue: stands for a product that overflowed

@@ -18,10 +18,10 @@ from lrscan.nn import (
     StronglyTypedRNN,
     Tokens,
     Window,
+    checkpointing,
     chrono,
     early,
     graded,
-    longer,
     scaled,
     surrogate,
 )
@@ -48,8 +48,8 @@ def dense(*shape):
 @pytest.fixture
 def small_pieces(monkeypatch):
     """Make every sequence long enough to be worked through in pieces."""
-    monkeypatch.setattr(longer, "PIECE_ELEMENTS", {"cpu": 4 * B * N})
-    monkeypatch.setattr(longer, "PIECES_KEPT", 1)
+    monkeypatch.setattr(checkpointing, "PIECE_ELEMENTS", {"cpu": 4 * B * N})
+    monkeypatch.setattr(checkpointing, "PIECES_KEPT", 1)
 
 
 @every_model
@@ -130,7 +130,7 @@ def test_pieces_change_nothing(make, small_pieces, monkeypatch):
     model, x = make(M, N, 2, bidirectional=True, **DOUBLE), dense(T, B, M).requires_grad_()
     results = []
     for kept in (1, 10**9):
-        monkeypatch.setattr(longer, "PIECES_KEPT", kept)
+        monkeypatch.setattr(checkpointing, "PIECES_KEPT", kept)
         output, state = model(x)
         total = output.square().sum() + sum(part.square().sum() for part in state)
         results.append([output, *torch.autograd.grad(total, [x, *model.parameters()])])

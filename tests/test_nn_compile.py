@@ -8,7 +8,7 @@ import torch
 from test_nn import MODELS, every_model
 from torch.export import Dim, export
 
-from lrscan.nn import GILRLSTM, Tokens, longer
+from lrscan.nn import GILRLSTM, Tokens, checkpointing
 
 T, B, M, N = 13, 3, 6, 32
 # Kernels of the eager way sum in another order than torch's operations.
@@ -68,8 +68,8 @@ def test_compiled_tokens_and_autocast_are_those_of_eager_torch():
 
 
 def test_a_long_input_is_compiled_in_its_pieces(monkeypatch):
-    monkeypatch.setattr(longer, "PIECE_ELEMENTS", {"cpu": 4 * B * N})
-    monkeypatch.setattr(longer, "PIECES_KEPT", 1)
+    monkeypatch.setattr(checkpointing, "PIECE_ELEMENTS", {"cpu": 4 * B * N})
+    monkeypatch.setattr(checkpointing, "PIECES_KEPT", 1)
     model, x = GILRLSTM(M, N, 2), torch.randn(T, B, M, requires_grad=True)
     assert model.piece_steps(x) == 4
     expected = results(model, model, x)
@@ -88,8 +88,8 @@ def test_an_exported_model_is_the_model(make, strict):
 @pytest.mark.parametrize("name", [name for name in MODELS if name != "SerialLSTM"])
 def test_an_exported_model_takes_any_number_of_steps_and_sequences(name, strict, monkeypatch):
     """But a SerialLSTM is a loop over time, of as many steps as it was exported with."""
-    monkeypatch.setattr(longer, "PIECE_ELEMENTS", {"cpu": 4 * B * N})
-    monkeypatch.setattr(longer, "PIECES_KEPT", 4)
+    monkeypatch.setattr(checkpointing, "PIECE_ELEMENTS", {"cpu": 4 * B * N})
+    monkeypatch.setattr(checkpointing, "PIECES_KEPT", 4)
     model, x = MODELS[name](M, N, 2, bidirectional=True), torch.randn(T, B, M)
     axes = {0: Dim("T", min=3), 1: Dim("B")}  # 3: the steps that the widest window looks back
     exported = export(model, (x,), dynamic_shapes=(axes,), strict=strict).module()
@@ -105,8 +105,8 @@ SHAPES = [(1, 3), (0, 3), (5, 1), (5 * T, 2)]  # the last is worked through in p
 @pytest.mark.parametrize("name", [name for name in MODELS if name != "SerialLSTM"])
 def test_a_traced_model_takes_any_number_of_steps_and_sequences(name, two, monkeypatch):
     """Whatever it was traced with; a SerialLSTM is a loop again, of which torch warns."""
-    monkeypatch.setattr(longer, "PIECE_ELEMENTS", {"cpu": 4 * B * N})
-    monkeypatch.setattr(longer, "PIECES_KEPT", 4)
+    monkeypatch.setattr(checkpointing, "PIECE_ELEMENTS", {"cpu": 4 * B * N})
+    monkeypatch.setattr(checkpointing, "PIECES_KEPT", 4)
     model = MODELS[name](M, N, 2, bidirectional=two)
     for example in SHAPES:
         x, tokens = torch.randn(*example, M), torch.randint(0, M, example)

@@ -5,7 +5,7 @@ import torch
 from torch.nn.utils.rnn import pack_sequence
 
 from lrscan import nn
-from lrscan.cpu import cells
+from lrscan.cpu import fused_cells
 from lrscan.nn import fused
 
 T, B, M = 37, 3, 7
@@ -21,10 +21,13 @@ def taken(monkeypatch):
     """The kernels that were used."""
     names = []
     for function in ("forward", "backward"):
-        plain = getattr(cells, function)
-        monkeypatch.setattr(
-            cells, function, lambda name, *a, f=plain, w=function: names.append(w) or f(name, *a)
-        )
+        plain = getattr(fused_cells, function)
+
+        def noting(name, *rest, plain=plain, function=function):
+            names.append(function)
+            return plain(name, *rest)
+
+        monkeypatch.setattr(fused_cells, function, noting)
     return names
 
 
@@ -86,9 +89,9 @@ def test_sequences_end_to_end_are_torch_operations_with_their_derivatives(make, 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_threads_change_no_bit(name, monkeypatch):
-    monkeypatch.setattr(cells, "ELEMENTS_A_THREAD", 1)
+    monkeypatch.setattr(fused_cells, "ELEMENTS_A_THREAD", 1)
     torch.manual_seed(0)
-    gates, start = torch.randn(T, B, cells.GATES[name] * 48), torch.randn(B, 48)
+    gates, start = torch.randn(T, B, fused_cells.GATES[name] * 48), torch.randn(B, 48)
     cu = torch.tensor([0, 60, 61, T * B])
     dh, dend, results, before = (
         torch.randn(T, B, 48),
@@ -99,12 +102,12 @@ def test_threads_change_no_bit(name, monkeypatch):
     try:
         for count in (1, 2, 5):
             torch.set_num_threads(count)
-            c, h = cells.forward(name, gates, start)
-            results.append([c, h, *cells.backward(name, gates, start, c, dh, dend)])
+            c, h = fused_cells.forward(name, gates, start)
+            results.append([c, h, *fused_cells.backward(name, gates, start, c, dh, dend)])
             rows = gates.reshape(T * B, 1, -1)
-            c, h = cells.forward(name, rows, start, cu)
+            c, h = fused_cells.forward(name, rows, start, cu)
             dh_rows = dh.reshape(h.shape)
-            results[-1] += [c, h, *cells.backward(name, rows, start, c, dh_rows, dend, cu)]
+            results[-1] += [c, h, *fused_cells.backward(name, rows, start, c, dh_rows, dend, cu)]
     finally:
         torch.set_num_threads(before)
     for got in results[1:]:
@@ -116,14 +119,14 @@ def test_gates_are_exact_to_a_few_places_over_the_whole_range():
     p = torch.cat([torch.linspace(-100, 100, 40_000), torch.logspace(-30, 0, 480)])
     gates = torch.stack([p, torch.zeros_like(p)], 0).reshape(1, 1, -1)
     one = torch.ones(1, len(p))
-    gate, _ = cells.forward("gilr", gates, one)
+    gate, _ = fused_cells.forward("gilr", gates, one)
     expected = torch.sigmoid(p.double())
     # exp is cut off at 87, where a sigmoid is 2e-38.
     error = (gate[0, 0].double() - expected).abs() / expected.clamp(1e-30)
     assert error.max() < 5e-7
     for sign in (1, -1):
         gates = torch.stack([torch.full_like(p, -200.0), sign * p], 0).reshape(1, 1, -1)
-        impulse, _ = cells.forward("gilr", gates, 0 * one)
+        impulse, _ = fused_cells.forward("gilr", gates, 0 * one)
         expected = torch.tanh(sign * p.double())
         assert (
             (impulse[0, 0].double() - expected) / expected.abs().clamp(1e-30)
@@ -133,7 +136,7 @@ def test_gates_are_exact_to_a_few_places_over_the_whole_range():
 def test_a_nan_stays_in_its_column_and_to_later_times():
     gates, start = torch.zeros(T, B, 4 * 16), torch.zeros(B, 16)
     gates[5, 1, 3] = torch.nan
-    for part in cells.forward("gilr-lstm", gates, start):
+    for part in fused_cells.forward("gilr-lstm", gates, start):
         wrong = torch.zeros(T, B, 16, dtype=torch.bool)
         wrong[5:, 1, 3] = True
         assert torch.equal(part.isnan(), wrong)
@@ -184,7 +187,7 @@ def test_forward_mode_and_vmap_go_torch_way():
 
 @pytest.mark.parametrize("name", MODELS)
 def test_the_operator_passes_the_checks_of_torch(name):
-    gates = torch.randn(T, B, cells.GATES[name] * 32, requires_grad=True)
+    gates = torch.randn(T, B, fused_cells.GATES[name] * 32, requires_grad=True)
     start = torch.randn(B, 32, requires_grad=True)
     results = torch.library.opcheck(torch.ops.lrscan.fused_cell.default, (gates, start, name))
     assert set(results.values()) == {"SUCCESS"}
@@ -203,7 +206,7 @@ def test_a_compiled_model_takes_the_kernel_in_one_graph(make, taken):
 
 
 def test_the_marks_name_kernels():
-    assert {make.cell.fused for make in MODELS.values()} == set(cells.GATES)
+    assert {make.cell.fused for make in MODELS.values()} == set(fused_cells.GATES)
     assert fused.fused("gilr")(lambda: None).fused == "gilr"
 
 

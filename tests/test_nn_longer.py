@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from lrscan import nn
 from lrscan.distributed import sequence_parallel
-from lrscan.nn.longer import in_pieces
+from lrscan.nn.checkpointing import in_pieces
 from lrscan.tasks import problem_2b
 
 NETS = {

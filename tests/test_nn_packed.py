@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import (
 )
 
 from lrscan.distributed import sequence_parallel
-from lrscan.nn import GILRLSTM, in_pieces, longer
+from lrscan.nn import GILRLSTM, checkpointing, in_pieces
 
 M, N = 6, 5
 LENGTHS = (3, 7, 1, 7, 2)
@@ -95,9 +95,9 @@ def test_pieces_of_packed_sequences_hold_few_steps_and_change_nothing(name, two,
     rows, results = [], []
     for layer in model.layers:
         layer.register_forward_pre_hook(lambda _, given: rows.append(given[0].shape[:2].numel()))
-    monkeypatch.setattr(longer, "PIECES_KEPT", 1)
+    monkeypatch.setattr(checkpointing, "PIECES_KEPT", 1)
     for elements in (6 * N, 10**9):
-        monkeypatch.setattr(longer, "PIECE_ELEMENTS", {"cpu": elements})
+        monkeypatch.setattr(checkpointing, "PIECE_ELEMENTS", {"cpu": elements})
         rows.clear()
         packed, ends = model(pack_sequence(sequences, enforce_sorted=False), state)
         total = sum(part.sin().sum() for part in (packed.data, *ends))
@@ -137,8 +137,8 @@ def test_what_comes_back_is_what_the_lstm_of_torch_gives(two):
 
 @ways
 def test_tokens_pieces_and_zero_states_are_taken(two, monkeypatch):
-    monkeypatch.setattr(longer, "PIECE_ELEMENTS", {"cpu": 2 * N})
-    monkeypatch.setattr(longer, "PIECES_KEPT", 1)
+    monkeypatch.setattr(checkpointing, "PIECE_ELEMENTS", {"cpu": 2 * N})
+    monkeypatch.setattr(checkpointing, "PIECES_KEPT", 1)
     model = GILRLSTM(M, N, 2, bidirectional=two, **DOUBLE)
     sequences = [torch.randint(0, M, (t,)) for t in LENGTHS]
     output, _ = model(pack_sequence(sequences, enforce_sorted=False))

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from projects import make_project, write_notebook
 
-from lrscan import notebooks
-from lrscan.notebooks import ParameterError
+from lrscan.runner import catalog
+from lrscan.runner.catalog import ParameterError
 
 TYPED = """
 seed = 0          # a comment
@@ -34,12 +34,12 @@ def project(tmp_path):
 
 @pytest.fixture
 def every(project):
-    return notebooks.discover(project)
+    return catalog.discover(project)
 
 
 def profile(project, every, toml, name="quick"):
     (project / "notebooks" / "profiles.toml").write_text(toml)
-    return notebooks.load_profile(project, name, every)
+    return catalog.load_profile(project, name, every)
 
 
 def names(selected):
@@ -67,17 +67,17 @@ def test_defaults_are_the_literals_of_the_tagged_cell(every):
     ],
 )
 def test_prefixes_select_in_the_order_of_the_notebooks(every, prefixes, selected):
-    assert names(notebooks.select(every, prefixes)) == selected
+    assert names(catalog.select(every, prefixes)) == selected
 
 
 def test_a_prefix_that_selects_nothing_is_refused(every):
     with pytest.raises(ParameterError, match="'learn/09'.*learn/01_first"):
-        notebooks.select(every, ["learn/01", "learn/09"])
+        catalog.select(every, ["learn/01", "learn/09"])
 
 
 def broken(root, name="learn/01_bad"):
     """Why a notebook cannot be run."""
-    return {notebook.name: notebook.broken for notebook in notebooks.discover(root)}[name]
+    return {notebook.name: notebook.broken for notebook in catalog.discover(root)}[name]
 
 
 @pytest.mark.parametrize(
@@ -146,19 +146,19 @@ def test_a_file_that_is_no_notebook_is_named_and_the_others_are_there(project, k
     what, told = BROKEN[kind]
     break_notebook(project / "notebooks" / "learn" / "01_bad.ipynb", what)
     assert told in broken(project) and len(broken(project)) < 300
-    assert names(notebooks.discover(project)) == [
+    assert names(catalog.discover(project)) == [
         "learn/01_bad", "learn/01_first", "learn/02_second", "reproduce/01_first",
     ]  # fmt: skip
-    every = notebooks.discover(project)
+    every = catalog.discover(project)
     loaded = profile(project, every, '[quick]\nseed = 7\n[quick."learn/01_bad"]\nseed = 8\n')
     assert loaded.parameters["learn/01_bad"] == {}
-    given = notebooks.override(loaded.parameters, every, ["seed=9"])
+    given = catalog.override(loaded.parameters, every, ["seed=9"])
     assert {name: values.get("seed") for name, values in given.items()} == {
         "learn/01_bad": None, "learn/01_first": 9, "learn/02_second": 9, "reproduce/01_first": 9,
     }  # fmt: skip
-    assert notebooks.whole(every[1]) is every[1]
+    assert catalog.whole(every[1]) is every[1]
     with pytest.raises(ParameterError, match="learn/01_bad is broken: "):
-        notebooks.whole(every[0])
+        catalog.whole(every[0])
 
 
 def test_a_profile_gives_common_and_own_values(project, every):
@@ -228,7 +228,7 @@ def test_a_wrong_profile_is_refused_by_name(project, every, toml, message):
 )
 def test_a_value_from_the_command_line_has_its_parameters_type(every, assignment, value):
     defaults = {notebook.name: notebook.defaults for notebook in every}
-    given = notebooks.override(defaults, every[2:], [assignment])["reproduce/01_first"]
+    given = catalog.override(defaults, every[2:], [assignment])["reproduce/01_first"]
     name = assignment.partition("=")[0]
     assert given[name] == value and type(given[name]) is type(value)
     assert given == defaults["reproduce/01_first"] | {name: value}
@@ -252,7 +252,7 @@ def test_a_value_from_the_command_line_has_its_parameters_type(every, assignment
 def test_a_wrong_assignment_is_refused_by_name(every, assignment, message):
     defaults = {notebook.name: notebook.defaults for notebook in every}
     with pytest.raises(ParameterError, match=message):
-        notebooks.override(defaults, every, [assignment])
+        catalog.override(defaults, every, [assignment])
 
 
 @pytest.mark.parametrize(
@@ -268,7 +268,7 @@ def test_a_value_that_no_report_could_hold_is_refused_by_its_parameters_name(eve
     name = assignment.partition("=")[0]
     defaults = {notebook.name: notebook.defaults for notebook in every}
     with pytest.raises(ParameterError, match=f"reproduce/01_first: parameter {name} is ") as told:
-        notebooks.override(defaults, every[2:], [assignment])
+        catalog.override(defaults, every[2:], [assignment])
     assert len(str(told.value)) < 300
 
 
@@ -292,5 +292,5 @@ def test_a_link_out_of_the_project_is_not_run(tmp_path):
 def test_a_notebook_measures_if_it_asks_whether_it_should(tmp_path, source, value, measures):
     root = make_project(tmp_path)
     write_notebook(root, "learn/01", source, parameters="measure = True")
-    (notebook,) = notebooks.discover(root)
+    (notebook,) = catalog.discover(root)
     assert notebook.measures({"measure": value}) is measures

@@ -9,14 +9,10 @@ from hypothesis import strategies as st
 from recurrences import KINDS, check, draw, spoiled
 from torch.autograd import gradcheck, gradgradcheck
 
-from lrscan import (
-    cpu,
-    linear_recurrence,
-    linear_recurrence_reference,
-    linear_recurrence_step,
-    sweep,
-)
-from lrscan.arguments import ALGORITHMS, DTYPES, HALF
+from lrscan import linear_recurrence, linear_recurrence_reference, linear_recurrence_step
+from lrscan.core import sweep
+from lrscan.core.checks import ALGORITHMS, DTYPES, HALF
+from lrscan.cpu import dispatch
 
 CPU_ALGORITHMS = ALGORITHMS["cpu"]
 # (shape, dim): one column and many, time first, in the middle and last, more axes than a kernel
@@ -44,7 +40,7 @@ def small_thresholds():
     """Cut even short sequences into many pieces, row by row, and write past the cache."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {"PIECE_BYTES": 1, "ROW_STRIPS": 2, "STREAM_BYTES": 0}.items():
-            patch.setattr(cpu, name, value)
+            patch.setattr(dispatch, name, value)
         sweep._prepared.cache_clear()
         yield
     sweep._prepared.cache_clear()
@@ -208,7 +204,7 @@ def test_a_state_that_is_not_finite_is_that_of_the_loop(
     shape, algorithm, short_pieces, monkeypatch
 ):
     """Though a product of coefficients is zero by underflow, and 0 times infinity is NaN."""
-    monkeypatch.setattr(cpu, "PIECE_BYTES", 1024)  # of several steps
+    monkeypatch.setattr(dispatch, "PIECE_BYTES", 1024)  # of several steps
     inf, nan = float("inf"), float("nan")
     for start, bad in ((-inf, 0.0), (1.0, inf), (1.0, nan), (nan, 0.0)):
         a, x = torch.full(shape, 1e-30), torch.ones(shape)
@@ -232,7 +228,7 @@ def test_a_state_that_is_not_finite_is_that_of_the_loop(
 def test_a_coefficient_of_zero_forgets_nan_and_infinity(
     piece, dtype, algorithm, reverse, short_pieces, monkeypatch
 ):
-    monkeypatch.setattr(cpu, "PIECE_BYTES", piece)
+    monkeypatch.setattr(dispatch, "PIECE_BYTES", piece)
     for shape, dim in LAYOUTS:
         a, x, h0, dh = spoiled(*draw(shape, dtype, dim, kind="lasts"))
         results = run(a, x, h0, dh, dim=dim, reverse=reverse, algorithm=algorithm)

@@ -6,13 +6,8 @@ from recurrences import KINDS, coefficients
 from test_operator import small_thresholds
 from torch.autograd import gradcheck, gradgradcheck
 
-from lrscan import (
-    linear_recurrence,
-    linear_recurrence_step,
-    packed_linear_recurrence,
-    reset_where,
-    sweep,
-)
+from lrscan import linear_recurrence, linear_recurrence_step, packed_linear_recurrence, reset_where
+from lrscan.core import sweep
 
 LENGTHS = [[40], [0, 1, 2, 0, 17, 19, 1, 0], [1] * 40, [17, 23]]
 # (shape of a, of x, dim)

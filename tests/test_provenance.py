@@ -13,7 +13,8 @@ import torch
 from click.testing import CliRunner
 from projects import make_project, write_notebook
 
-from lrscan import cli, origin, provenance, workspace
+from lrscan.cli import commands
+from lrscan.evidence import origin, provenance, workspace
 
 
 @pytest.fixture
@@ -126,7 +127,7 @@ def test_nothing_is_made_in_a_checkout_by_other_code_than_its_own(project, comma
     assert provenance.git_state() == (None, None)  # by the same code it is
     with (copy / "ops.py").open("a") as file:
         file.write("# another operator\n")
-    done = CliRunner().invoke(cli.main, command)
+    done = CliRunner().invoke(commands.main, command)
     assert done.exit_code == 2
     said = " ".join(done.output.split())
     assert "its ops.py is not the one of" in said and "commit of code that did not run" in said

@@ -13,7 +13,10 @@ import pytest
 from click.testing import CliRunner
 from projects import PYTHONPATH
 
-from lrscan import bench, cli, doctor, verify, warmup
+from lrscan import bench
+from lrscan.campaign import warmup
+from lrscan.cli import commands, doctor
+from lrscan.runner import verify
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -79,7 +82,7 @@ class Done:
 )  # fmt: skip
 def test_lrscan_accepts_its_arguments(command, monkeypatch):
     """With the real notebooks and profiles; only the work itself is left out."""
-    runner = pytest.importorskip("lrscan.runner", reason="the notebooks need papermill")
+    runner = pytest.importorskip("lrscan.runner.suite", reason="the notebooks need papermill")
     done = []
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(runner, "run", lambda *_, **options: done.append(options) or 0)
@@ -89,7 +92,7 @@ def test_lrscan_accepts_its_arguments(command, monkeypatch):
         stand_in.summary = experiment.summary
         monkeypatch.setitem(bench.EXPERIMENTS, name, stand_in)
     monkeypatch.setattr("lrscan.bench.command._show", lambda console, records: None)
-    monkeypatch.setattr("lrscan.train.command.main", lambda **options: done.append(options) or 0)
+    monkeypatch.setattr("lrscan.cli.training.main", lambda **options: done.append(options) or 0)
     for verb in (verify, doctor, warmup):
         monkeypatch.setattr(verb, "run", lambda *_, **options: done.append(options) or 0)
     monkeypatch.setattr("lrscan.campaign.run.Campaign", lambda **options: Done(done, options))
@@ -97,7 +100,7 @@ def test_lrscan_accepts_its_arguments(command, monkeypatch):
     monkeypatch.setattr(
         "lrscan.campaign.merge.merge", lambda *_, **options: done.append(options) or 0
     )
-    result = CliRunner().invoke(cli.main, command[1:])
+    result = CliRunner().invoke(commands.main, command[1:])
     assert result.exit_code == 0, result.output
     assert done or command[1] not in WORKING
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from projects import make_project
 
-from lrscan import records, workspace
+from lrscan.evidence import records, workspace
 
 PROVENANCE = {"device": "cpu-2-core", "device_label": "CPU, 2 cores", "seed": 0}
 BUILD = Path("build", "records")  # of the project, which is the working directory

@@ -9,8 +9,9 @@ from projects import make_project
 from rich.console import Console
 from training_records import trained
 
-from lrscan import bench, paper, plots, records
+from lrscan import bench, plots
 from lrscan.bench import command, learning, models
+from lrscan.evidence import paper, records
 from lrscan.train import DIVERGED, PAUSED, Settings
 from lrscan.train.settings import Classifier
 

@@ -25,7 +25,7 @@ from projects import (
 pytest.importorskip("papermill", reason="notebooks are executed by papermill")
 
 import lrscan  # noqa: E402
-from lrscan import notebooks, runner  # noqa: E402
+from lrscan.runner import catalog, suite  # noqa: E402
 
 # The kernel says who it is, so that the test can see whether it has gone.
 SAY_PID = "import os\nfrom pathlib import Path\nPath('pid').write_text(str(os.getpid()))"
@@ -49,9 +49,9 @@ def project(tmp_path, monkeypatch):
 
 def run(root: Path, *, timeout_s: int | None = LONGEST_S, options: dict | None = None, **given):
     """Run all notebooks of a project; the exit status and the report."""
-    every = notebooks.discover(root)
+    every = catalog.discover(root)
     values = {notebook.name: notebook.defaults | given for notebook in every}
-    status = runner.run(
+    status = suite.run(
         root, every, values, profile="quick", timeout_s=timeout_s, **(options or {})
     )
     return status, json.loads((root / "build" / "report.json").read_text())

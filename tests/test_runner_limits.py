@@ -15,7 +15,8 @@ pytest.importorskip("papermill", reason="notebooks are executed by papermill")
 
 from test_runner import SAY_PID, gone, project, run  # noqa: E402, F401
 
-from lrscan import notebooks, runner, workspace  # noqa: E402
+from lrscan.evidence import workspace  # noqa: E402
+from lrscan.runner import catalog, suite
 
 # When a notebook ran, for the test to compare. It ends when `others` have begun, however slowly.
 SPAN = (
@@ -148,7 +149,7 @@ def test_a_report_that_cannot_be_written_takes_no_other_along(project, capsys, w
         bad.mkdir(parents=True)
     else:
         bad.parent.symlink_to("/proc/nowhere")
-    status = runner.run(project, *chosen(project), profile="quick", junit=junit)
+    status = suite.run(project, *chosen(project), profile="quick", junit=junit)
     told = capsys.readouterr().out
     assert status == 1 and f"{workspace.shown(bad)} could not be written: " in told
     assert good.is_file() and not (project / "notebooks" / "learn" / "ran").exists()
@@ -158,7 +159,7 @@ def test_a_report_that_cannot_be_written_takes_no_other_along(project, capsys, w
 
 def chosen(root):
     """All notebooks of a project, and their parameters."""
-    every = notebooks.discover(root)
+    every = catalog.discover(root)
     return every, {notebook.name: notebook.defaults for notebook in every}
 
 

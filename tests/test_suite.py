@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from lrscan import figures, plots, records
+from lrscan import plots
 from lrscan.bench import speedups
-from lrscan.notebooks import discover
+from lrscan.evidence import figures, records
+from lrscan.runner.catalog import discover
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = discover(ROOT)

@@ -15,7 +15,8 @@ import torch
 from click.testing import CliRunner
 from projects import PYTHONPATH, make_project, wait_until
 
-from lrscan import cli, records
+from lrscan.cli import commands
+from lrscan.evidence import records
 from lrscan.train import DIVERGED, LEARNED, NOT_LEARNED, PAUSED, Settings, evaluate, files, train
 from lrscan.train import loop as loop_
 from lrscan.train.loop import Iteration
@@ -361,7 +362,7 @@ def project(tmp_path, monkeypatch):
 def lrscan_(*arguments):
     sets = [f"--set={name}={getattr(SMALL, name)}" for name in
             ("steps", "width", "hidden", "layers", "batch", "rate")]  # fmt: skip
-    return CliRunner().invoke(cli.main, ["train", "--device", "cpu", *sets, *arguments])
+    return CliRunner().invoke(commands.main, ["train", "--device", "cpu", *sets, *arguments])
 
 
 def test_records_gather_seeds_and_a_run_replaces_itself(project):

@@ -12,7 +12,7 @@ pytest.importorskip("papermill", reason="figures are drawn again by their notebo
 
 from test_runner import CHILD, SAY_PID, gone  # noqa: E402
 
-from lrscan import notebooks, runner, verify  # noqa: E402
+from lrscan.runner import catalog, suite, verify  # noqa: E402
 
 PARAMETERS = "seed = 0\nmeasure = True"
 SOURCE = """
@@ -39,10 +39,10 @@ def recorded(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         patch.setenv("PYTHONPATH", PYTHONPATH)
-        every = notebooks.discover(root)
+        every = catalog.discover(root)
         values = {notebook.name: notebook.defaults for notebook in every}
         for record in (True, False):
-            assert runner.run(root, every, values, profile="quick", record=record) == 0
+            assert suite.run(root, every, values, profile="quick", record=record) == 0
     return root
 
 

@@ -10,11 +10,13 @@ import pytest
 from click.testing import CliRunner
 from projects import LONGEST_S, wait_until
 
-from lrscan import cli, compilation, warmup
+from lrscan.campaign import warmup
+from lrscan.cli import commands
+from lrscan.core import compilation
 
 
 def invoke(*arguments):
-    return CliRunner().invoke(cli.main, ["warmup", *map(str, arguments)])
+    return CliRunner().invoke(commands.main, ["warmup", *map(str, arguments)])
 
 
 @pytest.mark.parametrize(
@@ -42,12 +44,12 @@ def test_an_architecture_is_written_in_any_of_these_ways(text):
 
 def test_a_machine_without_compilers_says_how_to_get_them(monkeypatch):
     pytest.importorskip("numba.cuda")
-    from lrscan.cuda import cubins
+    from lrscan.cuda import machine_code
 
     def lacking(*arguments):
         raise RuntimeError("libNVVM cannot be found")
 
-    monkeypatch.setattr(cubins, "ptx", lacking)
+    monkeypatch.setattr(machine_code, "ptx", lacking)
     result = invoke("--cuda", "9.0", "--no-cpu")
     told = " ".join(result.output.split())
     assert result.exit_code == 2
@@ -58,7 +60,7 @@ def test_cpu_kernels_are_compiled_once_for_a_dtype(tmp_path):
     """In a process of its own; the second one finds them all."""
     script = (
         "from lrscan import warmup, linear_recurrence\n"
-        "from lrscan.cpu import compile as compiling\n"
+        "from lrscan.cpu.dispatch import compile as compiling\n"
         "import torch\n"
         "print(*warmup.warm_cpu('float32'), flush=True)\n"
         "before = compiling.tally.total()\n"
@@ -80,7 +82,7 @@ def test_cpu_kernels_are_compiled_once_for_a_dtype(tmp_path):
 
 def one_kernel():
     from lrscan.cuda import serial
-    from lrscan.cuda.common import Variant
+    from lrscan.cuda.steps import Variant
 
     kernel = serial.serial_paper_kernel(Variant(False, *["float32"] * 3, True, False))
     return {kernel.name: kernel}

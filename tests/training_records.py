@@ -1,6 +1,6 @@
 """Made-up records of training runs."""
 
-from lrscan import records
+from lrscan.evidence import records
 
 
 def trained(provenance, experiment, *runs, initialisation="chrono", rate=1e-3, start_steps=0):

@@ -1,19 +1,9 @@
 """Measurements, as records: what the notebooks draw, and `lrscan bench` takes without Jupyter."""
 
 from lrscan.bench.kernels import correctness, kernel_speedup
-from lrscan.bench.learning import (
-    long_memory,
-    problem_2b,
-    problem_2b_search,
-    search_records,
-)
+from lrscan.bench.learning import long_memory, problem_2b, problem_2b_search, search_records
 from lrscan.bench.longer import peak_memory
-from lrscan.bench.models import (
-    lstm_throughput,
-    step_time,
-    throughputs,
-    training_speedup,
-)
+from lrscan.bench.models import lstm_throughput, step_time, throughputs, training_speedup
 from lrscan.bench.pieces import Paused
 from lrscan.bench.rates import call_cost, throughput
 from lrscan.bench.ratios import PARALLEL, shares, speedups

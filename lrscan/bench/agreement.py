@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from lrscan.reference import linear_recurrence_reference, rounding_bound
+from lrscan.core.reference import linear_recurrence_reference, rounding_bound
 
 
 def check(

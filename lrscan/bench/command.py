@@ -16,9 +16,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lrscan import cli, notebooks, origin, provenance, workspace
 from lrscan.bench import EXPERIMENTS, Paused, outcomes, targets
-from lrscan.records import Records
+from lrscan.cli import commands
+from lrscan.evidence import origin, provenance, workspace
+from lrscan.evidence.records import Records
+from lrscan.runner import catalog
 
 PAUSED_STATUS = 75  # "try again later" in sysexits.h
 
@@ -42,12 +44,12 @@ def main(
     until = math.inf if minutes is None else time.monotonic() + 60 * minutes
     if record and out:
         raise click.UsageError("--record and --out both say where the records go: give one")
-    if device not in cli.DEVICES:
-        raise click.UsageError(f"device is one of {', '.join(cli.DEVICES)}, not {device!r}")
+    if device not in commands.DEVICES:
+        raise click.UsageError(f"device is one of {', '.join(commands.DEVICES)}, not {device!r}")
     root = workspace.find_root()
     origin.check(root)
-    every = notebooks.discover(root)
-    values = notebooks.load_profile(root, profile, every)
+    every = catalog.discover(root)
+    values = catalog.load_profile(root, profile, every)
     if unknown := [name for name in experiments if name not in EXPERIMENTS]:
         raise click.UsageError(
             f"no experiment is called {unknown[0]!r}; there are: {', '.join(EXPERIMENTS)}"
@@ -58,11 +60,11 @@ def main(
         raise click.UsageError(str(error)) from None
     chosen: list[Any] = [EXPERIMENTS[name] for name in dict.fromkeys(experiments) or EXPERIMENTS]
     owners = {experiment.notebook for experiment in chosen}
-    owning = [notebooks.whole(notebook) for notebook in every if notebook.name in owners]
-    cli.tell_broken(notebook for notebook in every if notebook not in owning)
+    owning = [catalog.whole(notebook) for notebook in every if notebook.name in owners]
+    commands.tell_broken(notebook for notebook in every if notebook not in owning)
     if missing := owners - {notebook.name for notebook in owning}:
         raise click.ClickException(f"an experiment belongs to {min(missing)}: no such notebook")
-    parameters = notebooks.override(values.parameters, owning, assignments)
+    parameters = catalog.override(values.parameters, owning, assignments)
     settings = {
         "LRSCAN_PROFILE": profile,
         "LRSCAN_RECORD": "1" if record else None,

@@ -10,13 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lrscan import arguments, ops, paper, provenance, records, sweep, workspace
 from lrscan.bench import agreement
 from lrscan.bench.pieces import in_pieces
 from lrscan.bench.registry import experiment, inputs
 from lrscan.bench.timing import time_all
-from lrscan.records import Records
-from lrscan.reference import oracle
+from lrscan.core import api, checks, sweep
+from lrscan.core.reference import oracle
+from lrscan.evidence import paper, provenance, records, workspace
+from lrscan.evidence.records import Records
 
 # Steps that are held against the float64 loop.
 _CHECKED_STEPS = 4096
@@ -48,15 +49,15 @@ def correctness(
     rows = []
     for name, steps, columns in product(dtypes, lengths, features):
         dtype = getattr(torch, name)
-        if dtype not in arguments.DTYPES[where.type]:
+        if dtype not in checks.DTYPES[where.type]:
             continue
         a, x, h0 = inputs(steps, columns, dtype, where, seed)
         a[:, ::2] = lasting(a[:, ::2])
         dh = inputs(steps, columns, dtype, where, seed + 1)[1]
         exact = oracle(a.cpu(), x.cpu(), h0.cpu(), dh.cpu())
-        for algorithm in arguments.ALGORITHMS[where.type]:
+        for algorithm in checks.ALGORITHMS[where.type]:
             tensors = [tensor.clone().requires_grad_() for tensor in (a, x, h0)]
-            h = ops.linear_recurrence(*tensors, algorithm=algorithm)
+            h = api.linear_recurrence(*tensors, algorithm=algorithm)
             got = [h.detach(), *torch.autograd.grad(h, tensors, dh)]
             errors = [_worst(one, *pair) for one, pair in zip(got, exact, strict=True)]
             identity = {"algorithm": algorithm, "dtype": name, "layout": "TC"}
@@ -127,7 +128,7 @@ def _time_algorithms(
     a, x, _ = inputs(steps, columns, torch.float32, where, seed)
     out = torch.empty_like(x)
     candidates: dict[str, Callable] = {
-        name: _sweep_into(a, x, out, name) for name in arguments.ALGORITHMS[where.type]
+        name: _sweep_into(a, x, out, name) for name in checks.ALGORITHMS[where.type]
     }
     agreement.check(candidates, out, a, x, 0, _CHECKED_STEPS)
     candidates["add"] = lambda: torch.add(a, x, out=out)

@@ -14,11 +14,11 @@ import numpy as np
 import pandas
 import torch
 
-from lrscan import provenance, records, workspace
 from lrscan.bench.pieces import Failures, Paused
 from lrscan.bench.registry import experiment
 from lrscan.bench.trained import SEARCHED, chosen, outcomes, ranked, span
-from lrscan.records import Records
+from lrscan.evidence import provenance, records, workspace
+from lrscan.evidence.records import Records
 from lrscan.train import DIVERGED, NOT_LEARNED, PAUSED, Settings, files, train
 from lrscan.train.settings import Classifier
 

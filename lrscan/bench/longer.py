@@ -11,9 +11,10 @@ from pathlib import Path
 import torch
 import torch.multiprocessing as mp
 
-from lrscan import nn, provenance, records, tasks, workspace
+from lrscan import nn, tasks
 from lrscan.bench.registry import experiment
-from lrscan.records import Records
+from lrscan.evidence import provenance, records, workspace
+from lrscan.evidence.records import Records
 
 _INPUT, _HIDDEN, _LAYERS = 128, 64, 2
 # Linux forgets the peak of a process that writes 5 here.

@@ -12,13 +12,14 @@ import torch
 from torch import Tensor, nn
 
 import lrscan.nn as models
-from lrscan import arguments, provenance, records, workspace
 from lrscan.bench.pieces import in_pieces
 from lrscan.bench.registry import experiment
 from lrscan.bench.timing import time_all
-from lrscan.precision import full_float32
-from lrscan.records import Records
+from lrscan.core import checks
+from lrscan.evidence import provenance, records, workspace
+from lrscan.evidence.records import Records
 from lrscan.tasks import problem_2b
+from lrscan.train.precision import full_float32
 
 LAYERS = 2
 # Table 2's models, by the paper's names.
@@ -91,7 +92,7 @@ def training_speedup(
         net = MODELS[cell["model"]](size, cell["C"], LAYERS).to(where)
         candidates = {
             algorithm: _with_algorithm(net, algorithm, _last_square(net, x))
-            for algorithm in arguments.ALGORITHMS[where.type]
+            for algorithm in checks.ALGORITHMS[where.type]
         }
         with full_float32():
             _agree(cell["model"], candidates)

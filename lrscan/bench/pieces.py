@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from lrscan import records, workspace
-from lrscan.records import Records
+from lrscan.evidence import records, workspace
+from lrscan.evidence.records import Records
 
 _log = logging.getLogger(__name__)
 

@@ -10,13 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lrscan import arguments, ops, provenance, records, sweep, workspace
 from lrscan.bench import agreement, rivals
 from lrscan.bench.cases import Case, cpu_cases, gpu_cases
 from lrscan.bench.pieces import in_pieces
 from lrscan.bench.registry import experiment, inputs
 from lrscan.bench.timing import time_all
-from lrscan.records import Records
+from lrscan.core import api, checks, sweep
+from lrscan.evidence import provenance, records, workspace
+from lrscan.evidence.records import Records
 
 _SEQUENCES = 64  # that a packed time axis is made of
 # Steps that are held against the float64 loop.
@@ -112,7 +113,7 @@ def _tensors(case: Case, where: torch.device, seed: int) -> list[Tensor]:
 
 def _algorithms(case: Case, where: torch.device) -> tuple[list[str], dict[str, str]]:
     """(algorithms to measure, why the others are not)"""
-    every = arguments.ALGORITHMS[where.type]
+    every = checks.ALGORITHMS[where.type]
     if where.type != "cuda" or case.T <= SERIAL_STEPS:
         return list(every), {}
     why = f"a step after the other, it is not measured beyond {SERIAL_STEPS:,} steps"
@@ -155,7 +156,7 @@ def _packed(a: Tensor, x: Tensor, out: Tensor) -> Callable[[], object]:
     call()
     resets = torch.zeros(len(x), 1, dtype=torch.bool)
     resets[cu[:-1]] = True
-    agreement.same("packed", out, ops.linear_recurrence(ops.reset_where(a, resets), x))
+    agreement.same("packed", out, api.linear_recurrence(api.reset_where(a, resets), x))
     return call
 
 
@@ -223,11 +224,11 @@ def call_cost(*, device: str, seed: int, runs: int) -> Records:
         return lambda: torch.autograd.grad(function(*leaves), leaves, dh)
 
     calls = {
-        ("forward", "auto"): lambda: ops.linear_recurrence(a, x),
+        ("forward", "auto"): lambda: api.linear_recurrence(a, x),
         ("forward", "reference"): lambda: torch.mul(a, x),
-        ("recorded", "auto"): lambda: ops.linear_recurrence(*leaves),
+        ("recorded", "auto"): lambda: api.linear_recurrence(*leaves),
         ("recorded", "reference"): lambda: torch.mul(*leaves),
-        ("training", "auto"): training(ops.linear_recurrence),
+        ("training", "auto"): training(api.linear_recurrence),
         ("training", "reference"): training(torch.mul),
     }
     times = {key: _host_quartiles(call, runs) for key, call in calls.items()}

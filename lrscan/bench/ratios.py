@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pandas
 
-from lrscan.records import Records
+from lrscan.evidence.records import Records
 
 BASELINES = ("serial_paper", "serial")
 PARALLEL = ("blocked", "single_pass")

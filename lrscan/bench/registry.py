@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from lrscan.records import Records
+from lrscan.evidence.records import Records
 
 EXPERIMENTS: dict[str, Callable[..., Records]] = {}
 

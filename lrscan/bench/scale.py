@@ -16,11 +16,13 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from lrscan import distributed, ops, provenance, records, workspace
+from lrscan import distributed
 from lrscan.bench.registry import experiment, inputs
+from lrscan.core import api
 from lrscan.distributed import cost
 from lrscan.distributed.exchange import Peers
-from lrscan.records import Records
+from lrscan.evidence import provenance, records, workspace
+from lrscan.evidence.records import Records
 
 _TIMEOUT = datetime.timedelta(minutes=10)
 # A sample lasts at least so long on every rank.
@@ -123,7 +125,7 @@ def _calls(
     a, x, _ = inputs(steps, columns, torch.float32, where, seed)
     dh = inputs(steps, columns, torch.float32, where, seed + 1)[1]
     whole = [t.requires_grad_() for t in (a, x)]
-    h = ops.linear_recurrence(*whole)
+    h = api.linear_recurrence(*whole)
     gradients = torch.autograd.grad(h, whole, dh, retain_graph=True)
     expected = [h.detach(), *gradients]
 
@@ -143,7 +145,7 @@ def _calls(
         ),
     }
     if group.size() == 1:
-        calls["whole", "forward"] = lambda: ops.linear_recurrence(*whole)
+        calls["whole", "forward"] = lambda: api.linear_recurrence(*whole)
         calls["whole", "backward"] = lambda: torch.autograd.grad(h, whole, dh, retain_graph=True)
     return calls
 

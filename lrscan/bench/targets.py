@@ -13,10 +13,10 @@ from typing import NamedTuple
 
 import pandas
 
-from lrscan import paper, records
 from lrscan.bench.ratios import PARALLEL, shares, speedups
 from lrscan.bench.rivals import RIVALS
-from lrscan.records import Records
+from lrscan.evidence import paper, records
+from lrscan.evidence.records import Records
 
 MET, MISSED, OPEN = "met", "missed", "not measured"
 _MANY_COLUMNS, _FEW_COLUMNS = 1024, 32

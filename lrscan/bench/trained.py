@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas
 
-from lrscan.records import Records
+from lrscan.evidence.records import Records
 
 # What a search may vary; all else is the same for both models.
 SEARCHED = ("initialisation", "rate")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import click
 
-from lrscan import warmup
+from lrscan.campaign import warmup
 from lrscan.campaign.store import CampaignError
 
 # Those that need nothing compiled at their installation; JAX is too large to take along.
@@ -46,11 +46,11 @@ def make(
 
     Raises:
         CampaignError: a package could not be fetched
-        lrscan.warmup.WarmupError: no such architecture, or no compilers
+        lrscan.campaign.warmup.WarmupError: no such architecture, or no compilers
     """
     wanted = warmup.capability(architecture)
     warmup.check_compilers()
-    from lrscan.cuda.cubins import file_name
+    from lrscan.cuda.machine_code import file_name
 
     folder, which = out / "kernels", (NEEDED, (processors,))
     compiled, kept = warmup.compile_all(*which, wanted, folder, jobs, _bar("kernels"))

@@ -17,10 +17,13 @@ from typing import Any
 
 import pandas
 
-from lrscan import claims, findings, notebooks, origin, provenance, records, workspace
+from lrscan import claims, findings
 from lrscan.bench import EXPERIMENTS
 from lrscan.campaign.store import CampaignError, State, archive_in, unpack
-from lrscan.records import Records
+from lrscan.core.files import write_files
+from lrscan.evidence import origin, provenance, records, workspace
+from lrscan.evidence.records import Records
+from lrscan.runner import catalog
 
 CLAIMS_NOTEBOOK = "reproduce/00_claims"
 
@@ -68,7 +71,7 @@ def merge(
             for ending in (".csv", ".json"):
                 path = merged / state.device / f"{name}{ending}"
                 files[home / state.device / path.name] = path.read_bytes()
-    workspace.write_files(files)
+    write_files(files)
     about = f"{state.device_label}, commit {state.commit[:12]}{' with changes' * state.dirty}"
     say(f"{about}: records in {workspace.relative(home / state.device)}:")
     for name, told in changed.items():
@@ -172,7 +175,7 @@ def _merge_one(one: Records, state: State, home: Path, merged: Path, replace: bo
 def _copy(one: Records, merged: Path) -> None:
     folder = merged / one.device
     paths = (one.path, one.path.with_suffix(".json"))
-    workspace.write_files({folder / path.name: path.read_bytes() for path in paths})
+    write_files({folder / path.name: path.read_bytes() for path in paths})
 
 
 def _replace_times(
@@ -236,17 +239,17 @@ def _by_run(one: Records) -> dict[str, dict[str, Any]]:
 def _draw(root: Path, experiments: list[str], say: Callable[[str], None]) -> int:
     """Draw the figures of the notebooks that show these experiments, from the records."""
     try:
-        from lrscan import runner
+        from lrscan.runner import suite
     except ModuleNotFoundError as error:
         say(f"The figures were not drawn: {error.name} is not installed")
         return 1
     chosen: list[Any] = [EXPERIMENTS[name] for name in experiments]
     owners = {experiment.notebook for experiment in chosen} | {CLAIMS_NOTEBOOK}
-    every = notebooks.discover(root)
-    values = notebooks.load_profile(root, "quick", every)
+    every = catalog.discover(root)
+    values = catalog.load_profile(root, "quick", every)
     selected = [notebook for notebook in every if notebook.name in owners]
-    parameters = notebooks.override(values.parameters, selected, ["measure=False"])
-    status = runner.run(
+    parameters = catalog.override(values.parameters, selected, ["measure=False"])
+    status = suite.run(
         root, selected, parameters, profile="quick", timeout_s=values.timeout_s, record=True
     )
     if status:

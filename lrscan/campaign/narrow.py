@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import torch
 
-from lrscan.arguments import ALGORITHMS
 from lrscan.campaign.smoke import Case, Notes, check, simulated
+from lrscan.core.checks import ALGORITHMS
 
 # Extents that are tried: around a thread's steps, a warp, a tile, a group of tiles.
 _EXTENTS = (1, 2, 3, 4, 7, 8, 9, 16, 31, 32, 33, 64, 127, 128, 129, 256, 257, 300, 513, 1024, 2049)

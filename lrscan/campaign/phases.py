@@ -21,10 +21,10 @@ from typing import Any, NamedTuple
 
 import torch
 
-from lrscan import provenance, records, warmup, workspace
 from lrscan.bench import command, outcomes, search_records
-from lrscan.campaign import kit, narrow, smoke
+from lrscan.campaign import kit, narrow, smoke, warmup
 from lrscan.campaign.worker import DONE, PARTIAL, UNAVAILABLE, Context
+from lrscan.evidence import provenance, records, workspace
 
 # In its last seconds a phase begins nothing more, so that it need not be ended by force.
 _MARGIN_S = 6.0
@@ -277,7 +277,7 @@ def compare(context: Context, steps: list[dict[str, Any]]) -> int:
             sys.path.insert(0, str(site))
     if context.device != "cuda":
         return measure(context, steps)
-    from lrscan.cuda.cubins import numpy_as_numba_knows_it
+    from lrscan.cuda.machine_code import numpy_as_numba_knows_it
 
     with numpy_as_numba_knows_it():  # for those that compile with Numba
         return measure(context, steps)

@@ -11,12 +11,13 @@ from collections.abc import Callable, Sequence
 from itertools import product
 from typing import Any
 
-from lrscan import notebooks, workspace
-from lrscan.arguments import ALGORITHMS
 from lrscan.bench import rates
 from lrscan.bench.cases import Case, gpu_cases
 from lrscan.bench.kernels import in_order
 from lrscan.campaign.phases import PHASES, Phase
+from lrscan.core.checks import ALGORITHMS
+from lrscan.evidence import workspace
+from lrscan.runner import catalog
 
 # Of an H100: bytes a second of its memory, multiply-adds a second in full float32, bytes flushed.
 BANDWIDTH, FLOPS, FLUSHED = 3.0e12, 4e13, 2**28
@@ -46,9 +47,9 @@ def sampled_s(seconds: float, runs: int) -> float:
 def parameters(notebook: str) -> dict[str, Any]:
     """The parameters of a notebook in the profile of GPUs."""
     root = workspace.find_root()
-    every = notebooks.discover(root)
-    notebooks.whole(next(one for one in every if one.name == notebook))
-    return notebooks.load_profile(root, "gpu", every).parameters[notebook]
+    every = catalog.discover(root)
+    catalog.whole(next(one for one in every if one.name == notebook))
+    return catalog.load_profile(root, "gpu", every).parameters[notebook]
 
 
 def _smoke() -> float:

@@ -26,12 +26,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from lrscan import origin, provenance, signals, workspace
 from lrscan.campaign import merge, store
 from lrscan.campaign.phases import COMPILE, NARROW, PHASES, Phase
 from lrscan.campaign.store import CampaignError, State, Store
 from lrscan.campaign.worker import DONE, PARTIAL, UNAVAILABLE
-from lrscan.sources import digest
+from lrscan.core.files import write_files
+from lrscan.core.source_digest import digest
+from lrscan.evidence import origin, provenance, workspace
+from lrscan.runner import signals
 
 FINISHED, UNFINISHED, FAILED, DIED, MISSING = "done", "partial", "failed", "died", "not available"
 FEWEST_MINUTES = 1.0
@@ -154,7 +156,7 @@ class Campaign:
         for line in (lines := self.summary()):
             self.say(line)
         with suppress(OSError):
-            workspace.write_files({self.store.out / store.SUMMARY: "\n".join(lines) + "\n"})
+            write_files({self.store.out / store.SUMMARY: "\n".join(lines) + "\n"})
         self.store.close()
         if self._stopped:
             return 128 + self._stopped
@@ -424,7 +426,7 @@ def _checked_kit(kit: Path | None) -> Path | None:
     kit = Path(kit).resolve()
     if not (kit / "kernels").is_dir():
         raise CampaignError(f"{kit} is no kit: it has no folder kernels (`lrscan campaign kit`)")
-    made_from = digest(Path(workspace.__file__).with_name("cuda"))[:16]
+    made_from = digest("cuda")[:16]
     if not any((kit / "kernels").glob(f"*-{made_from}.cubin")):
         raise CampaignError(
             f"the kernels in {kit} were not made from these sources, whose digest is {made_from}: "

@@ -23,11 +23,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lrscan import gradients, linear_recurrence, sweep
-from lrscan.arguments import ALGORITHMS, DTYPES
+from lrscan import linear_recurrence
 from lrscan.bench.kernels import lasting
 from lrscan.bench.registry import inputs
-from lrscan.reference import Exact, oracle
+from lrscan.core import gradients, sweep
+from lrscan.core.checks import ALGORITHMS, DTYPES
+from lrscan.core.reference import Exact, oracle
 
 # (shape, dim): every order in memory, one tile and many, aligned for vectors and not, columns
 # beyond 65,535, more axes than a kernel takes.

@@ -3,7 +3,7 @@
 Everything is in one archive, `campaign.zip`, since a result often has to travel:
 
     state.json          what was measured (device, commit, sources, versions), and how phases ended
-    records/<device>/   the records, as :mod:`lrscan.records` writes them
+    records/<device>/   the records, as :mod:`lrscan.evidence.records` writes them
     notes/              of the smoke test: cases that passed and failed
     logs/               what each phase printed, the end of it
 
@@ -24,9 +24,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from lrscan import workspace
-from lrscan.provenance import package_version
-from lrscan.records import json_text
+from lrscan.core.files import write_files
+from lrscan.evidence import workspace
+from lrscan.evidence.provenance import package_version
+from lrscan.evidence.records import json_text
 
 ARCHIVE, SUMMARY = "campaign.zip", "summary.txt"
 FORMAT = 1
@@ -132,7 +133,7 @@ class Store:
             return
         state = json_text(asdict(self.state))
         try:
-            workspace.write_files({self.out / ARCHIVE: self._zipped(state)})
+            write_files({self.out / ARCHIVE: self._zipped(state)})
             self._packed, self.full = changed, ""
         except OSError as error:
             self.full = f"{self.out} could not be written: {error.strerror}"

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lrscan import streams
+from lrscan.runner import streams
 
 DONE, PARTIAL, UNAVAILABLE, DIED = 0, 75, 69, 70  # as in sysexits.h, but for 0
 
@@ -89,7 +89,7 @@ def main() -> int:
 
 
 def _tell_kernels() -> None:
-    cubins = sys.modules.get("lrscan.cuda.cubins")
+    cubins = sys.modules.get("lrscan.cuda.machine_code")
     if cubins is not None and cubins.tally:
         told = ", ".join(f"{count} {where}" for where, count in sorted(cubins.tally.items()))
         print(f"CUDA kernels: {told}", flush=True)

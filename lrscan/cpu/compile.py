@@ -20,9 +20,9 @@ from numba.core import sigutils
 from numba.core.caching import FunctionCache, IndexDataCacheFile
 from numba.core.ccallback import CFunc
 
-from lrscan import sealed
-from lrscan.compilation import noticed
-from lrscan.sources import digest
+from lrscan.core import kernel_files
+from lrscan.core.compilation import noticed
+from lrscan.core.source_digest import digest
 
 
 class _KernelCache(FunctionCache):
@@ -32,7 +32,7 @@ class _KernelCache(FunctionCache):
         self._cache_file = _Files(self.cache_path, self._impl.filename_base, None)
 
     def _index_key(self, sig, codegen):
-        return sig, codegen.magic_tuple(), (digest(Path(__file__).parent), self._variant)
+        return sig, codegen.magic_tuple(), (digest("cpu"), self._variant)
 
     def save_overload(self, sig, data):
         try:
@@ -51,10 +51,10 @@ class _Files(IndexDataCacheFile):
     def load(self, key):
         path = self._path(key)
         # Numba reads it again, up to the seal.
-        return None if sealed.read(path) is None else self._load_data(path.name)
+        return None if kernel_files.read(path) is None else self._load_data(path.name)
 
     def save(self, key, data) -> None:
-        sealed.write(self._path(key), self._dump(data))
+        kernel_files.write(self._path(key), self._dump(data))
 
 
 def kernel(variant: str, what: str) -> Callable[[Callable], int]:

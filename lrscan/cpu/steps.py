@@ -2,7 +2,7 @@
 
 An operand is a row of an int64 table, in bytes: address of the first step, then the strides over
 time (START and DSTART: over sequences), over the two outer column axes, and over the inner one.
-:mod:`lrscan.sweep` says what the rows are; running from the end is a matter of addresses and
+:mod:`lrscan.core.sweep` says what the rows are; running from the end is a matter of addresses and
 negative strides.
 
 Columns are taken in *strips* of as many as there are lanes. Where the width of a group is no
@@ -16,10 +16,10 @@ import functools
 
 from numba import njit
 
-from lrscan import algebra
+from lrscan.core import algebra
+from lrscan.core.sweep import ROWS
 from lrscan.cpu.memory import load, store
 from lrscan.cpu.vector import KINDS, all_finite, fill, remembered
-from lrscan.sweep import ROWS
 
 A, X, START, OUT, BEFORE, DA, DSTART = range(len(ROWS))
 

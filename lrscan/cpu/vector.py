@@ -2,7 +2,7 @@
 
 Numba leaves vectorisation to LLVM's loop vectoriser, which cannot see through a recurrence. Here
 a vector is a value of its own. It has ``+``, ``*`` and ``conjugate``, so that
-:mod:`lrscan.algebra` compiles for it unchanged, and moves between lanes for scans within a
+:mod:`lrscan.core.algebra` compiles for it unchanged, and moves between lanes for scans within a
 register. LLVM lowers it to whatever the processor has (SSE, AVX, AVX-512, NEON).
 
 A vector has a ``kind``, the element type in memory, and a number of lanes. Arithmetic is done in
@@ -190,7 +190,7 @@ def all_finite(typingctx, u):
 
 @intrinsic
 def remembered(typingctx, u, v):
-    """:func:`lrscan.algebra.remembered`, lane by lane: ``v``, or zero where ``u`` is zero."""
+    """:func:`lrscan.core.algebra.remembered`, lane by lane: ``v``, or zero where ``u`` is zero."""
 
     def lower(context, builder, signature, args):
         zeros = [

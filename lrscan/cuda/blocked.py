@@ -24,7 +24,10 @@ from collections.abc import Callable
 
 from numba import cuda
 
-from lrscan.cuda.common import (
+from lrscan.cuda.kinds import KINDS
+from lrscan.cuda.launch import Kernel, Stream, blocks
+from lrscan.cuda.memory import load, store
+from lrscan.cuda.steps import (
     Variant,
     X,
     addresses_of,
@@ -36,9 +39,6 @@ from lrscan.cuda.common import (
     remembered,
     step,
 )
-from lrscan.cuda.kinds import KINDS
-from lrscan.cuda.launch import Kernel, Stream, blocks
-from lrscan.cuda.memory import load, store
 
 THREADS = 128
 FEWEST_STEPS = 64  # a piece is not shorter, unless all of time is

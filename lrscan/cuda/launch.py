@@ -1,7 +1,7 @@
 """Loading kernels, and launching them on torch's current stream.
 
-Machine code comes from :mod:`lrscan.cuda.cubins`. A launch hands one packed buffer of numbers to
-the driver: no tensor is inspected, and nothing is looked up but the kernel itself.
+Machine code comes from :mod:`lrscan.cuda.machine_code`. A launch hands one packed buffer of numbers
+to the driver: no tensor is inspected, and nothing is looked up but the kernel itself.
 
 Tensors without data, of torch's device "meta", launch nothing. Within :func:`noted` their sweeps
 tell which kernels they would launch on a device that is not here.
@@ -21,11 +21,11 @@ import torch
 from numba import cuda, types
 from torch import Tensor
 
-from lrscan import sweep
-from lrscan.cuda import cubins, simulated_memory
-from lrscan.cuda.common import SIZING
-from lrscan.cuda.memory import SIMULATED
-from lrscan.sweep import ROWS
+from lrscan.core import sweep
+from lrscan.core.sweep import ROWS
+from lrscan.cuda import machine_code
+from lrscan.cuda.memory import SIMULATED, simulator
+from lrscan.cuda.steps import SIZING
 
 SIGNATURE = types.void(
     types.UniTuple(types.UniTuple(types.int64, 5), len(ROWS)),
@@ -43,7 +43,7 @@ _LEGACY_STREAM = 1
 class Kernel:
     """A kernel for all devices: compiled when it is first launched on one.
 
-    function      its Python body, with the arguments of :mod:`lrscan.cuda.common`
+    function      its Python body, with the arguments of :mod:`lrscan.cuda.steps`
     name          of this variant, unique: the file it is kept in
     most_threads  of a block
     fewest_blocks of a multiprocessor, which bounds the registers of a thread
@@ -67,7 +67,7 @@ class Kernel:
         # In a capture of this thread the driver refuses to load, unless it is asked to relax.
         mode = _bindings().CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED
         refused = None
-        for code in cubins.sources(self, capability):
+        for code in machine_code.sources(self, capability):
             before = _driver("cuThreadExchangeStreamCaptureMode", mode)
             try:
                 module = _driver("cuModuleLoadData", code)
@@ -143,7 +143,7 @@ class Stream:
         if SIMULATED:
             if device.type == "cuda":
                 raise RuntimeError(f"Numba's CUDA simulator is on, and the tensors are on {device}")
-            simulated_memory.allow_only(tensors.values())
+            simulator.allow_only(tensors.values())
         elif torch.cuda.current_device() != device.index:
             self._guard = torch.cuda.device(device)
 
@@ -166,7 +166,7 @@ class Stream:
         tensor = torch.empty(size, dtype=torch.uint8, device=self.device)
         self._workspaces.append(tensor)
         if SIMULATED:
-            simulated_memory.allow(tensor)
+            simulator.allow(tensor)
         return tensor.data_ptr()
 
     def launch(self, kernel: Kernel, grid: int, threads: int, numbers: Sequence[int]) -> None:

@@ -17,7 +17,10 @@ from collections.abc import Callable
 
 from numba import cuda
 
-from lrscan.cuda.common import (
+from lrscan.cuda.kinds import KINDS
+from lrscan.cuda.launch import Kernel, Stream, blocks
+from lrscan.cuda.memory import load, store
+from lrscan.cuda.steps import (
     BEFORE,
     DA,
     OUT,
@@ -32,9 +35,6 @@ from lrscan.cuda.common import (
     remembered,
     step,
 )
-from lrscan.cuda.kinds import KINDS
-from lrscan.cuda.launch import Kernel, Stream, blocks
-from lrscan.cuda.memory import load, store
 
 THREADS = 64
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lrscan.arguments import DTYPES
+from lrscan.core.checks import DTYPES
 from lrscan.distributed.exchange import Peers, RankError
 
 _MOST_AXES = 12

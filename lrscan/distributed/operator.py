@@ -1,6 +1,6 @@
 """The recurrence over pieces of time that lie on different ranks, and its gradients."""
 
-# As for lrscan.autograd: torch builds the operator at run time, and its signatures count.
+# As for lrscan.core.autograd: torch builds the operator at run time, and its signatures count.
 # mypy: ignore-errors
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from lrscan import gradients, sweep
-from lrscan.arguments import HALF, check, converted
-from lrscan.autograd import plain
+from lrscan.core import gradients, sweep
+from lrscan.core.autograd import plain
+from lrscan.core.checks import HALF, check, converted
 from lrscan.distributed.agreement import Header, agree, refuse
 from lrscan.distributed.exchange import Peers
 from lrscan.distributed.mean import check_summed

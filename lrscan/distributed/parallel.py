@@ -14,10 +14,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from lrscan.core.api import linear_recurrence, linear_recurrence_step
 from lrscan.distributed.agreement import Header, agree
 from lrscan.distributed.exchange import Peers, gathered
 from lrscan.distributed.operator import recurrence
-from lrscan.ops import linear_recurrence, linear_recurrence_step
 
 # By thread. The compiler watches whether it is empty, and need not know of threads while it is.
 _peers: dict[int, Peers] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lrscan import algebra
+from lrscan.core import algebra
 from lrscan.learn import trace
 from lrscan.learn.machine import START, Cell, Trace, show
 from lrscan.learn.scene import Arrow, Box, Line, Scene, Shape, Text

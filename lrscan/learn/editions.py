@@ -13,8 +13,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from lrscan import streams
-from lrscan.notebooks import discover, whole
+from lrscan.runner import streams
+from lrscan.runner.catalog import discover, whole
 
 
 def student(document: dict[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from lrscan.learn import simulator  # before numba.cuda
 # isort: split
 from numba import cuda, float32
 
-from lrscan.cuda.common import compose
+from lrscan.cuda.steps import compose
 
 __all__ = ["missing_barrier", "simulator", "tree_level"]
 

@@ -1,4 +1,4 @@
-"""A synchronous parallel machine over the operator of :mod:`lrscan.algebra` that keeps a trace."""
+"""A synchronous parallel machine over :mod:`lrscan.core.algebra`'s operator that keeps a trace."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from lrscan import algebra
+from lrscan.core import algebra
 
 FLOPS = {"compose": 3, "step": 2, "move": 0}
 

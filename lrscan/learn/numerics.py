@@ -18,8 +18,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from lrscan import algebra
-from lrscan.reference import linear_recurrence_reference
+from lrscan.core import algebra
+from lrscan.core.reference import linear_recurrence_reference
 
 
 def serial(a: Tensor, x: Tensor) -> Tensor:

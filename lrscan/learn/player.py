@@ -14,7 +14,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 
-from lrscan import figures
+from lrscan.evidence import figures
 from lrscan.learn.scene import Scene
 
 _serial_numbers = itertools.count()

@@ -19,7 +19,7 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
-from lrscan.figures import own_settings
+from lrscan.evidence.figures import own_settings
 
 INK, BLUE, ORANGE, GREEN, GREY = "#222222", "#0072b2", "#e69f00", "#009e73", "#767676"
 INCH = 0.62  # of a unit of a scene

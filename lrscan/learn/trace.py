@@ -1,8 +1,8 @@
 """Scans that write down what they do, on inputs small enough to look at.
 
 Each one runs on a :class:`lrscan.learn.machine.Machine`, over the same bodies of
-:mod:`lrscan.algebra` that the kernels are compiled from. It returns a trace: every operation with
-its round, its lane, what it read and what it wrote.
+:mod:`lrscan.core.algebra` that the kernels are compiled from. It returns a trace: every operation
+with its round, its lane, what it read and what it wrote.
 """
 
 from __future__ import annotations

@@ -11,16 +11,16 @@ import lrscan.learn.simulator  # noqa: F401  before anything that uses numba.cud
 # isort: split
 import torch
 
-from lrscan import sweep
-from lrscan.cuda import simulated_memory
+from lrscan.core import sweep
 from lrscan.cuda.kinds import KINDS
+from lrscan.cuda.memory import simulator
 
 
 def bytes_moved(algorithm: str, steps: int, columns: int, *, backward: bool = False) -> float:
     """Bytes an element that a kernel of the package moves, counted access by access.
 
     Args:
-        algorithm: one of ``lrscan.arguments.ALGORITHMS["cuda"]``
+        algorithm: one of ``lrscan.core.checks.ALGORITHMS["cuda"]``
         steps, columns: the shape, float32
         backward:  count the gradients' sweep instead of the forward one
     """
@@ -39,7 +39,7 @@ def bytes_moved(algorithm: str, steps: int, columns: int, *, backward: bool = Fa
 def _sizes_of_accesses() -> Iterator[list[int]]:
     """The bytes of everything that kernels load and store by address."""
     sizes: list[int] = []  # appended to: the simulator's threads would lose counts of a sum
-    read, write = simulated_memory._read, simulated_memory._write
+    read, write = simulator._read, simulator._write
 
     def counted_read(kind, address, alignment):
         sizes.append(KINDS[kind].size)
@@ -50,7 +50,7 @@ def _sizes_of_accesses() -> Iterator[list[int]]:
         write(kind, address, value, alignment)
 
     with (
-        mock.patch.object(simulated_memory, "_read", counted_read),
-        mock.patch.object(simulated_memory, "_write", counted_write),
+        mock.patch.object(simulator, "_read", counted_read),
+        mock.patch.object(simulator, "_write", counted_write),
     ):
         yield sizes

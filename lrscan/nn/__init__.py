@@ -5,11 +5,11 @@
     T, B, m, n     steps, minibatch, input size, hidden size
 """
 
+from lrscan.nn.checkpointing import in_pieces
 from lrscan.nn.init import chrono, early, graded, scaled
 from lrscan.nn.inputs import Tokens, Window
-from lrscan.nn.longer import in_pieces
-from lrscan.nn.lstm import SerialLSTM
 from lrscan.nn.models import GILR, GILRLSTM, QRNN, SRU, StronglyTypedRNN
+from lrscan.nn.serial_lstm import SerialLSTM
 from lrscan.nn.surrogate import LinearSurrogateRNN
 
 __all__ = [

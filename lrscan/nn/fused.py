@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from lrscan.autograd import forward_ad_is_on, intercepted, is_batched
+from lrscan.core.autograd import forward_ad_is_on, intercepted, is_batched
 from lrscan.distributed.parallel import among, splits
 from lrscan.nn.sequences import end_to_end, here
 
@@ -17,7 +17,7 @@ Recurrence = Callable[[Gates, Tensor], tuple[Tensor, Tensor]]
 
 
 def fused(name: str) -> Callable[[Callable], Callable]:
-    """Mark the method ``cell`` of a model: :mod:`lrscan.cpu.cells` has it as ``name``."""
+    """Mark the method ``cell`` of a model: :mod:`lrscan.cpu.fused_cells` has it as ``name``."""
 
     def mark(cell: Callable) -> Callable:
         cell.fused = name
@@ -62,14 +62,14 @@ def _fits(name: str, cell: Callable, gates: Tensor, start: Tensor) -> bool:
     """Whether the kernel takes these tensors, and has the model's activation."""
     if gates.device.type != "cpu" or not gates.dtype == start.dtype == torch.float32:
         return False
-    from lrscan.cpu import cells  # Numba is loaded when it is needed
+    from lrscan.cpu import fused_cells  # Numba is loaded when it is needed
 
     n = start.shape[-1]
     return (
         gates.is_contiguous()
         and gates.shape[0] > 1
-        and n % cells.LANES == 0
-        and gates.shape[-1] == cells.GATES[name] * n
+        and n % fused_cells.LANES == 0
+        and gates.shape[-1] == fused_cells.GATES[name] * n
         and getattr(cell.__self__, "activation", torch.tanh) is torch.tanh
     )
 
@@ -83,11 +83,11 @@ class FusedCell(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, gates, start, name, recurrence):
-        from lrscan.cpu import cells
+        from lrscan.cpu import fused_cells
 
         ctx.sequences = here()
         ctx.cu = None if ctx.sequences is None else ctx.sequences.cu
-        c, h = cells.forward(name, gates, start, ctx.cu)
+        c, h = fused_cells.forward(name, gates, start, ctx.cu)
         ctx.name, ctx.recurrence = name, recurrence
         ctx.save_for_backward(gates, start, c)
         ctx.set_materialize_grads(False)
@@ -96,13 +96,13 @@ class FusedCell(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, dh, dend):
-        from lrscan.cpu import cells
+        from lrscan.cpu import fused_cells
 
         gates, start, c = ctx.saved_tensors
         dh = torch.zeros_like(c) if dh is None else dh
         second = torch.is_grad_enabled()
         if not (second or is_batched(dh) or (dend is not None and is_batched(dend))):
-            return *cells.backward(ctx.name, gates, start, c, dh, dend, ctx.cu), None, None
+            return *fused_cells.backward(ctx.name, gates, start, c, dh, dend, ctx.cu), None, None
         # As in forward, wherever backward is called.
         with torch.enable_grad(), among(None), end_to_end(ctx.sequences):
             results = ctx.recurrence(gates, start)

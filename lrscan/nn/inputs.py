@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lrscan.arguments import said
+from lrscan.core.checks import said
 from lrscan.nn.sequences import history, lagged
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from lrscan.arguments import said
+from lrscan.core.checks import said
 from lrscan.nn.fused import fused
 from lrscan.nn.inputs import Window
 from lrscan.nn.surrogate import LinearSurrogateRNN, ReadOut

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lrscan.nn.checkpointing import checkpointed
 from lrscan.nn.inputs import Input, apply, pieces
-from lrscan.nn.longer import checkpointed
 from lrscan.nn.sequences import Sequences, end_to_end
 
 States = list[tuple[Tensor, ...]]

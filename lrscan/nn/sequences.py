@@ -16,8 +16,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from lrscan.core.api import packed_linear_recurrence
 from lrscan.distributed import parallel
-from lrscan.ops import packed_linear_recurrence
 
 
 class Sequences:

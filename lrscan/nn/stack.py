@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from lrscan.arguments import ALGORITHMS, said
+from lrscan.core.checks import ALGORITHMS, said
 from lrscan.distributed.parallel import splits, turned
+from lrscan.nn.checkpointing import checkpointed
 from lrscan.nn.inputs import Input, Tokens, apply, extent
-from lrscan.nn.longer import checkpointed
 from lrscan.nn.packed import Packing
 from lrscan.nn.sequences import here
 

@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from lrscan.nn.checkpointing import piece_steps
 from lrscan.nn.inputs import Input, Window
 from lrscan.nn.layer import SurrogateLayer
-from lrscan.nn.longer import piece_steps
 from lrscan.nn.stack import RecurrentStack, State
 
 ReadOut = Callable[[Tensor], Tensor]
@@ -66,7 +66,7 @@ class LinearSurrogateRNN(RecurrentStack):
     a GPU, are worked through in pieces that are checkpointed: backward evaluates each again, with
     the same random numbers. A parameter that was modified in between is an error then, as it is
     for a short sequence. Hooks and what else a cell does besides its results happen twice.
-    ``lrscan.nn.longer.PIECES_KEPT = math.inf`` switches that off, for all models.
+    ``lrscan.nn.checkpointing.PIECES_KEPT = math.inf`` switches that off, for all models.
 
     Raises:
         TypeError, ValueError: arguments that do not fit, with their values

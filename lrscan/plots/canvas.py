@@ -8,7 +8,7 @@ import seaborn
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator
 
-from lrscan.records import Records
+from lrscan.evidence.records import Records
 
 MARKERS = ["o", "s", "^", "D", "v", "P"]
 

@@ -7,11 +7,11 @@ import pandas
 import seaborn
 from matplotlib.figure import Figure
 
-from lrscan import paper
 from lrscan.bench.trained import span
-from lrscan.figures import own_settings
+from lrscan.evidence import paper
+from lrscan.evidence.figures import own_settings
+from lrscan.evidence.records import Records
 from lrscan.plots.canvas import MARKERS, axes, labelled, plain_ticks
-from lrscan.records import Records
 
 NAMES = {"GILRLSTM": "GILR-LSTM", "LSTM": "LSTM (torch)", "SerialLSTM": "LSTM (the paper's)"}
 _COLOURS = dict(zip(NAMES, seaborn.color_palette("colorblind"), strict=False))

@@ -8,10 +8,10 @@ import seaborn
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-from lrscan import paper
-from lrscan.figures import own_settings
+from lrscan.evidence import paper
+from lrscan.evidence.figures import own_settings
+from lrscan.evidence.records import Records
 from lrscan.plots.canvas import MARKERS, axes, labelled, log_axes, plain_ticks
-from lrscan.records import Records
 
 
 @own_settings()

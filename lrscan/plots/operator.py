@@ -6,10 +6,10 @@ import pandas
 import seaborn
 from matplotlib.figure import Figure
 
-from lrscan import paper
-from lrscan.figures import own_settings
+from lrscan.evidence import paper
+from lrscan.evidence.figures import own_settings
+from lrscan.evidence.records import Records
 from lrscan.plots.canvas import MARKERS, axes, grid, labelled, log_axes, plain_ticks
-from lrscan.records import Records
 
 # An error of zero has no place on a logarithmic axis: it is drawn on the lower edge, here.
 FLOOR = 1e-3

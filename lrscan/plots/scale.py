@@ -7,11 +7,11 @@ import seaborn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lrscan.figures import own_settings
+from lrscan.evidence.figures import own_settings
+from lrscan.evidence.records import Records
 from lrscan.plots import canvas
 from lrscan.plots.canvas import MARKERS, labelled
 from lrscan.plots.learning import NAMES
-from lrscan.records import Records
 
 
 @own_settings()

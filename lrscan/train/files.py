@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from lrscan import provenance, records, workspace
+from lrscan.evidence import provenance, records, workspace
 from lrscan.train.loop import Run, evaluate
 
 FINAL = 1024  # fresh sequences of the last evaluation

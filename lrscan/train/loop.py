@@ -18,11 +18,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lrscan import workspace
+from lrscan.core.files import write_files
+from lrscan.evidence import workspace
+from lrscan.evidence.provenance import resolve_device
 from lrscan.nn.inputs import Tokens
-from lrscan.precision import full_float32
-from lrscan.provenance import resolve_device
 from lrscan.tasks import problem_2b
+from lrscan.train.precision import full_float32
 from lrscan.train.settings import Classifier, Settings
 from lrscan.train.step import Step
 
@@ -287,7 +288,7 @@ def _save(path: Path, run: Run, step: Step) -> None:
     }
     buffer = io.BytesIO()
     torch.save(content, buffer)
-    workspace.write_files({path: buffer.getvalue()})
+    write_files({path: buffer.getvalue()})
 
 
 def _load(path: Path, run: Run, step: Step, device: torch.device) -> None:

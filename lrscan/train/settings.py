@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import lrscan.nn as models
-from lrscan.arguments import ALGORITHMS, said
+from lrscan.core.checks import ALGORITHMS, said
 from lrscan.nn.init import chrono, early, graded, reset_gates, scaled
 from lrscan.nn.inputs import Tokens
 from lrscan.tasks import DISTRACTORS

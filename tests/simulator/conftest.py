@@ -16,7 +16,8 @@ collect_ignore_glob = [] if os.environ.get("NUMBA_ENABLE_CUDASIM") == "1" else [
 @pytest.fixture(autouse=True, scope="session")
 def small_threads():
     """A quarter of the numbers that a thread owns, few threads, and quick changes between them."""
-    from lrscan.cuda import blocked, serial, tiles
+    from lrscan.cuda import blocked, serial
+    from lrscan.cuda.single_pass import tiles
 
     tiles.REGISTER_BYTES //= 4
     blocked.THREADS = serial.THREADS = 8

@@ -9,12 +9,15 @@ import pytest
 import torch
 from recurrences import KINDS, check, draw, spoiled
 
-from lrscan import gradients, sweep
-from lrscan.arguments import ALGORITHMS, DTYPES
-from lrscan.cuda import blocked, launch, plan, simulated_memory, single_pass
-from lrscan.cuda.common import Variant
-from lrscan.cuda.tiles import Layout, shape_of
-from lrscan.reference import linear_recurrence_reference
+from lrscan.core import gradients, sweep
+from lrscan.core.checks import ALGORITHMS, DTYPES
+from lrscan.core.reference import linear_recurrence_reference
+from lrscan.cuda import blocked, launch
+from lrscan.cuda.memory import simulator
+from lrscan.cuda.single_pass import kernel as single_pass
+from lrscan.cuda.single_pass import plan
+from lrscan.cuda.single_pass.tiles import Layout, shape_of
+from lrscan.cuda.steps import Variant
 
 # NumPy warns of what the tests of states that are not finite are about.
 not_finite = pytest.mark.filterwarnings(
@@ -204,7 +207,7 @@ def test_time_may_have_more_steps_than_32_bits_count(small_tiles, monkeypatch):
     a, x, _, _ = draw((extents[0] - begin,), torch.float32, 0)
     out = torch.full_like(x, float("nan"))
     workspace = torch.from_numpy(np.zeros(1 + chosen.tiles, np.int64))
-    workspace[0], workspace[-2] = chosen.tiles - 1, simulated_memory.words_of(np.float32(0.75))[0]
+    workspace[0], workspace[-2] = chosen.tiles - 1, simulator.words_of(np.float32(0.75))[0]
     rows = [[t.data_ptr() - 4 * begin, 4, 0, 0, 0] for t in (a, x, out)]
     rows = [*rows[:2], [0] * 5, rows[2], *[[0] * 5] * 3]
     sizing = (chosen.vectors, chosen.chunks, chosen.radix, chosen.tiles, chosen.strips)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from lrscan.algebra import compose
+from lrscan.core.algebra import compose
 from lrscan.learn import banks, kernels, monoids, simulator, trace, warp
 from lrscan.learn.accesses import Access
 from lrscan.learn.exercises.check import Check, Mistake, NotYet, NotYours, call, same

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lrscan import algebra
+from lrscan.core import algebra
 from lrscan.learn import trace
 from lrscan.learn.exercises.check import Check, Mistake, NotYet, call, compared, same
 

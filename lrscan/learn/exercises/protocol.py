@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from lrscan.algebra import compose
+from lrscan.core.algebra import compose
 from lrscan.learn.exercises.check import Check, Mistake, NotYet
 from lrscan.learn.interleave import Outcome, Read, Release, TooMany, Wait, Write, explore
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lrscan.algebra import compose
+from lrscan.core.algebra import compose
 from lrscan.learn.exercises.check import Mistake, compared
 
 _PAIRS = [(2, 3), (1, 4), (3, 1), (0, 5), (2, 2), (1, 1)]

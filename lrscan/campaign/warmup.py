@@ -1,0 +1,236 @@
+"""Compiling kernels ahead, so that no first call waits: `lrscan warmup`.
+
+CPU kernels are compiled by calls of every common kind, on this processor and for it. CUDA kernels
+are compiled for any architecture, with no GPU, by several processes.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import re
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lrscan.core import compilation
+from lrscan.evidence import workspace
+
+if TYPE_CHECKING:
+    from lrscan.cuda.launch import Kernel
+
+OLDEST = (7, 5)
+# (shape, dim) of common tensors: time first, second and last, few columns and one; small ones, and
+# ones that are written past the cache.
+COMMON = (
+    ((300, 128), 0), ((16_384, 256), 0), ((8, 300, 64), 1), ((8, 2048, 256), 1), ((64, 300), 1),
+    ((64, 65_536), 1), ((300, 1), 0), ((2**22, 1), 0), ((2000, 3), 0), ((2000, 4), 0),
+    ((2**21, 4), 0),
+)  # fmt: skip
+H100_PROCESSORS = 132  # streaming multiprocessors
+
+
+class WarmupError(workspace.WorkspaceError):
+    """What cannot be compiled, before anything was."""
+
+
+def run(
+    architectures: Iterable[str],
+    dtypes: Iterable[str],
+    out: Path | None,
+    jobs: int | None,
+    cpu: bool,
+    say: Callable[[str], None],
+) -> int:
+    """Compile what is asked for, and tell how many kernels were compiled and how many were there.
+
+    Args:
+        architectures: of CUDA, such as "9.0"; none: that of each GPU that is here
+        dtypes:        names, such as "float32"
+        out:           where CUDA kernels go, for ``LRSCAN_KERNELS`` on another machine; None: to
+                       this machine's cache
+        jobs:          processes that compile CUDA kernels; None: one for each core
+        cpu:           whether to compile CPU kernels
+        say:           prints a line
+
+    Raises:
+        WarmupError: an architecture or a dtype that there is not, or no compiler for CUDA
+    """
+    from lrscan.core.checks import DTYPES
+
+    dtypes = list(dict.fromkeys(dtypes))
+    known = [str(dtype).removeprefix("torch.") for dtype in DTYPES["cpu"]]
+    if unknown := [name for name in dtypes if name not in known]:
+        raise WarmupError(f"a dtype is one of {', '.join(known)}, not {unknown[0]!r}")
+    wanted = [capability(text) for text in architectures]
+    if not wanted:
+        import torch
+
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        wanted = [torch.cuda.get_device_capability(index) for index in range(count)]
+    if out is not None and not wanted:
+        raise WarmupError("--out is for CUDA kernels: name an architecture, such as --cuda 9.0")
+    wanted = list(dict.fromkeys(wanted))
+    if wanted:
+        check_compilers()
+    for name in dtypes if cpu else ():
+        began = time.perf_counter()
+        with compilation.quiet():
+            compiled, kept = warm_cpu(name)
+        say(_told(f"CPU, {name}", compiled, kept, time.perf_counter() - began))
+    for one in wanted:
+        began = time.perf_counter()
+        listed = f"{__name__}:common_kernels"
+        compiled, kept = compile_all(listed, (dtypes,), one, out, jobs)
+        told = f"CUDA {one[0]}.{one[1]}, {', '.join(dtypes)}"
+        say(_told(told, compiled, kept, time.perf_counter() - began))
+    if out is not None:
+        say(f"The CUDA kernels are in {out}: on another machine set LRSCAN_KERNELS to it.")
+    return 0
+
+
+def _told(what: str, compiled: int, kept: int, seconds: float) -> str:
+    return f"{what}: {compiled} kernels compiled, {kept} were there ({seconds:.0f} s)"
+
+
+def capability(text: str) -> tuple[int, int]:
+    """The compute capability that "9.0", "90" or "sm_90" names.
+
+    Raises:
+        WarmupError: it names none that is supported
+    """
+    found = re.fullmatch(r"(?:sm_)?(\d+?)\.?(\d)", text)
+    if not found:
+        raise WarmupError(f"a CUDA architecture is written as 9.0, not {text!r}")
+    major, minor = int(found[1]), int(found[2])
+    if (major, minor) < OLDEST:
+        raise WarmupError(f"the oldest CUDA architecture supported is 7.5, not {major}.{minor}")
+    return major, minor
+
+
+def check_compilers() -> None:
+    """Raise WarmupError unless CUDA kernels can be compiled here."""
+    try:
+        from numba import cuda
+
+        from lrscan.cuda import machine_code
+        from lrscan.cuda.memory import SIMULATED
+
+        if SIMULATED:
+            raise RuntimeError("Numba's CUDA simulator is on (NUMBA_ENABLE_CUDASIM)")
+
+        def nothing(rows: Any, extents: Any, sizing: Any) -> None:
+            cuda.syncthreads()  # type: ignore[call-arg]
+
+        machine_code.link(machine_code.ptx(nothing, OLDEST, (32, 1)), OLDEST)
+    except Exception as error:
+        words = " ".join(str(error).split())
+        raise WarmupError(
+            f"CUDA kernels cannot be compiled here: {type(error).__name__}: {words[:300]} "
+            '(pip install "lrscan[cu13]" nvidia-nvvm brings the compilers)'
+        ) from None
+
+
+def warm_cpu(dtype: str) -> tuple[int, int]:
+    """Call the operator on common tensors of a dtype: (kernels compiled, kernels from the disk)."""
+    import torch
+
+    from lrscan import linear_recurrence, nn
+    from lrscan.cpu import compile as compiling
+
+    before = compiling.tally.copy()
+    kind = getattr(torch, dtype)
+    for shape, dim in COMMON:
+        a, x = (torch.zeros(shape, dtype=kind).requires_grad_() for _ in range(2))
+        linear_recurrence(a, x, dim=dim).sum().backward()
+    if dtype == "float32":
+        for make in (nn.GILR, nn.GILRLSTM):
+            make(4, 16)(torch.zeros(300, 2, 4))[0].sum().backward()
+    now = compiling.tally - before
+    return now[compiling.COMPILED], now[compiling.KEPT]
+
+
+def common_kernels(dtypes: Iterable[str]) -> dict[str, Kernel]:
+    """The CUDA kernels of common calls, by name."""
+    import torch
+
+    from lrscan.cuda.launch import launch_both_ways, noted
+
+    with noted(H100_PROCESSORS) as found:
+        for dtype in dtypes:
+            for shape, dim in COMMON:
+                for algorithm in ("auto", "serial", "single_pass"):
+                    launch_both_ways(shape, dim, getattr(torch, dtype), algorithm)
+    return dict(found)
+
+
+def compile_all(
+    make: str,
+    arguments: tuple[Any, ...],
+    architecture: tuple[int, int],
+    folder: Path | None,
+    jobs: int | None = None,
+    on_each: Callable[[int, int], None] = lambda done, of: None,
+) -> tuple[int, int]:
+    """Compile kernels for an architecture: (how many were compiled, how many were there).
+
+    Args:
+        make:      "module:function", which returns the kernels by name. Every process calls it,
+                   since kernels do not travel
+        arguments: of that function
+        folder:    where they go; None: this machine's cache
+        jobs:      processes; None: one for each core
+        on_each:   called with the number of those that are done, and of all
+    """
+    from lrscan.evidence.provenance import usable_cores
+
+    names = list(catalogue(make, arguments))
+    jobs = min(jobs or usable_cores(), len(names))
+    task = (make, arguments, architecture, folder)
+    # Not forked: the process may have threads of torch and Numba.
+    start = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, start, _one_thread) as pool:
+        futures = [pool.submit(_compile, *task, name) for name in names]
+        fresh = []
+        for done, future in enumerate(futures, 1):
+            fresh.append(future.result())
+            on_each(done, len(names))
+    return sum(fresh), len(fresh) - sum(fresh)
+
+
+_known: dict[Any, dict[str, Kernel]] = {}
+
+
+def catalogue(make: str, arguments: tuple[Any, ...]) -> dict[str, Kernel]:
+    """The kernels that :func:`compile_all` compiles, found out once in a process."""
+    key = (make, repr(arguments))
+    if key not in _known:
+        module, _, function = make.partition(":")
+        _known[key] = getattr(import_module(module), function)(*arguments)
+    return _known[key]
+
+
+def _one_thread() -> None:
+    os.environ["OMP_NUM_THREADS"] = "1"
+
+
+def _compile(
+    make: str,
+    arguments: tuple[Any, ...],
+    architecture: tuple[int, int],
+    folder: Path | None,
+    name: str,
+) -> bool:
+    """Compile one kernel; whether it was not there yet."""
+    from lrscan.cuda import machine_code
+
+    kernel = catalogue(make, arguments)[name]
+    with compilation.quiet():
+        if folder is not None:
+            return machine_code.export(kernel, architecture, folder)
+        before = machine_code.tally[machine_code.COMPILED]
+        machine_code.machine_code(kernel, architecture)
+        return machine_code.tally[machine_code.COMPILED] > before

@@ -1,0 +1,3 @@
+"""The command line."""
+
+from lrscan.cli.commands import main as main

@@ -1,0 +1,270 @@
+"""What this machine has, what is wrong with it, and the one command that mends each problem."""
+
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from lrscan.evidence import provenance, workspace
+
+LEAST_CAPABILITY = (7, 5)
+# The oldest Linux drivers that run kernels built by each CUDA major (NVIDIA, CUDA
+# Compatibility, minor version compatibility).
+LEAST_DRIVER = {12: (525, 60, 13), 13: (580, 0, 0)}
+PYTHONS = ((3, 11), (3, 14))
+_COPIED_BYTES = 256 * 2**20
+GOOD, NOTE, PROBLEM = "ok", "note", "problem"
+STYLES = {GOOD: "green", NOTE: "yellow", PROBLEM: "bold red"}
+
+
+@dataclass
+class Machine:
+    """The facts that are judged; versions are text, None where something is not installed."""
+
+    python: tuple[int, int, int] = sys.version_info[:3]
+    versions: dict[str, str | None] = field(default_factory=dict)
+    torch_cuda: str | None = None
+    driver: str | None = None
+    gpus: list[tuple[str, tuple[int, int], float]] = field(default_factory=list)  # name, cc, GiB
+    visible: str | None = None  # CUDA_VISIBLE_DEVICES
+    memory_gib: float = 0.0
+    free_gib: float = 0.0
+    build: str = "build"  # where runs write
+    unwritable: str | None = None  # why they cannot
+
+
+@dataclass
+class Finding:
+    """One line of the account; a problem has the command that mends it."""
+
+    what: str
+    found: str
+    status: str = GOOD
+    mend: str | None = None
+
+
+PACKAGES = (
+    "lrscan", "torch", "numba", "numba-cuda", "numpy", "matplotlib", "papermill", "ipykernel",
+)  # fmt: skip
+# Distributions whose major version is that of the CUDA toolkit that they belong to.
+TOOLKIT = ("cuda-toolkit", "nvidia-cuda-nvcc", "nvidia-nvjitlink", "nvidia-nvvm", "cuda-bindings")
+
+
+def run(folder: Path) -> int:
+    """Print the account of this machine; the exit status is 1 if something is wrong with it."""
+    machine = inspect(folder)
+    findings = judge(machine)
+    if machine.versions["torch"] and machine.versions["numba"]:
+        findings += self_test(["cpu"] + ["cuda"] * bool(machine.gpus))
+    console = Console(highlight=False)
+    for finding in findings:
+        status = Text(f"{finding.status:8}", STYLES[finding.status])
+        line = status.append(f"{finding.what:18} {finding.found}", "default")
+        console.print(line, soft_wrap=True)
+        if finding.mend:
+            console.print(Text(f"{'':27}mend it with: {finding.mend}"), soft_wrap=True)
+    problems = sum(finding.status == PROBLEM for finding in findings)
+    told = "problem" if problems == 1 else "problems"
+    console.print(f"{problems} {told}" if problems else "This machine is sound.")
+    return 1 if problems else 0
+
+
+def inspect(folder: Path) -> Machine:
+    """Ask this machine; `folder` is where runs write."""
+    versions = {name: provenance.package_version(name) for name in (*PACKAGES, *TOOLKIT)}
+    for major in ("11", "12", "13"):  # the toolkit's older wheels carry the major in their names
+        for name in ("nvidia-cuda-nvcc", "nvidia-nvjitlink"):
+            if found := provenance.package_version(f"{name}-cu{major}"):
+                versions[f"{name}-cu{major}"] = found
+    machine = Machine(
+        versions=versions,
+        driver=provenance.driver_version(),
+        visible=os.environ.get("CUDA_VISIBLE_DEVICES"),
+        memory_gib=_memory_gib(),
+        free_gib=shutil.disk_usage(_nearest(folder)).free / 2**30,
+        build=str(folder),
+    )
+    try:
+        workspace.check_writable(_nearest(folder))
+    except OSError as error:
+        machine.unwritable = error.strerror
+    if versions["torch"]:
+        import torch
+
+        machine.torch_cuda = torch.version.cuda
+        for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+            properties = torch.cuda.get_device_properties(index)
+            capability = (properties.major, properties.minor)
+            machine.gpus.append((properties.name, capability, properties.total_memory / 2**30))
+    return machine
+
+
+def judge(machine: Machine) -> list[Finding]:
+    """The account of a machine: what was found, and what is wrong."""
+    version = ".".join(map(str, machine.python))
+    low, high = PYTHONS
+    if low <= machine.python[:2] < high:
+        findings = [Finding("Python", version)]
+    else:
+        findings = [
+            Finding("Python", version, PROBLEM, "make distclean && make venv PYTHON=python3.12")
+        ]
+    for name in PACKAGES:
+        found = machine.versions.get(name)
+        if found:
+            findings.append(Finding(name, found))
+        elif name == "lrscan":
+            findings.append(Finding(name, "a source tree that is not installed", NOTE))
+        elif name == "numba-cuda":
+            findings.append(Finding(name, "not installed: CPU only", NOTE))
+        elif name in ("papermill", "ipykernel"):
+            mend = 'pip install -c constraints.txt -e ".[notebooks]"'
+            findings.append(Finding(name, "not installed: no notebooks", PROBLEM, mend))
+        else:
+            mend = "pip install -c constraints.txt -e ."
+            findings.append(Finding(name, "not installed", PROBLEM, mend))
+    findings += _judge_cuda(machine)
+    findings.append(Finding("memory", f"{machine.memory_gib:.1f} GiB"))
+    if machine.free_gib < 1:
+        free = Finding("disk", f"{machine.free_gib:.2f} GiB free", PROBLEM, "make clean")
+    else:
+        free = Finding("disk", f"{machine.free_gib:.0f} GiB free")
+    findings.append(free)
+    if machine.unwritable:
+        mend = "export LRSCAN_BUILD=/tmp/lrscan-build"
+        told = f"{machine.build}: {machine.unwritable}"
+        return [*findings, Finding("build folder", told, PROBLEM, mend)]
+    return [*findings, Finding("build folder", machine.build)]
+
+
+def _judge_cuda(machine: Machine) -> list[Finding]:
+    findings = []
+    major = int(machine.torch_cuda.partition(".")[0]) if machine.torch_cuda else None
+    built = f"CUDA {machine.torch_cuda}" if major else "the CPU"
+    findings.append(Finding("torch is built for", built))
+    majors = {
+        name: name.partition("-cu")[2] if "-cu1" in name else found.partition(".")[0]
+        for name, found in machine.versions.items()
+        if found and name.startswith(TOOLKIT)
+    }
+    wanted = str(major) if major else max(majors.values(), default="")
+    if other := {name: found for name, found in majors.items() if found != wanted}:
+        told = ", ".join(f"{name} {found}" for name, found in other.items())
+        mend = f'pip install --upgrade --force-reinstall "numba-cuda[cu{wanted}]>=0.30"'
+        findings.append(
+            Finding("CUDA toolkit", f"{told} beside CUDA {wanted}: mixed majors", PROBLEM, mend)
+        )
+    elif majors:
+        findings.append(Finding("CUDA toolkit", ", ".join(sorted(set(majors.values())))))
+    if machine.driver is None:
+        return [*findings, Finding("GPU", "none: everything runs on the CPU")]
+    if major is None:
+        mend = "pip install --force-reinstall -c constraints.txt torch"
+        found = f"{machine.driver}, but this torch cannot use a GPU"
+        return [*findings, Finding("driver", found, PROBLEM, mend)]
+    if _numbers(machine.driver) < LEAST_DRIVER.get(major, (0,)):
+        least = ".".join(map(str, LEAST_DRIVER[major]))
+        mend = "conda env create -f environment.yml"  # it chooses by the driver
+        found = f"{machine.driver}, older than the {least} that CUDA {major} needs"
+        return [*findings, Finding("driver", found, PROBLEM, mend)]
+    findings.append(Finding("driver", machine.driver))
+    for name, capability, gib in machine.gpus:
+        told = f"{name}, compute capability {capability[0]}.{capability[1]}, {gib:.0f} GiB"
+        if capability < LEAST_CAPABILITY:
+            mend = "lrscan run -p device=cpu"
+            findings.append(Finding("GPU", f"{told}: 7.5 is the least", PROBLEM, mend))
+        else:
+            findings.append(Finding("GPU", told))
+    if not machine.gpus and machine.visible is not None:
+        hidden = f"hidden: CUDA_VISIBLE_DEVICES is {machine.visible!r}"
+        findings.append(Finding("GPU", hidden, NOTE))
+    elif not machine.gpus:  # as after an update of the driver
+        findings.append(Finding("GPU", "a driver, but torch sees no GPU", PROBLEM, "sudo reboot"))
+    return findings
+
+
+def self_test(devices: list[str]) -> list[Finding]:
+    """Copy bandwidth of each device, and each algorithm against the double-precision loop."""
+    import torch
+
+    from lrscan.core.checks import ALGORITHMS
+
+    findings = []
+    for name in devices:
+        device = torch.device(name)
+        findings.append(_guard(f"{name} copy", partial(_bandwidth, device)))
+        for algorithm in ALGORITHMS[device.type]:
+            findings.append(_guard(f"{name} {algorithm}", partial(_exact, device, algorithm)))
+    return findings
+
+
+def _guard(what: str, test: Callable[[], str]) -> Finding:
+    try:
+        return Finding(what, test())
+    except Exception as error:  # whatever it is, it is what the doctor is for
+        told = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        return Finding(what, told, PROBLEM, "make distclean && make test")
+
+
+def _bandwidth(device: Any) -> str:
+    """Bytes read plus written a second, the median of some copies of warm memory."""
+    import torch
+
+    from lrscan import bench
+
+    source = torch.ones(_COPIED_BYTES, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    copies = {"copy": lambda: target.copy_(source)}
+    median_ms = bench.time_all(copies, device, 5)["copy"][1]
+    return f"{2 * _COPIED_BYTES / median_ms / 1e6:.1f} GB/s"
+
+
+def _exact(device: Any, algorithm: str) -> str:
+    """Run an algorithm forward and backward, and hold it against its rounding bound."""
+    import torch
+
+    from lrscan import bench, linear_recurrence
+    from lrscan.core.reference import oracle
+
+    a, x, h0 = bench.inputs(1025, 7, torch.float32, device, 0)
+    dh = bench.inputs(1025, 7, torch.float32, device, 1)[1]
+    tensors = [tensor.clone().requires_grad_() for tensor in (a, x, h0)]
+    h = linear_recurrence(*tensors, algorithm=algorithm)
+    got = [h.detach(), *torch.autograd.grad(h, tensors, dh)]
+    exact = oracle(a.cpu(), x.cpu(), h0.cpu(), dh.cpu())
+    worst = max(
+        ((one.cpu() - value).abs() / bound).max().item()
+        for one, (value, bound) in zip(got, exact, strict=True)
+    )
+    if not worst <= 1:
+        raise ArithmeticError(f"{worst:.2g} times as far from exact as rounding allows")
+    return f"correct: at most {worst:.2f} of what rounding allows"
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".") if part.isdigit())
+
+
+def _nearest(folder: Path) -> Path:
+    """The folder, or the one in which it would be made."""
+    return next((one for one in (folder, *folder.parents) if one.exists()), folder)
+
+
+def _memory_gib() -> float:
+    """The memory this process may use: the machine's, or its container's if lower."""
+    if not hasattr(os, "sysconf") or platform.system() == "Windows":
+        return float("nan")
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        total = min(total, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    except (OSError, ValueError):  # no such file, or "max": no limit
+        pass
+    return total / 2**30

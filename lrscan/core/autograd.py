@@ -1,0 +1,301 @@
+"""The derivatives of the recurrence, for torch.autograd and torch.func."""
+
+from __future__ import annotations
+
+import sys
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+from torch.overrides import _get_current_function_mode_stack
+from torch.utils._device import DeviceContext
+
+from lrscan.core import gradients, sweep
+from lrscan.core.checks import HALF
+
+
+def recurrence(
+    a: Tensor,
+    x: Tensor,
+    h0: Tensor | None,
+    dim: int,
+    reverse: bool,
+    algorithm: str,
+    cu: Tensor | None = None,
+) -> Tensor:
+    """The recurrence of checked arguments, with the derivatives that may be asked for.
+
+    ``cu`` as in :func:`lrscan.core.sweep.forward`.
+    """
+    options = (dim, reverse, algorithm, cu)
+    if type(x) not in _PLAIN or type(a) not in _PLAIN:
+        if _is_distributed(a, x, h0):
+            from lrscan.distributed import dtensor
+
+            return dtensor.recurrence(recurrence, a, x, h0, *options[:3], cu=cu)
+    if torch.compiler.is_compiling():
+        if forward_ad_is_on():
+            raise NotImplementedError(
+                "linear_recurrence has no forward-mode derivative within torch.compile"
+            )
+        return torch.ops.lrscan.linear_recurrence(a, x, h0, *options)
+    if torch._C._are_functorch_transforms_active():
+        if _jvp_levels() > 1:  # torch drops tangents there, without a word
+            raise NotImplementedError(
+                "linear_recurrence has no derivative in forward mode over forward mode; take one "
+                "in reverse, as torch.func.jacfwd(torch.func.jacrev(...)) does"
+            )
+        return TransformableRecurrence.apply(a, x, h0, *options)
+    if forward_ad_is_on():  # the dispatcher would drop tangents
+        return Recurrence.apply(a, x, h0, *options)
+    if intercepted(a, x, h0):
+        return torch.ops.lrscan.linear_recurrence(a, x, h0, *options)
+    if _differentiated(a, x, h0):
+        return Recurrence.apply(a, x, h0, *options)
+    return sweep.forward(*map(plain, (a, x, h0)), *options)
+
+
+def one_step(a: Tensor, x: Tensor, h: Tensor) -> Tensor:
+    """The recurrence of one step from the state h, of checked arguments without time."""
+    return recurrence(a.unsqueeze(0), x.unsqueeze(0), h, 0, False, "auto").squeeze(0)
+
+
+def _evaluated(a, x, h0, *options):
+    """The recurrence within a function that has its derivatives."""
+    if intercepted(a, x, h0):
+        with torch._C._AutoDispatchBelowAutograd():
+            return torch.ops.lrscan.linear_recurrence(a, x, h0, *options)
+    return sweep.forward(*map(plain, (a, x, h0)), *options)
+
+
+def intercepted(a: Tensor, x: Tensor, h0: Tensor | None) -> bool:
+    """Whether torch must dispatch the call: for a mode (fake tensors, tracing), for a subclass,
+    or since there is no memory to compute in (meta tensors, batches of gradients).
+    """
+    return bool(
+        torch._C._len_torch_dispatch_stack()
+        or (torch._C._is_torch_function_mode_enabled() and _modes_besides_the_default_device())
+        or type(a) not in _PLAIN
+        or type(x) not in _PLAIN
+        or (h0 is not None and type(h0) not in _PLAIN)
+        or x.is_meta
+        or is_batched(a)
+        or is_batched(x)
+        or (h0 is not None and is_batched(h0))
+        or torch._C._is_tracing()
+    )
+
+
+def _is_distributed(*tensors: Tensor | None) -> bool:
+    """Whether one is a DTensor, of a module that is not loaded where there is none."""
+    module = sys.modules.get("torch.distributed.tensor")
+    return module is not None and any(isinstance(t, module.DTensor) for t in tensors)
+
+
+_PLAIN = (Tensor, torch.nn.Parameter)
+# Of the vmap that torch.autograd itself uses, for ``is_grads_batched`` and ``vectorize``.
+is_batched = torch._C._functorch.is_legacy_batchedtensor
+
+
+def _modes_besides_the_default_device() -> bool:
+    return any(type(mode) is not DeviceContext for mode in _get_current_function_mode_stack())
+
+
+def _jvp_levels() -> int:
+    stack = torch._C._functorch.get_interpreter_stack() or ()
+    return sum(level.key() == torch._C._functorch.TransformType.Jvp for level in stack)
+
+
+def forward_ad_is_on() -> bool:
+    """Whether a derivative may be asked for in forward mode."""
+    return forward_ad._current_level >= 0
+
+
+def is_differentiated(a: Tensor, x: Tensor, h0: Tensor | None) -> bool:
+    """Whether a derivative may be asked for."""
+    return (
+        _differentiated(a, x, h0)
+        or forward_ad_is_on()
+        or torch._C._are_functorch_transforms_active()
+    )
+
+
+def _differentiated(a: Tensor, x: Tensor, h0: Tensor | None) -> bool:
+    """Whether a derivative may be asked for in reverse mode."""
+    return torch.is_grad_enabled() and (
+        a.requires_grad or x.requires_grad or (h0 is not None and h0.requires_grad)
+    )
+
+
+class Recurrence(torch.autograd.Function):
+    """The recurrence with its first and higher derivatives, and forward mode.
+
+    ``apply(a, x, h0, dim, reverse, algorithm, cu)``, of checked arguments.
+    """
+
+    @staticmethod
+    def forward(ctx, a, x, h0, *options):
+        if forward_ad_is_on():
+            h = _evaluated(a, x, h0, *options)
+        else:
+            h = sweep.forward(*map(plain, (a, x, h0)), *options)
+        _save(ctx, a, x, h0, options, h)
+        return h
+
+    @staticmethod
+    def backward(ctx, dh):
+        a, h0, h = ctx.saved_tensors
+        wanted = ctx.needs_input_grad[:3]
+        found = backward(a, h, h0, dh, ctx.x_shape, *ctx.options, wanted)
+        return *found, None, None, None, None
+
+    @staticmethod
+    def jvp(ctx, a_tangent, x_tangent, h0_tangent, *_):
+        a, h0, h = ctx.saved_tensors
+        dim, reverse, _, cu = ctx.options
+        impulse = torch.zeros_like(h) if x_tangent is None else x_tangent
+        if a_tangent is not None:
+            # One step of the recurrence itself, to which zero times NaN is zero too.
+            before = _state_before(h, h0, dim, reverse, cu)
+            impulse = one_step(a_tangent, impulse, before)
+        return recurrence(a, impulse, h0_tangent, *ctx.options)
+
+
+class TransformableRecurrence(Recurrence):
+    """The same in the form that torch.func transforms, which costs more to call."""
+
+    @staticmethod
+    def forward(a, x, h0, *options):
+        return _evaluated(a, x, h0, *options)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        a, x, h0, *options = inputs
+        _save(ctx, a, x, h0, options, output)
+
+    @staticmethod
+    def vmap(info, in_dims, *args):
+        return batched(info, in_dims, *args)
+
+
+def batched(info, in_dims, a, x, h0, dim, reverse, algorithm, cu):
+    """The rule of torch.vmap: one more axis of columns, in front. Returns (h, its batched axis)."""
+    rank = max(
+        tensor.dim() - (axis is not None) for tensor, axis in zip((a, x), in_dims, strict=False)
+    )
+    dim %= rank
+    moved = [
+        tensor if tensor is None or axis is None else _batch_first(tensor, axis, own_rank)
+        for tensor, axis, own_rank in zip(
+            (a, x, h0), in_dims, (rank, rank, rank - (cu is None)), strict=False
+        )
+    ]
+    if in_dims[0] is None and in_dims[1] is None:  # only h0 is batched
+        moved[1] = x.expand(info.batch_size, *sweep.broadcast_shape(a, x))
+    return recurrence(*moved, dim + 1, reverse, algorithm, cu), 0
+
+
+def _batch_first(tensor: Tensor, axis: int, rank: int) -> Tensor:
+    """The batched axis in front of ``rank`` others, ones being put in where axes are missing."""
+    tensor = tensor.movedim(axis, 0)
+    missing = rank - (tensor.dim() - 1)
+    return tensor.reshape(tensor.shape[:1] + (1,) * missing + tensor.shape[1:])
+
+
+def _save(ctx, a, x, h0, options, h):
+    ctx.options, ctx.x_shape = options, x.shape
+    # The gradients of x and h0 take the coefficients alone, and forward mode takes all.
+    kept = h if ctx.needs_input_grad[0] or forward_ad_is_on() else None
+    ctx.save_for_backward(a, h0, kept)
+    ctx.save_for_forward(a, h0, h)
+
+
+def backward(a, h, h0, dh, x_shape, dim, reverse, algorithm, cu, wanted):
+    """(da, dx, dh0), None for those not wanted; h may be None where da is not."""
+    h = dh if h is None else h
+    options = (x_shape, dim, reverse, algorithm, cu)
+    compiling = torch.compiler.is_compiling()
+    if (
+        torch.is_grad_enabled()
+        or torch._C._are_functorch_transforms_active()
+        or (not compiling and is_batched(dh))
+    ):
+        return differentiable_gradients(a, h, h0, dh, *options, wanted)
+    if compiling or intercepted(a, dh, h0):
+        found = torch.ops.lrscan.linear_recurrence_backward(a, h, h0, dh, *options, list(wanted))
+        given = iter(found)
+        return tuple(next(given) if want else None for want in wanted)
+    return gradients.backward(*map(plain, (a, h, h0, dh)), *options, wanted)
+
+
+def differentiable_gradients(a, h, h0, dh, x_shape, dim, reverse, algorithm, cu, wanted):
+    """(da, dx, dh0) made of differentiable operations, for derivatives of derivatives."""
+    dtypes = a.dtype, h.dtype, None if h0 is None else h0.dtype
+    if h.dtype in HALF:  # accumulated in float32, as in a sweep
+        a, h, dh = a.float(), h.float(), dh.float()
+        h0 = None if h0 is None else h0.float()
+    if h.shape[dim] == 0:
+        zero = None if h0 is None else torch.zeros_like(h0)
+        return _as(dtypes, torch.zeros_like(a), h.new_zeros(x_shape), zero)
+    # The coefficient that leads out of step t is that of the step after it; the last has none.
+    along = a.expand(h.shape)
+    sequences, starts, ends = _ends(h.shape[dim], reverse, cu, h.device)
+    later = along.roll(1 if reverse else -1, dim).index_fill(dim, ends, 0).conj()
+    g = recurrence(later, dh, None, dim, not reverse, algorithm, cu)
+    da = dx = dh0 = None
+    if wanted[0]:
+        da = (_state_before(h, h0, dim, reverse, cu).conj() * g).sum_to_size(a.shape)
+    if wanted[1]:
+        dx = g.sum_to_size(x_shape)
+    if wanted[2]:
+        first_a = along.index_select(dim, starts)
+        dh0 = sweep.product(first_a.conj(), g.index_select(dim, starts))
+        if cu is None:
+            dh0 = dh0.squeeze(dim)
+        else:
+            zero = dh0.new_zeros(sweep.state_shape(h.shape, dim, cu))
+            dh0 = zero.index_copy(dim, sequences, dh0)
+        dh0 = dh0.sum_to_size(h0.shape)
+    return _as(dtypes, da, dx, dh0)
+
+
+def _as(dtypes, *tensors):
+    """Tensors, each in its dtype, where there is one."""
+    return tuple(
+        None if tensor is None else tensor.to(dtype)
+        for tensor, dtype in zip(tensors, dtypes, strict=True)
+    )
+
+
+def _ends(steps: int, reverse: bool, cu: Tensor | None, device: torch.device):
+    """(sequences that are not empty, their first steps, their last ones)."""
+    if cu is None:
+        first = torch.zeros(1, dtype=torch.int64, device=device)
+        last = first + (steps - 1)
+        return first, *((last, first) if reverse else (first, last))
+    cu = cu.to(device)
+    sequences = (cu[1:] > cu[:-1]).nonzero().squeeze(1)
+    first, last = cu[sequences], cu[sequences + 1] - 1
+    return sequences, *((last, first) if reverse else (first, last))
+
+
+def _state_before(h: Tensor, h0: Tensor | None, dim: int, reverse: bool, cu: Tensor | None):
+    """h one step earlier, and h0 (or zero) where a sequence starts."""
+    steps = h.shape[dim]
+    if steps == 0:
+        return h
+    sequences, starts, _ = _ends(steps, reverse, cu, h.device)
+    before = h.roll(-1 if reverse else 1, dim)
+    if cu is not None and cu[-1] < steps:  # no step leads to those that are left out
+        out = torch.tensor([steps - 1 if reverse else int(cu[-1])], device=h.device)
+        before = before.index_fill(dim, out, 0)
+    if h0 is None:
+        return before.index_fill(dim, starts, 0)
+    h0 = h0.to(h.dtype).expand(sweep.state_shape(h.shape, dim, cu))
+    h0 = h0.unsqueeze(dim) if cu is None else h0.index_select(dim, sequences)
+    return before.index_copy(dim, starts, h0)
+
+
+def plain(tensor: Tensor | None) -> Tensor | None:
+    """The tensor with conjugation and negation done in memory, where torch left them for later."""
+    return None if tensor is None else tensor.resolve_conj().resolve_neg()

@@ -1,0 +1,143 @@
+"""What the operator accepts, and the errors for everything else."""
+
+from __future__ import annotations
+
+import functools
+import reprlib
+
+import torch
+from torch import Tensor
+from torch._subclasses import FakeTensor
+
+from lrscan.core.sweep import broadcast_shape, state_shape
+
+ALGORITHMS = {
+    "cpu": ("auto", "serial", "blocked"),
+    "cuda": ("auto", "serial_paper", "serial", "blocked", "single_pass"),
+}
+_FLOATING = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+DTYPES = {
+    "cpu": (*_FLOATING, torch.complex64, torch.complex128),
+    "cuda": (*_FLOATING, torch.complex64, torch.complex128),
+}
+HALF = (torch.float16, torch.bfloat16)
+_NUMBER = (int, float, complex)
+_REAL = {torch.complex64: torch.float32, torch.complex128: torch.float64}
+
+
+def converted(a, x, h0):
+    """The arguments as tensors of dtypes that go together, as far as a cast makes them so.
+
+    Under autocast all take the widest of their dtypes. A number for ``a`` becomes a tensor of no
+    axes, with the dtype of x, or float32 where that is of half precision. Real ``a`` and ``h0``
+    become complex where x is so, of the same precision. What is no tensor is left for
+    :func:`check` to refuse.
+    """
+    if not isinstance(x, Tensor):
+        return a, x, h0
+    device = x.device.type
+    if device in ALGORITHMS and torch.is_autocast_enabled(device):
+        dtypes = [t.dtype for t in (a, x, h0) if isinstance(t, Tensor)]
+        widest = functools.reduce(torch.promote_types, dtypes)
+        a, x, h0 = (t.to(widest) if isinstance(t, Tensor) else t for t in (a, x, h0))
+    if isinstance(a, _NUMBER) and not isinstance(a, bool):
+        if isinstance(a, complex) and not x.is_complex():
+            raise TypeError(f"a is a complex number, but x is {x.dtype}")
+        dtype = torch.float32 if x.dtype in HALF else x.dtype
+        a = torch.full((), a, dtype=dtype, device=x.device)
+    if (real := _REAL.get(x.dtype)) is not None:
+        a, h0 = (t.to(x.dtype) if isinstance(t, Tensor) and t.dtype == real else t for t in (a, h0))
+    return a, x, h0
+
+
+def said(thing) -> str:
+    """What a thing is, for an error: not what it holds, which may be much."""
+    if isinstance(shape := getattr(thing, "shape", None), tuple):
+        return f"{type(thing).__name__} of shape {tuple(shape)}"
+    if thing is None or isinstance(thing, (bool, str, torch.dtype, *_NUMBER)):
+        return reprlib.repr(thing)
+    return type(thing).__name__
+
+
+def check(a, x, h0, dim, reverse, algorithm, cu=None, state: str = "h0") -> int:
+    """``dim``, counted from the front of the broadcast shape; or the error that fits.
+
+    ``cu`` are the steps where packed sequences begin and the last one ends, if there are several;
+    ``state`` is what errors call h0.
+    """
+    tensors = {"x": x, "a": a} if h0 is None else {"x": x, "a": a, state: h0}
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, Tensor):
+            kinds = "a tensor or a number" if name == "a" else "a tensor"
+            raise TypeError(f"{name} must be {kinds}, not {said(tensor)}")
+        if tensor.layout is not torch.strided:
+            raise TypeError(
+                f"{name} has the layout {tensor.layout}, not torch.strided; for sequences of "
+                "unequal length there is cu_seqlens"
+            )
+    if not isinstance(dim, int) or isinstance(dim, bool):
+        raise TypeError(f"dim must be an int, not {said(dim)}")
+    if not isinstance(reverse, bool):
+        raise TypeError(f"reverse must be a bool, not {said(reverse)}")
+    device, dtype = x.device, x.dtype
+    for name, tensor in tensors.items():
+        if tensor.device != device:
+            raise ValueError(f"{name} is on {tensor.device}, but x is on {device}")
+    kind = "cuda" if device.type == "meta" else device.type  # only shapes matter there
+    if kind not in ALGORITHMS:
+        raise ValueError(f"x is on {device}; linear_recurrence runs on cpu and cuda")
+    if not isinstance(algorithm, str) or algorithm not in ALGORITHMS[kind]:
+        choices = ", ".join(map(repr, ALGORITHMS[kind]))
+        raise ValueError(f"algorithm on {kind} is one of {choices}, not {said(algorithm)}")
+    if dtype not in DTYPES[kind]:
+        choices = ", ".join(map(str, DTYPES[kind]))
+        raise TypeError(f"x on {kind} has one of the dtypes {choices}, not {dtype}")
+    for name, tensor in tensors.items():
+        if tensor.dtype != dtype and not (dtype in HALF and tensor.dtype == torch.float32):
+            raise TypeError(f"{name} is {tensor.dtype}, but x is {dtype}")
+    try:
+        shape = broadcast_shape(a, x)
+    except RuntimeError:
+        raise ValueError(
+            f"a has shape {tuple(a.shape)}, which does not broadcast with x {tuple(x.shape)}"
+        ) from None
+    if not -len(shape) <= dim < len(shape):
+        raise ValueError(f"dim is {dim}, but a and x broadcast to the shape {tuple(shape)}")
+    dim %= len(shape)
+    if cu is not None:
+        _check_lengths(cu, shape[dim], dim)
+    if h0 is not None:
+        columns = state_shape(shape, dim, cu)
+        try:
+            h0.expand(columns)
+        except RuntimeError:
+            raise ValueError(
+                f"{state} has shape {tuple(h0.shape)}; it must broadcast to {tuple(columns)}, "
+                f"the shape {tuple(shape)} "
+                + (f"without dim {dim}" if cu is None else f"with the sequences as dim {dim}")
+            ) from None
+    return dim
+
+
+def lengths_on_the_host(cu_seqlens) -> Tensor:
+    """Cumulative lengths of packed sequences as int64 on the CPU, or the error that fits."""
+    if not isinstance(cu_seqlens, Tensor) or cu_seqlens.dtype not in (torch.int32, torch.int64):
+        found = cu_seqlens.dtype if isinstance(cu_seqlens, Tensor) else said(cu_seqlens)
+        raise TypeError(f"cu_seqlens must be a tensor of int32 or int64, not {found}")
+    if cu_seqlens.dim() != 1 or cu_seqlens.shape[0] < 2:
+        raise ValueError(
+            f"cu_seqlens has shape {tuple(cu_seqlens.shape)}; it must be (N + 1,) for N sequences"
+        )
+    return cu_seqlens.to("cpu", torch.int64)
+
+
+def _check_lengths(cu: Tensor, steps: int, dim: int) -> None:
+    if torch.compiler.is_compiling() or isinstance(cu, FakeTensor):
+        return  # known when it runs
+    if cu[0] != 0:
+        raise ValueError(f"cu_seqlens must begin with 0, not {cu[0]}")
+    if (falls := (cu[1:] < cu[:-1]).nonzero()).numel():
+        at = int(falls[0])
+        raise ValueError(f"cu_seqlens must not fall: [{at}] is {cu[at]}, [{at + 1}] {cu[at + 1]}")
+    if cu[-1] > steps:
+        raise ValueError(f"cu_seqlens ends with {cu[-1]}, but dim {dim} has {steps} steps")

@@ -1,0 +1,28 @@
+"""Files that are written whole or not at all."""
+
+import os
+import secrets
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+
+def write_files(files: Mapping[Path, bytes | str]) -> None:
+    """Write files aside, then rename them, so that none is ever seen half-written.
+
+    All are written before the first is renamed: a full disk or an interruption
+    leaves the old ones as they were.
+    """
+    aside = {path: path.with_name(f".{path.name}.{secrets.token_hex(4)}") for path in files}
+    try:
+        for path, data in files.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            aside[path].write_bytes(data.encode() if isinstance(data, str) else data)
+        for path, temporary in aside.items():
+            os.replace(temporary, path)
+    except OSError as error:  # of a full disk it names no file, and else the one aside
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    finally:
+        for temporary in aside.values():
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)

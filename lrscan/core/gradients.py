@@ -1,0 +1,178 @@
+"""Gradients of the recurrence by one backward sweep, or by several where inputs were broadcast.
+
+The gradient of a broadcast input is a sum over the axes that it was broadcast over. A backward
+sweep gives the terms. They are not kept all at once: the sweep is cut into parts, whose terms go
+to a small workspace and from there into the sum, always in the same order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import product
+
+import torch
+from torch import Tensor
+
+from lrscan.core import sweep
+
+# A part has this share of all elements, but is not smaller than this: on a CPU it fits a cache, on
+# a GPU it keeps the device busy for about as long as the host needs to launch the next one.
+_SHARE = 1 / 256
+_SMALLEST_PART = {"cpu": 2**16, "cuda": 2**24, "meta": 2**24}
+# Time is not cut into parts of fewer steps.
+_FEWEST_STEPS = 16
+
+
+def backward(
+    a: Tensor,
+    h: Tensor,
+    h0: Tensor | None,
+    dh: Tensor,
+    x_shape: Sequence[int],
+    dim: int,
+    reverse: bool,
+    algorithm: str,
+    cu: Tensor | None = None,
+    wanted: Sequence[bool] = (True, True, True),
+    backend: str | None = None,
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """(da, dx, dh0) for an output gradient dh, of the shapes of a, x and h0.
+
+    Those not ``wanted`` are None. ``cu`` and ``backend`` as in :func:`lrscan.core.sweep.forward`.
+    """
+    da, dx, dh0 = outputs = empty_gradients(a, h, h0, x_shape, wanted)
+    whole = (
+        (da is None or da.shape == h.shape)
+        and (dx is None or dx.shape == h.shape)
+        and (dh0 is None or dh0.shape == sweep.state_shape(h.shape, dim, cu))
+    )
+    backward_into = sweep.backward if whole else _summed
+    backward_into(a, h, h0, dh, dim, reverse, algorithm, cu, outputs, backend)
+    return outputs
+
+
+def empty_gradients(
+    a: Tensor,
+    h: Tensor,
+    h0: Tensor | None,
+    x_shape: Sequence[int],
+    wanted: Sequence[bool],
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Room for (da, dx, dh0), None for those not wanted; dh0 is zero, for a T of 0."""
+    da = dx = dh0 = None
+    if wanted[0]:
+        da = torch.empty_like(h if a.shape == h.shape else a, dtype=a.dtype)
+    if wanted[1]:
+        dx = torch.empty_like(h) if h.shape == torch.Size(x_shape) else h.new_empty(x_shape)
+    if wanted[2] and h0 is not None:
+        dh0 = torch.zeros_like(h0)
+    return da, dx, dh0
+
+
+def _summed(a, h, h0, dh, dim, reverse, algorithm, cu, outputs, backend):
+    """The gradients, part by part, to ``outputs``."""
+    a, h0 = a.expand_as(h), sweep.expand_state(h0, h, dim, cu)
+    da, dx, dh0 = outputs
+    da, dx = _Sum(da, h, a.dtype), _Sum(dx, h, h.dtype)
+    dh0_whole = None if dh0 is None else h0.new_zeros(h0.shape)
+    arriving = None  # room for the dh of a part, with what comes from the next added
+    extents = _part_shape(h, dim, cut_time=cu is None)
+    ranges = [_cut(size, by) for size, by in zip(h.shape, extents, strict=True)]
+    pieces = ranges[dim] if reverse else ranges[dim][::-1]  # the last one in time first
+    for state in product(*ranges[:dim], *ranges[dim + 1 :]):
+        columns = (*state[:dim], slice(None), *state[dim:])
+        state_part = state if cu is None else columns
+        coming = None  # conj(a) * g of the step that follows the part in time
+        for steps in pieces:
+            part = (*state[:dim], steps, *state[dim:])
+            first, last = steps.start, steps.stop - 1
+            if reverse:
+                first, last = last, first
+            before = first + 1 if reverse else first - 1
+            inside = 0 <= before < h.shape[dim]
+            start = None if h0 is None else h0[state_part]
+            if inside:
+                start = h[columns].select(dim, before)
+            flowing = dh[part]
+            if coming is not None:
+                arriving = _room(arriving, flowing, flowing.dtype)
+                flowing = arriving.copy_(flowing)
+                flowing.select(dim, last - steps.start).add_(coming)
+            terms = da.terms(part), dx.terms(part, always=len(pieces) > 1)
+            start_terms = None if dh0 is None or inside else dh0_whole[state_part]
+            targets = (*terms, start_terms)
+            options = (dim, reverse, algorithm, cu, targets, backend)
+            sweep.backward(a[part], h[part], start, flowing, *options)
+            if len(pieces) > 1:
+                at = first - steps.start
+                coming = sweep.product(a[part].select(dim, at).conj(), terms[1].select(dim, at))
+            da.add(part, terms[0])
+            dx.add(part, terms[1])
+    if dh0 is not None:
+        dh0.copy_(dh0_whole.sum_to_size(dh0.shape))
+    da.finish()
+    dx.finish()
+
+
+def _cut(size: int, by: int) -> list[slice]:
+    return [slice(begin, min(begin + by, size)) for begin in range(0, size, max(by, 1))]
+
+
+def _part_shape(h: Tensor, dim: int, cut_time: bool) -> list[int]:
+    """Extents of a part: as little as possible is cut, along the axes of the largest strides."""
+    shape, elements = list(h.shape), h.numel()
+    limit = max(elements * _SHARE, _SMALLEST_PART[h.device.type])
+    for axis in sorted(range(h.dim()), key=h.stride, reverse=True):
+        if elements <= limit:
+            break
+        one = elements // shape[axis]  # elements of the part if it were cut to one index
+        fit = int(limit // one)
+        if axis == dim and (fit < _FEWEST_STEPS or not cut_time):
+            continue
+        shape[axis] = min(max(fit, 1), shape[axis])
+        elements = one * shape[axis]
+    return shape
+
+
+def _room(last: Tensor | None, like: Tensor, dtype: torch.dtype) -> Tensor:
+    """Memory in the layout of a part: that of the part before, where it fits."""
+    if last is not None and last.shape == like.shape:
+        return last
+    return torch.empty_like(like, dtype=dtype)
+
+
+class _Sum:
+    """A gradient that is the sum of its terms over the axes that its input was broadcast over."""
+
+    def __init__(self, out: Tensor | None, h: Tensor, dtype: torch.dtype):
+        self._out, self._dtype, self._h, self._terms = out, dtype, h, None
+        self._whole = out is not None and out.shape == h.shape
+        if out is None or self._whole:
+            return
+        wide = torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
+        shape = (1,) * (h.dim() - out.dim()) + out.shape
+        self._total = torch.zeros(shape, dtype=wide, device=h.device)
+        self._broadcast = [axis for axis, size in enumerate(shape) if size != h.shape[axis]]
+
+    def terms(self, part, always: bool = False) -> Tensor | None:
+        """Where the sweep over a part shall write the terms."""
+        if self._whole:
+            return self._out[part]
+        if self._out is None and not always:
+            return None
+        self._terms = _room(self._terms, self._h[part], self._dtype)
+        return self._terms
+
+    def add(self, part, terms: Tensor | None) -> None:
+        """Take in the terms of a part."""
+        if self._out is None or self._whole:
+            return
+        index = tuple(
+            slice(None) if axis in self._broadcast else own for axis, own in enumerate(part)
+        )
+        self._total[index] += terms.sum(self._broadcast, keepdim=True, dtype=self._total.dtype)
+
+    def finish(self) -> None:
+        """Write the gradient to its place."""
+        if self._out is not None and not self._whole:
+            self._out.copy_(self._total.reshape(self._out.shape))

@@ -1,0 +1,185 @@
+"""Machine code of kernels: where it is looked for, where it is kept, and how it is made.
+
+A kernel becomes machine code in two steps, neither of which needs a GPU: Numba writes PTX, NVIDIA's
+linker a cubin. Three places are asked for it, in this order:
+
+    carried   the folder that ``LRSCAN_KERNELS`` names, which another machine filled by
+              ``lrscan warmup --cuda 9.0 --out FOLDER``. The code is taken if it was made from the
+              same sources, whatever made it: a cubin needs no compiler any more.
+    kept      this machine's cache, beside the compiled CPU kernels. Its key also has the versions
+              of Numba and of the linker.
+    compiled  here and now, and then kept.
+
+A file that was cut off is passed over: a driver is not told where code ends, and would read on.
+:data:`tally` counts them.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numba import cuda
+from numba.core.caching import FunctionCache
+
+from lrscan.core import kernel_files
+from lrscan.core.compilation import noticed
+from lrscan.core.source_digest import digest
+from lrscan.cuda.bfloat16 import without_bfloat16
+
+if TYPE_CHECKING:
+    from lrscan.cuda.launch import Kernel
+
+CARRIED, KEPT, COMPILED = "carried", "kept", "compiled"
+Capability = tuple[int, int]
+
+# How many kernels of this process came from where.
+tally: Counter[str] = Counter()
+
+_one_at_a_time = threading.RLock()
+
+
+def sources(kernel: Kernel, capability: Capability) -> Iterator[bytes]:
+    """The kernel's machine code, from one place after another.
+
+    Who cannot use what comes first asks for the next: a driver may refuse code from a newer linker.
+    """
+    name, where = file_name(kernel, capability), os.environ.get("LRSCAN_KERNELS")
+    places = {CARRIED: where and Path(where, f"{name}.cubin"), KEPT: _cache_path(kernel, name)}
+    for place, path in places.items():
+        code = kernel_files.read(path) if path else None
+        if code is not None:
+            tally[place] += 1
+            yield code
+            tally[place] -= 1
+    tally[COMPILED] += 1
+    own = places[KEPT]
+    with noticed(f"the CUDA kernel {kernel.name}", kept=own is not None):
+        code = compiled(kernel, capability)
+    if own is not None:
+        try:
+            kernel_files.write(own, code)
+        except OSError:  # a full disk, or a folder that became read-only: compile every time
+            pass
+    yield code
+
+
+def machine_code(kernel: Kernel, capability: Capability) -> bytes:
+    """The kernel's machine code for a compute capability, from the first place that has it."""
+    return next(sources(kernel, capability))
+
+
+def export(kernel: Kernel, capability: Capability, folder: Path) -> bool:
+    """Write the kernel's code to a folder for ``LRSCAN_KERNELS``; False if it is there already."""
+    path = Path(folder, f"{file_name(kernel, capability)}.cubin")
+    if kernel_files.read(path) is not None:
+        return False
+    kernel_files.write(path, machine_code(kernel, capability))
+    return True
+
+
+def compiled(kernel: Kernel, capability: Capability) -> bytes:
+    """The kernel's machine code, made here and now."""
+    return link(ptx(kernel.function, capability, kernel.launch_bounds), capability)
+
+
+def ptx(function: Callable, capability: Capability, launch_bounds: tuple[int, int]) -> str:
+    """What the linker takes: the kernel in PTX, with the function's own name."""
+    from lrscan.cuda.launch import SIGNATURE
+
+    with _compiling_for(capability):
+        text, _ = cuda.compile(
+            function,
+            SIGNATURE,
+            device=False,
+            abi="numba",
+            cc=capability,
+            output="ptx",
+            debug=False,  # not as Numba's environment has it: the code is kept for all processes
+            opt=True,
+            launch_bounds=launch_bounds,
+        )
+    mangled = re.search(r"\.entry (\w+)", text)[1]
+    text = re.sub(rf"\b{mangled}\b", function.__name__, text)
+    return text if capability >= (8, 0) else without_bfloat16(text)
+
+
+def link(text: str, capability: Capability) -> bytes:
+    """Machine code from PTX."""
+    try:
+        from cuda.core import Linker, LinkerOptions, ObjectCode
+    except ImportError:  # before cuda-core 0.5
+        from cuda.core.experimental import Linker, LinkerOptions, ObjectCode
+
+    options = LinkerOptions(arch=f"sm_{capability[0]}{capability[1]}")
+    return Linker(ObjectCode.from_ptx(text.encode()), options=options).link("cubin").code
+
+
+@contextmanager
+def _compiling_for(capability: Capability) -> Iterator[None]:
+    """Let Numba take a capability for that of the current device.
+
+    It compiles device functions for the current device, and asks the driver for it, which need not
+    be here.
+    """
+    from numba.cuda import dispatcher
+
+    with _one_at_a_time, numpy_as_numba_knows_it():
+        before = dispatcher.get_current_device
+        dispatcher.get_current_device = lambda: SimpleNamespace(compute_capability=capability)
+        try:
+            yield
+        finally:
+            dispatcher.get_current_device = before
+
+
+@contextmanager
+def numpy_as_numba_knows_it() -> Iterator[None]:
+    """numba-cuda 0.30 asks for a name of NumPy that 2.5 has dropped, when it first compiles."""
+    if hasattr(np, "row_stack"):
+        yield
+        return
+    np.row_stack = np.vstack
+    try:
+        yield
+    finally:
+        del np.row_stack
+
+
+def file_name(kernel: Kernel, capability: Capability) -> str:
+    """What its file is called, without the ending: the same for the same sources."""
+    made_from = digest("cuda")[:16]
+    return f"{kernel.name}-sm{capability[0]}{capability[1]}-{made_from}"
+
+
+def _cache_path(kernel: Kernel, name: str) -> Path | None:
+    """Where the code is kept on this machine; None where no folder can be written."""
+    try:
+        folder = Path(FunctionCache(kernel.function).cache_path)
+    except RuntimeError:
+        return None
+    return folder / f"{name}-{_compilers()}.cubin"
+
+
+@functools.cache
+def _compilers() -> str:
+    """Versions of what makes a cubin, where they are installed as packages."""
+    names = ("numba", "numba-cuda", "nvidia-nvvm", "nvidia-nvjitlink")
+    return "-".join(_version(name) for name in names)
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "0"

@@ -1,0 +1,1 @@
+"""What stands behind a figure: records, where they come from, where they lie; the paper's own."""

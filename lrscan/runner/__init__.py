@@ -1,0 +1,1 @@
+"""Notebooks, executed and judged: `lrscan run` and `lrscan verify`."""

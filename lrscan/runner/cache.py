@@ -1,0 +1,206 @@
+"""What a notebook's last pass depended on, so that it is run again only if that has changed.
+
+Kept in `build/passed/<notebook>.json`: a table of named facts (code cells, parameters, lock,
+versions, device), the hashes of the files that the notebook read, imported and wrote, what
+lay in the folders that it listed, and what it looked for and did not find. Prose is not among them.
+"""
+
+import hashlib
+import json
+import os
+import platform
+import re
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from lrscan.core.files import write_files
+from lrscan.evidence import origin, provenance, workspace
+from lrscan.evidence.records import json_text
+from lrscan.runner.catalog import Notebook
+from lrscan.runner.outcome import PASSED, UNCHANGED, Cell, Outcome
+
+# Variables that change what is computed, how fast, or where it goes.
+_VARIABLES = (
+    "ATEN_", "BLIS_", "CUBLAS_", "CUDA_", "DNNL_", "GOMP_", "JAX_", "KMP_", "LANG", "LC_", "LD_",
+    "LRSCAN_", "MALLOC_", "MKL_", "NPY_", "NUMBA_", "NVIDIA_", "OMP_", "ONEDNN_", "OPENBLAS_",
+    "PYTHON", "PYTORCH_", "TORCH", "TRITON_", "TZ", "VECLIB_", "XLA_",
+)  # fmt: skip
+
+
+def facts(root: Path, notebook: Notebook, parameters: dict[str, Any]) -> dict[str, Any]:
+    """Everything but files that a notebook's results depend on, by a name that can be told."""
+    cells = [cell for cell in notebook.cells if cell["cell_type"] == "code"]
+    code = [cell["metadata"].get("solution", cell["source"]) for cell in cells]
+    given = origin.variables()
+    variables = {name: value for name, value in given.items() if name.startswith(_VARIABLES)}
+    versions = {name: provenance.package_version(name) for name in _packages(root)}
+    return {
+        "the code": _digest(json.dumps([notebook.kernel, code]).encode()),
+        "the lock": digest(root / "constraints.txt"),
+        "the device": provenance.hardware(),
+        "Python": platform.python_version(),
+        **versions,
+        **{f"parameter {name}": value for name, value in parameters.items()},
+        **variables,
+    }
+
+
+def _packages(root: Path) -> set[str]:
+    """The packages that the lock names, and those that the package itself asks for."""
+    lock = root / "constraints.txt"
+    asked = [*provenance.PACKAGES, *provenance.requirements()]
+    if lock.is_file():
+        asked += re.findall(r"(?m)^[A-Za-z0-9][\w.-]*(?===)", lock.read_text())
+    return {re.sub(r"[-_.]+", "-", name).lower() for name in asked}
+
+
+def why(notebook: Notebook, now: dict[str, Any]) -> str | None:
+    """Why a notebook has to be run, in a few words; None if its last pass still stands."""
+    try:
+        state = json.loads(_path(notebook).read_text())
+        if "unsure" in state:
+            return state["unsure"]
+        before = state["facts"]
+        for name in sorted(before.keys() | now.keys()):
+            if before.get(name) != now.get(name):
+                return f"{name} changed"
+        for name, wanted in (state["read"] | state["written"]).items():
+            if digest(_locate(name)) != wanted:
+                return f"{name} changed"
+        for name, wanted in state["listed"].items():
+            if _listing(_locate(name)) != wanted:
+                return f"what lies in {name} changed"
+        for name in state["absent"]:
+            if _locate(name).exists():
+                return f"{name} is there now"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return "it has not passed before"
+    return None
+
+
+def store(
+    root: Path, notebook: Notebook, now: dict[str, Any], outcome: Outcome, used: dict[str, Any]
+) -> None:
+    """Remember a pass, unless what it read or looked for was changed or made while it ran.
+
+    Arguments
+    ---------
+    now        from `facts`, taken before the notebook ran
+    outcome    how it went
+    used       what `used.report` said, and {"since": time.time() at the start}
+    """
+    read = list(map(Path, used["read"]))
+    written = [workspace.locate(str(outcome.executed)), *map(Path, used["written"])]
+    written = [path for path in written if path.name != "manifest.json" and path.is_file()]
+    listed = {Path(path): _shown(names) for path, names in used["listed"].items()}
+    absent = list(map(Path, used["absent"]))
+    changed = [path for path in read if not path.is_file() or _changed_at(path) >= used["since"]]
+    changed += [path for path, names in listed.items() if _listing(path) != names]
+    changed += [path for path in absent if path.exists()]
+    if changed:
+        unsure = {"unsure": f"{_name(root, changed[0])} changed while it ran"}
+        return write_files({_path(notebook): json_text(unsure)})
+    state = {
+        "facts": now,
+        "read": {_name(root, path): digest(path) for path in read},
+        "written": {_name(root, path): digest(path) for path in written},
+        "listed": {_name(root, path): names for path, names in listed.items()},
+        "absent": sorted(_name(root, path) for path in absent),
+        "outcome": asdict(outcome),
+        "passed_at": provenance.utc_now(),
+    }
+    write_files({_path(notebook): json_text(state)})
+
+
+def _changed_at(path: Path) -> float:
+    """When a file was written, whatever date it was given: an archive's may lie in the future."""
+    found = path.stat()
+    return found.st_mtime if os.name == "nt" else found.st_ctime
+
+
+def forget(notebook: Notebook) -> None:
+    """The next run has to run the notebook."""
+    _path(notebook).unlink(missing_ok=True)
+
+
+def restore(notebook: Notebook, outcome: Outcome) -> None:
+    """Fill in the outcome of a notebook that need not be run; bring its copy's prose up to date."""
+    state = json.loads(_path(notebook).read_text())
+    last = state["outcome"]
+    outcome.verdict = UNCHANGED
+    outcome.reason = f"as it passed at {state['passed_at']}"
+    outcome.executed = last["executed"]
+    seconds = [cell["seconds"] for cell in last["cells"]]
+    outcome.cells = [  # numbers move when prose is added
+        Cell(cell.number, PASSED, taken)
+        for cell, taken in zip(outcome.cells, seconds, strict=True)
+    ]
+    executed = workspace.locate(last["executed"])
+    document = json.loads(executed.read_text(encoding="utf-8"))
+    merged = _with_prose(notebook.cells, document["cells"])
+    if merged != document["cells"]:
+        text = json.dumps(document | {"cells": merged}, indent=1, ensure_ascii=False) + "\n"
+        state["written"][last["executed"]] = _digest(text.encode())
+        write_files({executed: text, _path(notebook): json_text(state)})
+
+
+def _with_prose(source: list[dict], executed: list[dict]) -> list[dict]:
+    """The source's prose between the executed code cells."""
+    code = deque(cell for cell in executed if cell["cell_type"] == "code")
+    merged: list[dict] = []
+
+    def injected() -> None:  # papermill's cell has no counterpart in the source
+        while code and "injected-parameters" in code[0]["metadata"].get("tags", []):
+            merged.append(code.popleft())
+
+    injected()
+    for cell in source:
+        if cell["cell_type"] == "code":  # ids of the source, so that none is there twice
+            cell = code.popleft() | {key: cell[key] for key in ("id",) if key in cell}
+        merged.append(cell)
+        injected()
+    return merged
+
+
+def digest(path: Path) -> str | None:
+    """A file's SHA-256; None if there is no such file."""
+    return _digest(path.read_bytes()) if path.is_file() else None
+
+
+def _listing(path: Path) -> list[str] | None:
+    """What lies in a folder; None if it is not there."""
+    return _shown(one.name for one in path.iterdir()) if path.is_dir() else None
+
+
+def _shown(names: Iterable[str]) -> list[str]:
+    """Those names that stand for contents: nothing hidden, and no folder of compiled files."""
+    return sorted(name for name in names if name[0] != "." and name != "__pycache__")
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _path(notebook: Notebook) -> Path:
+    return workspace.build_folder() / "passed" / f"{notebook.name}.json"
+
+
+def _name(root: Path, path: Path) -> str:
+    """A path without the folders of this machine; the package may lie outside the project."""
+    if path.resolve().is_relative_to(origin.PACKAGE):
+        return path.resolve().relative_to(origin.PACKAGE.parent).as_posix()
+    if path.is_relative_to(root.resolve()):  # a link in the project may lead out of it
+        name = path.relative_to(root.resolve()).as_posix()
+        return f"./{name}" if _is_of_package(name) else name
+    return workspace.relative(path)
+
+
+def _locate(name: str) -> Path:
+    return origin.PACKAGE.parent / name if _is_of_package(name) else workspace.locate(name)
+
+
+def _is_of_package(name: str) -> bool:
+    return name.partition("/")[0] == origin.PACKAGE.name

@@ -1,0 +1,248 @@
+"""The client of one notebook's kernel: a verdict on each cell, and no kernel left behind."""
+
+import ast
+import asyncio
+import json
+import os
+import re
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter, time
+from typing import Any
+
+import nbformat
+from jupyter_client.kernelspec import KernelSpecManager
+from jupyter_core.utils import run_sync
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+from papermill.clientwrap import PapermillNotebookClient
+
+from lrscan.evidence import origin, workspace
+from lrscan.runner import file_audit
+from lrscan.runner.catalog import Notebook
+from lrscan.runner.outcome import FAILED, INTERRUPTED, PASSED, Cell, Failure, Outcome, shorten
+
+OUTPUT_TIMEOUT_S = 60  # large figures on a busy machine arrive late
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+
+
+class CellFailed(Exception):
+    """A cell that ended quietly and did not pass all the same."""
+
+
+class Stopped(Exception):
+    """The run was stopped from outside."""
+
+
+class Brake:
+    """Stops every notebook that is being executed, from any thread or signal handler."""
+
+    def __init__(self) -> None:
+        self.pulled: int | None = None
+        self.clients: set[Client] = set()
+
+    def pull(self, signal_number: int) -> None:
+        """Kill the kernels; their cells count as interrupted, and no other begins."""
+        self.pulled = self.pulled or signal_number
+        for client in tuple(self.clients):
+            client.kill()
+
+
+@dataclass
+class Watch:
+    """What the engine has to know, and what it leaves behind."""
+
+    notebook: Notebook
+    outcome: Outcome
+    timeout_s: int | None
+    environment: dict[str, str]
+    on_cell: Callable[[], None]
+    brake: Brake
+    executed: nbformat.NotebookNode | None = None
+    used: dict[str, Any] | None = None
+
+
+class Client(PapermillNotebookClient):
+    """papermill's client for one notebook and one kernel."""
+
+    def __init__(self, nb_man: Any, watch: Watch, **settings: Any) -> None:
+        super().__init__(nb_man, **settings)
+        self.watch = watch
+        self.manager: Any = None
+        self.log_file: Any = None
+        self.on_cell_executed = self._refuse_exit
+
+    def create_kernel_manager(self) -> Any:
+        self.manager = super().create_kernel_manager()
+        # "python3" is this very Python, whatever kernels are installed elsewhere by that name.
+        self.manager.kernel_spec_manager = KernelSpecManager(kernel_dirs=[])
+        return self.manager
+
+    def execute(self, **kwargs: Any) -> Any:
+        self.watch.brake.clients.add(self)
+        try:
+            return super().execute(**kwargs)
+        except BaseException as error:
+            if self.watch.outcome.failure is None:  # before the first cell or after the last
+                self.watch.outcome.failure = self._failure(error)
+            raise
+        finally:
+            self.watch.brake.clients.discard(self)
+            self.kill()
+
+    def papermill_execute_cells(self) -> None:
+        """Run the cells in order up to the first that does not pass."""
+        self.watch.executed = self.nb
+        since = time()
+        package = Path(file_audit.__file__).parents[1]
+        places = workspace.find_root(), workspace.build_folder(), package, origin.PACKAGE
+        folders = [str(place.resolve()) for place in places]
+        self._ask(f"watch(*{folders!r})")
+        self._run_all()
+        said = self._ask("report()")
+        self.watch.used = json.loads(ast.literal_eval(said)) | {"since": since} if said else None
+
+    def _ask(self, call: str) -> str | None:
+        """What a function of `file_audit` returns in the kernel, as its representation."""
+        expression = f"__import__('lrscan.runner.file_audit', fromlist=['_']).{call}"
+        reply = run_sync(self.kc.execute_interactive)(
+            "",
+            silent=True,
+            user_expressions={"it": expression},
+            allow_stdin=False,
+            output_hook=lambda _: None,
+            timeout=OUTPUT_TIMEOUT_S,
+        )
+        answer = reply["content"].get("user_expressions", {}).get("it", {})
+        return answer.get("data", {}).get("text/plain")
+
+    def _run_all(self) -> None:
+        entries = {entry.number: entry for entry in self.watch.outcome.cells}
+        number = 0
+        for index, cell in enumerate(self.nb.cells):
+            # The cell with the given values follows the notebook's own, and counts with it.
+            number += "injected-parameters" not in cell.metadata.tags
+            self.nb_man.cell_start(cell, index)
+            if number in entries and cell.cell_type == "code":
+                # An exercise is a stub with its solution beside it.
+                cell.source = cell.metadata.get("solution", cell.source)
+                self._run(cell, index, entries[number])
+            self.nb_man.cell_complete(cell, cell_index=index)
+
+    def _run(self, cell: nbformat.NotebookNode, index: int, entry: Cell) -> None:
+        started = perf_counter()
+        try:
+            if self.watch.brake.pulled:
+                raise Stopped
+            self.execute_cell(cell, index)
+            if any(output.output_type == "error" for output in cell.outputs):
+                raise CellFailed("the cell ended, but left an error output")
+            entry.status = PASSED
+        except BaseException as error:
+            entry.status = INTERRUPTED if self.watch.brake.pulled else FAILED
+            if isinstance(error, CellTimeoutError):
+                self._interrupt(cell)
+            if not isinstance(error, CellExecutionError | CellFailed):
+                self.shutdown_kernel = "immediate"  # it would not hear a polite request
+            self.watch.outcome.failure = self._failure(error, cell, entry.number)
+            self.nb_man.cell_exception(cell, cell_index=index)
+            self.nb_man.cell_complete(cell, cell_index=index)
+            raise
+        finally:
+            entry.seconds = round((entry.seconds or 0.0) + perf_counter() - started, 3)
+            self.watch.on_cell()
+
+    def _refuse_exit(self, *, execute_reply: dict[str, Any], **_: Any) -> None:
+        """`exit()` asks the front end to stop the kernel, and leaves no error."""
+        payload = execute_reply["content"].get("payload") or []
+        if any(item.get("source") == "ask_exit" for item in payload):
+            raise CellFailed("exit() ended the notebook")
+
+    def _interrupt(self, cell: nbformat.NotebookNode) -> None:
+        """Interrupt a cell that runs too long, so that its traceback shows where it was."""
+
+        async def interrupt() -> None:
+            await self.manager.interrupt_kernel()
+            for _ in range(30):
+                if any(output.output_type == "error" for output in cell.outputs):
+                    return
+                await asyncio.sleep(0.1)
+
+        run_sync(interrupt)()
+
+    def kill(self) -> None:
+        """Kill what a kernel left running: a dead one does not stop its children."""
+        provisioner = getattr(self.manager, "provisioner", None)
+        group = getattr(provisioner, "pgid", None)
+        if group and group != os.getpgrp():
+            try:
+                os.killpg(group, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+
+    def _failure(
+        self,
+        error: BaseException,
+        cell: nbformat.NotebookNode | None = None,
+        number: int | None = None,
+    ) -> Failure:
+        """What to tell about an error, and where it was."""
+        shown = [o for o in (cell.outputs if cell else []) if o.output_type == "error"]
+        trace = shown[-1].traceback if shown else self._last_words()
+        trace = _COLOURS.sub("", "\n".join(trace)).splitlines()
+        failure = Failure(self._message(error, shown), number, traceback=trace)
+        if cell and number:
+            heading = _heading(self.watch.notebook.cells[: number - 1])
+            failure.heading = heading and shorten(heading)
+            lines = cell.source.splitlines()
+            failure.line = _line(trace, cell.execution_count)
+            shown_line = failure.line or next(n for n, text in enumerate(lines, 1) if text.strip())
+            failure.source = shorten(lines[shown_line - 1].strip())
+        return failure
+
+    def _message(self, error: BaseException, shown: list[nbformat.NotebookNode]) -> str:
+        if self.watch.brake.pulled:
+            return "the run was stopped"
+        if isinstance(error, CellTimeoutError):
+            if "IOPub" in str(error):
+                return f"the cell's output did not arrive within {OUTPUT_TIMEOUT_S} s"
+            return f"timed out: the cell ran longer than {self.watch.timeout_s} s"
+        if isinstance(error, DeadKernelError):
+            return f"the kernel died{self._exit_status()}"
+        if isinstance(error, CellExecutionError):
+            return f"{error.ename}: {error.evalue}"
+        if isinstance(error, CellFailed):
+            return ": ".join([str(error), *(f"{o.ename}: {o.evalue}" for o in shown)])
+        return f"{type(error).__name__}: {error}"
+
+    def _exit_status(self) -> str:
+        process = getattr(getattr(self.manager, "provisioner", None), "process", None)
+        code = process.poll() if process else None
+        if code is None:
+            return ""
+        if code >= 0:
+            return f" (exit status {code})"
+        name = signal.Signals(-code).name
+        hint = ", which is what the system does when memory runs out" * (name == "SIGKILL")
+        return f" ({name}{hint})"
+
+    def _last_words(self) -> list[str]:
+        """The end of what the kernel itself wrote, for one that did not come up or died."""
+        self.log_file.seek(0)
+        return self.log_file.read().decode(errors="replace").splitlines()[-30:]
+
+
+def _heading(cells: list[dict[str, Any]]) -> str | None:
+    """The last heading of some cells."""
+    text = "\n".join(cell["source"] for cell in cells if cell["cell_type"] == "markdown")
+    text = re.sub(r"^```.*?^```", "", text, flags=re.S | re.M)
+    found = re.findall(r"^#{1,6}\s+(.+?)\s*#*$", text, re.M)
+    return found[-1] if found else None
+
+
+def _line(traceback: list[str], execution_count: int | None) -> int | None:
+    """The innermost line of the cell itself that a traceback names."""
+    text = "\n".join(traceback)
+    found = re.findall(rf"^\s*Cell In\[{execution_count}\], line (\d+)", text, re.M)
+    return int(found[-1]) if found else None
