@@ -196,9 +196,9 @@ def test_without_the_project_each_verb_says_so(verb, calls, tmp_path, monkeypatc
 def test_run_without_papermill_says_what_to_install(monkeypatch):
     for name in JUPYTER:
         monkeypatch.setitem(sys.modules, name, None)
-    for name in ("runner", "execution", "client"):
-        monkeypatch.delitem(sys.modules, f"lrscan.{name}", raising=False)
-        monkeypatch.delattr(lrscan, name, raising=False)
+    for name in ("suite", "execution", "client"):
+        monkeypatch.delitem(sys.modules, f"lrscan.runner.{name}", raising=False)
+        monkeypatch.delattr(lrscan.runner, name, raising=False)
     result = lrscan_("run")
     assert result.exit_code == 1
     assert 'pip install "lrscan[notebooks]"' in result.output

@@ -108,7 +108,7 @@ def test_another_process_draws_the_same_bytes(project, measured):
     here = digests(figures.save(draw(measured), "timing", measured, alt=ALT))
     script = (
         "from test_figures import ALT, digests, draw\n"
-        "from lrscan import figures, records\n"
+        "from lrscan.evidence import figures, records\n"
         "import json, matplotlib.pyplot as plt\n"
         "plt.rcParams.update({'savefig.dpi': 50, 'svg.hashsalt': None, 'svg.fonttype': 'none'})\n"
         "r = records.read('timing', 'cpu-2-core', directory='build/records')\n"
@@ -227,7 +227,7 @@ def test_the_manifest_keeps_other_figures(project, measured):
 def test_two_processes_that_draw_at_once_lose_no_entry(project, measured):
     script = (
         "import sys\nfrom test_figures import ALT\nfrom matplotlib.figure import Figure\n"
-        "from lrscan import figures\n"
+        "from lrscan.evidence import figures\n"
         "for n in range(8): figures.save(Figure(), f'{sys.argv[1]}{n}', None, alt=ALT)\n"
     )
     paths = os.pathsep.join([PYTHONPATH, str(Path(__file__).parent)])

@@ -16,7 +16,7 @@ from lrscan.runner import cache, catalog, suite
 
 PACKAGE = Path(__file__).parents[1] / "lrscan"
 SCAN = "from lrscan import linear_recurrence\nimport lrscan.cpu.dispatch  # as its first call does"
-ALGEBRA = "from lrscan import algebra\nprint(algebra.compose(2.0, 1.0, 3.0, 4.0))"
+ALGEBRA = "from lrscan.core import algebra\nprint(algebra.compose(2.0, 1.0, 3.0, 4.0))"
 
 
 @pytest.fixture
@@ -55,11 +55,11 @@ def test_editing_a_kernel_reruns_exactly_what_depends_on_it(project):
     write_notebook(project, "learn/02_scan", SCAN)
     assert run(project) == [("passed", "it has not passed before")] * 2
     assert verdicts(project) == ["unchanged", "unchanged"]
-    kernels = project / "lrscan" / "cpu" / "kernels.py"
+    kernels = project / "lrscan" / "cpu" / "scan.py"
     kernels.write_text(kernels.read_text() + "\n# another kernel\n")
     (first, _), second = run(project)
     assert first == "unchanged" and second == ("passed", "lrscan/cpu/scan.py changed")
-    algebra = project / "lrscan" / "algebra.py"
+    algebra = project / "lrscan" / "core" / "algebra.py"
     algebra.write_text(algebra.read_text() + "\n# another algebra\n")
     assert run(project) == [("passed", "lrscan/core/algebra.py changed")] * 2
     assert verdicts(project) == ["unchanged", "unchanged"]
@@ -189,7 +189,7 @@ def test_a_failure_is_never_remembered(project):
 
 def test_a_lost_figure_is_drawn_again_and_a_kept_one_is_listed(project):
     source = (
-        "import matplotlib.pyplot as plt\nfrom lrscan import figures\n"
+        "import matplotlib.pyplot as plt\nfrom lrscan.evidence import figures\n"
         "figure, axes = plt.subplots()\nfigures.save(figure, 'line', None, alt='A line.')"
     )
     write_notebook(project, "learn/01_a", source)

@@ -63,7 +63,9 @@ def test_the_lessons_in_the_simulator_run_without_numba_cuda(elsewhere):
 
 
 def test_elsewhere_is_outside_of_every_checkout(elsewhere):
-    script = "from lrscan import workspace\nprint(workspace.__file__)\nworkspace.find_root()"
+    script = (
+        "from lrscan.evidence import workspace\nprint(workspace.__file__)\nworkspace.find_root()"
+    )
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=elsewhere / "student", capture_output=True, text=True,
         env=os.environ | {"PYTHONPATH": str(elsewhere / "site")},

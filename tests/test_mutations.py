@@ -17,16 +17,16 @@ TESTS = Path(__file__).parent
 MUTANTS = {
     "none": None,
     "operands swapped": (
-        "algebra.py",
+        "core/algebra.py",
         "return a2 * a1, a2 * x1 + x2",
         "return a2 * a1, a1 * x2 + x1",
     ),
     "carry dropped at a block edge": (
-        "cpu/kernels.py",
+        "cpu/scan.py",
         "passed_on = carry_over(here, product, end, states, count)",
         "passed_on = copy(here, end, count) is None",
     ),
-    "da shifted by a step": ("sweep.py", '"BEFORE": -1', '"BEFORE": 0'),
+    "da shifted by a step": ("core/sweep.py", '"BEFORE": -1', '"BEFORE": 0'),
     "h0 ignored in the gradient": ("cpu/steps.py", "elif at[START] != 0:", "elif False:"),
     "conjugate forgotten": ("cpu/steps.py", "step(a.conjugate(), x, h)", "step(a, x, h)"),
     "last strip forgotten": ("cpu/steps.py", "(width + lanes - 1) // lanes", "width // lanes"),
@@ -37,12 +37,12 @@ MUTANTS = {
 # many steps is lost in it. Where coefficients forget, nothing would be left of it anyway.
 HIDDEN = {
     "cpu": (
-        "cpu/times.py",
+        "cpu/lanes_over_time.py",
         'store(state, "unit", product + s * bytes_a_strip, 0, P)',
         'store(state, "unit", product + s * bytes_a_strip, 0, fill(state, strip, 0))',
     ),
     "cuda": (
-        "cuda/single_pass.py",
+        "cuda/single_pass/kernel.py",
         "return room[slot], room[uint32(slots + slot)]",
         "return zero, room[uint32(slots + slot)]",
     ),

@@ -397,7 +397,7 @@ def test_figures_of_the_run_are_listed_and_shown_inline(project, capsys):
     assert os.environ["MPLBACKEND"] == "Agg"  # it must not reach the kernel
     source = (
         "import matplotlib.pyplot as plt\n"
-        "from lrscan import figures\n"
+        "from lrscan.evidence import figures\n"
         "figure, axes = plt.subplots()\n"
         "axes.plot([1, 2])\n"
         "figures.save(figure, 'line', None, alt='A line.')\n"

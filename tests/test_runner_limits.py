@@ -55,7 +55,7 @@ def test_notebooks_that_measure_never_overlap_another(project):  # noqa: F811
 
 
 def test_many_kernels_at_once_neither_mix_nor_fail(project):  # noqa: F811
-    source = "import matplotlib.pyplot as plt\nfrom lrscan import figures\n"
+    source = "import matplotlib.pyplot as plt\nfrom lrscan.evidence import figures\n"
     source += "figures.save(plt.figure(), 'figure_{0}', None, alt='Figure {0}.')\nprint({0})"
     for number in range(8):
         write_notebook(project, f"learn/{number}", source.format(number))
@@ -117,7 +117,7 @@ def test_running_out_of_memory_is_a_failure_with_its_place(project):  # noqa: F8
 
 def test_a_file_that_cannot_be_written_leaves_the_good_figure(project):  # noqa: F811
     source = (
-        "import matplotlib.pyplot as plt\nfrom lrscan import figures\n"
+        "import matplotlib.pyplot as plt\nfrom lrscan.evidence import figures\n"
         "figure, axes = plt.subplots()\naxes.plot([1, {0}])\n{1}"
         "figures.save(figure, 'line', None, alt='A line.')"
     )

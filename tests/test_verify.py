@@ -17,7 +17,7 @@ from lrscan.runner import catalog, suite, verify  # noqa: E402
 PARAMETERS = "seed = 0\nmeasure = True"
 SOURCE = """
 import matplotlib.pyplot as plt
-from lrscan import figures, records
+from lrscan.evidence import figures, records
 if measure:
     rows = [{"T": t, "median_ms": 0.1 * t} for t in (1, 2, 3)]
     names = ("device_label", "commit", "dirty", "measured_at", "parameters", "profile", "versions")
