@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from lrscan.evidence.context import Context
+
 PARAMETERS = 'seed = 0\ndevice = "auto"'
 
 
@@ -54,6 +56,12 @@ def read_executed(root: Path, name: str) -> Any:
     import nbformat
 
     return nbformat.read(root / "build" / "notebooks" / f"{name}.ipynb", 4)
+
+
+def in_run(monkeypatch, **told: Any) -> None:
+    """Be in a run of this context."""
+    for name, value in Context(**told).variables().items():
+        monkeypatch.setenv(name, value)
 
 
 # What a test waits for what takes a second. A busy machine may need it; nothing else is so slow

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from projects import make_project
+from projects import in_run, make_project
 from training_records import trained
 
 from lrscan.campaign import merge as merging
@@ -69,7 +69,7 @@ class Result:
 
     def runs(self, *runs, monkeypatch, **more):
         with monkeypatch.context() as patch:
-            patch.setenv("LRSCAN_RECORDS", str(self.work / "records"))
+            in_run(patch, records=str(self.work / "records"))
             trained(self.origin | more, "problem_2b", *runs)
         return self
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas
 import pytest
-from projects import make_project
+from projects import in_run, make_project
 from training_records import trained
 
 from lrscan import claims, findings
@@ -18,7 +18,7 @@ GPU = {"device": "h100", "device_label": "NVIDIA H100", "device_type": "cuda"}
 def project(tmp_path, monkeypatch):
     root = make_project(tmp_path / "project")
     monkeypatch.chdir(root)
-    monkeypatch.setenv("LRSCAN_RECORD", "1")
+    in_run(monkeypatch, recording=True)
     return root
 
 

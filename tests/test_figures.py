@@ -14,7 +14,7 @@ import matplotlib
 import pytest
 from matplotlib.figure import Figure
 from PIL import Image
-from projects import LONGEST_S, PYTHONPATH, make_project
+from projects import LONGEST_S, PYTHONPATH, in_run, make_project
 
 from lrscan import bench, plots
 from lrscan.distributed import cost
@@ -194,9 +194,8 @@ def test_a_users_settings_do_not_change_a_drawing_of_the_lessons(of):
 
 
 def test_the_manifest_says_what_each_figure_is(project, measured, monkeypatch):
-    monkeypatch.setenv("LRSCAN_NOTEBOOK", "reproduce/02")
-    monkeypatch.setenv("LRSCAN_PARAMETERS", '{"seed": 3}')
-    monkeypatch.setenv("LRSCAN_STARTED", repr(time.time() - 60))
+    started = time.time() - 60
+    in_run(monkeypatch, notebook="reproduce/02", parameters={"seed": 3}, started=started)
     paths = figures.save(draw(measured), "timing", measured, alt=ALT)
     manifest = json.loads((project / "build" / "figures" / "manifest.json").read_text())
     assert set(manifest) == {"cpu-2-core/timing.svg", "cpu-2-core/timing.png"}
@@ -263,7 +262,7 @@ def test_a_drawing_has_no_records(project, measured):
 
 
 def test_a_recording_run_draws_in_the_committed_folder(project, measured, monkeypatch):
-    monkeypatch.setenv("LRSCAN_RECORD", "1")
+    in_run(monkeypatch, recording=True)
     paths = figures.save(draw(measured), "timing", measured, alt=ALT)
     assert paths["svg"] == project / "figures" / "cpu-2-core" / "timing.svg"
     assert (project / "figures" / "manifest.json").is_file()

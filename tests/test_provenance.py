@@ -11,7 +11,7 @@ import subprocess
 import pytest
 import torch
 from click.testing import CliRunner
-from projects import make_project, write_notebook
+from projects import in_run, make_project, write_notebook
 
 from lrscan.cli import commands
 from lrscan.evidence import origin, provenance, workspace
@@ -61,7 +61,7 @@ def test_a_gpu_that_is_not_there_is_refused(h100):
 
 
 def test_provenance_is_json_and_says_what_was_asked(project, monkeypatch):
-    monkeypatch.setenv("LRSCAN_PROFILE", "quick")
+    in_run(monkeypatch, profile="quick")
     collected = provenance.collect("cpu", {"lengths": [1, 2]}, 7)
     assert json.loads(json.dumps(collected, allow_nan=False)) == collected
     assert (collected["parameters"], collected["seed"]) == ({"lengths": [1, 2]}, 7)

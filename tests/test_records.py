@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from projects import make_project
+from projects import in_run, make_project
 
 from lrscan.evidence import records, workspace
 
@@ -110,7 +110,7 @@ def test_a_file_with_an_unknown_column_is_refused():
 def test_missing_records_say_what_there_is(monkeypatch):
     with pytest.raises(FileNotFoundError, match="'timing' on 'h200'.*has: nothing"):
         records.read("timing", "h200")
-    monkeypatch.setenv("LRSCAN_RECORD", "1")
+    in_run(monkeypatch, recording=True)
     records.write("timing", [ROW], PROVENANCE)
     with pytest.raises(FileNotFoundError, match="figures/records has: cpu-2-core/timing"):
         records.read("timing", "h200")
@@ -126,12 +126,12 @@ def test_records_without_their_provenance_are_not_records():
 def test_where_records_go_follows_the_run(project, monkeypatch):
     assert records.write("timing", [ROW], PROVENANCE).path.is_relative_to(project / "build")
     assert records.devices("timing") == []
-    monkeypatch.setenv("LRSCAN_RECORD", "1")
+    in_run(monkeypatch, recording=True)
     committed = records.write("timing", [ROW], PROVENANCE).path
     assert committed == project / "figures" / "records" / "cpu-2-core" / "timing.csv"
     assert records.devices("timing") == ["cpu-2-core"]
     assert records.read("timing", "cpu-2-core").path == committed
-    monkeypatch.setenv("LRSCAN_RECORDS", str(project / "out"))
+    in_run(monkeypatch, recording=True, records=str(project / "out"))
     elsewhere = records.write("timing", [ROW], PROVENANCE).path
     assert elsewhere == project / "out" / "cpu-2-core" / "timing.csv"
 

@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from projects import make_project
+from projects import in_run, make_project
 from rich.console import Console
 from training_records import trained
 
@@ -23,7 +23,7 @@ CPU |= {"profile": "quick", "versions": {"torch": "2", "numba": "0"}, "threads":
 def project(tmp_path, monkeypatch):
     root = make_project(tmp_path / "project")
     monkeypatch.chdir(root)
-    monkeypatch.setenv("LRSCAN_RECORD", "1")
+    in_run(monkeypatch, recording=True)
     return root
 
 

@@ -15,6 +15,7 @@ from projects import (
     PARAMETERS,
     PYTHONPATH,
     alive,
+    in_run,
     make_project,
     read_executed,
     wait_until,
@@ -25,6 +26,7 @@ from projects import (
 pytest.importorskip("papermill", reason="notebooks are executed by papermill")
 
 import lrscan  # noqa: E402
+from lrscan.evidence.context import VARIABLE, Context  # noqa: E402
 from lrscan.runner import catalog, suite  # noqa: E402
 
 # The kernel says who it is, so that the test can see whether it has gone.
@@ -365,7 +367,8 @@ def test_hostile_values_arrive_as_text(project):
 
 
 def test_a_kernel_knows_its_run_and_works_in_the_notebooks_folder(project, monkeypatch):
-    monkeypatch.setenv("LRSCAN_RECORDS", "/somewhere/else")  # of another run
+    in_run(monkeypatch, records="/somewhere/else")  # of another run
+    before = os.environ[VARIABLE]
     source = (
         "import json, os\n"
         "names = [n for n in os.environ if n.startswith('LRSCAN_')]\n"
@@ -377,11 +380,16 @@ def test_a_kernel_knows_its_run_and_works_in_the_notebooks_folder(project, monke
         assert run(project, options={"record": record})[0] == 0
         cwd, variables = json.loads((folder / "seen.json").read_text())
         assert Path(cwd) == folder
-        assert json.loads(variables.pop("LRSCAN_PARAMETERS")) == {"seed": 0, "device": "auto"}
-        assert 0 < time.time() - float(variables.pop("LRSCAN_STARTED")) < LONGEST_S
-        told = {"LRSCAN_NOTEBOOK": "reproduce/01_a", "LRSCAN_PROFILE": "quick"}
-        assert variables == told | ({"LRSCAN_RECORD": "1"} if record else {})
-    assert os.environ["LRSCAN_RECORDS"] == "/somewhere/else"
+        told = Context(**json.loads(variables.pop(VARIABLE)))
+        assert 0 < time.time() - told.started < LONGEST_S and not variables
+        assert told == Context(
+            profile="quick",
+            recording=record,
+            notebook="reproduce/01_a",
+            parameters={"seed": 0, "device": "auto"},
+            started=told.started,
+        )
+    assert os.environ[VARIABLE] == before
 
 
 def test_kernels_talk_encrypted(project):

@@ -33,6 +33,7 @@ from lrscan.campaign.worker import DONE, PARTIAL, UNAVAILABLE
 from lrscan.core.files import write_files
 from lrscan.core.source_digest import digest
 from lrscan.evidence import origin, provenance, workspace
+from lrscan.evidence.context import environment
 from lrscan.runner import signals
 
 FINISHED, UNFINISHED, FAILED, DIED, MISSING = "done", "partial", "failed", "died", "not available"
@@ -119,7 +120,7 @@ class Campaign:
                 f"a commit is 40 hexadecimal digits, with -dirty after them if the files were "
                 f"changed, not {commit!r}"
             )
-        with workspace.environment(**({"LRSCAN_COMMIT": commit} if commit else {})):
+        with environment(**({"LRSCAN_COMMIT": commit} if commit else {})):
             sha, dirty = provenance.git_state()
         if sha is None:
             raise CampaignError(

@@ -13,6 +13,7 @@ import click
 
 from lrscan import __version__
 from lrscan.evidence import workspace
+from lrscan.evidence.context import environment
 from lrscan.runner import catalog, streams
 
 DEVICES = ("auto", "cpu", "cuda")
@@ -63,7 +64,7 @@ def _use_build_folder(context: click.Context, _: click.Parameter, folder: Path |
             name: os.environ.get(name) or str(folder / "__pycache__" / kind)
             for name, kind in caches.items()
         }
-        context.with_resource(workspace.environment(LRSCAN_BUILD=str(folder), **settings))
+        context.with_resource(environment(LRSCAN_BUILD=str(folder), **settings))
 
 
 build_option = click.option(

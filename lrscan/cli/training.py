@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from lrscan.evidence import workspace
+from lrscan.evidence.context import current, entered
 from lrscan.evidence.provenance import git_state, resolve_device
 from lrscan.train import files
 from lrscan.train.loop import DIVERGED, NOT_LEARNED, PAUSED, Run, train
@@ -57,12 +58,9 @@ def main(
     git_state()  # refuses a checkout of other code than that which runs
     folder = checkpoints or workspace.build_folder() / "checkpoints"
     begun, statuses = perf_counter(), set()
-    settings = {
-        "LRSCAN_RECORD": "1" if record else None,
-        "LRSCAN_RECORDS": str(out.resolve()) if out else None,
-    }
+    context = replace(current(), recording=record, records=str(out.resolve()) if out else None)
     console = Console(highlight=False)
-    with workspace.environment(**settings):
+    with entered(context):
         for place in (folder, workspace.records_folder()):
             workspace.check_writable(place)
         for one in runs:

@@ -7,7 +7,6 @@ figure. When and at which commit it was drawn stands in `manifest.json`.
 import hashlib
 import io
 import json
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lrscan.core.files import write_files
-from lrscan.evidence import workspace
+from lrscan.evidence import context, workspace
 from lrscan.evidence.provenance import git_state, package_version, utc_now
 from lrscan.evidence.records import Records, json_text
 
@@ -144,17 +143,18 @@ def _png(figure: "Figure", name: str, alt: str, provenance: str) -> bytes:
 def _drawn(records: Records | None) -> dict[str, Any]:
     """What the manifest says of a figure drawn here and now."""
     commit, dirty = git_state()
-    parameters = json.loads(os.environ.get("LRSCAN_PARAMETERS", "null"))
+    run = context.current()
     entry: dict[str, Any] = {
         "records": None,
         "provenance": None,
-        "notebook": os.environ.get("LRSCAN_NOTEBOOK"),
-        "parameters": parameters,
-        "seed": (parameters or {}).get("seed"),
+        "notebook": run.notebook,
+        "parameters": run.parameters,
+        "seed": (run.parameters or {}).get("seed"),
         "drawn_at": utc_now(),
         "commit": commit,
         "dirty": dirty,
-        "duration_s": _duration(),
+        # How long the notebook had run by then; None by hand.
+        "duration_s": run.started and round(time.time() - run.started, 1),
         "versions": {name: package_version(name) for name in DRAWN_BY},
     }
     if records:
@@ -180,12 +180,6 @@ def _drawn(records: Records | None) -> dict[str, Any]:
             )
         }
     return entry
-
-
-def _duration() -> float | None:
-    """How long the notebook had run when it drew the figure; None by hand."""
-    started = os.environ.get("LRSCAN_STARTED")
-    return round(time.time() - float(started), 1) if started else None
 
 
 def _sha256(data: bytes) -> str:

@@ -10,27 +10,25 @@ So an ordinary run leaves the tree clean. `build/` lies elsewhere where `LRSCAN_
 `--build DIR` says so, for a checkout that cannot be written; files in it are called `build/...`
 all the same in reports, records and the manifest (:func:`relative`, :func:`locate`).
 
-A run tells its notebooks and measurements what it is by environment variables, because a
-notebook runs in a process of its own:
+What a run is, it tells its notebooks and measurements by :mod:`lrscan.evidence.context`. A user
+may set three variables:
 
-- `LRSCAN_PROFILE`: the profile's name; absent when a notebook is opened by hand.
-- `LRSCAN_RECORD=1`: a recording run (`--record`).
-- `LRSCAN_RECORDS=DIR`: records go to `DIR/<device>/` instead (`lrscan bench --out DIR`).
-- `LRSCAN_FIGURES=DIR`: figures go to `DIR` instead (`lrscan verify` draws them again there).
+- `LRSCAN_BUILD=DIR`: another folder in the place of `build/`.
 - `LRSCAN_COMMIT`: the commit that is measured, where there is no git to ask.
 - `LRSCAN_KERNELS=DIR`: CUDA kernels that another machine compiled
   (:mod:`lrscan.cuda.machine_code`).
-- `LRSCAN_NOTEBOOK`, `LRSCAN_PARAMETERS` (JSON), `LRSCAN_STARTED` (seconds since 1970): what
-  draws the figure, and since when it has run, for the manifest.
 """
 
 import hashlib
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from lrscan.evidence import context
+from lrscan.evidence.context import environment as environment
 
 MARKER = Path("notebooks", "profiles.toml")
 
@@ -80,12 +78,12 @@ def build_folder() -> Path:
 
 def recording() -> bool:
     """Whether this run writes to the committed folder `figures/`."""
-    return os.environ.get("LRSCAN_RECORD") == "1"
+    return context.current().recording
 
 
 def profile() -> str | None:
     """The profile of this run; None when a notebook or a function is run by hand."""
-    return os.environ.get("LRSCAN_PROFILE") or None
+    return context.current().profile
 
 
 def committed_records() -> Path:
@@ -95,14 +93,14 @@ def committed_records() -> Path:
 
 def records_folder() -> Path:
     """The folder this run writes records to, with one folder a device."""
-    if out := os.environ.get("LRSCAN_RECORDS"):
+    if out := context.current().records:
         return Path(out)
     return committed_records() if recording() else build_folder() / "records"
 
 
 def figures_folder() -> Path:
     """The folder this run writes figures and `manifest.json` to."""
-    if out := os.environ.get("LRSCAN_FIGURES"):
+    if out := context.current().figures:
         return Path(out)
     return find_root() / "figures" if recording() else build_folder() / "figures"
 
@@ -150,25 +148,6 @@ def check_name(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
         raise ValueError(f"a name is made of letters, digits, _ and -, not {name!r}")
     return name
-
-
-@contextmanager
-def environment(**settings: str | None) -> Iterator[None]:
-    """Set environment variables for a while; None removes one."""
-    before = {name: os.environ.get(name) for name in settings}
-    try:
-        _set(settings)
-        yield
-    finally:
-        _set(before)
-
-
-def _set(settings: Mapping[str, str | None]) -> None:
-    for name, value in settings.items():
-        if value is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = value
 
 
 @contextmanager

@@ -11,13 +11,14 @@ import os
 import platform
 import re
 from collections import deque
-from collections.abc import Iterable
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from lrscan.core.files import write_files
-from lrscan.evidence import origin, provenance, workspace
+from lrscan.evidence import context, origin, provenance, workspace
 from lrscan.evidence.records import json_text
 from lrscan.runner.catalog import Notebook
 from lrscan.runner.outcome import PASSED, UNCHANGED, Cell, Outcome
@@ -36,11 +37,13 @@ def facts(root: Path, notebook: Notebook, parameters: dict[str, Any]) -> dict[st
     code = [cell["metadata"].get("solution", cell["source"]) for cell in cells]
     given = origin.variables()
     variables = {name: value for name, value in given.items() if name.startswith(_VARIABLES)}
+    variables.pop(context.VARIABLE, None)  # what counts of it stands here by itself
     versions = {name: provenance.package_version(name) for name in _packages(root)}
     return {
         "the code": _digest(json.dumps([notebook.kernel, code]).encode()),
         "the lock": digest(root / "constraints.txt"),
         "the device": provenance.hardware(),
+        "the profile": workspace.profile(),
         "Python": platform.python_version(),
         **versions,
         **{f"parameter {name}": value for name, value in parameters.items()},
@@ -57,7 +60,45 @@ def _packages(root: Path) -> set[str]:
     return {re.sub(r"[-_.]+", "-", name).lower() for name in asked}
 
 
-def why(notebook: Notebook, now: dict[str, Any]) -> str | None:
+@dataclass
+class Entry:
+    """A notebook's visit to the cache.
+
+    stands   whether its last pass still stands, so that it need not be run
+    used     otherwise for the caller to fill in, with what :func:`lrscan.runner.execution.execute`
+             returned
+    """
+
+    stands: bool
+    used: dict[str, Any] | None = None
+
+
+@contextmanager
+def entry(
+    root: Path, notebook: Notebook, outcome: Outcome, because: str | None, *, keep: bool
+) -> Iterator[Entry]:
+    """Fill in a notebook's outcome from its last pass, or let it be run and remember how it went.
+
+    Arguments
+    ---------
+    because   why it has to be run whatever the last pass was; None: unless that still stands. The
+              reason that was found goes to the outcome
+    keep      whether a pass is remembered
+    """
+    now = facts(root, notebook, outcome.parameters)
+    outcome.reason = because or _why(notebook, now)
+    one = Entry(stands=outcome.reason is None)
+    if one.stands:
+        _restore(notebook, outcome)
+        yield one
+        return
+    _path(notebook).unlink(missing_ok=True)
+    yield one
+    if keep and one.used and outcome.verdict == PASSED:
+        _store(root, notebook, now, outcome, one.used)
+
+
+def _why(notebook: Notebook, now: dict[str, Any]) -> str | None:
     """Why a notebook has to be run, in a few words; None if its last pass still stands."""
     try:
         state = json.loads(_path(notebook).read_text())
@@ -81,7 +122,7 @@ def why(notebook: Notebook, now: dict[str, Any]) -> str | None:
     return None
 
 
-def store(
+def _store(
     root: Path, notebook: Notebook, now: dict[str, Any], outcome: Outcome, used: dict[str, Any]
 ) -> None:
     """Remember a pass, unless what it read or looked for was changed or made while it ran.
@@ -90,7 +131,7 @@ def store(
     ---------
     now        from `facts`, taken before the notebook ran
     outcome    how it went
-    used       what `used.report` said, and {"since": time.time() at the start}
+    used       what `file_audit.report` said, and {"since": time.time() at the start}
     """
     read = list(map(Path, used["read"]))
     written = [workspace.locate(str(outcome.executed)), *map(Path, used["written"])]
@@ -121,12 +162,7 @@ def _changed_at(path: Path) -> float:
     return found.st_mtime if os.name == "nt" else found.st_ctime
 
 
-def forget(notebook: Notebook) -> None:
-    """The next run has to run the notebook."""
-    _path(notebook).unlink(missing_ok=True)
-
-
-def restore(notebook: Notebook, outcome: Outcome) -> None:
+def _restore(notebook: Notebook, outcome: Outcome) -> None:
     """Fill in the outcome of a notebook that need not be run; bring its copy's prose up to date."""
     state = json.loads(_path(notebook).read_text())
     last = state["outcome"]

@@ -57,7 +57,7 @@ def execute(
     Returns
     -------
     dict or None
-        What `used.report` said at the end: the files that a passed notebook has used.
+        What `file_audit.report` said at the end: the files that a passed notebook has used.
     """
     started = perf_counter()
     watch = Watch(notebook, outcome, timeout_s, environment, on_cell, brake)

@@ -1,6 +1,5 @@
 """Run notebooks, and report what happened: on the terminal, as JSON and as JUnit XML."""
 
-import json
 import logging
 import threading
 import time
@@ -13,6 +12,7 @@ from typing import Any
 
 from lrscan.core.files import write_files
 from lrscan.evidence import origin, workspace
+from lrscan.evidence.context import Context, entered
 from lrscan.evidence.figures import read_manifest
 from lrscan.evidence.provenance import utc_now
 from lrscan.evidence.records import json_text
@@ -47,7 +47,7 @@ def run(
 ) -> int:
     """Execute notebooks; write `build/report.json` and JUnit XML, and print a summary.
 
-    A notebook whose last pass still stands is not executed again (`incremental`). Those that
+    A notebook whose last pass still stands is not executed again (`cache`). Those that
     measure have the machine for themselves, after the others.
 
     Arguments
@@ -74,14 +74,10 @@ def run(
         The code that runs is not that of this checkout.
     """
     origin.check(root)
-    settings = {
-        "LRSCAN_PROFILE": profile,
-        "LRSCAN_RECORD": "1" if record else None,
-        "LRSCAN_RECORDS": None,
-    }
+    context = Context(profile, recording=record)
     outcomes = [expected(n, parameters[n.name]) for n in notebooks]
-    this = _Run(root, outcomes, profile, record, junit or workspace.build_folder() / "junit.xml")
-    with workspace.environment(**settings), signals.handled(this.brake.pull), _quiet():
+    this = _Run(root, outcomes, context, junit or workspace.build_folder() / "junit.xml")
+    with entered(context), signals.handled(this.brake.pull), _quiet():
         this.write("running")  # a report of an earlier run must not be taken for this one's
         pairs = list(zip(notebooks, outcomes, strict=True))
         alone = [pair for pair in pairs if pair[0].measures(pair[1].parameters)]
@@ -117,8 +113,7 @@ class _Run:
 
     root: Path
     outcomes: list[Outcome]
-    profile: str
-    record: bool
+    context: Context
     junit: Path
     brake: Brake = field(default_factory=Brake)
     unwritten: dict[Path, OSError] = field(default_factory=dict)
@@ -132,8 +127,8 @@ class _Run:
             self._put(self.junit, junit_xml(self.outcomes, self.started_at))
             document = {
                 "started_at": self.started_at,
-                "profile": self.profile,
-                "recorded": self.record,
+                "profile": self.context.profile,
+                "recorded": self.context.recording,
                 "verdict": FAILED if self.unwritten and verdict == PASSED else verdict,
                 "seconds": round(time.perf_counter() - self.started, 3),
                 "figures": self.figures(),
@@ -187,38 +182,28 @@ def _execute_or_skip(
     on_cell: Any,
 ) -> None:
     """Execute a notebook, unless its last pass still stands; remember a pass."""
-    root = this.root
     target = workspace.build_folder() / "notebooks" / f"{notebook.name}.ipynb"
     if notebook.broken:
         target.unlink(missing_ok=True)
         outcome.verdict, outcome.failure = FAILED, Failure(notebook.broken)
         return
-    now = cache.facts(root, notebook, outcome.parameters)
-    if this.record:
-        outcome.reason = "a recording run runs everything"
-    elif force:
-        outcome.reason = "--force"
-    else:
-        outcome.reason = cache.why(notebook, now)
-    if outcome.reason is None:
-        return cache.restore(notebook, outcome)
+    recording = this.context.recording
+    because = "a recording run runs everything" if recording else "--force" if force else None
     try:
-        cache.forget(notebook)
-        used = execution.execute(
-            notebook,
-            outcome,
-            target,
-            timeout_s=timeout_s,
-            environment={
-                "LRSCAN_NOTEBOOK": notebook.name,
-                "LRSCAN_PARAMETERS": json.dumps(outcome.parameters),
-                "LRSCAN_STARTED": repr(time.time()),
-            },
-            on_cell=on_cell,
-            brake=this.brake,
-        )
-        if outcome.verdict == PASSED and used and not this.record:
-            cache.store(root, notebook, now, outcome, used)
+        with cache.entry(this.root, notebook, outcome, because, keep=not recording) as last:
+            if not last.stands:
+                context = this.context.of(
+                    notebook.name, parameters=outcome.parameters, started=time.time()
+                )
+                last.used = execution.execute(
+                    notebook,
+                    outcome,
+                    target,
+                    timeout_s=timeout_s,
+                    environment=context.variables(),
+                    on_cell=on_cell,
+                    brake=this.brake,
+                )
     except OSError as error:  # what is left of the disk does not suffice
         outcome.verdict = FAILED
         outcome.failure = outcome.failure or Failure(f"{type(error).__name__}: {error.strerror}")

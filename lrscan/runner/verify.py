@@ -17,6 +17,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from lrscan.evidence import origin, workspace
+from lrscan.evidence.context import Context
 from lrscan.evidence.figures import DRAWN_BY, read_manifest
 from lrscan.evidence.provenance import package_version
 from lrscan.runner import signals
@@ -153,16 +154,14 @@ def _draw_one_again(
 
     outcome, brake = expected(notebook, parameters), Brake()
     with tempfile.TemporaryDirectory() as temporary, signals.handled(brake.pull):
+        run = Context(figures=temporary, notebook=notebook.name)
         execution.execute(
             notebook,
             outcome,
             Path(temporary) / "executed.ipynb",
             timeout_s=None,
-            environment={
-                "LRSCAN_BUILD": temporary,  # the project's own may be one that cannot be written
-                "LRSCAN_FIGURES": temporary,
-                "LRSCAN_NOTEBOOK": notebook.name,
-            },
+            # The project's own build folder may be one that cannot be written.
+            environment={"LRSCAN_BUILD": temporary} | run.variables(),
             on_cell=lambda: None,
             brake=brake,
         )
