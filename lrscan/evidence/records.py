@@ -4,8 +4,6 @@
 what was written, bit for bit: floats are written in their shortest exact form.
 """
 
-import csv
-import io
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -207,24 +205,27 @@ def _write(
     directory: Path | None,
 ) -> Records:
     workspace.check_name(experiment)
+    import pandas
+
     whole = [dict(row) for row in rows]
     if not whole:
         raise ValueError(f"{experiment}: no rows to write")
     identity = {"experiment": experiment, "device": measurements[-1]["device"]}
     columns = _columns(experiment, whole)
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(columns)
     for row in whole:
         for name, value in identity.items():
             if row.setdefault(name, value) != value:
                 raise ValueError(f"{experiment}: {name} is {value!r}, but a row has {row[name]!r}")
-        table.writerow([_text(experiment, name, row.get(name)) for name in columns])
+    table = pandas.DataFrame()
+    for name in columns:
+        values = [_checked(experiment, name, row.get(name)) for row in whole]
+        table[name] = pandas.Series(values, dtype=_dtype(name))
 
     directory = workspace.records_folder() if directory is None else Path(directory)
     path = directory / identity["device"] / f"{experiment}.csv"
     document = identity | {"measurements": measurements}
-    write_files({path: text.getvalue(), path.with_suffix(".json"): json_text(document)})
+    text = table.to_csv(index=False, lineterminator="\n")
+    write_files({path: text, path.with_suffix(".json"): json_text(document)})
     return read(experiment, identity["device"], directory=directory)
 
 
@@ -253,14 +254,10 @@ def read(experiment: str, device: str, *, directory: Path | None = None) -> Reco
             f"no records of {experiment!r} on {device!r} (a .csv with its .json); "
             f"{workspace.relative(directory)} has: {there or 'nothing'}"
         )
-    with path.open(newline="", encoding="utf-8") as file:
-        columns, *rows = csv.reader(file)
-    _columns(experiment, [dict.fromkeys(columns)])
-    # Not by pandas' own reader, which may round a float and takes "NA" for a missing value.
-    values = zip(*rows, strict=True)
-    table = pandas.DataFrame(
-        {name: _series(name, texts) for name, texts in zip(columns, values, strict=True)}
-    )
+    # Texts first: before pandas 3.1 its reader may round a float. "NA" is a text too.
+    texts = pandas.read_csv(path, dtype="string", keep_default_na=False, na_values=[""])
+    _columns(experiment, [dict.fromkeys(texts)])
+    table = texts.astype({name: _dtype(name) for name in texts})
     provenance = json.loads(path.with_suffix(".json").read_bytes())
     return Records(experiment, device, table, provenance, path)
 
@@ -325,19 +322,19 @@ def _columns(experiment: str, rows: list[dict[str, Any]]) -> tuple[str, ...]:
     raise ValueError(f"{experiment}: timings and accuracy checks in one table: {', '.join(mixed)}")
 
 
-def _text(experiment: str, column: str, value: Any) -> str:
-    """A value as it stands in the CSV file."""
+def _checked(experiment: str, column: str, value: Any) -> float | int | str | None:
+    """A value as it stands in the table; or the error that fits."""
     if value is None:
-        return ""
+        return None
     if column in _FLOATS:
         if isinstance(value, Real) and not isinstance(value, bool):
             if math.isnan(value):  # it would read back as "not measured"
                 raise ValueError(f"{experiment}: {column} is NaN")
-            return repr(float(value))
+            return float(value)
         expected = "a number"
     elif column in _INTEGERS:
         if isinstance(value, Integral) and not isinstance(value, bool):
-            return str(int(value))
+            return int(value)
         expected = "a whole number"
     else:
         if isinstance(value, str):
@@ -346,10 +343,6 @@ def _text(experiment: str, column: str, value: Any) -> str:
     raise TypeError(f"{experiment}: {column} is {expected}, not {value!r}")
 
 
-def _series(column: str, texts: Iterable[str]) -> "pandas.Series":
-    """A column of the CSV file, with its values' type."""
-    import pandas
-
-    kinds = ((_INTEGERS, int, "Int64"), (_FLOATS, float, "float64"))
-    read, dtype = next(((read, d) for names, read, d in kinds if column in names), (str, "string"))
-    return pandas.Series([read(text) if text else None for text in texts], dtype=dtype)
+def _dtype(column: str) -> str:
+    """The pandas dtype of a column."""
+    return "Int64" if column in _INTEGERS else "float64" if column in _FLOATS else "string"
