@@ -10,6 +10,8 @@ import json
 import pkgutil
 import shutil
 import sys
+from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
@@ -23,14 +25,6 @@ ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "build" / "book-source"
 BOOK = ROOT / "build" / "book"
 PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
-# How the public modules do it is read in the source, not in a reference.
-INTERNAL = tuple(
-    f"lrscan.{name}" for name in (
-        "__main__", "arguments", "autograd", "campaign", "cli", "client", "compilation", "cpu",
-        "cuda", "dispatched", "gradients", "layout", "library", "nn.fused", "nn.kept",
-        "nn.sequences", "sealed", "sweep", "terminal", "translated", "used", "warmup",
-    )
-)  # fmt: skip
 
 
 def main() -> int:
@@ -160,29 +154,38 @@ def contents(names: list[str], caption: str = "") -> str:
 
 
 def reference() -> dict[str, str]:
-    """A page for every public module, with the names that it defines."""
-    modules = ["lrscan"]
-    for module in pkgutil.walk_packages(lrscan.__path__, "lrscan."):
-        if not module.name.startswith(INTERNAL) and "._" not in module.name:
-            modules.append(module.name)
+    """A page for every public module, with the names in its ``__all__``.
+
+    A module in a public package, which lrscan is, is public if it has an ``__all__`` or stands in
+    that of the package. How these do it is read in the source, not in a reference.
+    """
     made = {}
-    for name in modules:
-        lines = [f"# {name}", "", "```{eval-rst}", f".. automodule:: {name}"]
-        if name == "lrscan":
-            # Modules among them have pages of their own.
-            exported = [
-                one for one in lrscan.__all__
-                if not one.startswith("__") and not isinstance(getattr(lrscan, one), ModuleType)
-            ]  # fmt: skip
-            for one in exported:
-                kind = "autoclass" if isinstance(getattr(lrscan, one), type) else "autofunction"
-                lines += ["", f".. {kind}:: lrscan.{one}"]
+    for module in public(lrscan):
+        names = [n for n in getattr(module, "__all__", ()) if not n.startswith("__")]
+        lines = [f"# {module.__name__}", "", "```{eval-rst}", f".. automodule:: {module.__name__}"]
+        if module is lrscan:  # whose names are imported when they are asked for
+            functions = [n for n in names if not isinstance(getattr(lrscan, n), ModuleType)]
+            for name in functions:
+                lines += ["", f".. autofunction:: lrscan.{name}"]
         else:
             lines += ["   :members:", "   :show-inheritance:"]
-        made[f"api/{name}.md"] = "\n".join([*lines, "```", ""])
-    listed = contents([f"api/{name}" for name in modules])
+        made[f"api/{module.__name__}.md"] = "\n".join([*lines, "```", ""])
+    listed = contents([name.removesuffix(".md") for name in made])
     made["api/index.md"] = f"# Reference\n\nThe operator first, then every module.\n\n{listed}"
     return made
+
+
+def public(module: ModuleType) -> Iterator[ModuleType]:
+    """A module, and the public ones in it."""
+    yield module
+    listed = getattr(module, "__all__", ())
+    for found in pkgutil.iter_modules(getattr(module, "__path__", ()), f"{module.__name__}."):
+        name = found.name.rpartition(".")[2]
+        if name.startswith("_"):
+            continue
+        inner = import_module(found.name)
+        if name in listed or hasattr(inner, "__all__"):
+            yield from public(inner)
 
 
 if __name__ == "__main__":
