@@ -4,7 +4,7 @@ import ast
 from dataclasses import dataclass
 from pathlib import Path
 
-from lrscan.runner.catalog import discover
+from lrscan.runner.catalog import Notebook, discover
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = [n for n in discover(ROOT) if n.name.startswith("learn/")]
@@ -33,7 +33,7 @@ def exercises(simulated: bool) -> list[Exercise]:
     found = []
     for notebook in NOTEBOOKS:
         code = [cell for cell in notebook.cells if cell["cell_type"] == "code"]
-        if any("lrscan.learn import simulator" in cell["source"] for cell in code) != simulated:
+        if runs_in_simulator(notebook) != simulated:
             continue
         context = ""
         for k, cell in enumerate(code):
@@ -53,6 +53,11 @@ def exercises(simulated: bool) -> list[Exercise]:
             else:
                 context += _imports(cell["source"])
     return found
+
+
+def runs_in_simulator(notebook: Notebook) -> bool:
+    """Whether a lesson switches Numba's CUDA simulator on."""
+    return any("import simulator" in cell["source"] for cell in notebook.cells)
 
 
 def _imports(source: str) -> str:

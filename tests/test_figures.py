@@ -19,8 +19,8 @@ from projects import LONGEST_S, PYTHONPATH, make_project
 from lrscan import bench, plots
 from lrscan.distributed import cost
 from lrscan.evidence import figures, records
-from lrscan.learn import draw as scenes
-from lrscan.learn import plane
+from lrscan.learn.scenes import draw as scenes
+from lrscan.learn.scenes import plane
 
 RECORDS = Path(__file__).parents[1] / "figures" / "records"
 SVG = "{http://www.w3.org/2000/svg}"

@@ -10,23 +10,11 @@ import pytest
 import torch
 
 from lrscan.core.algebra import compose
-from lrscan.learn import (
-    banks,
-    draw,
-    interleave,
-    long_memory,
-    lookback,
-    monoids,
-    numerics,
-    plane,
-    player,
-    serial_parallel,
-    trace,
-    warp,
-)
 from lrscan.learn.exercises import protocol
-from lrscan.learn.interleave import Read, Release, Wait, Write, explore
-from lrscan.learn.scene import STYLES, Box, Line, Scene, Text
+from lrscan.learn.machines import banks, interleave, lookback, monoids, numerics, trace, warp
+from lrscan.learn.machines.interleave import Read, Release, Wait, Write, explore
+from lrscan.learn.scenes import draw, long_memory, plane, player, serial_parallel
+from lrscan.learn.scenes.scene import STYLES, Box, Line, Scene, Text
 
 A, X = [1, 2, 0, 1, 1, 2, 1, 3], [3, 1, 4, 1, 5, 9, 2, 6]
 LOG = SimpleNamespace(

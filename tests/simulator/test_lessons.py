@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from lessons import exercises
 
-from lrscan.learn import kernels, simulator, trace, traffic, warp
 from lrscan.learn.exercises import backward
 from lrscan.learn.exercises import kernels as check
 from lrscan.learn.exercises.check import NotYet, NotYours
+from lrscan.learn.machines import kernels, simulator, trace, traffic, warp
 
 EXERCISES = {exercise.name: exercise for exercise in exercises(simulated=True)}
 A, X = np.array([[1, -1, 1, 1, -1, 1, 1, -1], [3, 1, 4, 1, 5, 9, 2, 6]], dtype=np.float32)

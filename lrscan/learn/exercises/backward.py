@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from lrscan.core.reference import oracle
-from lrscan.learn import simulator
 from lrscan.learn.exercises.check import Check, Mistake, NotYet, compared
 from lrscan.learn.exercises.kernels import inputs, run_tiles, stopped
+from lrscan.learn.machines import simulator
 
 
 def scan_loop(a, x, h0):

@@ -12,9 +12,9 @@ from collections.abc import Callable
 import numpy as np
 
 from lrscan.core.algebra import compose
-from lrscan.learn import banks, kernels, monoids, simulator, trace, warp
-from lrscan.learn.accesses import Access
 from lrscan.learn.exercises.check import Check, Mistake, NotYet, NotYours, call, same
+from lrscan.learn.machines import banks, kernels, monoids, simulator, trace, warp
+from lrscan.learn.machines.accesses import Access
 
 TILE = 32
 BARRIERS = 10  # that a block of so many threads needs with one array of pairs

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from lrscan.core import algebra
-from lrscan.learn import trace
 from lrscan.learn.exercises.check import Check, Mistake, NotYet, call, compared, same
+from lrscan.learn.machines import trace
 
 _A, _X = [1, 2, 0, 1, 3, 2, 1], [3, 1, 4, 1, 5, 9, 2]
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from lrscan.core.algebra import compose
 from lrscan.learn.exercises.check import Check, Mistake, NotYet
-from lrscan.learn.interleave import Outcome, Read, Release, TooMany, Wait, Write, explore
+from lrscan.learn.machines.interleave import Outcome, Read, Release, TooMany, Wait, Write, explore
 
 TOTAL, PREFIX = 1, 2
 PAIRS = [(2, 3), (3, 1), (1, 4), (2, 2)]

@@ -1,8 +1,9 @@
 """The drawing engine: a scene of a few kinds of shapes, in frames.
 
 A scene is drawn three ways from one list of shapes: as a matplotlib figure (a static picture with
-everything in it), as an interactive player (:mod:`lrscan.learn.player`), and as text. A shape
-belongs to the frames from ``frame`` on; a player shows it in bold while that frame is the newest.
+everything in it), as an interactive player (:mod:`lrscan.learn.scenes.player`), and as text. A
+shape belongs to the frames from ``frame`` on; a player shows it in bold while that frame is the
+newest.
 
 Colours come from the palette of Okabe and Ito, and every style differs in lightness and line
 too, so that a picture reads in grey and by the colour-blind.

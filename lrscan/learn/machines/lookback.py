@@ -16,7 +16,7 @@ import heapq
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from lrscan.learn.scene import Box, Scene, Shape, Text
+from lrscan.learn.scenes.scene import Box, Scene, Shape, Text
 
 LOAD, HOP, WRITE = 4, 1, 2
 STYLE = {"load": "input", "wait": "wait", "look": "carry", "write": "state"}

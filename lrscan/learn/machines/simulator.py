@@ -31,7 +31,7 @@ from numba.core import config  # noqa: E402
 if not config.ENABLE_CUDASIM or not hasattr(cuda, "simulator"):
     raise ImportError(
         "numba.cuda was imported before the simulator was switched on: "
-        "restart the kernel and import lrscan.learn.simulator first"
+        "restart the kernel and import lrscan.learn.machines.simulator first"
     )
 
 from numba.cuda.simulator import kernel as _kernels  # noqa: E402
@@ -41,7 +41,7 @@ from numba.cuda.simulator.kernelapi import (  # noqa: E402
     numpy_support,  # that of numba itself where there is no numba-cuda
 )
 
-from lrscan.learn.accesses import Log  # noqa: E402
+from lrscan.learn.machines.accesses import Log  # noqa: E402
 
 
 class _Watched:

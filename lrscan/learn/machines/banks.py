@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
-from lrscan.learn.scene import Box, Scene, Shape, Text
+from lrscan.learn.scenes.scene import Box, Scene, Shape, Text
 
 BANKS = 32
 CELL = 0.5

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from lrscan.learn import counts
-from lrscan.learn.scene import Axes, Dot, Line, Scene, Shape, Text
+from lrscan.learn.machines import counts
+from lrscan.learn.scenes.scene import Axes, Dot, Line, Scene, Shape, Text
 
 MARKERS = {"serial": "s", "Hillis-Steele": "^", "Blelloch": "v", "blocked": "o",
            "blocked, tree": "D"}  # fmt: skip

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lrscan.core import algebra
-from lrscan.learn import trace
-from lrscan.learn.machine import START, Cell, Trace, show
-from lrscan.learn.scene import Arrow, Box, Line, Scene, Shape, Text
+from lrscan.learn.machines import trace
+from lrscan.learn.machines.machine import START, Cell, Trace, show
+from lrscan.learn.scenes.scene import Arrow, Box, Line, Scene, Shape, Text
 
 ROW = 0.95  # height of a round
 PITCH = 1.25  # from one state to the next where all stand in a row

@@ -1,6 +1,6 @@
 """Scans that write down what they do, on inputs small enough to look at.
 
-Each one runs on a :class:`lrscan.learn.machine.Machine`, over the same bodies of
+Each one runs on a :class:`lrscan.learn.machines.machine.Machine`, over the same bodies of
 :mod:`lrscan.core.algebra` that the kernels are compiled from. It returns a trace: every operation
 with its round, its lane, what it read and what it wrote.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from lrscan.learn.machine import START, Cell, Machine, Trace
+from lrscan.learn.machines.machine import START, Cell, Machine, Trace
 
 
 def serial(a: Sequence, x: Sequence, h0: Any = 0) -> Trace:

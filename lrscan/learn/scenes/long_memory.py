@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from lrscan.learn.scene import Arrow, Box, Scene, Shape, Text
+from lrscan.learn.scenes.scene import Arrow, Box, Scene, Shape, Text
 from lrscan.tasks import problem_2b
 
 STEP = 1.05  # from one step to the next

@@ -7,7 +7,7 @@ import threading
 from collections import defaultdict
 from typing import Any, NamedTuple
 
-from lrscan.learn import banks
+from lrscan.learn.machines import banks
 
 WARP = 32
 

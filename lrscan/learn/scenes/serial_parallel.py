@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
 
-from lrscan.learn import trace
-from lrscan.learn.machine import FLOPS, START, Event, Trace, show
-from lrscan.learn.scene import Arrow, Box, Line, Scene, Shape, Text
+from lrscan.learn.machines import trace
+from lrscan.learn.machines.machine import FLOPS, START, Event, Trace, show
+from lrscan.learn.scenes.scene import Arrow, Box, Line, Scene, Shape, Text
 
 ROUND = 0.44  # from one round to the next
 SIZE = {"width": 0.77, "height": 0.3}  # of an operation's box

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 
 from lrscan.evidence import figures
-from lrscan.learn.scene import Scene
+from lrscan.learn.scenes.scene import Scene
 
 _serial_numbers = itertools.count()
 
@@ -65,7 +65,7 @@ class Player:
         }
         # "</" would end the script.
         text = json.dumps(data, ensure_ascii=False).replace("</", "<\\/")
-        source = files("lrscan.learn")
+        source = files("lrscan.learn.scenes")
         sources = (source.joinpath(f"player.{kind}") for kind in ("css", "js"))
         style, script = (file.read_text("utf-8") for file in sources)
         root = f"lrscan-player-{next(_serial_numbers)}"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from unittest import mock
 
-import lrscan.learn.simulator  # noqa: F401  before anything that uses numba.cuda
+import lrscan.learn.machines.simulator  # noqa: F401  before anything that uses numba.cuda
 
 # isort: split
 import torch
