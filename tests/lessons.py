@@ -3,7 +3,9 @@
 import ast
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
+from lrscan.learn.exercises.check import Check
 from lrscan.runner.catalog import Notebook, discover
 
 ROOT = Path(__file__).parent.parent
@@ -53,6 +55,16 @@ def exercises(simulated: bool) -> list[Exercise]:
             else:
                 context += _imports(cell["source"])
     return found
+
+
+def checks(*lessons: ModuleType) -> dict[str, Check]:
+    """The checks of these lessons' modules, by names such as "03-padding"."""
+    return {
+        f"{lesson.__name__[-2:]}-{name}": check
+        for lesson in lessons
+        for name, check in vars(lesson).items()
+        if isinstance(check, Check) and not name.startswith("_")
+    }
 
 
 def runs_in_simulator(notebook: Notebook) -> bool:

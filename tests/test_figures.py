@@ -19,6 +19,7 @@ from projects import LONGEST_S, PYTHONPATH, make_project
 from lrscan import bench, plots
 from lrscan.distributed import cost
 from lrscan.evidence import figures, records
+from lrscan.learn.machines import roofline
 from lrscan.learn.scenes import draw as scenes
 from lrscan.learn.scenes import plane
 
@@ -186,7 +187,7 @@ def test_a_users_settings_do_not_change_a_figure_of_the_package(name):
 
 
 @pytest.mark.parametrize("of", [lambda: scenes.chain([1, 2], [3, 4]), lambda: plane.roofline(
-    plane.H100, "float32")], ids=["drawing", "plot"])  # fmt: skip
+    roofline.H100, "float32")], ids=["drawing", "plot"])  # fmt: skip
 def test_a_users_settings_do_not_change_a_drawing_of_the_lessons(of):
     plain = figures._svg(of().figure(), "scene", ALT, ""), of().svg()
     with matplotlib.rc_context(HOSTILE):

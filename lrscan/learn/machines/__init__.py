@@ -7,5 +7,7 @@
     simulator, accesses    CUDA kernels without a GPU, and what their threads do to memory
     kernels, traffic       kernels for the lessons; bytes that the package's own kernels move
     warp, banks            shuffles of a warp; its lanes in the banks of shared memory
-    lookback, interleave   look-back between tiles: in time, and in every order
+    lookback               look-back between tiles as a model in time
+    interleave, protocol   programs in every order; look-back as such programs
+    roofline               what bounds the speed of a scan
 """

@@ -10,11 +10,11 @@ from __future__ import annotations
 import html
 import itertools
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 
 from lrscan.evidence import figures
+from lrscan.learn.headless import headless
 from lrscan.learn.scenes.scene import Scene
 
 _serial_numbers = itertools.count()
@@ -113,7 +113,7 @@ def explore(scenes: Mapping[str, Callable[..., Scene]], a: str = "1 2 0 1", x: s
         ipywidgets' container, or a :class:`Player`
     """
     names = list(scenes)
-    if "LRSCAN_NOTEBOOK" in os.environ:
+    if headless():
         numbers = read_numbers(a, x, "0")
         return compare({name: draw(*numbers) for name, draw in scenes.items()}, names[0], names[-1])
     import ipywidgets

@@ -1,4 +1,4 @@
-"""Exercises of notebook 06: gradients by a scan, and the package's test for the whole kernel."""
+"""The backward scan: checks of `gradients` and `my_scan`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import torch
 
 from lrscan.core.reference import oracle
 from lrscan.learn.exercises.check import Check, Mistake, NotYet, compared
-from lrscan.learn.exercises.kernels import inputs, run_tiles, stopped
+from lrscan.learn.exercises.launches import inputs, stopped
+from lrscan.learn.exercises.lesson_05 import run_tiles
 from lrscan.learn.machines import simulator
 
 
@@ -70,7 +71,7 @@ gradients = compared(
 LAYOUTS = [((1, 1), 0), ((2, 3), 0), ((70, 2), 0), ((2, 33, 2), 1)]
 
 
-def _examine_accepted(kernel: Callable, gradients: Callable) -> None:
+def _examine_whole_kernel(kernel: Callable, gradients: Callable) -> None:
     def scan(a, x, h0):
         a, x = (np.ascontiguousarray(values, dtype=np.float32) for values in (a, x))
         return run_tiles(kernel, a, x, np.float32(h0))
@@ -112,8 +113,8 @@ def _every_column(scan, gradients, tensors, h0, dim: int, reverse: bool):
     return back(h), back(da), back(dx), torch.from_numpy(dh0).reshape(h0.shape)
 
 
-accepted = Check(
+my_scan = Check(
     "your kernel passes the package's test: h, da, dx and dh0 within what rounding allows",
-    _examine_accepted,
+    _examine_whole_kernel,
     {},
 )
