@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
 from lrscan.core.algebra import compose
 from lrscan.learn.exercises.check import NotYet, NotYours, same
 from lrscan.learn.machines import kernels, monoids, simulator, trace
+from lrscan.learn.machines.accesses import Log
+
+Array = np.ndarray
 
 TILE = 32
 
 
-def inputs(steps: int, seed: int = 0):
+def inputs(steps: int, seed: int = 0) -> tuple[Array, Array]:
     """(a, x), float32, whole numbers so that every order of operations gives the same bits."""
     numbers = np.random.default_rng(seed)
     a = numbers.choice([-1, 0, 1, 1, 2], steps).astype(np.float32)
@@ -19,7 +25,7 @@ def inputs(steps: int, seed: int = 0):
 
 
 def stopped(error: Exception, words: str) -> NotYet:
-    """What to say of an answer that stops in the simulator, where a kernel of ours does not.
+    """The verdict on an answer that stops in the simulator, where a kernel of ours does not.
 
     Raises NotYours if that one stops too.
     """
@@ -31,8 +37,11 @@ def stopped(error: Exception, words: str) -> NotYet:
     return NotYet(type(error).__name__, f"{words}: {error}")
 
 
-def launch(kernel, grid, threads, *arguments, **watched):
-    """Launch, and turn what goes wrong into words."""
+def launch(kernel: Callable, grid: int, threads: int, *arguments: Any, **watched: Any) -> Log:
+    """Launch a learner's kernel in the simulator, and return the log of what it touched.
+
+    Raises NotYet if it stops, writes nothing, or leaves threads waiting at a barrier.
+    """
     try:
         log = simulator.launch(kernel, grid, threads, *arguments, **watched)
     except Exception as error:
@@ -50,18 +59,19 @@ def launch(kernel, grid, threads, *arguments, **watched):
     return log
 
 
-def no_races(log) -> None:
+def no_races(log: Log) -> None:
+    """Raise NotYet for two accesses that no barrier keeps apart."""
     if races := log.races():
         raise NotYet("missing barrier", f"{races[0]}. It may come out right today, and wrong "
                      "on another day: put a cuda.syncthreads() between the two.")  # fmt: skip
 
 
-def _states(a, x, h0):
+def _states(a: Array, x: Array, h0: float) -> Array:
     return np.array(trace.serial(a.tolist(), x.tolist(), h0).states, dtype=np.float32)
 
 
-def _swapped(a, x, h0, tile=None):
-    """What the block or tile kernel gives with the operands of compose the wrong way round."""
+def _swapped(a: Array, x: Array, h0: float, tile: int | None = None) -> Array:
+    """The states of a block or tile kernel that swaps the operands of compose."""
     states, size = [], tile or len(a)
     for start in range(0, len(a), size):
         pairs = monoids.scan(
@@ -73,7 +83,14 @@ def _swapped(a, x, h0, tile=None):
     return np.array(states)
 
 
-def compare(h, a, x, h0, tile=None) -> None:
+def compare(h: Array, a: Array, x: Array, h0: float, tile: int | None = None) -> None:
+    """Raise NotYet if the states are not those of the recurrence, with the mistake if it is known.
+
+    Args:
+        h:        the states that the kernel wrote
+        a, x, h0: the recurrence
+        tile:     steps per tile, for a kernel of many tiles
+    """
     expected = _states(a, x, h0)
     if same(h, expected):
         return

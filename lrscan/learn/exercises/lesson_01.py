@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from lrscan.core import algebra
@@ -11,14 +13,14 @@ from lrscan.learn.machines import trace
 _A, _X = [1, 2, 0, 1, 3, 2, 1], [3, 1, 4, 1, 5, 9, 2]
 
 
-def _reduce(a, x, compose=algebra.compose):
-    pair = (1, 0)
+def _reduce(a: list, x: list, compose: Callable = algebra.compose) -> tuple:
+    pair: tuple = (1, 0)
     for a_t, x_t in zip(a, x, strict=True):
         pair = compose(*pair, a_t, x_t)
     return pair
 
 
-def _swapped(a1, x1, a2, x2):
+def _swapped(a1: int, x1: int, a2: int, x2: int) -> tuple:
     return algebra.compose(a2, x2, a1, x1)
 
 
@@ -46,7 +48,7 @@ reduce_piece = compared(
 )
 
 
-def _pieces(a, x, h0, processors, onward):
+def _pieces(a: list, x: list, h0: int, processors: int, onward: Callable) -> list:
     edges, states, carry = trace.piece_edges(len(a), processors), [], h0
     for start, stop in zip(edges, edges[1:], strict=False):
         h = carry

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import reduce
 
 import numpy as np
@@ -27,8 +28,8 @@ compose = compared(
 )
 
 
-def _repeat(pair, n, compose):
-    result = (1, 0)
+def _repeat(pair: tuple, n: int, compose: Callable) -> tuple:
+    result: tuple = (1, 0)
     while n:
         if n % 2:
             result = compose(*result, *pair)
@@ -36,11 +37,11 @@ def _repeat(pair, n, compose):
     return result
 
 
-def _examine_repeat(answer) -> None:
+def _examine_repeat(answer: Callable) -> None:
     for pair, n in (((2, 1), 1), ((2, 1), 2), ((1, 3), 5), ((-1, 2), 13), ((1, 1), 1000)):
-        used = []
+        used: list[tuple] = []
 
-        def counted(*pairs, used=used):
+        def counted(*pairs: int, used: list[tuple] = used) -> tuple:
             used.append(pairs)
             return algebra.compose(*pairs)
 

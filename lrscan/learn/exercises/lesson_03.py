@@ -13,8 +13,8 @@ from lrscan.learn.exercises.launches import inputs, launch
 _PAIRS = [(2, 3), (1, 4), (3, 1), (0, 5), (2, 2), (1, 1)]
 
 
-def _round(pairs, distance, flip=False, wrap=False):
-    def one(i):
+def _round(pairs: list, distance: int, flip: bool = False, wrap: bool = False) -> list:
+    def one(i: int) -> tuple:
         if i < distance and not wrap:
             return pairs[i]
         first, second = pairs[i - distance], pairs[i]
@@ -23,7 +23,7 @@ def _round(pairs, distance, flip=False, wrap=False):
     return [one(i) for i in range(len(pairs))]
 
 
-def _in_place(pairs, distance):
+def _in_place(pairs: list, distance: int) -> list:
     pairs = list(pairs)
     for i in range(distance, len(pairs)):
         pairs[i] = compose(*pairs[i - distance], *pairs[i])

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from typing import Any
 
 import numpy as np
 
 from lrscan.core.algebra import compose
 from lrscan.learn.exercises.check import Check, Mistake, NotYet, same
-from lrscan.learn.exercises.launches import TILE, compare, inputs, launch, no_races
+from lrscan.learn.exercises.launches import TILE, Array, compare, inputs, launch, no_races
 from lrscan.learn.machines import protocol, simulator
-from lrscan.learn.machines.accesses import Access
+from lrscan.learn.machines.accesses import Access, Log
 from lrscan.learn.machines.interleave import Outcome, Read, Release, TooMany, Wait, Write, explore
-from lrscan.learn.machines.protocol import IDENTITY, PAIRS, PREFIX, TOTAL, UNWRITTEN, carries
+from lrscan.learn.machines.protocol import IDENTITY, PAIRS, PREFIX, TOTAL, UNWRITTEN, Pair, carries
 
 
 def _examine_tiles(kernel: Callable) -> None:
@@ -27,21 +28,21 @@ def _examine_tiles(kernel: Callable) -> None:
     _passed_on(carry, ready, h)
 
 
-def _outputs(x):
+def _outputs(x: Array) -> tuple[Array, Array, Array]:
     """(h, carry, ready) of a tile kernel, with nothing in them yet."""
     tiles = -(-len(x) // TILE)
     return np.full_like(x, np.nan), np.full(tiles, np.nan, x.dtype), np.zeros(tiles, np.int32)
 
 
-def run_tiles(kernel: Callable, a, x, h0: float):
+def run_tiles(kernel: Callable, a: Array, x: Array, h0: Any) -> Array:
     """The states, by a tile kernel (a, x, h0, h, carry, ready) over any number of steps."""
     h, carry, ready = outputs = _outputs(x)
-    jitted = kernel if hasattr(kernel, "py_func") else simulator.cuda.jit(kernel)
+    jitted: Any = kernel if hasattr(kernel, "py_func") else simulator.cuda.jit(kernel)
     jitted[len(carry), TILE](a, x, h0, *outputs)
     return h
 
 
-def _handed_over(log) -> None:
+def _handed_over(log: Log) -> None:
     """Every value of another tile is read after its flag, which was set after the value.
 
     Two accesses of a block are in order if one thread makes both, or with a barrier between.
@@ -94,7 +95,7 @@ def _no_wait(what: str, tile: int) -> None:
     )
 
 
-def _passed_on(carry, ready, h) -> None:
+def _passed_on(carry: Array, ready: Array, h: Array) -> None:
     if (ready != 1).any():
         tile = int(np.flatnonzero(ready != 1)[0])
         raise NotYet("flag not set", f"The states are right, but at the end ready[{tile}] is "
@@ -146,7 +147,7 @@ def _examine_look_back(tile: Callable) -> None:
             f"{strict.memory['prefix']}, where {tuple(prefixes)} is right. Without prefixes every "
             "tile walks to the first: write the prefix, then set the flag to 2.",
         )
-    done = {"flag": [PREFIX] * 3, "total": [UNWRITTEN] * 3, "prefix": prefixes}
+    done: dict[str, list] = {"flag": [PREFIX] * 3, "total": [UNWRITTEN] * 3, "prefix": prefixes}
     late = explore([lambda: tile(2, PAIRS[2])], done, lambda results: None)
     if late.results.get(0) != carries()[2]:
         raise NotYet("prefix not used", "Tile 2 finds flag 2 at tile 1, and yet it takes totals. "
@@ -157,7 +158,7 @@ def _explain(outcome: Outcome) -> tuple[str, str]:
     text = str(outcome)
     garbage = any("reads total" in line or "reads prefix" in line for line in outcome.schedule
                   if str(UNWRITTEN) in line)  # fmt: skip
-    if outcome.problem.startswith("stuck"):
+    if outcome.problem and outcome.problem.startswith("stuck"):
         return "stuck", f"{text}\nNobody can go on: a flag that is waited for is never set."
     if garbage:
         return (
@@ -179,7 +180,7 @@ def _explain(outcome: Outcome) -> tuple[str, str]:
 
 def _reads_on(schedule: list[str]) -> bool:
     """True if a program reads another value after a prefix."""
-    done = set()
+    done: set[str] = set()
     for line in schedule:
         if found := re.match(r"tile (\d) reads (total|prefix)", line):
             if found[1] in done:
@@ -200,22 +201,23 @@ _ARITHMETIC = {
 }
 
 
-def _totals_only(k, pair):
+def _totals_only(k: int, pair: Pair) -> Generator[Any, Any, Pair]:
     yield Write("total", k, pair)
     yield Release("flag", k, TOTAL)
-    carry = IDENTITY
+    carry: Pair = IDENTITY
     for at in reversed(range(k)):
         yield Wait("flag", at)
-        carry = compose(*(yield Read("total", at)), *carry)
+        total: Pair = yield Read("total", at)
+        carry = compose(*total, *carry)
     return carry
 
 
-def _polling(k, pair):
+def _polling(k: int, pair: Pair) -> Generator[Any, Any, Pair]:
     yield Write("total", k, pair)
     yield Release("flag", k, TOTAL)
     while k and (yield Wait("flag", k - 1)) != PREFIX:
         pass
-    carry = (yield Read("prefix", k - 1)) if k else IDENTITY
+    carry: Pair = (yield Read("prefix", k - 1)) if k else IDENTITY
     yield Write("prefix", k, compose(*carry, *pair))
     yield Release("flag", k, PREFIX)
     return carry

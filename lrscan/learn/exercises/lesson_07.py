@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -38,12 +40,12 @@ longest_block = compared(
 )
 
 
-def _sigmoid(z):
+def _sigmoid(z: Any) -> Any:
     with np.errstate(over="ignore"):
         return (1 / (1 + np.exp(-z))).astype(np.float32)
 
 
-def _log_or_floor(values):
+def _log_or_floor(values: Any) -> Any:
     with np.errstate(divide="ignore"):
         return np.log(values)
 
@@ -72,7 +74,7 @@ _complement = compared(
 )
 
 
-def _examine_complement(answer) -> None:
+def _examine_complement(answer: Callable) -> None:
     _complement.examine(answer)
     kind = np.asarray(call(answer, _Z[1:7])).dtype
     if kind != np.float32:
@@ -80,12 +82,12 @@ def _examine_complement(answer) -> None:
                      "put the loss off: a form without it needs float32 alone.")  # fmt: skip
 
 
-def _wide(z):
+def _wide(z: Any) -> Any:
     return np.log(1 - 1 / (1 + np.exp(-z.astype(float))))
 
 
 log_complement = Check(
     _complement.title,
     _examine_complement,
-    _complement.mistakes | {"a wider type": Mistake(_wide, "")},
+    {**_complement.mistakes, "a wider type": Mistake(_wide, "")},
 )

@@ -6,7 +6,7 @@ from lrscan.learn.exercises.check import Mistake, compared
 from lrscan.learn.machines import roofline
 
 
-def _attainable(flops, moved, bandwidth, peak):
+def _attainable(flops: float, moved: float, bandwidth: float, peak: float) -> float:
     return min(peak, flops / moved * bandwidth)
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from lrscan.learn.exercises.check import Mistake, compared
 
 
-def _gilr(g, i):
+def _gilr(g: Any, i: Any) -> tuple:
     return g, (1 - g) * i
 
 
@@ -34,7 +36,7 @@ _X = np.array([1.0, -2.0, 3.0, 4.0, 5.0])
 _STARTS = np.array([True, False, True, False, False])
 
 
-def _reset(a, x, starts):
+def _reset(a: Any, x: Any, starts: Any) -> tuple:
     return np.where(starts, 0.0, a), x
 
 

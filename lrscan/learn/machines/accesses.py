@@ -1,4 +1,4 @@
-"""What threads do to memory: accesses, and the races and bank conflicts among them."""
+"""What threads do to memory: their accesses, and the races and bank conflicts among these."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Log:
 
     def note(self, array: str, index: Any, kind: str) -> None:
         """Write an access down; its thread and line are those that are running."""
-        thread = threading.current_thread()
+        thread: Any = threading.current_thread()
         if not hasattr(thread, "epoch"):
             return  # not a CUDA thread: the host looks at the array
         frame = sys._getframe(2)

@@ -17,7 +17,7 @@ class Cell(NamedTuple):
     """A place in memory: ``kind`` is "pair" (a map) or "state" (a number)."""
 
     kind: str
-    index: int
+    index: int  # type: ignore[assignment]  # tuple.index is not needed
 
 
 class Event(NamedTuple):
@@ -140,7 +140,7 @@ class Machine:
         self._memory[cell] = (value, 0)
 
     def read(self, cell: Cell) -> Any:
-        """What a cell holds."""
+        """The value in a cell."""
         return self._memory[cell][0]
 
     def compose(self, lane: int, first: Cell, second: Cell, to: Cell) -> None:
@@ -150,14 +150,15 @@ class Machine:
 
     def step(self, lane: int, pair: Cell, state: Cell, to: Cell) -> None:
         """to = the map in ``pair``, applied to ``state``."""
-        value = algebra.step(*self.read(pair), self.read(state))
+        a, x = self.read(pair)
+        value = algebra.step(a, x, self.read(state))
         self._note("step", lane, (pair, state), to, value)
 
     def move(self, lane: int, source: Cell, to: Cell) -> None:
         """to = source."""
         self._note("move", lane, (source,), to, self.read(source))
 
-    def _note(self, op, lane, reads, to, value) -> None:
+    def _note(self, op: str, lane: int, reads: tuple[Cell, ...], to: Cell, value: Any) -> None:
         if self._pending is None:
             raise RuntimeError(f"{op} outside a round")
         if to in self._pending:

@@ -16,6 +16,8 @@ from typing import Any
 from lrscan.core.algebra import compose
 from lrscan.learn.machines.interleave import Outcome, Read, Release, Wait, Write, explore
 
+Pair = tuple[Any, Any]
+
 TOTAL, PREFIX = 1, 2
 PAIRS = [(2, 3), (3, 1), (1, 4), (2, 2)]
 UNWRITTEN = (0, -99)
@@ -39,12 +41,12 @@ def run(tile: Callable[..., Generator], tiles: int, *, relaxed: bool = True) -> 
         return None
 
     programs = [lambda k=k: tile(k, PAIRS[k]) for k in range(tiles)]
-    memory = {"flag": [0] * tiles, "total": [UNWRITTEN] * tiles, "prefix": [UNWRITTEN] * tiles}
-    memory["word"] = [0] * tiles
+    memory: dict[str, list] = {name: [0] * tiles for name in ("flag", "word")}
+    memory |= {name: [UNWRITTEN] * tiles for name in ("total", "prefix")}
     return explore(programs, memory, check, relaxed=relaxed, noun="tile")
 
 
-def carries(flip: bool = False) -> list[tuple]:
+def carries(flip: bool = False) -> list[Pair]:
     """The pair of everything before each tile, and last that of all tiles.
 
     With ``flip`` the operands of every composition are the wrong way round.
@@ -57,7 +59,7 @@ def carries(flip: bool = False) -> list[tuple]:
 
 def look_back(
     k: int,
-    pair: tuple,
+    pair: Pair,
     *,
     flag_first: bool = False,
     store: type = Release,
@@ -65,7 +67,7 @@ def look_back(
     onward: bool = True,
     stop: bool = True,
     used: bool = True,
-) -> Generator[Any, Any, tuple]:
+) -> Generator[Any, Any, Pair]:
     """A tile that walks back over totals until it meets a prefix (Merrill and Garland 2016).
 
     The options make typical mistakes.
@@ -84,10 +86,11 @@ def look_back(
     yield Write("total", k, pair)
     if not flag_first:
         yield store("flag", k, TOTAL)
-    carry, at = IDENTITY, k - 1
+    carry: Pair = IDENTITY
+    at = k - 1
     while at >= 0:
         whole = (yield Wait("flag", at)) == PREFIX and used
-        value = yield Read("prefix" if whole else "total", at)
+        value: Pair = yield Read("prefix" if whole else "total", at)
         carry = compose(*carry, *value) if flip else compose(*value, *carry)
         if (whole and stop) or not onward:
             break
@@ -97,11 +100,14 @@ def look_back(
     return carry
 
 
-def one_word(k: int, pair: tuple) -> Generator[Any, Any, tuple]:
+def one_word(k: int, pair: Pair) -> Generator[Any, Any, Pair]:
     """A tile whose flag and value are one word, so that no order of stores can part them."""
     yield Write("word", k, (TOTAL, pair))
-    carry, at = IDENTITY, k - 1
+    carry: Pair = IDENTITY
+    at = k - 1
     while at >= 0:
+        kind: int
+        value: Pair
         kind, value = yield Wait("word", at)
         carry = compose(*value, *carry)
         if kind == PREFIX:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from lrscan.core import algebra
 from lrscan.learn.machines import trace
@@ -105,7 +106,7 @@ def _place(cell: Cell, traced: Trace) -> str:
     return f"piece {piece}" if piece >= 0 and "blocked" in traced.algorithm else str(cell.index)
 
 
-def chain(a: Sequence, x: Sequence, h0=0) -> Scene:
+def chain(a: Sequence, x: Sequence, h0: Any = 0) -> Scene:
     """The serial loop: every state with the arrows of what it waits for, all in one row."""
     traced = trace.serial(a, x, h0)
     shapes: list[Shape] = [Box(-PITCH, 0, show(h0), "state"), Text(-PITCH, -0.45, "h0")]
@@ -133,7 +134,7 @@ def chain(a: Sequence, x: Sequence, h0=0) -> Scene:
     )
 
 
-def gradient_chain(a: Sequence, x: Sequence, dh: Sequence, h0=0) -> Scene:
+def gradient_chain(a: Sequence, x: Sequence, dh: Sequence, h0: Any = 0) -> Scene:
     """States from left to right, and below them gradients from right to left."""
     n, pitch = len(a), 2.0
     h = trace.serial(a, x, h0).states

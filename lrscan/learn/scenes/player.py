@@ -12,6 +12,7 @@ import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
+from typing import Any
 
 from lrscan.evidence import figures
 from lrscan.learn.headless import headless
@@ -25,7 +26,7 @@ class Player:
 
     Args:
         panels: one for each picture: a scene, or several to choose from by name
-        labels: what the choice of each panel is called
+        labels: of the choice in each panel
 
     Raises:
         ValueError: there is no scene
@@ -80,7 +81,7 @@ class Player:
             f'<script>{script.strip()}(document.getElementById("{root}"), {text});</script>'
         )
 
-    def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, str]:
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         return {"text/html": self.html(), "text/plain": self.text()}
 
 
@@ -99,7 +100,9 @@ def compare(scenes: Mapping[str, Scene], left: str, right: str) -> Player:
     return Player(*panels, labels=("left:", "right:"))
 
 
-def explore(scenes: Mapping[str, Callable[..., Scene]], a: str = "1 2 0 1", x: str = "3 1 4 1"):
+def explore(
+    scenes: Mapping[str, Callable[..., Scene]], a: str = "1 2 0 1", x: str = "3 1 4 1"
+) -> Any:
     """A stepper with boxes to type the input into, and two algorithms side by side.
 
     It needs a running kernel: the algorithms run again for every change. In a headless run, whose

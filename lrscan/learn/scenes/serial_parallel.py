@@ -14,7 +14,7 @@ from lrscan.learn.machines.machine import FLOPS, START, Event, Trace, show
 from lrscan.learn.scenes.scene import Arrow, Box, Line, Scene, Shape, Text
 
 ROUND = 0.44  # from one round to the next
-SIZE = {"width": 0.77, "height": 0.3}  # of an operation's box
+SIZE: dict[str, Any] = {"width": 0.77, "height": 0.3}  # of an operation's box
 LANE = 1.27  # from one processor to the next
 COUNT = 1.2  # where the rounds are counted, right of the loop
 FIRST = 3.6  # where processor 0 of Algorithm 1 stands
