@@ -1,4 +1,4 @@
-"""What the checks of CUDA kernels share: a launch in the simulator, and comparing its states."""
+"""The parts that checks of CUDA kernels share: a launch in the simulator, comparing states."""
 
 from __future__ import annotations
 

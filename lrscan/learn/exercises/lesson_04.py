@@ -12,7 +12,7 @@ from lrscan.learn.exercises.check import Check, Mistake, NotYet, call, same
 from lrscan.learn.exercises.launches import TILE, compare, inputs, launch, no_races
 from lrscan.learn.machines import banks, warp
 
-BARRIERS = 10  # that a block of so many threads needs with one array of pairs
+BARRIERS = 10  # enough for a block of TILE threads with one array of pairs
 
 
 def _examine_block(kernel: Callable) -> None:

@@ -13,7 +13,15 @@ from lrscan.learn.exercises.check import Check, Mistake, NotYet, same
 from lrscan.learn.exercises.launches import TILE, Array, compare, inputs, launch, no_races
 from lrscan.learn.machines import protocol, simulator
 from lrscan.learn.machines.accesses import Access, Log
-from lrscan.learn.machines.interleave import Outcome, Read, Release, TooMany, Wait, Write, explore
+from lrscan.learn.machines.interleave import (
+    Exploration,
+    Read,
+    Release,
+    TooMany,
+    Wait,
+    Write,
+    explore,
+)
 from lrscan.learn.machines.protocol import IDENTITY, PAIRS, PREFIX, TOTAL, UNWRITTEN, Pair, carries
 
 
@@ -154,7 +162,7 @@ def _examine_look_back(tile: Callable) -> None:
                      "The prefix of tile 1 is its whole carry: take that, and stop.")  # fmt: skip
 
 
-def _explain(outcome: Outcome) -> tuple[str, str]:
+def _explain(outcome: Exploration) -> tuple[str, str]:
     text = str(outcome)
     garbage = any("reads total" in line or "reads prefix" in line for line in outcome.schedule
                   if str(UNWRITTEN) in line)  # fmt: skip

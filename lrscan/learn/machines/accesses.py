@@ -1,4 +1,4 @@
-"""What threads do to memory: their accesses, and the races and bank conflicts among these."""
+"""Accesses of threads to memory, and the races and bank conflicts among them."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Log:
 
     accesses   in the order in which they happened
     stranded   threads that waited at a barrier which others never reached, as (block, thread)
-    barriers   how many barriers a thread has passed, at most
+    barriers   the most barriers that a thread has passed
     """
 
     def __init__(self) -> None:
@@ -89,14 +89,10 @@ class Log:
                     break
         return sorted(found, key=lambda race: race.first.epoch)
 
-    def count(self, kind: str, *, shared: bool) -> int:
-        """Reads or writes of shared or of global memory."""
-        return sum(a.kind == kind and a.array.startswith("shared") == shared for a in self.accesses)
-
     def conflicts(self) -> list[tuple[Access, int]]:
         """For every access to shared memory that a warp makes together: (one of them, ways).
 
-        The banks hold consecutive elements of four bytes. So many ways means so many turns.
+        The banks hold consecutive elements of four bytes. An access of n ways takes n turns.
         """
         together: dict[tuple, list[Access]] = defaultdict(list)
         for a in self.accesses:

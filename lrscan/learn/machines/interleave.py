@@ -60,8 +60,8 @@ class Release:
     value: Any
 
 
-class Outcome(NamedTuple):
-    """What :func:`explore` found.
+class Exploration(NamedTuple):
+    """The result of :func:`explore`.
 
     states    different situations that were visited
     problem   None, or what went wrong in one of them
@@ -100,7 +100,7 @@ def explore(
     *,
     relaxed: bool = False,
     noun: str = "program",
-) -> Outcome:
+) -> Exploration:
     """Run the programs in every order.
 
     Args:
@@ -139,10 +139,10 @@ def explore(
     parents: dict[_State, tuple[_State, str] | None] = {start: None}
     queue = deque([start])
 
-    def outcome(problem: str | None) -> Outcome:
+    def outcome(problem: str | None) -> Exploration:
         schedule = _schedule(parents, state) if problem else []
         memory = dict(zip(names, state.memory, strict=True))
-        return Outcome(len(parents), problem, schedule, results, memory)
+        return Exploration(len(parents), problem, schedule, results, memory)
 
     while queue:
         state = queue.popleft()

@@ -43,7 +43,7 @@ class Event(NamedTuple):
 
 @dataclass
 class Trace:
-    """What a scan did.
+    """The record of a scan.
 
     algorithm  its name
     inputs     the pairs (a, x), and h0
@@ -63,11 +63,6 @@ class Trace:
     def rounds(self) -> int:
         """How many parallel steps it took."""
         return len(self.captions)
-
-    @property
-    def ops(self) -> Counter[str]:
-        """How often each operation was done."""
-        return Counter(event.op for event in self.events)
 
     @property
     def work(self) -> int:
@@ -95,20 +90,8 @@ class Trace:
         return max(longest.values(), default=0)
 
     def rounds_on(self, lanes: int) -> int:
-        """Rounds on so many lanes: a round with more operations than lanes is split."""
+        """Rounds on that many lanes: a round with more operations than lanes is split."""
         return sum(-(-count // lanes) for count in self.active)
-
-    def __str__(self) -> str:
-        lines = [f"{self.algorithm}: {len(self.inputs)} steps, {self.rounds} rounds, "
-                 f"{self.work} operations"]  # fmt: skip
-        for k, caption in enumerate(self.captions, 1):
-            writes = ", ".join(
-                f"{e.writes.kind} {e.writes.index} = {show(e.value)}"
-                for e in self.events
-                if e.round == k
-            )
-            lines.append(f"round {k}, {caption}: {writes}")
-        return "\n".join(lines)
 
 
 def show(value: Any) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator
 from typing import Any
 
 from lrscan.core.algebra import compose
-from lrscan.learn.machines.interleave import Outcome, Read, Release, Wait, Write, explore
+from lrscan.learn.machines.interleave import Exploration, Read, Release, Wait, Write, explore
 
 Pair = tuple[Any, Any]
 
@@ -24,7 +24,7 @@ UNWRITTEN = (0, -99)
 IDENTITY = (1, 0)
 
 
-def run(tile: Callable[..., Generator], tiles: int, *, relaxed: bool = True) -> Outcome:
+def run(tile: Callable[..., Generator], tiles: int, *, relaxed: bool = True) -> Exploration:
     """Run that many tiles of a program in every order, and compare their carries.
 
     Args:

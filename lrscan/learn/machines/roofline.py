@@ -1,4 +1,4 @@
-"""What bounds the speed of a scan: memory, arithmetic, lanes without work, and launches.
+"""Bounds on the speed of a scan: memory, arithmetic, lanes without work, and launches.
 
 Source: Williams, Waterman and Patterson 2009 for the two roofs.
 """
@@ -18,7 +18,7 @@ class Roofs(NamedTuple):
 
 
 class ElementCost(NamedTuple):
-    """What one element costs: floating point operations, and how often it crosses memory."""
+    """The cost of one element: floating point operations, and values that cross memory."""
 
     flops: int
     crossings: int  # reads and writes of one value

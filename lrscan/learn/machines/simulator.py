@@ -113,7 +113,7 @@ class _Thread(_kernels.BlockThread):
 
 
 class _Session:
-    """What a watched launch shares between its parts."""
+    """The state that the parts of a watched launch share."""
 
     def __init__(self, order: str | int, late: str | None) -> None:
         self.log, self.order, self.launches, self.late = Log(), order, 0, late

@@ -133,7 +133,7 @@ def blocked(
 
 
 class Piece(NamedTuple):
-    """What one processor does in Algorithm 1.
+    """The part of one processor in Algorithm 1.
 
     start, stop  the steps that it holds
     product      P, the product of its coefficients

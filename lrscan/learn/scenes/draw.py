@@ -216,7 +216,7 @@ def surrogate() -> Scene:
 
 
 def brackets(pairs: Sequence[tuple], order: str) -> Scene:
-    """Composing neighbours until one map is left: "left", "right", or "tree"; a frame a pair.
+    """Composing neighbours until one map is left: "left", "right", or "tree"; a frame per pair.
 
     Raises:
         ValueError: an unknown order

@@ -60,7 +60,7 @@ def accesses(log: Log, array: str, threads: int, cells: int, label: str = "") ->
 
 
 def launch(log: Log, arrays: dict[str, str], cells: int) -> Scene:
-    """What one launch reads of one array and writes of another, a frame a thread.
+    """The reads of one array and the writes of another by one launch, a frame for each thread.
 
     Args:
         log:    from the simulator

@@ -135,7 +135,7 @@ def _bracket(number: int, phase: Phase, x: float) -> Iterator[Shape]:
 
 
 def _finish(serial: Trace, parallel: Trace, right: float) -> Iterator[Shape]:
-    """What either side has cost when it ends, and what the styles mean."""
+    """The cost of either side where it ends, and the meaning of the styles."""
     end = -ROUND * (parallel.rounds + 0.5)
     left = -0.6 if serial.rounds > parallel.rounds else FIRST - 0.6
     yield Line(((left, end), (right, end)), "faint", parallel.rounds)
@@ -168,7 +168,7 @@ def _captions(serial: Trace, parallel: Trace, rounds: range) -> Iterator[str]:
 
 
 def _done(traced: Trace, k: int) -> str:
-    """What a round computes."""
+    """The values that a round computes."""
     if k > traced.rounds:
         return "done"
     names = {"reduce": "(P, R) of piece {}", "carry": "carry into piece {}", "run": "h[{}]"}
