@@ -3,8 +3,10 @@
 import ast
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
-from lrscan.runner.catalog import discover
+from lrscan.learn.exercises.check import Check
+from lrscan.runner.catalog import Notebook, discover
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = [n for n in discover(ROOT) if n.name.startswith("learn/")]
@@ -33,7 +35,7 @@ def exercises(simulated: bool) -> list[Exercise]:
     found = []
     for notebook in NOTEBOOKS:
         code = [cell for cell in notebook.cells if cell["cell_type"] == "code"]
-        if any("lrscan.learn import simulator" in cell["source"] for cell in code) != simulated:
+        if runs_in_simulator(notebook) != simulated:
             continue
         context = ""
         for k, cell in enumerate(code):
@@ -53,6 +55,21 @@ def exercises(simulated: bool) -> list[Exercise]:
             else:
                 context += _imports(cell["source"])
     return found
+
+
+def checks(*lessons: ModuleType) -> dict[str, Check]:
+    """The checks of these lessons' modules, by names such as "03-padding"."""
+    return {
+        f"{lesson.__name__[-2:]}-{name}": check
+        for lesson in lessons
+        for name, check in vars(lesson).items()
+        if isinstance(check, Check) and not name.startswith("_")
+    }
+
+
+def runs_in_simulator(notebook: Notebook) -> bool:
+    """Whether a lesson switches Numba's CUDA simulator on."""
+    return any("import simulator" in cell["source"] for cell in notebook.cells)
 
 
 def _imports(source: str) -> str:

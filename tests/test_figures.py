@@ -19,8 +19,9 @@ from projects import LONGEST_S, PYTHONPATH, in_run, make_project
 from lrscan import bench, plots
 from lrscan.distributed import cost
 from lrscan.evidence import figures, records
-from lrscan.learn import draw as scenes
-from lrscan.learn import plane
+from lrscan.learn.machines import roofline
+from lrscan.learn.scenes import draw as scenes
+from lrscan.learn.scenes import plane
 
 RECORDS = Path(__file__).parents[1] / "figures" / "records"
 SVG = "{http://www.w3.org/2000/svg}"
@@ -186,7 +187,7 @@ def test_a_users_settings_do_not_change_a_figure_of_the_package(name):
 
 
 @pytest.mark.parametrize("of", [lambda: scenes.chain([1, 2], [3, 4]), lambda: plane.roofline(
-    plane.H100, "float32")], ids=["drawing", "plot"])  # fmt: skip
+    roofline.H100, "float32")], ids=["drawing", "plot"])  # fmt: skip
 def test_a_users_settings_do_not_change_a_drawing_of_the_lessons(of):
     plain = figures._svg(of().figure(), "scene", ALT, ""), of().svg()
     with matplotlib.rc_context(HOSTILE):

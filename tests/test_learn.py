@@ -10,23 +10,20 @@ import pytest
 import torch
 
 from lrscan.core.algebra import compose
-from lrscan.learn import (
+from lrscan.learn.machines import (
     banks,
-    draw,
     interleave,
-    long_memory,
     lookback,
     monoids,
     numerics,
-    plane,
-    player,
-    serial_parallel,
+    protocol,
+    roofline,
     trace,
     warp,
 )
-from lrscan.learn.exercises import protocol
-from lrscan.learn.interleave import Read, Release, Wait, Write, explore
-from lrscan.learn.scene import STYLES, Box, Line, Scene, Text
+from lrscan.learn.machines.interleave import Read, Release, Wait, Write, explore
+from lrscan.learn.scenes import draw, long_memory, memory, plane, player, serial_parallel
+from lrscan.learn.scenes.scene import STYLES, Box, Line, Scene, Text
 
 A, X = [1, 2, 0, 1, 1, 2, 1, 3], [3, 1, 4, 1, 5, 9, 2, 6]
 LOG = SimpleNamespace(
@@ -44,12 +41,12 @@ SCENES = {
     "surrogate": draw.surrogate(),
     "serial and parallel": serial_parallel.serial_against_parallel(A, X, 1, processors=3),
     "problem 2b": long_memory.problem_2b_with_network(5, 4, seed=0),
-    "accesses": draw.accesses(LOG, "x", 4, 4),
-    "memory": draw.memory(LOG, {"x": "reads", "y": "writes"}, 4),
-    "timeline": lookback.scene(lookback.simulate(6, 3, "look-back", {1: 5})),
-    "banks": banks.scene(banks.tree_index, [1, 2, 4], "tree"),
+    "accesses": memory.accesses(LOG, "x", 4, 4),
+    "memory": memory.launch(LOG, {"x": "reads", "y": "writes"}, 4),
+    "timeline": draw.timeline(lookback.simulate(6, 3, "look-back", {1: 5})),
+    "banks": memory.banks(banks.tree_index, [1, 2, 4], "tree"),
     "work and depth": plane.work_depth([4, 16, 64], 4),
-    "roofline": plane.roofline(plane.H100, "float32"),
+    "roofline": plane.roofline(roofline.H100, "float32"),
     "curves": plane.curves("t", "x", "y", {"a": [(1, 1e-3), (2, float("inf"))]}, 1.0),
 }
 
@@ -265,12 +262,12 @@ def test_the_explorer_sees_programs_that_wait_for_each_other():
 def test_the_explorer_gives_up_on_too_much(monkeypatch):
     monkeypatch.setattr(interleave, "MOST_STATES", 50)
     with pytest.raises(RuntimeError, match="more than 50 situations"):
-        protocol.run(protocol.tile, 3)
+        protocol.run(protocol.look_back, 3)
 
 
 @pytest.mark.parametrize("tiles", [1, 2, 3])
 def test_look_back_is_right_in_every_order(tiles):
-    for program in (protocol.tile, protocol.one_word):
+    for program in (protocol.look_back, protocol.one_word):
         assert protocol.run(program, tiles).problem is None
 
 
@@ -306,9 +303,9 @@ def test_banks_count_turns():
 
 
 def test_the_roofline_is_the_lower_roof():
-    machine = plane.Machine("m", 100.0, {"float32": 50.0})
-    assert plane.attainable(machine, plane.Algorithm(3, 3), "float32") == (0.25, 25.0)
-    assert plane.attainable(machine, plane.Algorithm(120, 3), "float32")[1] == 50.0
+    roofs = roofline.Roofs("m", 100.0, {"float32": 50.0})
+    assert roofline.attainable(roofs, roofline.ElementCost(3, 3), "float32") == (0.25, 25.0)
+    assert roofline.attainable(roofs, roofline.ElementCost(120, 3), "float32")[1] == 50.0
 
 
 def test_a_scan_over_any_monoid_is_the_running_result():

@@ -8,10 +8,10 @@ import torch
 from matplotlib.path import Path
 
 from lrscan.core.reference import linear_recurrence_reference
-from lrscan.learn import counts, machine
-from lrscan.learn.long_memory import MINUS, problem_2b_with_network
-from lrscan.learn.scene import Arrow, Box, Line, Scene, Text
-from lrscan.learn.serial_parallel import FIRST, ROUND, serial_against_parallel
+from lrscan.learn.machines import counts, machine
+from lrscan.learn.scenes.long_memory import MINUS, problem_2b_with_network
+from lrscan.learn.scenes.scene import Arrow, Box, Line, Scene, Text
+from lrscan.learn.scenes.serial_parallel import FIRST, ROUND, serial_against_parallel
 from lrscan.tasks import problem_2b
 
 SPLITS = [(24, 4), (32, 8), (1, 1), (2, 2), (3, 1), (8, 2), (4, 4), (7, 3), (11, 5)]

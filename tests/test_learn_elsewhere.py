@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from lessons import NOTEBOOKS, ROOT
+from lessons import NOTEBOOKS, ROOT, runs_in_simulator
 
 from lrscan.learn import editions
 
@@ -56,7 +56,7 @@ def test_the_students_lessons_run_where_only_the_package_is(elsewhere):
 
 def test_the_lessons_in_the_simulator_run_without_numba_cuda(elsewhere):
     lessons = [notebook.path.stem for notebook in NOTEBOOKS
-               if any("lrscan.learn import simulator" in cell["source"] for cell in notebook.cells)]
+               if runs_in_simulator(notebook)]
     assert len(lessons) == 4
     done = run(elsewhere, "solutions", lessons, without="without-numba-cuda", checked=True)
     assert done.returncode == 0, done.stderr

@@ -5,19 +5,13 @@ import json
 import nbformat
 import numpy as np
 import pytest
-from lessons import NOTEBOOKS, exercises
+from lessons import NOTEBOOKS, checks, exercises
 
-from lrscan.core.algebra import compose
 from lrscan.learn import editions
-from lrscan.learn.exercises import maps, models, numbers, protocol, scans
+from lrscan.learn.exercises import lesson_01, lesson_02, lesson_07, lesson_08, lesson_09
 from lrscan.learn.exercises.check import Check, NotYet, NotYours, compared
 
-CHECKS = {
-    f"{module.__name__.split('.')[-1]}-{name}": check
-    for module in (maps, scans, protocol, numbers, models)
-    for name, check in vars(module).items()
-    if isinstance(check, Check)
-}
+CHECKS = checks(lesson_01, lesson_02, lesson_07, lesson_08, lesson_09)
 MISTAKES = [(key, name) for key, check in CHECKS.items() for name in check.mistakes]
 
 
@@ -37,13 +31,13 @@ def test_a_wrong_answer_is_printed_for_a_learner_and_raised_in_a_headless_run(mo
         return a1 * a2, a1 * x2 + x1
 
     monkeypatch.delenv("LRSCAN_NOTEBOOK", raising=False)
-    maps.compose(swapped)
+    lesson_02.compose(swapped)
     assert "Not yet: swapped operands. That is the second map" in capsys.readouterr().out
-    maps.compose(lambda a1, x1, a2, x2: (a2 * a1, a2 * x1 + x2))
+    lesson_02.compose(lambda a1, x1, a2, x2: (a2 * a1, a2 * x1 + x2))
     assert capsys.readouterr().out == "Right: first one map, then the other, is one map.\n"
     monkeypatch.setenv("LRSCAN_NOTEBOOK", "learn/02")
     with pytest.raises(NotYet, match="swapped operands"):
-        maps.compose(swapped)
+        lesson_02.compose(swapped)
 
 
 @pytest.mark.parametrize(
@@ -58,7 +52,7 @@ def test_a_wrong_answer_is_printed_for_a_learner_and_raised_in_a_headless_run(mo
     ],
 )
 def test_other_wrong_answers_are_told_in_words(answer, name, words):
-    problem = maps.compose.verdict(answer)
+    problem = lesson_02.compose.verdict(answer)
     assert problem.name == name and words in problem.words
 
 
@@ -73,21 +67,9 @@ def test_an_answer_may_work_in_place_and_spoils_nothing_for_the_next():
         a[starts] = 0
         return a, x
 
-    def downward(pairs, distance):
-        for i in reversed(range(distance, len(pairs))):
-            pairs[i] = compose(*pairs[i - distance], *pairs[i])
-        return pairs
-
-    def upward(pairs, distance):
-        for i in range(distance, len(pairs)):
-            pairs[i] = compose(*pairs[i - distance], *pairs[i])
-        return pairs
-
-    assert models.reset.verdict(zeroed) is None
-    assert models.reset.verdict(lambda a, x, starts: (a, x)).name == "another value"
-    assert scans.one_round.verdict(downward) is None
-    assert scans.one_round.verdict(upward).name == "read after write"
-    assert scans.one_round.verdict(downward) is None
+    for _ in range(2):
+        assert lesson_09.reset.verdict(zeroed) is None
+        assert lesson_09.reset.verdict(lambda a, x, starts: (a, x)).name == "another value"
 
 
 @pytest.mark.parametrize(
@@ -95,7 +77,7 @@ def test_an_answer_may_work_in_place_and_spoils_nothing_for_the_next():
     ids=["huge", "dict", "ragged", "function", "complex"],
 )  # fmt: skip
 def test_no_answer_stops_a_check(answer):
-    for check in (maps.compose, scans.padding, models.gilr):
+    for check in (lesson_02.compose, lesson_08.attainable, lesson_09.gilr):
         assert check.verdict(lambda *inputs: answer).name == "another value"
     assert Check("", lambda given: len(given), {}).verdict(0).name == "TypeError"
 
@@ -106,7 +88,7 @@ def test_any_way_to_the_digits_is_right_in_float32():
         lambda z: -np.logaddexp(0, z),
         lambda z: np.log(1 / (1 + np.exp(z))),
     ):
-        assert numbers.complement.verdict(right) is None
+        assert lesson_07.log_complement.verdict(right) is None
 
 
 @pytest.fixture
@@ -128,6 +110,14 @@ def test_every_stub_fails_and_says_what_to_do(exercise, alone, capsys):
 def test_every_solution_passes(exercise, alone, capsys):
     exercise.run(exercise.solution)
     assert capsys.readouterr().out.startswith("Right: ")
+
+
+def test_a_check_has_the_name_of_its_exercise():
+    for exercise in [*EXERCISES, *exercises(simulated=True)]:
+        name = exercise.name.split("-")[1]
+        assert exercise.check.startswith(f"check.{name}({name}"), exercise.name
+        number = int(exercise.name[:2])
+        assert f"from lrscan.learn.exercises import lesson_{number:02} as check" in exercise.context
 
 
 def test_every_notebook_has_two_or_three_exercises():

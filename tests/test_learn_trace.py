@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from lrscan.learn import counts, trace
+from lrscan.learn.machines import counts, trace
 
 LENGTHS = range(1, 258)
 

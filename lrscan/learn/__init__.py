@@ -1,1 +1,10 @@
-"""What the lessons need: scans that leave a trace, and drawings of them."""
+"""What the lessons stand on, in three rooms.
+
+    machines    what runs and counts: traced scans, a simulated GPU, a model of look-back
+    scenes      what draws: the machines' work as figures, steppers and text
+    exercises   the checks of the exercises, one module per lesson
+    editions    the lessons for students, and with solutions
+    headless    whether a lesson runs in front of a learner
+
+Scenes import machines, never the other way round.
+"""

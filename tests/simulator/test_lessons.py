@@ -2,13 +2,14 @@
 
 import numpy as np
 import pytest
-from lessons import exercises
+from lessons import checks, exercises
 
-from lrscan.learn import kernels, simulator, trace, traffic, warp
-from lrscan.learn.exercises import backward
-from lrscan.learn.exercises import kernels as check
+from lrscan.core.algebra import compose
+from lrscan.learn.exercises import lesson_03, lesson_04, lesson_05, lesson_06
 from lrscan.learn.exercises.check import NotYet, NotYours
+from lrscan.learn.machines import kernels, simulator, trace, traffic, warp
 
+CHECKS = checks(lesson_03, lesson_04, lesson_05, lesson_06)
 EXERCISES = {exercise.name: exercise for exercise in exercises(simulated=True)}
 A, X = np.array([[1, -1, 1, 1, -1, 1, 1, -1], [3, 1, 4, 1, 5, 9, 2, 6]], dtype=np.float32)
 
@@ -113,11 +114,36 @@ MISTAKES = [
     MISTAKES,
     ids=[f"{name}-{mistake}".replace(" ", "-") for name, mistake, *_ in MISTAKES],
 )
-def test_a_typical_mistake_is_called_by_its_name(name, mistake, right, wrong, capsys):
+def test_a_mistake_in_a_solution_is_called_by_its_name(name, mistake, right, wrong, capsys):
     exercise = EXERCISES[name]
     assert right in exercise.solution
     exercise.run(exercise.solution.replace(right, wrong))
     assert capsys.readouterr().out.startswith(f"Not yet: {mistake}. ")
+
+
+@pytest.mark.parametrize(
+    ("key", "name"), [(key, name) for key, check in CHECKS.items() for name in check.mistakes]
+)
+def test_a_typical_mistake_is_called_by_its_name(key, name):
+    problem = CHECKS[key].verdict(CHECKS[key].mistakes[name].answer)
+    assert problem is not None and problem.name == name, problem
+    assert len(problem.words) > 40
+
+
+def test_an_answer_may_work_in_place_and_spoils_nothing_for_the_next():
+    def downward(pairs, distance):
+        for i in reversed(range(distance, len(pairs))):
+            pairs[i] = compose(*pairs[i - distance], *pairs[i])
+        return pairs
+
+    def upward(pairs, distance):
+        for i in range(distance, len(pairs)):
+            pairs[i] = compose(*pairs[i - distance], *pairs[i])
+        return pairs
+
+    for _ in range(2):
+        assert lesson_03.one_round.verdict(downward) is None
+        assert lesson_03.one_round.verdict(upward).name == "read after write"
 
 
 # For an exercise: another right answer, and how it is made out of the solution.
@@ -159,7 +185,7 @@ def test_one_barrier_a_round_is_enough_with_two_arrays(capsys):
 def test_a_wrong_solution_is_raised_in_a_headless_run(monkeypatch):
     monkeypatch.setenv("LRSCAN_NOTEBOOK", "learn/04")
     with pytest.raises(NotYet, match="missing barrier"):
-        check.block_scan(kernels.missing_barrier)
+        lesson_04.block_scan(kernels.missing_barrier)
 
 
 @pytest.mark.parametrize("order", ["ascending", "descending", 0, 1])
@@ -191,7 +217,7 @@ def test_an_error_in_a_kernel_is_told(capsys):
     def outside(a, x, h0, h):
         h[99] = 0
 
-    check.block_scan(outside)
+    lesson_04.block_scan(outside)
     assert "Not yet: IndexError. The kernel stops" in capsys.readouterr().out
 
 
@@ -203,11 +229,6 @@ def test_what_stops_in_the_simulator_itself_is_not_the_learners(name, monkeypatc
     monkeypatch.setattr(simulator.numpy_support, "as_dtype", broken)
     with pytest.raises(NotYours, match="simulator does not work here.*no such thing"):
         EXERCISES[name].run(EXERCISES[name].solution)
-
-
-def test_gradients_not_reversed_are_named():
-    problem = backward.gradients.verdict(backward.gradients.mistakes["not reversed"].answer)
-    assert problem.name == "not reversed"
 
 
 def test_a_warp_program_without_a_shuffle_is_refused():

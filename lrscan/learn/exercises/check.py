@@ -1,13 +1,14 @@
-"""What all checks share: the verdict, comparing answers, and naming mistakes."""
+"""The parts of every check: the verdict, comparing answers, and naming mistakes."""
 
 from __future__ import annotations
 
 import copy
-import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from lrscan.learn.headless import headless
 
 
 class NotYet(Exception):
@@ -23,7 +24,7 @@ class NotYet(Exception):
 
 
 class NotYours(Exception):
-    """What an answer is checked with does not work here: no verdict, and no mistake of its own."""
+    """The machinery of a check does not work here, so there is no verdict on the answer."""
 
     def __init__(self, what: str, error: Exception) -> None:
         super().__init__(
@@ -70,14 +71,14 @@ class Check:
         problem = self.verdict(*answer)
         if problem is None:
             print(f"Right: {self.title}.")
-        elif "LRSCAN_NOTEBOOK" in os.environ:
+        elif headless():
             raise problem
         else:
             print(problem)
 
 
 def call(answer: Callable, *arguments: Any) -> Any:
-    """What an answer gives; NotYet if it raises, or gives nothing."""
+    """The result of an answer. Raises NotYet if the answer raises, or returns nothing."""
     try:
         got = _fresh(answer, arguments)
     except NotYet:
@@ -92,7 +93,7 @@ def call(answer: Callable, *arguments: Any) -> Any:
 
 
 def _fresh(answer: Callable, arguments: tuple) -> Any:
-    """What it gives for a copy of the arguments: an answer may work in place."""
+    """The result for a copy of the arguments, since an answer may work in place."""
     return answer(*copy.deepcopy(arguments))
 
 
@@ -115,9 +116,9 @@ def compared(
     cases: Iterable[tuple],
     mistakes: Mapping[str, Mistake],
 ) -> Check:
-    """A check that calls the answer on cases and compares with the right one.
+    """A check that calls the answer on cases and compares it with the right one.
 
-    A wrong answer that does on all cases what a typical mistake does is called by its name.
+    A wrong answer that agrees with a typical mistake on all cases is called by its name.
     """
     cases = list(cases)
 

@@ -1,24 +1,28 @@
-"""Scenes of traced scans: positions from left to right, rounds from top to bottom."""
+"""Scenes of what waits for what: traced scans, gradients, brackets, networks, tiles in time."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from lrscan.core import algebra
-from lrscan.learn import trace
-from lrscan.learn.machine import START, Cell, Trace, show
-from lrscan.learn.scene import Arrow, Box, Line, Scene, Shape, Text
+from lrscan.learn.machines import trace
+from lrscan.learn.machines.lookback import Timeline
+from lrscan.learn.machines.machine import START, Cell, Trace, show
+from lrscan.learn.scenes.scene import Arrow, Box, Line, Scene, Shape, Text
 
 ROW = 0.95  # height of a round
 PITCH = 1.25  # from one state to the next where all stand in a row
+SCALE = 0.42  # a unit of time in a time line
+WORK = {"load": "input", "wait": "wait", "look": "carry", "write": "state"}  # of its spans
 
 
 def scan(traced: Trace) -> Scene:
-    """A trace in space and time: a frame a round, and an arrow for every operand.
+    """A trace: positions from left to right, rounds from top to bottom, an arrow per operand.
 
-    Pairs are light, states are dark. Arrows come from the round that wrote the operand; a cell
-    that is not written in a round is not drawn again. h0 stands at the left, a row above its first
-    use; its arrows run between the rows, so that they meet no box on the way.
+    A round is a frame. Pairs are light, states are dark. Arrows come from the round that wrote
+    the operand; a cell that is not written in a round is not drawn again. h0 stands at the left, a
+    row above its first use; its arrows run between the rows, so that they meet no box on the way.
     """
     wide = 1.35 if any(len(show(e.value)) > 6 for e in traced.events) else 1.0
     columns = _columns(traced)
@@ -102,7 +106,7 @@ def _place(cell: Cell, traced: Trace) -> str:
     return f"piece {piece}" if piece >= 0 and "blocked" in traced.algorithm else str(cell.index)
 
 
-def chain(a: Sequence, x: Sequence, h0=0) -> Scene:
+def chain(a: Sequence, x: Sequence, h0: Any = 0) -> Scene:
     """The serial loop: every state with the arrows of what it waits for, all in one row."""
     traced = trace.serial(a, x, h0)
     shapes: list[Shape] = [Box(-PITCH, 0, show(h0), "state"), Text(-PITCH, -0.45, "h0")]
@@ -130,7 +134,7 @@ def chain(a: Sequence, x: Sequence, h0=0) -> Scene:
     )
 
 
-def gradient_chain(a: Sequence, x: Sequence, dh: Sequence, h0=0) -> Scene:
+def gradient_chain(a: Sequence, x: Sequence, dh: Sequence, h0: Any = 0) -> Scene:
     """States from left to right, and below them gradients from right to left."""
     n, pitch = len(a), 2.0
     h = trace.serial(a, x, h0).states
@@ -212,7 +216,7 @@ def surrogate() -> Scene:
 
 
 def brackets(pairs: Sequence[tuple], order: str) -> Scene:
-    """Composing neighbours until one map is left: "left", "right", or "tree"; a frame a pair.
+    """Composing neighbours until one map is left: "left", "right", or "tree"; a frame per pair.
 
     Raises:
         ValueError: an unknown order
@@ -248,80 +252,36 @@ def brackets(pairs: Sequence[tuple], order: str) -> Scene:
     )
 
 
-def accesses(log, array: str, threads: int, cells: int, label: str = "") -> Scene:
-    """Who reads and writes the cells of an array, from a log of the simulator.
-
-    A row for each stretch between two barriers (a frame each): threads stand under the cells of
-    their own number; black arrows are reads, orange ones writes into the row of cells below.
-    Threads and cells beyond those asked for are left out.
-
-    Args:
-        log:            from the simulator
-        array:          its name in the log, such as "shared 0" for the first shared array
-        threads, cells: how many are drawn
-        label:          what the array is called in the picture, if not by its name in the log
-    """
+def timeline(times: Timeline) -> Scene:
+    """A row for each processor, time from left to right, a frame for each unit of time."""
+    processors = 1 + max(span.processor for span in times.spans)
     shapes: list[Shape] = []
-    label = label or array
-    captions = [f"{label}: {cells} cells, before the kernel."]
-    own = [a for a in log.accesses if a.array == array and a.thread < threads and a.index < cells]
-    epochs = sorted({a.epoch for a in own})
-    high = 1.4  # of a row
-    for k in range(len(epochs) + 1):
-        shapes.append(Text(-0.8, -2 * high * k, label, k, "right"))
-        shapes += [Box(c, -2 * high * k, str(c), "input", k) for c in range(cells)]
-    for k, epoch in enumerate(epochs):
-        frame, y = k + 1, -(2 * k + 1) * high
-        busy = sorted({(a.thread, a.kind, a.index) for a in own if a.epoch == epoch})
-        shapes.append(Text(-0.8, y, "threads", frame, "right"))
-        for thread in sorted({thread for thread, _, _ in busy}):
-            shapes.append(Box(thread, y, f"t{thread}", "pair", frame))
-        for thread, kind, index in busy:
-            if kind == "read":
-                shapes.append(Arrow(index, y + high, thread, y, frame=frame))
-            else:
-                shapes.append(Arrow(thread, y, index, y - high, "carry", frame))
-        reads = sum(kind == "read" for _, kind, _ in busy)
-        writes = len(busy) - reads
-        noun = "barrier" if epoch == 1 else "barriers"
-        captions.append(f"After {epoch} {noun}: {reads} reads (black), {writes} writes (orange).")
+    for p in range(processors):
+        shapes.append(Text(-0.3, -0.8 * p, f"processor {p}", align="right"))
+    for time in range(0, times.end + 1, 5):
+        shapes.append(Text(time * SCALE, 0.6, str(time)))
+    for span in times.spans:
+        middle, width = (span.start + span.stop) / 2 * SCALE, (span.stop - span.start) * SCALE
+        text = str(span.tile) if span.kind in ("load", "write") else ""
+        style = WORK[span.kind]
+        y = -0.8 * span.processor
+        shapes.append(Box(middle, y, text, style, span.start, width - 0.04, 0.6))
+    legend = -0.8 * processors - 0.1
+    for k, (kind, style) in enumerate(WORK.items()):
+        shapes.append(Box(0.4 + 3 * k, legend, "", style, 0, 0.6, 0.4))
+        shapes.append(Text(0.8 + 3 * k, legend, kind, align="left"))
+    captions = []
+    for time in range(times.end + 1):
+        begun = [s for s in times.spans if s.start == time]
+        what = "; ".join(f"tile {s.tile} begins to {s.kind}" for s in begun)
+        captions.append(f"Time {time}. {what or 'nothing new'}.")
+    tiles = len(times.sources)
     return Scene(
-        f"Reads and writes of {label} by {threads} threads",
-        f"Cells of {label} in rows, threads between them, with an arrow for every access. "
-        + " ".join(captions[1:]),
-        captions,
-        shapes,
-    )
-
-
-def memory(log, arrays: dict[str, str], cells: int) -> Scene:
-    """What one launch reads of one array and writes of another, a frame a thread.
-
-    Args:
-        log:    from the simulator
-        arrays: the name of the array that is read, and of the one that is written, as
-                ``{"x": "reads", "x_out": "writes"}``
-        cells:  how many cells are drawn
-    """
-    source, target = arrays
-    shapes: list[Shape] = []
-    for name, y in ((source, 0), (target, -2)):
-        shapes.append(Text(-0.8, y, name, align="right"))
-        shapes += [Box(c, y, str(c), "input") for c in range(cells)]
-    captions = [f"{cells} cells before the launch."]
-    for thread in sorted({access.thread for access in log.accesses}):
-        own = [a for a in log.accesses if a.thread == thread]
-        reads = [a.index for a in own if a.array == source and a.kind == "read"]
-        writes = [a.index for a in own if a.array == target and a.kind == "write"]
-        frame = len(captions)
-        shapes.append(Box(thread, -1, f"t{thread}", "pair", frame))
-        shapes += [Arrow(index, 0, thread, -1, frame=frame) for index in reads]
-        shapes += [Arrow(thread, -1, index, -2, "carry", frame) for index in writes]
-        captions.append(f"Thread {thread} reads {source}{reads} and writes {target}{writes}.")
-    return Scene(
-        f"What every thread reads of {source} and writes of {target}",
-        "A row of cells that are read, a row of threads, a row of cells that are written, with "
-        f"an arrow for every access. {' '.join(captions[1:])}",
+        f"{times.mode}: {tiles} tiles done at time {times.end}",
+        f"Time line of {tiles} tiles on {processors} processors with a {times.mode}: every tile "
+        f"is loaded, waits or looks for its carry, and is written; the last ends at "
+        f"{times.end}. "
+        + "; ".join(f"tile {t} took {', '.join(s)}" for t, s in enumerate(times.sources) if s),
         captions,
         shapes,
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from lrscan.learn.scene import Arrow, Box, Scene, Shape, Text
+from lrscan.learn.scenes.scene import Arrow, Box, Scene, Shape, Text
 from lrscan.tasks import problem_2b
 
 STEP = 1.05  # from one step to the next
@@ -37,7 +37,7 @@ def problem_2b_with_network(
     if not isinstance(layers, int) or isinstance(layers, bool) or layers < 1:
         raise ValueError(f"layers must be an int of at least 1, not {layers!r}")
     tokens, label = problem_2b(steps, 1, seed=seed, width=width, distractors=distractors)
-    index, sign = (part[:, 0].tolist() for part in tokens)
+    index, sign = (part[:, 0].tolist() for part in tokens if part is not None)
     right = 1 if label.item() else -1
     answer = _signed(right)
     bottom = -CELL * (width - 0.5)

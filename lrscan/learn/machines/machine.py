@@ -17,7 +17,7 @@ class Cell(NamedTuple):
     """A place in memory: ``kind`` is "pair" (a map) or "state" (a number)."""
 
     kind: str
-    index: int
+    index: int  # type: ignore[assignment]  # tuple.index is not needed
 
 
 class Event(NamedTuple):
@@ -43,7 +43,7 @@ class Event(NamedTuple):
 
 @dataclass
 class Trace:
-    """What a scan did.
+    """The record of a scan.
 
     algorithm  its name
     inputs     the pairs (a, x), and h0
@@ -63,11 +63,6 @@ class Trace:
     def rounds(self) -> int:
         """How many parallel steps it took."""
         return len(self.captions)
-
-    @property
-    def ops(self) -> Counter[str]:
-        """How often each operation was done."""
-        return Counter(event.op for event in self.events)
 
     @property
     def work(self) -> int:
@@ -95,20 +90,8 @@ class Trace:
         return max(longest.values(), default=0)
 
     def rounds_on(self, lanes: int) -> int:
-        """Rounds on so many lanes: a round with more operations than lanes is split."""
+        """Rounds on that many lanes: a round with more operations than lanes is split."""
         return sum(-(-count // lanes) for count in self.active)
-
-    def __str__(self) -> str:
-        lines = [f"{self.algorithm}: {len(self.inputs)} steps, {self.rounds} rounds, "
-                 f"{self.work} operations"]  # fmt: skip
-        for k, caption in enumerate(self.captions, 1):
-            writes = ", ".join(
-                f"{e.writes.kind} {e.writes.index} = {show(e.value)}"
-                for e in self.events
-                if e.round == k
-            )
-            lines.append(f"round {k}, {caption}: {writes}")
-        return "\n".join(lines)
 
 
 def show(value: Any) -> str:
@@ -140,7 +123,7 @@ class Machine:
         self._memory[cell] = (value, 0)
 
     def read(self, cell: Cell) -> Any:
-        """What a cell holds."""
+        """The value in a cell."""
         return self._memory[cell][0]
 
     def compose(self, lane: int, first: Cell, second: Cell, to: Cell) -> None:
@@ -150,14 +133,15 @@ class Machine:
 
     def step(self, lane: int, pair: Cell, state: Cell, to: Cell) -> None:
         """to = the map in ``pair``, applied to ``state``."""
-        value = algebra.step(*self.read(pair), self.read(state))
+        a, x = self.read(pair)
+        value = algebra.step(a, x, self.read(state))
         self._note("step", lane, (pair, state), to, value)
 
     def move(self, lane: int, source: Cell, to: Cell) -> None:
         """to = source."""
         self._note("move", lane, (source,), to, self.read(source))
 
-    def _note(self, op, lane, reads, to, value) -> None:
+    def _note(self, op: str, lane: int, reads: tuple[Cell, ...], to: Cell, value: Any) -> None:
         if self._pending is None:
             raise RuntimeError(f"{op} outside a round")
         if to in self._pending:

@@ -10,12 +10,13 @@ from __future__ import annotations
 import html
 import itertools
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
+from typing import Any
 
 from lrscan.evidence import figures
-from lrscan.learn.scene import Scene
+from lrscan.learn.headless import headless
+from lrscan.learn.scenes.scene import Scene
 
 _serial_numbers = itertools.count()
 
@@ -25,7 +26,7 @@ class Player:
 
     Args:
         panels: one for each picture: a scene, or several to choose from by name
-        labels: what the choice of each panel is called
+        labels: of the choice in each panel
 
     Raises:
         ValueError: there is no scene
@@ -65,7 +66,7 @@ class Player:
         }
         # "</" would end the script.
         text = json.dumps(data, ensure_ascii=False).replace("</", "<\\/")
-        source = files("lrscan.learn")
+        source = files("lrscan.learn.scenes")
         sources = (source.joinpath(f"player.{kind}") for kind in ("css", "js"))
         style, script = (file.read_text("utf-8") for file in sources)
         root = f"lrscan-player-{next(_serial_numbers)}"
@@ -80,7 +81,7 @@ class Player:
             f'<script>{script.strip()}(document.getElementById("{root}"), {text});</script>'
         )
 
-    def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, str]:
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         return {"text/html": self.html(), "text/plain": self.text()}
 
 
@@ -99,7 +100,9 @@ def compare(scenes: Mapping[str, Scene], left: str, right: str) -> Player:
     return Player(*panels, labels=("left:", "right:"))
 
 
-def explore(scenes: Mapping[str, Callable[..., Scene]], a: str = "1 2 0 1", x: str = "3 1 4 1"):
+def explore(
+    scenes: Mapping[str, Callable[..., Scene]], a: str = "1 2 0 1", x: str = "3 1 4 1"
+) -> Any:
     """A stepper with boxes to type the input into, and two algorithms side by side.
 
     It needs a running kernel: the algorithms run again for every change. In a headless run, whose
@@ -113,7 +116,7 @@ def explore(scenes: Mapping[str, Callable[..., Scene]], a: str = "1 2 0 1", x: s
         ipywidgets' container, or a :class:`Player`
     """
     names = list(scenes)
-    if "LRSCAN_NOTEBOOK" in os.environ:
+    if headless():
         numbers = read_numbers(a, x, "0")
         return compare({name: draw(*numbers) for name, draw in scenes.items()}, names[0], names[-1])
     import ipywidgets

@@ -15,7 +15,8 @@ stores of a program may moreover arrive late and in another order; a Release arr
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 MOST_STATES = 100_000
@@ -25,21 +26,24 @@ class TooMany(RuntimeError):
     """More situations than can be looked at."""
 
 
-class Read(NamedTuple):
+@dataclass(frozen=True)
+class Read:
     """Read ``array[index]``."""
 
     array: str
     index: int
 
 
-class Wait(NamedTuple):
+@dataclass(frozen=True)
+class Wait:
     """Spin until ``array[index]`` is not 0, and read it."""
 
     array: str
     index: int
 
 
-class Write(NamedTuple):
+@dataclass(frozen=True)
+class Write:
     """Store to ``array[index]``; others may see it later than a store that follows."""
 
     array: str
@@ -47,7 +51,8 @@ class Write(NamedTuple):
     value: Any
 
 
-class Release(NamedTuple):
+@dataclass(frozen=True)
+class Release:
     """Store to ``array[index]``; whoever sees it sees all earlier stores of this program."""
 
     array: str
@@ -55,8 +60,8 @@ class Release(NamedTuple):
     value: Any
 
 
-class Outcome(NamedTuple):
-    """What :func:`explore` found.
+class Exploration(NamedTuple):
+    """The result of :func:`explore`.
 
     states    different situations that were visited
     problem   None, or what went wrong in one of them
@@ -95,7 +100,7 @@ def explore(
     *,
     relaxed: bool = False,
     noun: str = "program",
-) -> Outcome:
+) -> Exploration:
     """Run the programs in every order.
 
     Args:
@@ -119,7 +124,7 @@ def explore(
     known: dict[tuple, Any] = {}
 
     def doing(k: int, heard: tuple) -> Any:
-        """What program k does after it was answered that."""
+        """The action of program k after those answers."""
         if (k, heard) not in known:
             program = programs[k]()
             try:
@@ -134,10 +139,10 @@ def explore(
     parents: dict[_State, tuple[_State, str] | None] = {start: None}
     queue = deque([start])
 
-    def outcome(problem: str | None) -> Outcome:
+    def outcome(problem: str | None) -> Exploration:
         schedule = _schedule(parents, state) if problem else []
         memory = dict(zip(names, state.memory, strict=True))
-        return Outcome(len(parents), problem, schedule, results, memory)
+        return Exploration(len(parents), problem, schedule, results, memory)
 
     while queue:
         state = queue.popleft()
@@ -167,8 +172,10 @@ def explore(
     return outcome(None)
 
 
-def _moves(state: _State, actions: list, names: list[str], relaxed: bool):
-    """Every situation that can come next, with whose doing it is and what happened."""
+def _moves(
+    state: _State, actions: list, names: list[str], relaxed: bool
+) -> Iterator[tuple[_State, int, str]]:
+    """Every situation that can come next, which program led to it, and what happened."""
     for k, action in enumerate(actions):
         for j, (array, index, value) in enumerate(state.pending[k]):
             if any(p[:2] == (array, index) for p in state.pending[k][:j]):

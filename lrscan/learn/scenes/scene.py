@@ -1,8 +1,9 @@
 """The drawing engine: a scene of a few kinds of shapes, in frames.
 
 A scene is drawn three ways from one list of shapes: as a matplotlib figure (a static picture with
-everything in it), as an interactive player (:mod:`lrscan.learn.player`), and as text. A shape
-belongs to the frames from ``frame`` on; a player shows it in bold while that frame is the newest.
+everything in it), as an interactive player (:mod:`lrscan.learn.scenes.player`), and as text. A
+shape belongs to the frames from ``frame`` on; a player shows it in bold while that frame is the
+newest.
 
 Colours come from the palette of Okabe and Ito, and every style differs in lightness and line
 too, so that a picture reads in grey and by the colour-blind.
@@ -11,11 +12,13 @@ too, so that a picture reads in grey and by the colour-blind.
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib
 import matplotlib.pyplot as plt
+from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
@@ -110,6 +113,7 @@ class Dot(NamedTuple):
 
 
 Shape = Box | Arrow | Text | Line | Dot
+Extent = tuple[tuple[float, float], tuple[float, float]]  # least and greatest x, and y
 
 
 class Axes(NamedTuple):
@@ -165,7 +169,8 @@ class Scene:
             for k, shape in enumerate(self.shapes)
             if tagged or shape.frame <= last and (shape.until is None or last < shape.until)
         ]
-        extent = None if self.axes else _extent([shape for _, shape in drawn])
+        axes = self.axes
+        extent = None if axes else _extent([shape for _, shape in drawn])
         size = _size(extent) if extent else (6.4, 4.0)
         figure, panel = plt.subplots(figsize=size, layout="constrained")
         plt.close(figure)  # pyplot must not show it a second time
@@ -173,24 +178,23 @@ class Scene:
             artist = _DRAW[type(shape)](panel, shape)
             if tagged:
                 artist.set_gid(f"shape-{k}")
-        if extent is None:
+        if axes:
             panel.set_xscale("log")
             panel.set_yscale("log")
-            panel.set(xlabel=self.axes.x, ylabel=self.axes.y)
-            panel.set(xlim=self.axes.x_limits, ylim=self.axes.y_limits)
+            panel.set(xlabel=axes.x, ylabel=axes.y, xlim=axes.x_limits, ylim=axes.y_limits)
             panel.spines[["top", "right"]].set_visible(False)
             panel.tick_params(labelsize=8)
             panel.grid(color="0.92")
             panel.set_axisbelow(True)
             panel.minorticks_off()
-        else:
+        if extent:
             panel.set(xlim=extent[0], ylim=extent[1])
             panel.axis("off")
         panel.set_title(self.title, fontsize=10)
         return figure, panel
 
 
-def _extent(shapes: list[Shape]) -> tuple[tuple[float, float], tuple[float, float]]:
+def _extent(shapes: list[Shape]) -> Extent:
     """The least and the greatest x, and y, that shapes reach to, with a margin."""
     xs, ys = [], []
     for shape in shapes:
@@ -212,12 +216,12 @@ def _extent(shapes: list[Shape]) -> tuple[tuple[float, float], tuple[float, floa
     return (min(xs) - 0.2, max(xs) + 0.2), (min(ys) - 0.2, max(ys) + 0.2)
 
 
-def _size(extent) -> tuple[float, float]:
+def _size(extent: Extent) -> tuple[float, float]:
     (left, right), (low, high) = extent
     return (right - left) * INCH, (high - low) * INCH + 0.35
 
 
-def _box(panel, box: Box):
+def _box(panel: plt.Axes, box: Box) -> _Together:
     style = STYLES[box.style]
     corner = (box.x - box.width / 2, box.y - box.height / 2)
     rounding = "round,pad=0,rounding_size=0.1"
@@ -228,13 +232,21 @@ def _box(panel, box: Box):
     return _Together([panel.add_patch(patch), _words(panel, box.x, box.y, box.text, style.ink)])
 
 
-def _words(panel, x, y, text, ink=INK, align="center", weight="normal", size=9):
+def _words(
+    panel: plt.Axes,
+    x: float,
+    y: float,
+    text: str,
+    ink: str = INK,
+    align: str = "center",
+    weight: str = "normal",
+) -> Artist:
     return panel.text(
-        x, y, text, ha=align, va="center", fontsize=size, color=ink, weight=weight, zorder=4
+        x, y, text, ha=align, va="center", fontsize=9, color=ink, weight=weight, zorder=4
     )
 
 
-def _arrow(panel, arrow: Arrow):
+def _arrow(panel: plt.Axes, arrow: Arrow) -> Artist:
     style = STYLES[arrow.style]
     colour = INK if style.face in ("white", INK) else style.face
     dx, dy = arrow.x1 - arrow.x0, arrow.y1 - arrow.y0
@@ -248,19 +260,19 @@ def _arrow(panel, arrow: Arrow):
     return panel.add_patch(patch)
 
 
-def _text(panel, text: Text):
+def _text(panel: plt.Axes, text: Text) -> Artist:
     weight = "bold" if text.bold else "normal"
     return _words(panel, text.x, text.y, text.text, align=text.align, weight=weight)
 
 
-def _line(panel, line: Line):
+def _line(panel: plt.Axes, line: Line) -> Artist:
     style = STYLES[line.style]
     colour = INK if style.face in ("white", INK) else style.face
     xs, ys = zip(*line.points, strict=True)
     return panel.plot(xs, ys, color=colour, ls=style.line, lw=style.width + 0.5, zorder=1)[0]
 
 
-def _dot(panel, dot: Dot):
+def _dot(panel: plt.Axes, dot: Dot) -> _Together:
     style = STYLES[dot.style]
     marker = panel.plot(
         [dot.x], [dot.y], dot.marker, ms=9, mfc=style.face, mec=INK, ls="none", zorder=5
@@ -275,7 +287,7 @@ def _dot(panel, dot: Dot):
 class _Together:
     """Artists that show and hide as one."""
 
-    def __init__(self, artists) -> None:
+    def __init__(self, artists: list[Artist]) -> None:
         self.artists = artists
 
     def set_gid(self, gid: str) -> None:
@@ -283,4 +295,10 @@ class _Together:
             artist.set_gid(gid + part)
 
 
-_DRAW = {Box: _box, Arrow: _arrow, Text: _text, Line: _line, Dot: _dot}
+_DRAW: dict[type, Callable[[plt.Axes, Any], Artist | _Together]] = {
+    Box: _box,
+    Arrow: _arrow,
+    Text: _text,
+    Line: _line,
+    Dot: _dot,
+}

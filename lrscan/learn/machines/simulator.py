@@ -28,10 +28,10 @@ if "numba.core.config" in sys.modules:
 from numba import cuda  # noqa: E402  after the variable
 from numba.core import config  # noqa: E402
 
-if not config.ENABLE_CUDASIM or not hasattr(cuda, "simulator"):
+if not getattr(config, "ENABLE_CUDASIM", 0) or not hasattr(cuda, "simulator"):
     raise ImportError(
         "numba.cuda was imported before the simulator was switched on: "
-        "restart the kernel and import lrscan.learn.simulator first"
+        "restart the kernel and import lrscan.learn.machines.simulator first"
     )
 
 from numba.cuda.simulator import kernel as _kernels  # noqa: E402
@@ -41,7 +41,7 @@ from numba.cuda.simulator.kernelapi import (  # noqa: E402
     numpy_support,  # that of numba itself where there is no numba-cuda
 )
 
-from lrscan.learn.accesses import Log  # noqa: E402
+from lrscan.learn.machines.accesses import Log  # noqa: E402
 
 
 class _Watched:
@@ -73,7 +73,14 @@ class _Watched:
 class _Thread(_kernels.BlockThread):
     """A CUDA thread that runs only when it is told to, up to its next barrier."""
 
-    def __init__(self, target, manager, block_point, point, launch: int) -> None:
+    def __init__(
+        self,
+        target: Callable,
+        manager: _BlockManager,
+        block_point: tuple[int, ...],
+        point: tuple[int, ...],
+        launch: int,
+    ) -> None:
         super().__init__(target, manager, block_point, point, False)
         self.launch, self.block, self.epoch = launch, block_point[0], 0
         self.turn, self.pause = threading.Event(), threading.Event()
@@ -106,11 +113,11 @@ class _Thread(_kernels.BlockThread):
 
 
 class _Session:
-    """What a watched launch shares between its parts."""
+    """The state that the parts of a watched launch share."""
 
     def __init__(self, order: str | int, late: str | None) -> None:
-        self.log, self.order, self.names, self.launches = Log(), order, iter(()), 0
-        self.late = late
+        self.log, self.order, self.launches, self.late = Log(), order, 0, late
+        self.names: Iterator[str] = iter(())
 
     def sorted(self, threads: list[_Thread]) -> list[_Thread]:
         if self.order == "ascending":
@@ -119,25 +126,27 @@ class _Session:
             return threads[::-1]
         return random.Random(self.order).sample(threads, len(threads))
 
-    def manager(self, function, grid_dim, block_dim, debug):
+    def manager(
+        self, function: Callable, grid_dim: Any, block_dim: Any, debug: bool
+    ) -> _BlockManager:
         return _BlockManager(function, block_dim, self)
 
-    def module(self, grid_dim, block_dim, dynshared_size):
+    def module(self, grid_dim: Any, block_dim: Any, dynshared_size: int) -> Any:
         module = FakeCUDAModule(grid_dim, block_dim, dynshared_size)
         module._shared = _Shared(dynshared_size, self.log)
         return module
 
-    def argument(self, array):
+    def argument(self, array: Any) -> _Watched:
         name = next(self.names, "argument")
         return _Watched(name, array, self.log, name == self.late)
 
 
 class _BlockManager:
-    def __init__(self, function, block_dim, session: _Session) -> None:
+    def __init__(self, function: Callable, block_dim: Any, session: _Session) -> None:
         self._f, self._block_dim, self.session = function, block_dim, session
         self.block_state = np.zeros(block_dim, dtype=np.bool_)
 
-    def run(self, grid_point, *arguments) -> None:
+    def run(self, grid_point: tuple[int, ...], *arguments: Any) -> None:
         threads = [
             _Thread(lambda: self._f(*arguments), self, grid_point, point, self.session.launches)
             for point in np.ndindex(*self._block_dim)
@@ -172,12 +181,14 @@ class _Shared(FakeCUDAShared):
 
     def __init__(self, size: int, log: Log) -> None:
         super().__init__(size)
-        self.log, self.wrapped, self.block = log, {}, None
+        self.log, self.block = log, None
+        self.wrapped: dict[tuple, _Watched] = {}
 
-    def array(self, shape, dtype, alignment=None):
+    def array(self, shape: Any, dtype: Any, alignment: Any = None) -> _Watched:
         found = sys._getframe(1)
         key = (found.f_code, found.f_lasti)
-        block = threading.current_thread().block
+        thread: Any = threading.current_thread()
+        block = thread.block
         if block != self.block:
             self.block, self.wrapped = block, {}
         if key not in self.wrapped:
@@ -195,7 +206,7 @@ class _Shared(FakeCUDAShared):
 
 @contextmanager
 def watching(order: str | int = "ascending", late: str | None = None) -> Iterator[Log]:
-    """Watch every kernel that is launched meanwhile; yields the log.
+    """Watch every kernel that is launched meanwhile, and yield the log.
 
     Args:
         order: in which the threads of a block run between barriers: "ascending", "descending",
@@ -206,7 +217,7 @@ def watching(order: str | int = "ascending", late: str | None = None) -> Iterato
     session = _Session(order, late)
     original = _kernels.FakeCUDAKernel.__call__
 
-    def call(kernel, *arguments):
+    def call(kernel: Any, *arguments: Any) -> Any:
         if kernel._device or _kernels._kernel_context:
             return original(kernel, *arguments)
         names = inspect.signature(kernel.fn).parameters
@@ -237,11 +248,11 @@ def launch(
     Args:
         kernel:    a function, jitted or plain
         grid:      blocks; they run one after the other, in order
-        threads:   threads a block
+        threads:   threads per block
         arguments: what the kernel takes; arrays are NumPy arrays and are changed in place
         order, late: see :func:`watching`
     """
-    jitted = kernel if hasattr(kernel, "py_func") else cuda.jit(kernel)
+    jitted: Any = kernel if hasattr(kernel, "py_func") else cuda.jit(kernel)
     with watching(order, late) as log:
         jitted[grid, threads](*arguments)
     return log

@@ -1,12 +1,12 @@
-"""Plots made by the drawing engine: the plane of work and depth, and the roofline."""
+"""Plots made by the drawing engine: the plane of work and depth, the roofline, and errors."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
-from lrscan.learn import counts
-from lrscan.learn.scene import Axes, Dot, Line, Scene, Shape, Text
+from lrscan.learn.machines import counts
+from lrscan.learn.machines.roofline import ALGORITHMS, SIZES, Roofs, attainable
+from lrscan.learn.scenes.scene import Axes, Dot, Line, Scene, Shape, Text
 
 MARKERS = {"serial": "s", "Hillis-Steele": "^", "Blelloch": "v", "blocked": "o",
            "blocked, tree": "D"}  # fmt: skip
@@ -15,7 +15,7 @@ STYLES = {"serial": "plain", "Hillis-Steele": "carry", "Blelloch": "good", "bloc
 
 
 def work_depth(lengths: Sequence[int], processors: int) -> Scene:
-    """Rounds against operations of every scan, a frame a length.
+    """Rounds against operations of every scan, a frame for each length.
 
     To the left is faster on a machine that is wide enough; lower is cheaper on one that is not.
     """
@@ -42,73 +42,38 @@ def work_depth(lengths: Sequence[int], processors: int) -> Scene:
     )
 
 
-class Machine(NamedTuple):
-    """Two roofs: what memory can bring and what the arithmetic units can do."""
-
-    name: str
-    bytes_per_s: float
-    flops_per_s: Mapping[str, float]  # by dtype
-
-
-class Algorithm(NamedTuple):
-    """What one element costs: floating point operations, and how often it crosses memory."""
-
-    flops: int
-    crossings: int  # reads and writes of one value
-
-
-ALGORITHMS = {
-    "serial": Algorithm(2, 3),
-    "blocked (three launches)": Algorithm(5, 5),
-    "single pass": Algorithm(5, 3),
-}
-SIZES = {"float64": 8, "float32": 4, "bfloat16": 2}
-# The datasheet of the H100 SXM (NVIDIA 2023). Half precision is computed in float32 here.
-H100 = Machine(
-    "H100 SXM, datasheet",
-    3.35e12,
-    {"float64": 34e12, "float32": 67e12, "bfloat16": 67e12},
-)
-
-
-def attainable(machine: Machine, algorithm: Algorithm, dtype: str) -> tuple[float, float]:
-    """(flops a byte, flops a second at most): the lower of the two roofs (Williams et al. 2009)."""
-    intensity = algorithm.flops / (algorithm.crossings * SIZES[dtype])
-    return intensity, min(machine.flops_per_s[dtype], intensity * machine.bytes_per_s)
-
-
-def roofline(machine: Machine, dtype: str) -> Scene:
-    """The two roofs of a machine and where the scans stand under them, a frame an algorithm."""
+def roofline(roofs: Roofs, dtype: str) -> Scene:
+    """The two roofs of a device and where the scans stand under them, a frame for each scan."""
     shapes: list[Shape] = []
-    peak = machine.flops_per_s[dtype]
-    ridge = peak / machine.bytes_per_s
+    peak = roofs.flops_per_s[dtype]
+    ridge = peak / roofs.bytes_per_s
     low, high = 0.02, ridge * 10
-    roof = ((low, low * machine.bytes_per_s), (ridge, peak), (high, peak))
+    roof = ((low, low * roofs.bytes_per_s), (ridge, peak), (high, peak))
     shapes.append(Line(roof, "wrong"))
     captions = [
-        f"{machine.name}, {dtype}: memory feeds {machine.bytes_per_s / 1e9:,.0f} GB/s, the units "
+        f"{roofs.name}, {dtype}: memory feeds {roofs.bytes_per_s / 1e9:,.0f} GB/s, the units "
         f"do {peak / 1e9:,.0f} Gflop/s; the roofs meet at {ridge:.1f} flops a byte."
     ]
-    for frame, ((name, algorithm), marker) in enumerate(
+    for frame, ((name, cost), marker) in enumerate(
         zip(ALGORITHMS.items(), "sov", strict=True), 1
     ):
-        intensity, flops = attainable(machine, algorithm, dtype)
-        elements = flops / algorithm.flops
+        intensity, flops = attainable(roofs, cost, dtype)
+        elements = flops / cost.flops
         style = ("plain", "carry", "state")[frame - 1]
         label = f"{name}: {elements / 1e9:,.1f} G elements/s"
         offset = ((12, -12), (12, -4), (12, -2))[frame - 1]
         shapes.append(Dot(intensity, flops, label, marker, style, frame, offset))
         captions.append(
-            f"{name}: {algorithm.flops} flops and {algorithm.crossings * SIZES[dtype]} bytes an "
+            f"{name}: {cost.flops} flops and {cost.crossings * SIZES[dtype]} bytes an "
             f"element, {intensity:.3f} flops a byte: at most {elements / 1e9:,.1f} thousand "
             f"million elements a second."
         )
     return Scene(
-        f"Roofline of {machine.name}, {dtype}",
+        f"Roofline of {roofs.name}, {dtype}",
         f"Attainable speed over flops a byte on logarithmic axes. {' '.join(captions)}",
         captions,
         shapes,
-        Axes("flops a byte", "flop/s", (low, high), (low * machine.bytes_per_s / 2, peak * 4)),
+        Axes("flops a byte", "flop/s", (low, high), (low * roofs.bytes_per_s / 2, peak * 4)),
     )
 
 
@@ -119,7 +84,7 @@ def curves(
     lines: Mapping[str, Sequence[tuple[float, float]]],
     ceiling: float,
 ) -> Scene:
-    """Lines through points on logarithmic axes, a frame a line.
+    """Lines through points on logarithmic axes, a frame for each line.
 
     A value that is infinite or above ``ceiling`` is drawn on the upper edge, as a failure.
     """

@@ -1,8 +1,10 @@
-"""Exercises of notebooks 07 and 08: where rounding breaks a scan, and what bounds its speed."""
+"""Numerics: checks of `longest_block` and `log_complement`."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -38,9 +40,14 @@ longest_block = compared(
 )
 
 
-def _sigmoid(z):
+def _sigmoid(z: Any) -> Any:
     with np.errstate(over="ignore"):
         return (1 / (1 + np.exp(-z))).astype(np.float32)
+
+
+def _log_or_floor(values: Any) -> Any:
+    with np.errstate(divide="ignore"):
+        return np.log(values)
 
 
 _Z = np.array([-90, -4, 0, 1, 12, 17, 20, 60], dtype=np.float32)
@@ -67,7 +74,7 @@ _complement = compared(
 )
 
 
-def _examine_complement(answer) -> None:
+def _examine_complement(answer: Callable) -> None:
     _complement.examine(answer)
     kind = np.asarray(call(answer, _Z[1:7])).dtype
     if kind != np.float32:
@@ -75,78 +82,12 @@ def _examine_complement(answer) -> None:
                      "put the loss off: a form without it needs float32 alone.")  # fmt: skip
 
 
-def _wide(z):
+def _wide(z: Any) -> Any:
     return np.log(1 - 1 / (1 + np.exp(-z.astype(float))))
 
 
-complement = Check(
+log_complement = Check(
     _complement.title,
     _examine_complement,
-    _complement.mistakes | {"a wider type": Mistake(_wide, "")},
-)
-
-
-def _log_or_floor(values):
-    with np.errstate(divide="ignore"):
-        return np.log(values)
-
-
-def _attainable(flops, moved, bandwidth, peak):
-    return min(peak, flops / moved * bandwidth)
-
-
-attainable = compared(
-    "the roofline in one line",
-    _attainable,
-    [(2, 12, 3350e9, 67e12), (5, 20, 240e9, 2.8e12), (1000, 4, 100e9, 1e12)],
-    {
-        "memory forgotten": Mistake(
-            lambda flops, moved, bandwidth, peak: peak,
-            "A scan does a handful of operations on every number that it reads: memory cannot feed "
-            "the units that fast.",
-        ),
-        "peak forgotten": Mistake(
-            lambda flops, moved, bandwidth, peak: flops / moved * bandwidth,
-            "With enough operations a byte the arithmetic units are the limit: take the smaller.",
-        ),
-        "intensity upside down": Mistake(
-            lambda flops, moved, bandwidth, peak: min(peak, moved / flops * bandwidth),
-            "bandwidth is in bytes a second; times flops a byte gives flops a second.",
-        ),
-    },
-)
-
-
-def model(steps: int, columns: int, lanes: int, launch: float, *, split: bool = True) -> str:
-    """The faster of "serial" and "blocked", every lane doing one flop a unit of time."""
-    serial = 2 * steps * columns / (min(columns, lanes) if split else lanes) + launch
-    blocked = 5 * steps * columns / lanes + 3 * launch
-    return "serial" if serial <= blocked else "blocked"
-
-
-_SIZES = [
-    (16, 4, 4096, 500),
-    (65536, 4, 4096, 500),
-    (65536, 4096, 4096, 500),
-    (65536, 1500, 4096, 500),
-    (65536, 2000, 4096, 500),
-    (256, 32, 4096, 500),
-    (1024, 32, 4096, 500),
-]
-
-faster = compared(
-    "where the serial kernel wins",
-    model,
-    _SIZES,
-    {
-        "idle lanes forgotten": Mistake(
-            lambda *sizes: model(*sizes, split=False),
-            "The serial kernel has one lane a column. With fewer columns than lanes, the rest of "
-            "the lanes have nothing to do.",
-        ),
-        "launches forgotten": Mistake(
-            lambda steps, columns, lanes, launch: model(steps, columns, lanes, 0),
-            "Every launch costs time, and the blocked scan has three. That decides short ones.",
-        ),
-    },
+    {**_complement.mistakes, "a wider type": Mistake(_wide, "")},
 )

@@ -1,4 +1,4 @@
-"""What each scan costs, in closed form: rounds and operations of the traces, without running.
+"""The cost of each scan in closed form: rounds and operations of its trace, without running it.
 
 With n steps, L = ceil(log2 n) and N = 2**L:
 
@@ -55,5 +55,5 @@ def cost(algorithm: str, n: int, processors: int = 1) -> Cost:
 
 
 def brent(work: int, depth: int, lanes: int) -> float:
-    """Brent's bound on the rounds with so many lanes: ``(work - depth) / lanes + depth``."""
+    """Brent's bound on the rounds with that many lanes: ``(work - depth) / lanes + depth``."""
     return (work - depth) / lanes + depth

@@ -1,6 +1,6 @@
 """Scans that write down what they do, on inputs small enough to look at.
 
-Each one runs on a :class:`lrscan.learn.machine.Machine`, over the same bodies of
+Each one runs on a :class:`lrscan.learn.machines.machine.Machine`, over the same bodies of
 :mod:`lrscan.core.algebra` that the kernels are compiled from. It returns a trace: every operation
 with its round, its lane, what it read and what it wrote.
 """
@@ -8,9 +8,10 @@ with its round, its lane, what it read and what it wrote.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
-from lrscan.learn.machine import START, Cell, Machine, Trace
+from lrscan.learn.machines.machine import START, Cell, Machine, Trace
 
 
 def serial(a: Sequence, x: Sequence, h0: Any = 0) -> Trace:
@@ -99,7 +100,7 @@ def blocked(
     if carries not in ("chain", "tree"):
         raise ValueError(f"carries is {carries!r}, expected 'chain' or 'tree'")
     edges = piece_edges(len(a), processors)
-    n, bounds = len(a), list(zip(edges, edges[1:], strict=False))
+    n, bounds = len(a), list(pairwise(edges))
     machine = Machine("blocked" if carries == "chain" else "blocked, tree", a, x, h0)
     whole = [Cell("pair", n + p) for p in range(processors)]
     into = [START, *(Cell("state", n + p) for p in range(1, processors))]
@@ -132,7 +133,7 @@ def blocked(
 
 
 class Piece(NamedTuple):
-    """What one processor does in Algorithm 1.
+    """The part of one processor in Algorithm 1.
 
     start, stop  the steps that it holds
     product      P, the product of its coefficients
@@ -153,16 +154,17 @@ def pieces(a: Sequence, x: Sequence, h0: Any = 0, *, processors: int) -> list[Pi
     """Algorithm 1 piece by piece, read from the trace of :func:`blocked`."""
     traced = blocked(a, x, h0, processors=processors)
     whole = {e.writes.index - len(a): e.value for e in traced.events if e.op == "compose"}
+    totals = [whole[p] for p in range(processors)]
     edges = piece_edges(len(a), processors)
     before = [h0, *traced.states]
     return [
-        Piece(start, stop, *whole[p], before[start], traced.states[start:stop])
-        for p, (start, stop) in enumerate(zip(edges, edges[1:], strict=False))
+        Piece(start, stop, product, end, before[start], traced.states[start:stop])
+        for (start, stop), (product, end) in zip(pairwise(edges), totals, strict=True)
     ]
 
 
 def piece_edges(steps: int, processors: int) -> list[int]:
-    """Where the pieces of so many processors begin, and the end of the last."""
+    """Where the pieces of that many processors begin, and the end of the last."""
     if not 1 <= processors <= steps:
         raise ValueError(f"processors is {processors}, expected 1 to {steps}, the steps")
     return [steps * p // processors for p in range(processors + 1)]

@@ -9,12 +9,12 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
 
-from lrscan.learn import trace
-from lrscan.learn.machine import FLOPS, START, Event, Trace, show
-from lrscan.learn.scene import Arrow, Box, Line, Scene, Shape, Text
+from lrscan.learn.machines import trace
+from lrscan.learn.machines.machine import FLOPS, START, Event, Trace, show
+from lrscan.learn.scenes.scene import Arrow, Box, Line, Scene, Shape, Text
 
 ROUND = 0.44  # from one round to the next
-SIZE = {"width": 0.77, "height": 0.3}  # of an operation's box
+SIZE: dict[str, Any] = {"width": 0.77, "height": 0.3}  # of an operation's box
 LANE = 1.27  # from one processor to the next
 COUNT = 1.2  # where the rounds are counted, right of the loop
 FIRST = 3.6  # where processor 0 of Algorithm 1 stands
@@ -135,7 +135,7 @@ def _bracket(number: int, phase: Phase, x: float) -> Iterator[Shape]:
 
 
 def _finish(serial: Trace, parallel: Trace, right: float) -> Iterator[Shape]:
-    """What either side has cost when it ends, and what the styles mean."""
+    """The cost of either side where it ends, and the meaning of the styles."""
     end = -ROUND * (parallel.rounds + 0.5)
     left = -0.6 if serial.rounds > parallel.rounds else FIRST - 0.6
     yield Line(((left, end), (right, end)), "faint", parallel.rounds)
@@ -168,7 +168,7 @@ def _captions(serial: Trace, parallel: Trace, rounds: range) -> Iterator[str]:
 
 
 def _done(traced: Trace, k: int) -> str:
-    """What a round computes."""
+    """The values that a round computes."""
     if k > traced.rounds:
         return "done"
     names = {"reduce": "(P, R) of piece {}", "carry": "carry into piece {}", "run": "h[{}]"}

@@ -1,20 +1,23 @@
-"""Exercises of notebook 06: gradients by a scan, and the package's test for the whole kernel."""
+"""The backward scan: checks of `gradients` and `my_scan`."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from lrscan.core.reference import oracle
-from lrscan.learn import simulator
 from lrscan.learn.exercises.check import Check, Mistake, NotYet, compared
-from lrscan.learn.exercises.kernels import inputs, run_tiles, stopped
+from lrscan.learn.exercises.launches import Array, inputs, stopped
+from lrscan.learn.exercises.lesson_05 import run_tiles
+from lrscan.learn.machines import simulator
 
 
-def scan_loop(a, x, h0):
+def scan_loop(a: Array, x: Array, h0: Any) -> Array:
     """The recurrence in NumPy, as a function for the exercises."""
     h, states = h0, []
     for a_t, x_t in zip(a, x, strict=True):
@@ -23,14 +26,25 @@ def scan_loop(a, x, h0):
     return np.array(states)
 
 
-def _gradients(a, h, h0, dh, scan, *, shifted=True, reverse=True, before=True, start=True):
+def _gradients(
+    a: Array,
+    h: Array,
+    h0: float,
+    dh: Array,
+    scan: Callable,
+    *,
+    shifted: bool = True,
+    reverse: bool = True,
+    before: bool = True,
+    start: bool = True,
+) -> tuple[Array, Array, Any]:
     later = np.append(a[1:], 0) if shifted else a
     g = scan(later[::-1], dh[::-1], 0.0)[::-1] if reverse else scan(later, dh, 0.0)
     previous = np.append(h0 if start else 0.0, h[:-1]) if before else h
     return previous * g, g, a[0] * g[0]
 
 
-def _gradient_cases():
+def _gradient_cases() -> list[tuple]:
     cases = []
     for steps in (1, 2, 7):
         a, x = (v.astype(float) for v in inputs(steps, 40 + steps))
@@ -70,8 +84,8 @@ gradients = compared(
 LAYOUTS = [((1, 1), 0), ((2, 3), 0), ((70, 2), 0), ((2, 33, 2), 1)]
 
 
-def _examine_accepted(kernel: Callable, gradients: Callable) -> None:
-    def scan(a, x, h0):
+def _examine_whole_kernel(kernel: Callable, gradients: Callable) -> None:
+    def scan(a: Array, x: Array, h0: float) -> Array:
         a, x = (np.ascontiguousarray(values, dtype=np.float32) for values in (a, x))
         return run_tiles(kernel, a, x, np.float32(h0))
 
@@ -95,7 +109,14 @@ def _examine_accepted(kernel: Callable, gradients: Callable) -> None:
                 raise NotYet("beyond rounding", words)
 
 
-def _every_column(scan, gradients, tensors, h0, dim: int, reverse: bool):
+def _every_column(
+    scan: Callable,
+    gradients: Callable,
+    tensors: tuple[Tensor, ...],
+    h0: Tensor,
+    dim: int,
+    reverse: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """(h, da, dx, dh0), every column by itself, in the layout of the inputs."""
     flipped = [t.movedim(dim, 0).flip(0) if reverse else t.movedim(dim, 0) for t in tensors]
     a, x, dh = (t.reshape(len(t), -1).numpy() for t in flipped)
@@ -105,15 +126,15 @@ def _every_column(scan, gradients, tensors, h0, dim: int, reverse: bool):
         h[:, c] = scan(a[:, c], x[:, c], start)
         da[:, c], dx[:, c], dh0[c] = gradients(a[:, c], h[:, c], start, dh[:, c], scan)
 
-    def back(values):
+    def back(values: Array) -> Tensor:
         tensor = torch.from_numpy(values).reshape(flipped[0].shape)
         return (tensor.flip(0) if reverse else tensor).movedim(0, dim)
 
     return back(h), back(da), back(dx), torch.from_numpy(dh0).reshape(h0.shape)
 
 
-accepted = Check(
+my_scan = Check(
     "your kernel passes the package's test: h, da, dx and dh0 within what rounding allows",
-    _examine_accepted,
+    _examine_whole_kernel,
     {},
 )

@@ -16,11 +16,7 @@ import heapq
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from lrscan.learn.scene import Box, Scene, Shape, Text
-
 LOAD, HOP, WRITE = 4, 1, 2
-STYLE = {"load": "input", "wait": "wait", "look": "carry", "write": "state"}
-SCALE = 0.42  # units of the scene for a unit of time
 
 
 class Span(NamedTuple):
@@ -42,6 +38,7 @@ class Timeline(NamedTuple):
 
     @property
     def end(self) -> int:
+        """The time at which the last tile is written."""
         return max(span.stop for span in self.spans)
 
 
@@ -93,39 +90,3 @@ def simulate(
         heapq.heappush(free, (now + WRITE, processor))
         sources.append(taken)
     return Timeline(mode, spans, sources)
-
-
-def scene(timeline: Timeline, longest: int | None = None) -> Scene:
-    """A row for each processor, time from left to right, a frame a unit of time."""
-    processors = 1 + max(span.processor for span in timeline.spans)
-    end = longest or timeline.end
-    shapes: list[Shape] = []
-    for p in range(processors):
-        shapes.append(Text(-0.3, -0.8 * p, f"processor {p}", align="right"))
-    for time in range(0, end + 1, 5):
-        shapes.append(Text(time * SCALE, 0.6, str(time)))
-    for span in timeline.spans:
-        middle, width = (span.start + span.stop) / 2 * SCALE, (span.stop - span.start) * SCALE
-        text = str(span.tile) if span.kind in ("load", "write") else ""
-        style = STYLE[span.kind]
-        y = -0.8 * span.processor
-        shapes.append(Box(middle, y, text, style, span.start, width - 0.04, 0.6))
-    legend = -0.8 * processors - 0.1
-    for k, (kind, style) in enumerate(STYLE.items()):
-        shapes.append(Box(0.4 + 3 * k, legend, "", style, 0, 0.6, 0.4))
-        shapes.append(Text(0.8 + 3 * k, legend, kind, align="left"))
-    captions = []
-    for time in range(timeline.end + 1):
-        begun = [s for s in timeline.spans if s.start == time]
-        what = "; ".join(f"tile {s.tile} begins to {s.kind}" for s in begun)
-        captions.append(f"Time {time}. {what or 'nothing new'}.")
-    tiles = len(timeline.sources)
-    return Scene(
-        f"{timeline.mode}: {tiles} tiles done at time {timeline.end}",
-        f"Time line of {tiles} tiles on {processors} processors with a {timeline.mode}: every tile "
-        f"is loaded, waits or looks for its carry, and is written; the last ends at "
-        f"{timeline.end}. "
-        + "; ".join(f"tile {t} took {', '.join(s)}" for t, s in enumerate(timeline.sources) if s),
-        captions,
-        shapes,
-    )

@@ -1,15 +1,20 @@
-"""Exercises of notebook 03: one round of a scan, and inclusive against exclusive."""
+"""Work and depth: checks of `one_round`, `to_exclusive`, `padding` and `scan_round`."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import numpy as np
+
 from lrscan.core.algebra import compose
-from lrscan.learn.exercises.check import Mistake, compared
+from lrscan.learn.exercises.check import Check, Mistake, NotYet, compared, same
+from lrscan.learn.exercises.launches import inputs, launch
 
 _PAIRS = [(2, 3), (1, 4), (3, 1), (0, 5), (2, 2), (1, 1)]
 
 
-def _round(pairs, distance, flip=False, wrap=False):
-    def one(i):
+def _round(pairs: list, distance: int, flip: bool = False, wrap: bool = False) -> list:
+    def one(i: int) -> tuple:
         if i < distance and not wrap:
             return pairs[i]
         first, second = pairs[i - distance], pairs[i]
@@ -18,7 +23,7 @@ def _round(pairs, distance, flip=False, wrap=False):
     return [one(i) for i in range(len(pairs))]
 
 
-def _in_place(pairs, distance):
+def _in_place(pairs: list, distance: int) -> list:
     pairs = list(pairs)
     for i in range(distance, len(pairs)):
         pairs[i] = compose(*pairs[i - distance], *pairs[i])
@@ -91,3 +96,35 @@ padding = compared(
         ),
     },
 )
+
+
+def _examine_round(kernel: Callable) -> None:
+    a, x = inputs(16)
+    for distance in (1, 2, 4, 8):
+        a_out, x_out = np.full_like(a, np.nan), np.full_like(x, np.nan)
+        launch(kernel, 1, 16, a, x, a_out, x_out, distance)
+        pairs = [
+            compose(a[i - distance], x[i - distance], a[i], x[i]) if i >= distance else (a[i], x[i])
+            for i in range(16)
+        ]
+        if np.isnan(a_out[:distance]).any() or np.isnan(x_out[:distance]).any():
+            raise NotYet(
+                "forgotten copy",
+                f"At distance {distance} nobody writes the first {distance} elements. They are "
+                "done already, but the next round reads them from the new arrays: copy them.",
+            )
+        got = list(zip(a_out, x_out, strict=True))
+        if same(got, pairs):
+            continue
+        swapped = [
+            compose(a[i], x[i], a[i - distance], x[i - distance]) if i >= distance else pairs[i]
+            for i in range(16)
+        ]
+        if same(got, swapped):
+            raise NotYet("swapped operands", "The earlier map, at i - distance, comes first.")
+        wrong = next(i for i in range(16) if not same(got[i], pairs[i]))
+        raise NotYet("another value", f"At distance {distance}, element {wrong} is {got[wrong]}, "
+                     f"expected {pairs[wrong]}.")  # fmt: skip
+
+
+scan_round = Check("a round as a CUDA kernel", _examine_round, {})

@@ -1,4 +1,4 @@
-"""What threads do to memory: accesses, and the races and bank conflicts among them."""
+"""Accesses of threads to memory, and the races and bank conflicts among them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import threading
 from collections import defaultdict
 from typing import Any, NamedTuple
 
-from lrscan.learn import banks
+from lrscan.learn.machines import banks
 
 WARP = 32
 
@@ -52,7 +52,7 @@ class Log:
 
     accesses   in the order in which they happened
     stranded   threads that waited at a barrier which others never reached, as (block, thread)
-    barriers   how many barriers a thread has passed, at most
+    barriers   the most barriers that a thread has passed
     """
 
     def __init__(self) -> None:
@@ -63,7 +63,7 @@ class Log:
 
     def note(self, array: str, index: Any, kind: str) -> None:
         """Write an access down; its thread and line are those that are running."""
-        thread = threading.current_thread()
+        thread: Any = threading.current_thread()
         if not hasattr(thread, "epoch"):
             return  # not a CUDA thread: the host looks at the array
         frame = sys._getframe(2)
@@ -89,14 +89,10 @@ class Log:
                     break
         return sorted(found, key=lambda race: race.first.epoch)
 
-    def count(self, kind: str, *, shared: bool) -> int:
-        """Reads or writes of shared or of global memory."""
-        return sum(a.kind == kind and a.array.startswith("shared") == shared for a in self.accesses)
-
     def conflicts(self) -> list[tuple[Access, int]]:
         """For every access to shared memory that a warp makes together: (one of them, ways).
 
-        The banks hold consecutive elements of four bytes. So many ways means so many turns.
+        The banks hold consecutive elements of four bytes. An access of n ways takes n turns.
         """
         together: dict[tuple, list[Access]] = defaultdict(list)
         for a in self.accesses:

@@ -44,8 +44,8 @@ class Divergence(RuntimeError):
     """Lanes of a warp that did not shuffle together."""
 
 
-class Run(NamedTuple):
-    """What a warp did.
+class WarpRun(NamedTuple):
+    """The results and the shuffles of a warp.
 
     values    what each lane returned
     shuffles  for each shuffle: from which lane each lane got its value
@@ -55,7 +55,7 @@ class Run(NamedTuple):
     shuffles: list[list[int]]
 
 
-def run(program: Callable[..., Generator], *arguments: Sequence, lanes: int = LANES) -> Run:
+def run(program: Callable[..., Generator], *arguments: Sequence, lanes: int = LANES) -> WarpRun:
     """Run a program on a warp.
 
     Args:
@@ -81,7 +81,7 @@ def run(program: Callable[..., Generator], *arguments: Sequence, lanes: int = LA
             except StopIteration as end:
                 results[lane] = end.value
         if not asked:
-            return Run(results, shuffles)
+            return WarpRun(results, shuffles)
         sources = _sources(asked, lanes)
         shuffles.append(sources)
         answers = [asked[source].value for source in sources]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 from unittest import mock
 
-import lrscan.learn.simulator  # noqa: F401  before anything that uses numba.cuda
+import lrscan.learn.machines.simulator  # noqa: F401  before anything that uses numba.cuda
 
 # isort: split
 import torch
@@ -17,7 +18,7 @@ from lrscan.cuda.memory import simulator
 
 
 def bytes_moved(algorithm: str, steps: int, columns: int, *, backward: bool = False) -> float:
-    """Bytes an element that a kernel of the package moves, counted access by access.
+    """Bytes per element that a kernel of the package moves, counted access by access.
 
     Args:
         algorithm: one of ``lrscan.core.checks.ALGORITHMS["cuda"]``
@@ -41,11 +42,11 @@ def _sizes_of_accesses() -> Iterator[list[int]]:
     sizes: list[int] = []  # appended to: the simulator's threads would lose counts of a sum
     read, write = simulator._read, simulator._write
 
-    def counted_read(kind, address, alignment):
+    def counted_read(kind: str, address: int, alignment: int) -> Any:
         sizes.append(KINDS[kind].size)
         return read(kind, address, alignment)
 
-    def counted_write(kind, address, value, alignment):
+    def counted_write(kind: str, address: int, value: Any, alignment: int) -> None:
         sizes.append(KINDS[kind].size)
         write(kind, address, value, alignment)
 

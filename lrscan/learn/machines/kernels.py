@@ -6,7 +6,7 @@ runs on a GPU are in :mod:`lrscan.cuda`.
 
 from __future__ import annotations
 
-from lrscan.learn import simulator  # before numba.cuda
+from lrscan.learn.machines import simulator  # before numba.cuda
 
 # isort: split
 from numba import cuda, float32
