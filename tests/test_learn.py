@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from projects import in_run
 
 from lrscan.core.algebra import compose
 from lrscan.learn.machines import (
@@ -154,7 +155,7 @@ def test_typed_input_is_read_as_numbers():
 
 def test_the_explorer_draws_again_for_every_change(monkeypatch, capsys):
     drawn = []
-    monkeypatch.delenv("LRSCAN_NOTEBOOK", raising=False)
+    monkeypatch.delenv("LRSCAN_RUN", raising=False)
     monkeypatch.setattr(player, "Player", lambda *scenes: drawn.append([s.title for s in scenes]))
     box = player.explore(draw.ALGORITHMS, a="1 2", x="3 4")
     (left, _), (a, x) = box.children[0].children, box.children[1].children
@@ -168,7 +169,7 @@ def test_the_explorer_draws_again_for_every_change(monkeypatch, capsys):
 
 
 def test_the_explorer_is_a_plain_stepper_in_a_headless_run(monkeypatch):
-    monkeypatch.setenv("LRSCAN_NOTEBOOK", "learn/03")
+    in_run(monkeypatch, notebook="learn/03")
     page = player.explore(draw.ALGORITHMS, a="1 2 3", x="4 5 6")
     assert isinstance(page, player.Player)
     assert list(page.panels[0]) == list(draw.ALGORITHMS)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from lessons import NOTEBOOKS, ROOT, runs_in_simulator
 
+from lrscan.evidence.context import Context
 from lrscan.learn import editions
 
 # Runs the code of notebooks one after another, as their kernels would, in this folder.
@@ -38,7 +39,7 @@ def run(elsewhere, edition, lessons, *, without="", checked=False):
     variables = {k: v for k, v in os.environ.items() if not k.startswith("LRSCAN_")}
     variables["PYTHONPATH"] = str(elsewhere / "site")
     if checked:  # a wrong answer is an error
-        variables["LRSCAN_NOTEBOOK"] = "learn"
+        variables |= Context(notebook="learn").variables()
     command = [sys.executable, "-c", RUN, without, *(f"{name}.ipynb" for name in lessons)]
     return subprocess.run(
         command, cwd=elsewhere / edition, env=variables, capture_output=True, text=True

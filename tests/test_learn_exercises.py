@@ -6,6 +6,7 @@ import nbformat
 import numpy as np
 import pytest
 from lessons import NOTEBOOKS, checks, exercises
+from projects import in_run
 
 from lrscan.learn import editions
 from lrscan.learn.exercises import lesson_01, lesson_02, lesson_07, lesson_08, lesson_09
@@ -30,12 +31,12 @@ def test_a_wrong_answer_is_printed_for_a_learner_and_raised_in_a_headless_run(mo
     def swapped(a1, x1, a2, x2):
         return a1 * a2, a1 * x2 + x1
 
-    monkeypatch.delenv("LRSCAN_NOTEBOOK", raising=False)
+    monkeypatch.delenv("LRSCAN_RUN", raising=False)
     lesson_02.compose(swapped)
     assert "Not yet: swapped operands. That is the second map" in capsys.readouterr().out
     lesson_02.compose(lambda a1, x1, a2, x2: (a2 * a1, a2 * x1 + x2))
     assert capsys.readouterr().out == "Right: first one map, then the other, is one map.\n"
-    monkeypatch.setenv("LRSCAN_NOTEBOOK", "learn/02")
+    in_run(monkeypatch, notebook="learn/02")
     with pytest.raises(NotYet, match="swapped operands"):
         lesson_02.compose(swapped)
 
@@ -93,7 +94,7 @@ def test_any_way_to_the_digits_is_right_in_float32():
 
 @pytest.fixture
 def alone(monkeypatch):
-    monkeypatch.delenv("LRSCAN_NOTEBOOK", raising=False)
+    monkeypatch.delenv("LRSCAN_RUN", raising=False)
 
 
 EXERCISES = exercises(simulated=False)

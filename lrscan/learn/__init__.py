@@ -4,7 +4,8 @@
     scenes      what draws: the machines' work as figures, steppers and text
     exercises   the checks of the exercises, one module per lesson
     editions    the lessons for students, and with solutions
-    headless    whether a lesson runs in front of a learner
 
 Scenes import machines, never the other way round.
 """
+
+__all__ = ["exercises", "machines", "scenes"]

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from lessons import checks, exercises
+from projects import in_run
 
 from lrscan.core.algebra import compose
 from lrscan.learn.exercises import lesson_03, lesson_04, lesson_05, lesson_06
@@ -16,7 +17,7 @@ A, X = np.array([[1, -1, 1, 1, -1, 1, 1, -1], [3, 1, 4, 1, 5, 9, 2, 6]], dtype=n
 
 @pytest.fixture(autouse=True)
 def alone(monkeypatch):
-    monkeypatch.delenv("LRSCAN_NOTEBOOK", raising=False)
+    monkeypatch.delenv("LRSCAN_RUN", raising=False)
 
 
 @pytest.mark.parametrize("name", EXERCISES)
@@ -183,7 +184,7 @@ def test_one_barrier_a_round_is_enough_with_two_arrays(capsys):
 
 
 def test_a_wrong_solution_is_raised_in_a_headless_run(monkeypatch):
-    monkeypatch.setenv("LRSCAN_NOTEBOOK", "learn/04")
+    in_run(monkeypatch, notebook="learn/04")
     with pytest.raises(NotYet, match="missing barrier"):
         lesson_04.block_scan(kernels.missing_barrier)
 

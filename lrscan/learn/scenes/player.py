@@ -14,8 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
-from lrscan.evidence import figures
-from lrscan.learn.headless import headless
+from lrscan.evidence import context, figures
 from lrscan.learn.scenes.scene import Scene
 
 _serial_numbers = itertools.count()
@@ -116,7 +115,7 @@ def explore(
         ipywidgets' container, or a :class:`Player`
     """
     names = list(scenes)
-    if headless():
+    if context.current().headless:
         numbers = read_numbers(a, x, "0")
         return compare({name: draw(*numbers) for name, draw in scenes.items()}, names[0], names[-1])
     import ipywidgets
