@@ -12,6 +12,7 @@ from torch import Tensor
 from lrscan.core import gradients, sweep
 from lrscan.core.autograd import plain
 from lrscan.core.checks import HALF, check, converted
+from lrscan.core.torch_internals import outside_the_compiler
 from lrscan.distributed.agreement import Header, agree, refuse
 from lrscan.distributed.exchange import Peers
 from lrscan.distributed.mean import check_summed
@@ -77,8 +78,7 @@ def linear_recurrence(
     return recurrence(a, x, h0, Peers(group, reverse is True), dim, reverse, algorithm, False)[0]
 
 
-# Out of the compiler, as torch.compiler.disable does it, which would load all of it here.
-@torch._disable_dynamo
+@outside_the_compiler
 def recurrence(
     a: Tensor,
     x: Tensor,

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from lrscan.core.autograd import forward_ad_is_on, intercepted, is_batched
-from lrscan.distributed.parallel import among, splits
-from lrscan.nn.sequences import end_to_end, here
+from lrscan.core.time_axis import along, current
 
 # Pre-activations by name, each (T, B, n), or those of all gates stacked along the last axis.
 Gates = dict[str, Tensor] | Tensor
@@ -37,7 +36,7 @@ def evaluate(
         # An exported program may run elsewhere; torch.func takes no gradient of this operator.
         if torch.compiler.is_exporting() or torch._C._are_functorch_transforms_active():
             return recurrence(gates, start)
-        if splits() or here() or forward_ad_is_on():
+        if not current().whole or forward_ad_is_on():
             return recurrence(gates, start)
         if not _fits(name, cell, gates, start):
             return recurrence(gates, start)
@@ -51,7 +50,7 @@ def evaluate(
 def _is_plain(gates: Tensor, start: Tensor) -> bool:
     """Whether this is eager torch on one device, where nobody looks at the operations."""
     return not (
-        splits()
+        current().split
         or torch._C._are_functorch_transforms_active()
         or forward_ad_is_on()
         or intercepted(gates, start, None)
@@ -78,21 +77,19 @@ class FusedCell(torch.autograd.Function):
     """(h, c after the last step) by a kernel; derivatives of derivatives go torch's way.
 
     ``apply(gates, start, name, recurrence)``; ``recurrence`` is made of differentiable operations.
-    Sequences may lie end to end, as :mod:`lrscan.nn.sequences` has them.
+    Sequences may lie end to end (:mod:`lrscan.core.time_axis`).
     """
 
     @staticmethod
     def forward(ctx, gates, start, name, recurrence):
         from lrscan.cpu import fused_cells
 
-        ctx.sequences = here()
-        ctx.cu = None if ctx.sequences is None else ctx.sequences.cu
-        c, h = fused_cells.forward(name, gates, start, ctx.cu)
+        ctx.time = current()
+        c, h = fused_cells.forward(name, gates, start, ctx.time.cu)
         ctx.name, ctx.recurrence = name, recurrence
         ctx.save_for_backward(gates, start, c)
         ctx.set_materialize_grads(False)
-        # A copy: a view would keep every step of c alive.
-        return h, c[-1].clone() if ctx.sequences is None else ctx.sequences.ends(c)
+        return h, ctx.time.ends(c)
 
     @staticmethod
     def backward(ctx, dh, dend):
@@ -102,9 +99,10 @@ class FusedCell(torch.autograd.Function):
         dh = torch.zeros_like(c) if dh is None else dh
         second = torch.is_grad_enabled()
         if not (second or is_batched(dh) or (dend is not None and is_batched(dend))):
-            return *fused_cells.backward(ctx.name, gates, start, c, dh, dend, ctx.cu), None, None
+            cu = ctx.time.cu
+            return *fused_cells.backward(ctx.name, gates, start, c, dh, dend, cu), None, None
         # As in forward, wherever backward is called.
-        with torch.enable_grad(), among(None), end_to_end(ctx.sequences):
+        with torch.enable_grad(), along(ctx.time):
             results = ctx.recurrence(gates, start)
         given = dh, torch.zeros_like(start) if dend is None else dend
         wanted = [t for t, want in zip((gates, start), ctx.needs_input_grad, strict=False) if want]

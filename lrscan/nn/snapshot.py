@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from lrscan.distributed.parallel import among
+from lrscan.core.time_axis import WHOLE, along
 
 _OF_A_CLASS = ("__dict__", "__weakref__")  # what Python itself gives to every class
 
@@ -55,7 +55,7 @@ class Kept:
             self._check()
             for (module, name, _), value in zip(self._buffers, buffers, strict=True):
                 module._buffers[name] = value.clone()
-            with among(None):
+            with along(WHOLE):
                 return function(self._copy, *given)
 
         return evaluate
