@@ -10,7 +10,7 @@ from torch.autograd import forward_ad
 from torch.overrides import _get_current_function_mode_stack
 from torch.utils._device import DeviceContext
 
-from lrscan.core import gradients, sweep
+from lrscan.core import dispatch, gradients, sweep
 from lrscan.core.checks import HALF
 
 
@@ -30,9 +30,8 @@ def recurrence(
     options = (dim, reverse, algorithm, cu)
     if type(x) not in _PLAIN or type(a) not in _PLAIN:
         if _is_distributed(a, x, h0):
-            from lrscan.distributed import dtensor
-
-            return dtensor.recurrence(recurrence, a, x, h0, *options[:3], cu=cu)
+            rule = dispatch.found(dispatch.DTENSOR_RULE)
+            return rule(recurrence, a, x, h0, *options[:3], cu=cu)
     if torch.compiler.is_compiling():
         if forward_ad_is_on():
             raise NotImplementedError(

@@ -1,4 +1,4 @@
-"""What the operators of torch's dispatcher do; :mod:`lrscan.core.torch_library` has their names."""
+"""What the operators of the recurrence do; :mod:`lrscan.core.torch_library` has their names."""
 
 from __future__ import annotations
 
@@ -73,38 +73,3 @@ def differentiated_recurrence(a, x, h0, *options):
 
 
 batched_recurrence = autograd.batched
-
-
-def fused_cell(gates, start, name):
-    from lrscan.cpu import fused_cells
-
-    c, h = fused_cells.forward(name, gates.contiguous(), start)
-    return [h, c[-1].clone(), *([] if h is c else [c])]
-
-
-def fused_cell_fake(gates, start, name):
-    c = gates.new_empty(*gates.shape[:2], start.shape[-1])
-    return [c, start.new_empty(start.shape), *([] if name == "gilr" else [torch.empty_like(c)])]
-
-
-def fused_cell_backward(gates, start, c, dh, dend, name):
-    from lrscan.cpu import fused_cells
-
-    return list(fused_cells.backward(name, gates.contiguous(), start, c.contiguous(), dh, dend))
-
-
-def fused_cell_backward_fake(gates, start, c, dh, dend, name):
-    return [gates.new_empty(gates.shape), start.new_empty(start.shape)]
-
-
-def keep_for_cell_gradients(ctx, inputs, output):
-    gates, start, ctx.name = inputs
-    ctx.save_for_backward(gates, start, output[2] if len(output) > 2 else output[0])
-
-
-def cell_gradients(ctx, found):
-    gates, start, c = ctx.saved_tensors
-    dh, dend = found[:2]  # c itself is for this function alone
-    dh = torch.zeros_like(c) if dh is None else dh
-    dpre, dstart = torch.ops.lrscan.fused_cell_backward(gates, start, c, dh, dend, ctx.name)
-    return dpre, dstart, None
