@@ -140,6 +140,7 @@ def warm_cpu(dtype: str) -> tuple[int, int]:
 
     from lrscan import linear_recurrence, nn
     from lrscan.cpu import compile as compiling
+    from lrscan.nn.fused import kernel_of
 
     before = compiling.tally.copy()
     kind = getattr(torch, dtype)
@@ -147,7 +148,7 @@ def warm_cpu(dtype: str) -> tuple[int, int]:
         a, x = (torch.zeros(shape, dtype=kind).requires_grad_() for _ in range(2))
         linear_recurrence(a, x, dim=dim).sum().backward()
     if dtype == "float32":
-        for make in (nn.GILR, nn.GILRLSTM):
+        for make in filter(kernel_of, nn.MODELS.values()):
             make(4, 16)(torch.zeros(300, 2, 4))[0].sum().backward()
     now = compiling.tally - before
     return now[compiling.COMPILED], now[compiling.KEPT]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lrscan.core.autograd import forward_ad_is_on, intercepted, is_batched
 from lrscan.core.time_axis import along, current
@@ -23,6 +23,11 @@ def fused(name: str) -> Callable[[Callable], Callable]:
         return cell
 
     return mark
+
+
+def kernel_of(model: type[nn.Module]) -> str | None:
+    """The name that :func:`fused` gave to the cell of a model; None if it has no kernel."""
+    return getattr(getattr(model, "cell", None), "fused", None)
 
 
 def evaluate(
