@@ -26,6 +26,11 @@ from lrscan.cuda.memory import SIMULATED, load, store
 
 A, X, START, OUT, BEFORE, DA, DSTART = range(len(ROWS))
 SIZING = 6
+SIGNATURE = types.void(
+    types.UniTuple(types.UniTuple(types.int64, 5), len(ROWS)),
+    types.UniTuple(types.int64, 4),
+    types.UniTuple(types.int64, SIZING),
+)
 
 # The states that kernels compute with.
 STATES = {
