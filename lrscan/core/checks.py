@@ -7,9 +7,9 @@ import reprlib
 
 import torch
 from torch import Tensor
-from torch._subclasses import FakeTensor
 
 from lrscan.core.sweep import broadcast_shape, state_shape
+from lrscan.core.torch_internals import is_fake
 
 ALGORITHMS = {
     "cpu": ("auto", "serial", "blocked"),
@@ -132,7 +132,7 @@ def lengths_on_the_host(cu_seqlens) -> Tensor:
 
 
 def _check_lengths(cu: Tensor, steps: int, dim: int) -> None:
-    if torch.compiler.is_compiling() or isinstance(cu, FakeTensor):
+    if torch.compiler.is_compiling() or is_fake(cu):
         return  # known when it runs
     if cu[0] != 0:
         raise ValueError(f"cu_seqlens must begin with 0, not {cu[0]}")

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import torch
-from torch._functorch.autograd_function import enable_single_level_autograd_function
-from torch.autograd.function import _SingleLevelFunction
 
 from lrscan.core import autograd, gradients, sweep
 from lrscan.core.checks import check
+from lrscan.core.torch_internals import (
+    SingleLevelFunction,
+    below_autograd,
+    single_level_functions,
+)
 
 
 def linear_recurrence(a, x, h0, dim, reverse, algorithm, cu):
@@ -36,7 +39,7 @@ def linear_recurrence_backward_fake(a, h, h0, dh, x_shape, dim, reverse, algorit
     return [gradient for gradient in found if gradient is not None]
 
 
-class Differentiated(_SingleLevelFunction):
+class Differentiated(SingleLevelFunction):
     """The recurrence with its gradients, at one level of torch.func or at none."""
 
     @staticmethod
@@ -60,14 +63,14 @@ class Differentiated(_SingleLevelFunction):
 
 def _below(*inputs):
     """The recurrence without gradients at this level."""
-    with torch._C._AutoDispatchBelowAutograd():
+    with below_autograd():
         return torch.ops.lrscan.linear_recurrence(*inputs)
 
 
 def differentiated_recurrence(a, x, h0, *options):
     tensors = (a, x) if h0 is None else (a, x, h0)
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
-        with enable_single_level_autograd_function():
+        with single_level_functions():
             return Differentiated.apply(a, x, h0, *options)
     return _below(a, x, h0, *options)
 

@@ -11,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from lrscan.core.checks import said
 from lrscan.core.time_axis import current
+from lrscan.core.torch_internals import transforms_are_active
 from lrscan.nn.inputs import Input, Tokens, extent, pieces
 from lrscan.nn.snapshot import Kept
 
@@ -51,7 +52,7 @@ def checkpointed(
     :class:`Kept`. torch.func cannot do so: under its transforms all is kept.
     """
     compiling = torch.compiler.is_compiling()
-    transformed = not compiling and torch._C._are_functorch_transforms_active()
+    transformed = not compiling and transforms_are_active()
     once = transformed or not torch.is_grad_enabled()
     kept = None if once or compiling else Kept(net)
     outputs, first = [], 0

@@ -7,8 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from lrscan.core.autograd import forward_ad_is_on, intercepted, is_batched
+from lrscan.core.autograd import intercepted
 from lrscan.core.time_axis import along, current
+from lrscan.core.torch_internals import forward_ad_is_on, is_batched, transforms_are_active
 
 # Pre-activations by name, each (T, B, n), or those of all gates stacked along the last axis.
 Gates = dict[str, Tensor] | Tensor
@@ -39,7 +40,7 @@ def evaluate(
         return recurrence(gates, start)
     if torch.compiler.is_compiling():
         # An exported program may run elsewhere; torch.func takes no gradient of this operator.
-        if torch.compiler.is_exporting() or torch._C._are_functorch_transforms_active():
+        if torch.compiler.is_exporting() or transforms_are_active():
             return recurrence(gates, start)
         if not current().whole or forward_ad_is_on():
             return recurrence(gates, start)
@@ -56,7 +57,7 @@ def _is_plain(gates: Tensor, start: Tensor) -> bool:
     """Whether this is eager torch on one device, where nobody looks at the operations."""
     return not (
         current().split
-        or torch._C._are_functorch_transforms_active()
+        or transforms_are_active()
         or forward_ad_is_on()
         or intercepted(gates, start, None)
     )
