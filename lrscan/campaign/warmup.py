@@ -59,12 +59,11 @@ def run(
     Raises:
         WarmupError: an architecture or a dtype that there is not, or no compiler for CUDA
     """
-    from lrscan.core.checks import DTYPES
+    from lrscan.core.dtypes import KINDS
 
     dtypes = list(dict.fromkeys(dtypes))
-    known = [str(dtype).removeprefix("torch.") for dtype in DTYPES["cpu"]]
-    if unknown := [name for name in dtypes if name not in known]:
-        raise WarmupError(f"a dtype is one of {', '.join(known)}, not {unknown[0]!r}")
+    if unknown := [name for name in dtypes if name not in KINDS]:
+        raise WarmupError(f"a dtype is one of {', '.join(KINDS)}, not {unknown[0]!r}")
     wanted = [capability(text) for text in architectures]
     if not wanted:
         import torch

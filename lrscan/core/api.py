@@ -9,7 +9,8 @@ from torch import Tensor
 
 import lrscan.core.torch_library  # noqa: F401  (the operator of torch's dispatcher, for compile)
 from lrscan.core.autograd import intercepted, needs_derivatives, one_step, recurrence
-from lrscan.core.checks import HALF, check, converted, lengths_on_the_host, said
+from lrscan.core.checks import check, converted, lengths_on_the_host, said
+from lrscan.core.dtypes import HALF
 
 
 def linear_recurrence(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lrscan.core import dispatch, gradients, sweep
-from lrscan.core.checks import HALF
+from lrscan.core.dtypes import HALF
 from lrscan.core.torch_internals import (
     below_autograd,
     dispatch_modes,

@@ -30,6 +30,7 @@ import torch
 from torch import Tensor
 
 from lrscan.core import dispatch
+from lrscan.core.dtypes import state_dtype
 from lrscan.core.layout import columns_of
 
 ROWS = ("A", "X", "START", "OUT", "BEFORE", "DA", "DSTART")
@@ -222,7 +223,7 @@ def _run_with_restarts(
     if not backward:
         out = one["OUT"] = tensors["OUT"]
         if h0 is not None:  # not rounded, as no state is
-            wide = torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
+            wide = state_dtype(x.dtype)
             entering = product(first_a.to(wide), h0.to(wide))
             one = {"A": one["A"].to(wide), "X": x.to(wide).index_add(dim, starts, entering)}
             one["OUT"] = out if out.dtype == wide else torch.empty_like(out, dtype=wide)

@@ -20,8 +20,9 @@ import numpy as np
 from numba import cuda, types
 
 from lrscan.core import algebra
+from lrscan.core.dtypes import KINDS
 from lrscan.core.sweep import ROWS
-from lrscan.cuda.kinds import KINDS, state_of
+from lrscan.cuda.kinds import state_of
 from lrscan.cuda.memory import SIMULATED, load, store
 
 A, X, START, OUT, BEFORE, DA, DSTART = range(len(ROWS))
@@ -31,14 +32,6 @@ SIGNATURE = types.void(
     types.UniTuple(types.int64, 4),
     types.UniTuple(types.int64, SIZING),
 )
-
-# The states that kernels compute with.
-STATES = {
-    "float32": types.float32,
-    "float64": types.float64,
-    "complex64": types.complex64,
-    "complex128": types.complex128,
-}
 
 
 def inlined(function: Callable) -> Callable:

@@ -12,7 +12,7 @@ import lrscan.learn.simulator  # noqa: F401  before anything that uses numba.cud
 import torch
 
 from lrscan.core import sweep
-from lrscan.cuda.kinds import KINDS
+from lrscan.core.dtypes import KINDS
 from lrscan.cuda.memory import simulator
 
 

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from lrscan.core.checks import said
+from lrscan.core.dtypes import state_dtype
 from lrscan.core.time_axis import current
 from lrscan.nn.fused import Gates, evaluate
 from lrscan.nn.init import reset_gates
 from lrscan.nn.inputs import Input, Window, product
-from lrscan.nn.stack import State, not_by_autocast, state_dtype
+from lrscan.nn.stack import State, not_by_autocast
 
 # A cell: from the gates' pre-activations to (a, u, read-out).
 Cell = Callable[..., tuple[Tensor, Tensor, Callable[[Tensor], Tensor] | None]]

@@ -8,11 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lrscan.core.dtypes import state_dtype
 from lrscan.core.time_axis import current
 from lrscan.nn.init import reset_gates
 from lrscan.nn.inputs import Input, product
 from lrscan.nn.sequences import Sequences
-from lrscan.nn.stack import RecurrentStack, State, state_dtype
+from lrscan.nn.stack import RecurrentStack, State
 
 _GATES = ("forget", "input", "output", "candidate")
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from lrscan.core.checks import ALGORITHMS, said
+from lrscan.core.dtypes import state_dtype
 from lrscan.core.time_axis import current, turned
 from lrscan.nn.checkpointing import checkpointed
 from lrscan.nn.inputs import Input, Tokens, apply, extent
@@ -360,8 +361,3 @@ def _picked(states: list[State], order: Tensor | None) -> list[State]:
     if order is None:
         return states
     return [tuple(part[order] for part in state) for state in states]
-
-
-def state_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The dtype that a state is carried in: float32 at least, as half precision would round it."""
-    return torch.promote_types(dtype, torch.float32)
