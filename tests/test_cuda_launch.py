@@ -135,7 +135,7 @@ def test_a_kernel_is_loaded_with_the_capture_relaxed_and_only_then(monkeypatch, 
 
     monkeypatch.setattr(launch, "_driver", driver)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
-    monkeypatch.setattr(launch.cubins, "sources", lambda kernel, capability: iter([b"code"]))
+    monkeypatch.setattr(launch.machine_code, "sources", lambda kernel, capability: iter([b"code"]))
     kernel = launch.Kernel(lambda: None, "name", 128)
     if fails:
         with pytest.raises(RuntimeError):

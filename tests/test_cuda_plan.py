@@ -6,9 +6,9 @@ import pytest
 import torch
 
 pytest.importorskip("numba.cuda")
+from lrscan.core.dtypes import KINDS  # noqa: E402
 from lrscan.core.sweep import Operand  # noqa: E402
 from lrscan.cuda.dispatch import _choose  # noqa: E402
-from lrscan.cuda.kinds import KINDS  # noqa: E402
 from lrscan.cuda.single_pass.plan import CHAINED_ELEMENTS, UNCHAINED_THREADS, layout_of, plan  # noqa: E402
 from lrscan.cuda.single_pass.tiles import MOST_THREADS, Layout, shape_of, sizes_of  # noqa: E402
 from lrscan.cuda.steps import Variant  # noqa: E402

@@ -15,7 +15,6 @@ from lrscan.nn import (
     SRU,
     LinearSurrogateRNN,
     SerialLSTM,
-    StronglyTypedRNN,
     Tokens,
     Window,
     checkpointing,
@@ -25,16 +24,9 @@ from lrscan.nn import (
     scaled,
     surrogate,
 )
+from lrscan.nn.stack import RecurrentStack
 
-MODELS = {
-    "GILR": GILR,
-    "GILRLSTM": GILRLSTM,
-    "QRNN": QRNN,
-    "QRNN-4": lambda *a, **k: QRNN(*a, window=4, **k),
-    "StronglyTypedRNN": StronglyTypedRNN,
-    "SRU": SRU,
-    "SerialLSTM": SerialLSTM,
-}
+MODELS = models.MODELS | {"QRNN-4": lambda *a, **k: QRNN(*a, window=4, **k)}
 T, B, M, N = 19, 3, 6, 5
 every_model = pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
 DOUBLE = {"dtype": torch.float64}
@@ -50,6 +42,12 @@ def small_pieces(monkeypatch):
     """Make every sequence long enough to be worked through in pieces."""
     monkeypatch.setattr(checkpointing, "PIECE_ELEMENTS", {"cpu": 4 * B * N})
     monkeypatch.setattr(checkpointing, "PIECES_KEPT", 1)
+
+
+def test_the_list_of_models_has_every_model():
+    kinds = (getattr(models, name) for name in models.__all__)
+    stacks = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, RecurrentStack)]
+    assert set(stacks) - {LinearSurrogateRNN} == set(models.MODELS.values())
 
 
 @every_model

@@ -91,7 +91,7 @@ def test_a_token_out_of_range_is_named(make, index):
         make(3, 4)(tokens)
 
 
-MODELS = [nn.GILR, nn.GILRLSTM, nn.QRNN, nn.SRU, nn.StronglyTypedRNN, nn.SerialLSTM]
+MODELS = list(nn.MODELS.values())
 
 
 @pytest.mark.parametrize("make", MODELS)

@@ -60,7 +60,7 @@ def test_cpu_kernels_are_compiled_once_for_a_dtype(tmp_path):
     """In a process of its own; the second one finds them all."""
     script = (
         "from lrscan import linear_recurrence\nfrom lrscan.campaign import warmup\n"
-        "from lrscan.cpu.dispatch import compile as compiling\n"
+        "from lrscan.cpu import compile as compiling\n"
         "import torch\n"
         "print(*warmup.warm_cpu('float32'), flush=True)\n"
         "before = compiling.tally.total()\n"

@@ -59,12 +59,11 @@ def run(
     Raises:
         WarmupError: an architecture or a dtype that there is not, or no compiler for CUDA
     """
-    from lrscan.core.checks import DTYPES
+    from lrscan.core.dtypes import KINDS
 
     dtypes = list(dict.fromkeys(dtypes))
-    known = [str(dtype).removeprefix("torch.") for dtype in DTYPES["cpu"]]
-    if unknown := [name for name in dtypes if name not in known]:
-        raise WarmupError(f"a dtype is one of {', '.join(known)}, not {unknown[0]!r}")
+    if unknown := [name for name in dtypes if name not in KINDS]:
+        raise WarmupError(f"a dtype is one of {', '.join(KINDS)}, not {unknown[0]!r}")
     wanted = [capability(text) for text in architectures]
     if not wanted:
         import torch
@@ -140,6 +139,7 @@ def warm_cpu(dtype: str) -> tuple[int, int]:
 
     from lrscan import linear_recurrence, nn
     from lrscan.cpu import compile as compiling
+    from lrscan.nn.fused import kernel_of
 
     before = compiling.tally.copy()
     kind = getattr(torch, dtype)
@@ -147,7 +147,7 @@ def warm_cpu(dtype: str) -> tuple[int, int]:
         a, x = (torch.zeros(shape, dtype=kind).requires_grad_() for _ in range(2))
         linear_recurrence(a, x, dim=dim).sum().backward()
     if dtype == "float32":
-        for make in (nn.GILR, nn.GILRLSTM):
+        for make in filter(kernel_of, nn.MODELS.values()):
             make(4, 16)(torch.zeros(300, 2, 4))[0].sum().backward()
     now = compiling.tally - before
     return now[compiling.COMPILED], now[compiling.KEPT]

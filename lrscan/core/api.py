@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 import lrscan.core.torch_library  # noqa: F401  (the operator of torch's dispatcher, for compile)
-from lrscan.core.autograd import intercepted, is_differentiated, one_step, recurrence
-from lrscan.core.checks import HALF, check, converted, lengths_on_the_host, said
+from lrscan.core.autograd import intercepted, needs_derivatives, one_step, recurrence
+from lrscan.core.checks import check, converted, lengths_on_the_host, said
+from lrscan.core.dtypes import HALF
 
 
 def linear_recurrence(
@@ -108,7 +109,7 @@ def linear_recurrence_step(a: Tensor | complex, x: Tensor, h: Tensor) -> Tensor:
     dtype = torch.promote_types(x.dtype, h.dtype)
     if x.dtype in HALF:
         a, x, h = a.float(), x.float(), h.float()
-    if is_differentiated(a, x, h):  # to torch a zero has gradients of NaN
+    if needs_derivatives(a, x, h):  # to torch a zero has gradients of NaN
         return one_step(a, x, h).to(dtype)
     after = torch.addcmul(x, a, h)
     known = x.device.type == "cpu" and not (torch.compiler.is_compiling() or intercepted(a, x, h))

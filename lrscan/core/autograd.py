@@ -6,12 +6,20 @@ import sys
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
-from torch.overrides import _get_current_function_mode_stack
-from torch.utils._device import DeviceContext
 
-from lrscan.core import gradients, sweep
-from lrscan.core.checks import HALF
+from lrscan.core import dispatch, gradients, sweep
+from lrscan.core.dtypes import HALF
+from lrscan.core.torch_internals import (
+    below_autograd,
+    dispatch_modes,
+    forward_ad_is_on,
+    function_mode_is_on,
+    is_batched,
+    is_tracing,
+    jvp_levels,
+    only_the_default_device,
+    transforms_are_active,
+)
 
 
 def recurrence(
@@ -30,17 +38,16 @@ def recurrence(
     options = (dim, reverse, algorithm, cu)
     if type(x) not in _PLAIN or type(a) not in _PLAIN:
         if _is_distributed(a, x, h0):
-            from lrscan.distributed import dtensor
-
-            return dtensor.recurrence(recurrence, a, x, h0, *options[:3], cu=cu)
+            rule = dispatch.found(dispatch.DTENSOR_RULE)
+            return rule(recurrence, a, x, h0, *options[:3], cu=cu)
     if torch.compiler.is_compiling():
         if forward_ad_is_on():
             raise NotImplementedError(
                 "linear_recurrence has no forward-mode derivative within torch.compile"
             )
         return torch.ops.lrscan.linear_recurrence(a, x, h0, *options)
-    if torch._C._are_functorch_transforms_active():
-        if _jvp_levels() > 1:  # torch drops tangents there, without a word
+    if transforms_are_active():
+        if jvp_levels() > 1:  # torch drops tangents there, without a word
             raise NotImplementedError(
                 "linear_recurrence has no derivative in forward mode over forward mode; take one "
                 "in reverse, as torch.func.jacfwd(torch.func.jacrev(...)) does"
@@ -50,7 +57,7 @@ def recurrence(
         return Recurrence.apply(a, x, h0, *options)
     if intercepted(a, x, h0):
         return torch.ops.lrscan.linear_recurrence(a, x, h0, *options)
-    if _differentiated(a, x, h0):
+    if _needs_gradients(a, x, h0):
         return Recurrence.apply(a, x, h0, *options)
     return sweep.forward(*map(plain, (a, x, h0)), *options)
 
@@ -63,7 +70,7 @@ def one_step(a: Tensor, x: Tensor, h: Tensor) -> Tensor:
 def _evaluated(a, x, h0, *options):
     """The recurrence within a function that has its derivatives."""
     if intercepted(a, x, h0):
-        with torch._C._AutoDispatchBelowAutograd():
+        with below_autograd():
             return torch.ops.lrscan.linear_recurrence(a, x, h0, *options)
     return sweep.forward(*map(plain, (a, x, h0)), *options)
 
@@ -73,8 +80,8 @@ def intercepted(a: Tensor, x: Tensor, h0: Tensor | None) -> bool:
     or since there is no memory to compute in (meta tensors, batches of gradients).
     """
     return bool(
-        torch._C._len_torch_dispatch_stack()
-        or (torch._C._is_torch_function_mode_enabled() and _modes_besides_the_default_device())
+        dispatch_modes()
+        or (function_mode_is_on() and not only_the_default_device())
         or type(a) not in _PLAIN
         or type(x) not in _PLAIN
         or (h0 is not None and type(h0) not in _PLAIN)
@@ -82,7 +89,7 @@ def intercepted(a: Tensor, x: Tensor, h0: Tensor | None) -> bool:
         or is_batched(a)
         or is_batched(x)
         or (h0 is not None and is_batched(h0))
-        or torch._C._is_tracing()
+        or is_tracing()
     )
 
 
@@ -93,35 +100,15 @@ def _is_distributed(*tensors: Tensor | None) -> bool:
 
 
 _PLAIN = (Tensor, torch.nn.Parameter)
-# Of the vmap that torch.autograd itself uses, for ``is_grads_batched`` and ``vectorize``.
-is_batched = torch._C._functorch.is_legacy_batchedtensor
 
 
-def _modes_besides_the_default_device() -> bool:
-    return any(type(mode) is not DeviceContext for mode in _get_current_function_mode_stack())
+def needs_derivatives(a: Tensor, x: Tensor, h0: Tensor | None) -> bool:
+    """Whether a derivative may be asked for, in whatever mode."""
+    return _needs_gradients(a, x, h0) or forward_ad_is_on() or transforms_are_active()
 
 
-def _jvp_levels() -> int:
-    stack = torch._C._functorch.get_interpreter_stack() or ()
-    return sum(level.key() == torch._C._functorch.TransformType.Jvp for level in stack)
-
-
-def forward_ad_is_on() -> bool:
-    """Whether a derivative may be asked for in forward mode."""
-    return forward_ad._current_level >= 0
-
-
-def is_differentiated(a: Tensor, x: Tensor, h0: Tensor | None) -> bool:
-    """Whether a derivative may be asked for."""
-    return (
-        _differentiated(a, x, h0)
-        or forward_ad_is_on()
-        or torch._C._are_functorch_transforms_active()
-    )
-
-
-def _differentiated(a: Tensor, x: Tensor, h0: Tensor | None) -> bool:
-    """Whether a derivative may be asked for in reverse mode."""
+def _needs_gradients(a: Tensor, x: Tensor, h0: Tensor | None) -> bool:
+    """Whether a derivative may be asked for in reverse mode, outside torch.func."""
     return torch.is_grad_enabled() and (
         a.requires_grad or x.requires_grad or (h0 is not None and h0.requires_grad)
     )
@@ -217,7 +204,7 @@ def backward(a, h, h0, dh, x_shape, dim, reverse, algorithm, cu, wanted):
     compiling = torch.compiler.is_compiling()
     if (
         torch.is_grad_enabled()
-        or torch._C._are_functorch_transforms_active()
+        or transforms_are_active()
         or (not compiling and is_batched(dh))
     ):
         return differentiable_gradients(a, h, h0, dh, *options, wanted)

@@ -7,22 +7,18 @@ import reprlib
 
 import torch
 from torch import Tensor
-from torch._subclasses import FakeTensor
 
+from lrscan.core import dtypes
+from lrscan.core.dtypes import HALF, REAL
 from lrscan.core.sweep import broadcast_shape, state_shape
+from lrscan.core.torch_internals import is_fake
 
 ALGORITHMS = {
     "cpu": ("auto", "serial", "blocked"),
     "cuda": ("auto", "serial_paper", "serial", "blocked", "single_pass"),
 }
-_FLOATING = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
-DTYPES = {
-    "cpu": (*_FLOATING, torch.complex64, torch.complex128),
-    "cuda": (*_FLOATING, torch.complex64, torch.complex128),
-}
-HALF = (torch.float16, torch.bfloat16)
+DTYPES = dict.fromkeys(ALGORITHMS, dtypes.DTYPES)
 _NUMBER = (int, float, complex)
-_REAL = {torch.complex64: torch.float32, torch.complex128: torch.float64}
 
 
 def converted(a, x, h0):
@@ -37,15 +33,15 @@ def converted(a, x, h0):
         return a, x, h0
     device = x.device.type
     if device in ALGORITHMS and torch.is_autocast_enabled(device):
-        dtypes = [t.dtype for t in (a, x, h0) if isinstance(t, Tensor)]
-        widest = functools.reduce(torch.promote_types, dtypes)
+        given = [t.dtype for t in (a, x, h0) if isinstance(t, Tensor)]
+        widest = functools.reduce(torch.promote_types, given)
         a, x, h0 = (t.to(widest) if isinstance(t, Tensor) else t for t in (a, x, h0))
     if isinstance(a, _NUMBER) and not isinstance(a, bool):
         if isinstance(a, complex) and not x.is_complex():
             raise TypeError(f"a is a complex number, but x is {x.dtype}")
         dtype = torch.float32 if x.dtype in HALF else x.dtype
         a = torch.full((), a, dtype=dtype, device=x.device)
-    if (real := _REAL.get(x.dtype)) is not None:
+    if (real := REAL.get(x.dtype)) is not None:
         a, h0 = (t.to(x.dtype) if isinstance(t, Tensor) and t.dtype == real else t for t in (a, h0))
     return a, x, h0
 
@@ -132,7 +128,7 @@ def lengths_on_the_host(cu_seqlens) -> Tensor:
 
 
 def _check_lengths(cu: Tensor, steps: int, dim: int) -> None:
-    if torch.compiler.is_compiling() or isinstance(cu, FakeTensor):
+    if torch.compiler.is_compiling() or is_fake(cu):
         return  # known when it runs
     if cu[0] != 0:
         raise ValueError(f"cu_seqlens must begin with 0, not {cu[0]}")

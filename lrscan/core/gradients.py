@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from lrscan.core import sweep
+from lrscan.core.dtypes import state_dtype
 
 # A part has this share of all elements, but is not smaller than this: on a CPU it fits a cache, on
 # a GPU it keeps the device busy for about as long as the host needs to launch the next one.
@@ -149,7 +150,7 @@ class _Sum:
         self._whole = out is not None and out.shape == h.shape
         if out is None or self._whole:
             return
-        wide = torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
+        wide = state_dtype(dtype)
         shape = (1,) * (h.dim() - out.dim()) + out.shape
         self._total = torch.zeros(shape, dtype=wide, device=h.device)
         self._broadcast = [axis for axis, size in enumerate(shape) if size != h.shape[axis]]

@@ -12,9 +12,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lrscan.core.dtypes import HALF, double_dtype, state_dtype
+
 
 def _double(tensor: Tensor) -> Tensor:
-    return tensor.to(torch.complex128 if tensor.is_complex() else torch.float64)
+    return tensor.to(double_dtype(tensor.dtype))
 
 
 def linear_recurrence_reference(
@@ -91,11 +93,11 @@ def rounding_bound(
     K = linear_recurrence_reference(
         a, arising, depth * start.squeeze(dim), dim=dim, reverse=reverse
     )
-    half = dtype in (torch.float16, torch.bfloat16)
-    bound = K * torch.finfo(torch.float32 if half else dtype).eps / 2
+    half = dtype in HALF
+    bound = K * torch.finfo(state_dtype(dtype)).eps / 2
     if dtype.is_complex:
         bound *= 8**0.5
-    if dtype in (torch.float64, torch.complex128):  # the reference itself is rounded as much
+    if dtype == double_dtype(dtype):  # the reference itself is rounded as much
         bound *= 2
     # Half precision is rounded once at the end; below its normal range by an absolute amount.
     return bound + H * torch.finfo(dtype).eps / 2 + torch.finfo(dtype).tiny if half else bound

@@ -11,25 +11,26 @@ Forward and backward are the same sweep over a table of operands, in opposite di
     DA                   da
     DSTART               dh0
 
-A backend is a function ``prepare(operands, steps, sizes, backward, algorithm, device)``. It
-returns what runs the sweep: a function of the tensors, by row. That is kept for further calls
-with tensors of the same layout. Where sequences lie end to end in time, START and DSTART have a
-stride over sequences in the place of that over time, and the function also takes the steps at
-which the sweep meets a new sequence, with the end of the last (the CPU backend alone; for others
-each sequence starts with a coefficient of zero, which forgets all before, see
-:mod:`lrscan.core.algebra`).
+A backend is a function ``prepare(operands, steps, sizes, backward, algorithm, device)``, which
+:mod:`lrscan.core.dispatch` finds. It returns what runs the sweep: a function of the tensors, by
+row. That is kept for further calls with tensors of the same layout. Where sequences lie end to end
+in time, START and DSTART have a stride over sequences in the place of that over time, and the
+function also takes the steps at which the sweep meets a new sequence, with the end of the last
+(the CPU backend alone; for others each sequence starts with a coefficient of zero, which forgets
+all before, see :mod:`lrscan.core.algebra`).
 """
 
 from __future__ import annotations
 
 import functools
-import importlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from lrscan.core import dispatch
+from lrscan.core.dtypes import state_dtype
 from lrscan.core.layout import columns_of
 
 ROWS = ("A", "X", "START", "OUT", "BEFORE", "DA", "DSTART")
@@ -37,8 +38,6 @@ ROWS = ("A", "X", "START", "OUT", "BEFORE", "DA", "DSTART")
 _AHEAD = {"A": 1, "BEFORE": -1}
 TIMELESS = ("START", "DSTART")
 _OUTPUTS = ("OUT", "DA")
-# Backends whose kernels know where sequences begin.
-_TAKE_SEQUENCES = ("cpu",)
 # Outputs of an address that is a multiple of this may be written in whole cache lines.
 _ALIGNMENT = 64
 
@@ -163,7 +162,7 @@ def _run(
     x = tensors["X"]
     if x.numel() == 0:
         return
-    if cu is not None and backend not in _TAKE_SEQUENCES:
+    if cu is not None and not dispatch.BACKENDS[backend].takes_sequences:
         _run_with_restarts(tensors, backward, dim, reverse, algorithm, cu, backend)
         return
     layouts = tuple(
@@ -224,7 +223,7 @@ def _run_with_restarts(
     if not backward:
         out = one["OUT"] = tensors["OUT"]
         if h0 is not None:  # not rounded, as no state is
-            wide = torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
+            wide = state_dtype(x.dtype)
             entering = product(first_a.to(wide), h0.to(wide))
             one = {"A": one["A"].to(wide), "X": x.to(wide).index_add(dim, starts, entering)}
             one["OUT"] = out if out.dtype == wide else torch.empty_like(out, dtype=wide)
@@ -282,5 +281,5 @@ def _prepared(
         first = (last if down else 0) + (-ahead if reverse else ahead)
         time_stride = -time if down else time
         operands[row] = Operand(own.dtype, first * time, time_stride, along, own.aligned)
-    prepare = importlib.import_module(f"lrscan.{backend}.dispatch").prepare
+    prepare = dispatch.found(dispatch.BACKENDS[backend].prepare)
     return prepare(operands, steps, columns.sizes, backward, algorithm, device)

@@ -6,57 +6,69 @@
 and their backward. In eager mode :mod:`lrscan.core.autograd` and :mod:`lrscan.nn.fused` go past the
 dispatcher, which is quicker and differentiates further.
 
-Nothing but torch is imported here, so that operators can be registered as soon as torch is there,
-whatever of this package is being imported at that time.
+Their functions are found by name at the first call. Nothing but torch and
+:mod:`lrscan.core.dispatch` is imported here, so that operators can be registered as soon as torch
+is there, whatever of this package is being imported at that time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib import import_module
 
 import torch
+
+from lrscan.core.dispatch import OPERATORS, found
 
 _LIBRARY = torch.library.Library("lrscan", "DEF")
 
 
-def _late(name: str) -> Callable:
-    """A function of :mod:`lrscan.core.torch_operators`, which is imported at the first call."""
+def _late(module: str, name: str) -> Callable:
+    """A function of one of OPERATORS, which is imported at the first call."""
 
     def call(*args, **options):
-        return getattr(import_module("lrscan.core.torch_operators"), name)(*args, **options)
+        return found(f"{OPERATORS[module]}:{name}")(*args, **options)
 
     return call
 
 
-def _define(name: str, schema: str, devices: tuple[str, ...] = ("CPU", "CUDA")) -> str:
+def _define(
+    module: str, name: str, schema: str, devices: tuple[str, ...] = ("CPU", "CUDA")
+) -> str:
     """Define an operator that has a function and one with the ending _fake; return its name."""
     _LIBRARY.define(f"{name}{schema}", tags=(torch.Tag.pt2_compliant_tag,))
     for device in devices:
-        _LIBRARY.impl(name, _late(name), device)
+        _LIBRARY.impl(name, _late(module, name), device)
     full = f"lrscan::{name}"
-    torch.library.register_fake(full, _late(f"{name}_fake"), lib=_LIBRARY)
+    torch.library.register_fake(full, _late(module, f"{name}_fake"), lib=_LIBRARY)
     return full
 
 
 _recurrence = _define(
+    "recurrence",
     "linear_recurrence",
     "(Tensor a, Tensor x, Tensor? h0, int dim, bool reverse, str algorithm, Tensor? cu) -> Tensor",
 )
 _define(
+    "recurrence",
     "linear_recurrence_backward",
     "(Tensor a, Tensor h, Tensor? h0, Tensor dh, SymInt[] x_shape,"
     " int dim, bool reverse, str algorithm, Tensor? cu, bool[] wanted) -> Tensor[]",
 )
-_cell = _define("fused_cell", "(Tensor gates, Tensor start, str name) -> Tensor[]", ("CPU",))
+_cell = _define(
+    "cells", "fused_cell", "(Tensor gates, Tensor start, str name) -> Tensor[]", ("CPU",)
+)
 _define(
+    "cells",
     "fused_cell_backward",
     "(Tensor gates, Tensor start, Tensor c, Tensor dh, Tensor? dend, str name) -> Tensor[]",
     ("CPU",),
 )
 # Not by ``register_autograd``, as below: torch.func takes no gradient of that.
-_LIBRARY.impl("linear_recurrence", _late("differentiated_recurrence"), "Autograd")
-torch.library.register_vmap(_recurrence, _late("batched_recurrence"), lib=_LIBRARY)
+_LIBRARY.impl("linear_recurrence", _late("recurrence", "differentiated_recurrence"), "Autograd")
+torch.library.register_vmap(_recurrence, _late("recurrence", "batched_recurrence"), lib=_LIBRARY)
 torch.library.register_autograd(
-    _cell, _late("cell_gradients"), setup_context=_late("keep_for_cell_gradients"), lib=_LIBRARY
+    _cell,
+    _late("cells", "cell_gradients"),
+    setup_context=_late("cells", "keep_for_cell_gradients"),
+    lib=_LIBRARY,
 )

@@ -1,13 +1,16 @@
-"""What the operators of torch's dispatcher do; :mod:`lrscan.core.torch_library` has their names."""
+"""What the operators of the recurrence do; :mod:`lrscan.core.torch_library` has their names."""
 
 from __future__ import annotations
 
 import torch
-from torch._functorch.autograd_function import enable_single_level_autograd_function
-from torch.autograd.function import _SingleLevelFunction
 
 from lrscan.core import autograd, gradients, sweep
 from lrscan.core.checks import check
+from lrscan.core.torch_internals import (
+    SingleLevelFunction,
+    below_autograd,
+    single_level_functions,
+)
 
 
 def linear_recurrence(a, x, h0, dim, reverse, algorithm, cu):
@@ -36,7 +39,7 @@ def linear_recurrence_backward_fake(a, h, h0, dh, x_shape, dim, reverse, algorit
     return [gradient for gradient in found if gradient is not None]
 
 
-class Differentiated(_SingleLevelFunction):
+class Differentiated(SingleLevelFunction):
     """The recurrence with its gradients, at one level of torch.func or at none."""
 
     @staticmethod
@@ -60,51 +63,16 @@ class Differentiated(_SingleLevelFunction):
 
 def _below(*inputs):
     """The recurrence without gradients at this level."""
-    with torch._C._AutoDispatchBelowAutograd():
+    with below_autograd():
         return torch.ops.lrscan.linear_recurrence(*inputs)
 
 
 def differentiated_recurrence(a, x, h0, *options):
     tensors = (a, x) if h0 is None else (a, x, h0)
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
-        with enable_single_level_autograd_function():
+        with single_level_functions():
             return Differentiated.apply(a, x, h0, *options)
     return _below(a, x, h0, *options)
 
 
 batched_recurrence = autograd.batched
-
-
-def fused_cell(gates, start, name):
-    from lrscan.cpu import fused_cells
-
-    c, h = fused_cells.forward(name, gates.contiguous(), start)
-    return [h, c[-1].clone(), *([] if h is c else [c])]
-
-
-def fused_cell_fake(gates, start, name):
-    c = gates.new_empty(*gates.shape[:2], start.shape[-1])
-    return [c, start.new_empty(start.shape), *([] if name == "gilr" else [torch.empty_like(c)])]
-
-
-def fused_cell_backward(gates, start, c, dh, dend, name):
-    from lrscan.cpu import fused_cells
-
-    return list(fused_cells.backward(name, gates.contiguous(), start, c.contiguous(), dh, dend))
-
-
-def fused_cell_backward_fake(gates, start, c, dh, dend, name):
-    return [gates.new_empty(gates.shape), start.new_empty(start.shape)]
-
-
-def keep_for_cell_gradients(ctx, inputs, output):
-    gates, start, ctx.name = inputs
-    ctx.save_for_backward(gates, start, output[2] if len(output) > 2 else output[0])
-
-
-def cell_gradients(ctx, found):
-    gates, start, c = ctx.saved_tensors
-    dh, dend = found[:2]  # c itself is for this function alone
-    dh = torch.zeros_like(c) if dh is None else dh
-    dpre, dstart = torch.ops.lrscan.fused_cell_backward(gates, start, c, dh, dend, ctx.name)
-    return dpre, dstart, None

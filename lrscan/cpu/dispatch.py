@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lrscan.core.dtypes import KINDS, kind_of
 from lrscan.core.sweep import ROWS, TIMELESS, Operand
 from lrscan.cpu import threads
 from lrscan.cpu.scan import HEAD, groups_of, sweep_kernel, workspace_bytes
-from lrscan.cpu.steps import bytes_of, state_kind
 
 # Steps x columns of a piece, in bytes of state: a few pieces fit into an L2 cache together, with
 # their two inputs. One that is done row by row is twice as large, to pass on states less often.
@@ -26,14 +26,6 @@ STREAM_BYTES = 4 * 2**20
 # A thread is woken for this many elements; less is done sooner than the thread wakes.
 ELEMENTS_A_THREAD = 128 * 1024
 
-_KINDS = {
-    torch.float64: "float64",
-    torch.float32: "float32",
-    torch.float16: "float16",
-    torch.bfloat16: "bfloat16",
-    torch.complex64: "complex64",
-    torch.complex128: "complex128",
-}
 _SPACING = {1: "unit", -1: "mirror", 0: "same"}
 
 
@@ -47,9 +39,9 @@ def prepare(
 ) -> Callable[..., None]:
     """What runs a forward or backward sweep over tensors in CPU memory."""
     lead = operands.get("OUT") or operands["X"]
-    kinds = tuple(_KINDS[operands.get(row, operands["X"]).dtype] for row in ("A", "X", "START"))
+    kinds = tuple(kind_of(operands.get(row, operands["X"]).dtype) for row in ("A", "X", "START"))
     # As many lanes as fill 64 bytes of state: an AVX-512 register, two of AVX, four of NEON.
-    state = bytes_of(state_kind(kinds[1]))
+    state = KINDS[KINDS[kinds[1]].state].size
     lanes = 64 // state
     strip = _columns_beside_time(operands, lead, steps, sizes, lanes)
     over_time = strip > 0

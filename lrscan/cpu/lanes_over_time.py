@@ -8,6 +8,7 @@ of a step: with two columns p and q, lanes p0 q0 p1 q1 p2 q2 and so on.
 
 from __future__ import annotations
 
+from lrscan.core.dtypes import KINDS
 from lrscan.cpu.memory import load, prefetch, store
 from lrscan.cpu.steps import (
     BEFORE,
@@ -15,7 +16,6 @@ from lrscan.cpu.steps import (
     OUT,
     A,
     X,
-    bytes_of,
     coefficient_gradient,
     compose,
     first_column,
@@ -56,7 +56,7 @@ def _make_aligned(v, lanes, strip):
     """Whether the outputs of the next register may be written past the cache."""
     row, spacing = (OUT, v.spacings[2]) if v.want_dx else (DA, v.spacings[4])
     streamed, mirrored = spacing.endswith("stream"), spacing.startswith("mirror")
-    element = bytes_of(v.x if v.want_dx else v.a)
+    element = KINDS[v.x if v.want_dx else v.a].size
 
     @inlined
     def aligned(at):

@@ -17,9 +17,10 @@ import functools
 from numba import njit
 
 from lrscan.core import algebra
+from lrscan.core.dtypes import KINDS
 from lrscan.core.sweep import ROWS
 from lrscan.cpu.memory import load, store
-from lrscan.cpu.vector import KINDS, all_finite, fill, remembered
+from lrscan.cpu.vector import all_finite, fill, remembered
 
 A, X, START, OUT, BEFORE, DA, DSTART = range(len(ROWS))
 
@@ -29,16 +30,6 @@ inlined = njit(forceinline=True, error_model="numpy")
 step = njit(inline="always")(algebra.step)
 compose = njit(inline="always")(algebra.compose)
 coefficient_gradient = njit(inline="always")(algebra.coefficient_gradient)
-
-
-def state_kind(kind: str) -> str:
-    """The kind that a state is carried in: half precision is carried in float32."""
-    return "float32" if kind in ("float16", "bfloat16") else kind
-
-
-def bytes_of(kind: str) -> int:
-    """Size of an element in memory."""
-    return KINDS[kind].bytes * KINDS[kind].planes
 
 
 class Variant:
@@ -54,8 +45,8 @@ class Variant:
         self.a, self.x, self.start = kinds
         self.spacings = spacings
         self.want_dx, self.want_da = wanted
-        self.state = state_kind(self.x)
-        self.size = bytes_of(self.state)
+        self.state = KINDS[self.x].state
+        self.size = KINDS[self.state].size
 
     @functools.cached_property
     def one_by_one(self):

@@ -22,12 +22,14 @@ from numba import types
 from numba.core.datamodel import PrimitiveModel
 from numba.extending import intrinsic, overload, overload_method, register_model
 
+from lrscan.core import dtypes
+
 
 class Kind(NamedTuple):
-    """An element type in memory.
+    """A kind of :mod:`lrscan.core.dtypes` as LLVM knows it.
 
-    ``memory`` is its LLVM type, ``arithmetic`` the one that it is computed in, ``planes`` 2 for
-    complex numbers, ``bytes`` the size of one plane of one element.
+    ``memory`` is its type in memory, ``arithmetic`` the one that it is computed in; ``planes`` and
+    ``bytes`` are as there.
     """
 
     memory: ir.Type
@@ -44,13 +46,17 @@ F32, F64, I16, I32, I64 = (
     ir.IntType(64),
 )
 
+_NUMBERS = {
+    "float64": F64,
+    "float32": F32,
+    "float16": ir.HalfType(),
+    "bfloat16": I16,
+    "complex64": F32,
+    "complex128": F64,
+}
 KINDS = {
-    "float64": Kind(F64, F64, 1, 8),
-    "float32": Kind(F32, F32, 1, 4),
-    "float16": Kind(ir.HalfType(), F32, 1, 2),
-    "bfloat16": Kind(I16, F32, 1, 2),
-    "complex64": Kind(F32, F32, 2, 4),
-    "complex128": Kind(F64, F64, 2, 8),
+    name: Kind(_NUMBERS[name], _NUMBERS[kind.state], kind.planes, kind.bytes)
+    for name, kind in dtypes.KINDS.items()
 }
 
 # Multiply-add may be fused; nothing else about the arithmetic may change.

@@ -24,7 +24,7 @@ from collections.abc import Callable
 
 from numba import cuda
 
-from lrscan.cuda.kinds import KINDS
+from lrscan.core.dtypes import KINDS
 from lrscan.cuda.launch import Kernel, Stream, blocks
 from lrscan.cuda.memory import load, store
 from lrscan.cuda.steps import (

@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+from lrscan.core.dtypes import KINDS, kind_of
 from lrscan.core.sweep import ROWS, Operand
 from lrscan.cuda import blocked, serial
-from lrscan.cuda.kinds import KINDS, kind_of
 from lrscan.cuda.launch import processors, streams_of
 from lrscan.cuda.single_pass import kernel as single_pass
 from lrscan.cuda.steps import Variant

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from types import ModuleType
 
 import torch
-from numba import cuda, types
+from numba import cuda
 from torch import Tensor
 
 from lrscan.core import sweep
@@ -27,11 +27,6 @@ from lrscan.cuda import machine_code
 from lrscan.cuda.memory import SIMULATED, simulator
 from lrscan.cuda.steps import SIZING
 
-SIGNATURE = types.void(
-    types.UniTuple(types.UniTuple(types.int64, 5), len(ROWS)),
-    types.UniTuple(types.int64, 4),
-    types.UniTuple(types.int64, SIZING),
-)
 _NUMBERS = 5 * len(ROWS) + 4 + SIZING
 _PACK = struct.Struct(f"={_NUMBERS}q").pack_into
 # Multiprocessors that a launch is sized for in the simulator.

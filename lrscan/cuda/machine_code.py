@@ -26,7 +26,7 @@ from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 from numba import cuda
@@ -36,12 +36,24 @@ from lrscan.core import kernel_files
 from lrscan.core.compilation import noticed
 from lrscan.core.source_digest import digest
 from lrscan.cuda.bfloat16 import without_bfloat16
-
-if TYPE_CHECKING:
-    from lrscan.cuda.launch import Kernel
+from lrscan.cuda.steps import SIGNATURE
 
 CARRIED, KEPT, COMPILED = "carried", "kept", "compiled"
 Capability = tuple[int, int]
+
+
+class Kernel(Protocol):
+    """What is asked of a kernel, such as :class:`lrscan.cuda.launch.Kernel`, to compile it.
+
+    function       its Python body, with the arguments of :mod:`lrscan.cuda.steps`
+    name           of this variant, unique: the file it is kept in
+    launch_bounds  most threads of a block, and fewest blocks of a multiprocessor
+    """
+
+    function: Callable
+    name: str
+    launch_bounds: tuple[int, int]
+
 
 # How many kernels of this process came from where.
 tally: Counter[str] = Counter()
@@ -95,8 +107,6 @@ def compiled(kernel: Kernel, capability: Capability) -> bytes:
 
 def ptx(function: Callable, capability: Capability, launch_bounds: tuple[int, int]) -> str:
     """What the linker takes: the kernel in PTX, with the function's own name."""
-    from lrscan.cuda.launch import SIGNATURE
-
     with _compiling_for(capability):
         text, _ = cuda.compile(
             function,

@@ -17,7 +17,8 @@ from collections.abc import Callable
 
 from numba import cuda
 
-from lrscan.cuda.kinds import KINDS
+from lrscan.core.dtypes import KINDS
+from lrscan.cuda.kinds import STATES
 from lrscan.cuda.launch import Kernel, Stream, blocks
 from lrscan.cuda.memory import load, store
 from lrscan.cuda.steps import (
@@ -25,7 +26,6 @@ from lrscan.cuda.steps import (
     DA,
     OUT,
     SIZING,
-    STATES,
     Variant,
     X,
     addresses_of,

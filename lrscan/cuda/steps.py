@@ -20,20 +20,18 @@ import numpy as np
 from numba import cuda, types
 
 from lrscan.core import algebra
+from lrscan.core.dtypes import KINDS
 from lrscan.core.sweep import ROWS
-from lrscan.cuda.kinds import KINDS, state_of
+from lrscan.cuda.kinds import state_of
 from lrscan.cuda.memory import SIMULATED, load, store
 
 A, X, START, OUT, BEFORE, DA, DSTART = range(len(ROWS))
 SIZING = 6
-
-# The states that kernels compute with.
-STATES = {
-    "float32": types.float32,
-    "float64": types.float64,
-    "complex64": types.complex64,
-    "complex128": types.complex128,
-}
+SIGNATURE = types.void(
+    types.UniTuple(types.UniTuple(types.int64, 5), len(ROWS)),
+    types.UniTuple(types.int64, 4),
+    types.UniTuple(types.int64, SIZING),
+)
 
 
 def inlined(function: Callable) -> Callable:

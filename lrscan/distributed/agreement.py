@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lrscan.core.checks import DTYPES
+from lrscan.core.dtypes import DTYPES
 from lrscan.distributed.exchange import Peers, RankError
 
 _MOST_AXES = 12
@@ -88,7 +88,7 @@ def _send(
 def _numbers(header: Header) -> list[int]:
     filled = [*header.columns, *[-1] * (_MOST_AXES - len(header.columns))]
     return [
-        1 + _OPERATIONS.index(header.operation), DTYPES["cpu"].index(header.dtype), header.dim,
+        1 + _OPERATIONS.index(header.operation), DTYPES.index(header.dtype), header.dim,
         header.direction, header.end, header.steps, header.gradient, len(header.columns), *filled,
     ]  # fmt: skip
 
@@ -96,6 +96,6 @@ def _numbers(header: Header) -> list[int]:
 def _header(numbers: Sequence[int]) -> Header:
     operation, dtype, dim, direction, end, steps, gradient, axes, *columns = numbers
     return Header(
-        _OPERATIONS[operation - 1], DTYPES["cpu"][dtype], dim, bool(direction), bool(end),
+        _OPERATIONS[operation - 1], DTYPES[dtype], dim, bool(direction), bool(end),
         tuple(columns[:axes]), steps, bool(gradient),
     )  # fmt: skip

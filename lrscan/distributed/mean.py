@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
+from lrscan.core.torch_internals import data_parallel_at_work
 from lrscan.distributed.exchange import Peers
 
 # Over how many pieces of one sequence the gradients of each are summed.
@@ -60,7 +61,7 @@ def summed(
 
 def check_summed(peers: Peers) -> None:
     """Raise unless a DistributedDataParallel that is at work sums over these ranks."""
-    model = getattr(DistributedDataParallel, "_active_ddp_module", None)
+    model = data_parallel_at_work()
     if model is None or peers.size == 1 or not torch.is_grad_enabled():
         return
     if _summed.get(model) == peers.size:

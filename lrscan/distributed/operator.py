@@ -11,7 +11,9 @@ from torch import Tensor
 
 from lrscan.core import gradients, sweep
 from lrscan.core.autograd import plain
-from lrscan.core.checks import HALF, check, converted
+from lrscan.core.checks import check, converted
+from lrscan.core.dtypes import double_dtype, state_dtype
+from lrscan.core.torch_internals import outside_the_compiler
 from lrscan.distributed.agreement import Header, agree, refuse
 from lrscan.distributed.exchange import Peers
 from lrscan.distributed.mean import check_summed
@@ -77,8 +79,7 @@ def linear_recurrence(
     return recurrence(a, x, h0, Peers(group, reverse is True), dim, reverse, algorithm, False)[0]
 
 
-# Out of the compiler, as torch.compiler.disable does it, which would load all of it here.
-@torch._disable_dynamo
+@outside_the_compiler
 def recurrence(
     a: Tensor,
     x: Tensor,
@@ -141,9 +142,9 @@ class _Split(torch.autograd.Function):
         products, ends = exchanged().unbind(1)
         if peers.position:
             start = folded(products[1 : peers.position], ends[: peers.position])
-            start = start.to(carried(x.dtype))
+            start = start.to(state_dtype(x.dtype))
             h = scan(start)
-        end = folded(products[1:], ends).to(carried(x.dtype)) if want_end else None
+        end = folded(products[1:], ends).to(state_dtype(x.dtype)) if want_end else None
         # A copy: a view would keep the products of all ranks.
         later = products[peers.position + 1 :].clone()
         ctx.save_for_backward(a, h, start, later)
@@ -165,7 +166,7 @@ class _Split(torch.autograd.Function):
         arriving = folded(
             later.conj().flip(0),
             torch.cat([at_end.sum(0, keepdim=True), told[peers.position + 1 :].flip(0)]),
-        ).to(carried(h.dtype))
+        ).to(state_dtype(h.dtype))
         steps = h.shape[dim]
         if steps:
             dh.select(dim, 0 if reverse else -1).add_(arriving)
@@ -178,22 +179,17 @@ class _Split(torch.autograd.Function):
         return da, dx, dh0, *[None] * 7
 
 
-def carried(dtype: torch.dtype) -> torch.dtype:
-    """The dtype of a state between pieces: float32 at least."""
-    return torch.float32 if dtype in HALF else dtype
-
-
 def leaving(a: Tensor, dh: Tensor, dim: int, reverse: bool, algorithm: str) -> Tensor:
     """D of a piece: conj(a[0]) g[0] with no gradient arriving, in float64 or complex128.
 
     A backward sweep that keeps nothing else: it reads a and dh, and writes no step.
     """
     columns = sweep.state_shape(dh.shape, dim, None)
-    start = torch.zeros(columns, dtype=carried(dh.dtype), device=dh.device)
+    start = torch.zeros(columns, dtype=state_dtype(dh.dtype), device=dh.device)
     dstart = torch.zeros_like(start)
     outputs = None, None, dstart
     sweep.backward(a, dh, start, dh, dim, reverse, algorithm, None, outputs)
-    return dstart.to(_wide(dh.dtype))
+    return dstart.to(double_dtype(dh.dtype))
 
 
 def reduced(
@@ -210,7 +206,7 @@ def reduced(
     so its sweep too writes no step.
     """
     shape = sweep.broadcast_shape(a, x)
-    steps, wide = shape[dim], _wide(x.dtype)
+    steps, wide = shape[dim], double_dtype(x.dtype)
     a = a.reshape((1,) * (len(shape) - a.dim()) + a.shape)
     a = plain(a).expand([steps if axis == dim else -1 for axis in range(a.dim())])
     x = plain(x).expand(shape)
@@ -268,7 +264,3 @@ def folded(products: Tensor, ends: Tensor) -> Tensor:
         kept = torch.where(state == 0, state, sweep.product(product, state))
         state = kept + end
     return state
-
-
-def _wide(dtype: torch.dtype) -> torch.dtype:
-    return torch.complex128 if dtype.is_complex else torch.float64

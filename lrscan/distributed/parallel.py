@@ -1,26 +1,23 @@
 """Models on sequences that are split over ranks: what of a layer has to cross the borders.
 
-The layers of ``lrscan.nn`` call :func:`scan` and :func:`history`, which are local outside
-:func:`sequence_parallel`.
+Inside :func:`sequence_parallel` the axis of time of the layers of ``lrscan.nn`` is :class:`Split`,
+which the layers ask for a scan and for what came before (:mod:`lrscan.core.time_axis`).
 """
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from lrscan.core.api import linear_recurrence, linear_recurrence_step
+from lrscan.core.time_axis import TimeAxis, along
+from lrscan.core.torch_internals import outside_the_compiler
 from lrscan.distributed.agreement import Header, agree
 from lrscan.distributed.exchange import Peers, gathered
 from lrscan.distributed.operator import recurrence
-
-# By thread. The compiler watches whether it is empty, and need not know of threads while it is.
-_peers: dict[int, Peers] = {}
 
 
 @contextmanager
@@ -51,87 +48,39 @@ def sequence_parallel(group: dist.ProcessGroup | None = None) -> Iterator[None]:
                       or it is in a DistributedDataParallel over these ranks without ``summed``
         ValueError, RankError: as :func:`lrscan.distributed.linear_recurrence`, from a model
     """
-    with among(Peers(group)):
+    with along(Split(Peers(group))):
         yield
 
 
-@contextmanager
-def among(peers: Peers | None) -> Iterator[None]:
-    """In it this thread's sequences are split over these ranks; None: they are whole."""
-    before = _here()
-    _place(peers)
-    try:
-        yield
-    finally:
-        _place(before)
+class Split(TimeAxis):
+    """The pieces of one batch on the ranks of a group, of which one piece is here."""
 
+    whole = False
+    split = True
 
-def _place(peers: Peers | None) -> None:
-    if peers is None:
-        _peers.pop(threading.get_ident(), None)
-    else:
-        _peers[threading.get_ident()] = peers
+    def __init__(self, peers: Peers) -> None:
+        self.peers = peers
 
+    def turned(self) -> Split:
+        """The pieces lie in the opposite order."""
+        return Split(Peers(self.peers.group, not self.peers.turned))
 
-def _here() -> Peers | None:
-    """The ranks that this thread's sequences are split over."""
-    return _of_this_thread() if _peers else None
-
-
-@torch._disable_dynamo
-def _of_this_thread() -> Peers | None:
-    return _peers.get(threading.get_ident())
-
-
-def splits() -> bool:
-    """Whether a sequence is a piece of one that is split over ranks."""
-    return _here() is not None
-
-
-@contextmanager
-def turned(yes: bool) -> Iterator[None]:
-    """In it pieces are in the opposite order, if ``yes``: each was turned round by itself."""
-    peers = _here()
-    if peers is None or not yes:
-        yield
-        return
-    with among(Peers(peers.group, not peers.turned)):
-        yield
-
-
-def scan(a: Tensor, u: Tensor, start: Tensor, algorithm: str) -> tuple[Tensor, Tensor]:
-    """c[t] = a[t] * c[t-1] + u[t] along the first axis, and c after the last step of all."""
-    peers = _here()
-    if peers is not None:
-        c, end = recurrence(a, u, start, peers, 0, False, algorithm, True)
+    def scan(self, a: Tensor, u: Tensor, start: Tensor, algorithm: str) -> tuple[Tensor, Tensor]:
+        c, end = recurrence(a, u, start, self.peers, 0, False, algorithm, True)
         assert end is not None  # it was wanted
         return c, end
-    if not torch.jit.is_tracing() and u.shape[0] == 1:  # needs no scan
-        c = linear_recurrence_step(a[0], u[0], start).unsqueeze(0)
-    else:  # for every number of steps alike: a trace holds no branch
-        c = linear_recurrence(a, u, start, algorithm=algorithm)
-    # A copy: a view would keep every step of c alive.
-    return c, torch.cat([start.unsqueeze(0), c[-1:]])[-1]
+
+    def history(
+        self, take: Callable[[Callable[[Tensor], Tensor]], Tensor], past: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """What came before this rank's steps, and what the last steps of all leave."""
+        recent = take(lambda steps: steps[-len(past) :]).to(past.dtype)
+        return _history_of(self.peers, recent, past)
 
 
-def history(recent: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
-    """What came before this rank's steps, and what the last steps of all leave.
-
-    Args:
-        recent: (up to k, ...), the last values of this rank's piece
-        start:  (k, ...), the values before the first step of all
-
-    Returns:
-        (k, ...) and (k, ...), the oldest first
-    """
-    peers = _here()
-    if peers is None:
-        return start, torch.cat([start, recent])[-start.shape[0] :]
-    return _history_of(peers, recent, start)
-
-
-@torch._disable_dynamo
+@outside_the_compiler
 def _history_of(peers: Peers, recent: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
+    """:meth:`Split.history` from ``recent``, up to k last values of this rank's piece."""
     k = len(start)
     gradient = torch.is_grad_enabled() and (recent.requires_grad or start.requires_grad)
     columns = tuple(start.shape)

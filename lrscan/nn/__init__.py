@@ -10,7 +10,14 @@ from lrscan.nn.init import chrono, early, graded, scaled
 from lrscan.nn.inputs import Tokens, Window
 from lrscan.nn.models import GILR, GILRLSTM, QRNN, SRU, StronglyTypedRNN
 from lrscan.nn.serial_lstm import SerialLSTM
+from lrscan.nn.stack import RecurrentStack
 from lrscan.nn.surrogate import LinearSurrogateRNN
+
+# Every model by the name of its class. Training, warm-up and the tests of all models take them from
+# here, so a new model needs its file, its place in this list, and tests of its equations.
+MODELS: dict[str, type[RecurrentStack]] = {
+    model.__name__: model for model in (GILRLSTM, GILR, SRU, QRNN, StronglyTypedRNN, SerialLSTM)
+}
 
 __all__ = [
     "GILR",

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from lrscan.core.checks import said
-from lrscan.distributed.parallel import splits
+from lrscan.core.time_axis import current
+from lrscan.core.torch_internals import transforms_are_active
 from lrscan.nn.inputs import Input, Tokens, extent, pieces
 from lrscan.nn.snapshot import Kept
 
@@ -31,7 +32,7 @@ def piece_steps(x: Input, hidden_size: int) -> int | None:
     steps, batch = extent(x)
     device = (x.index if isinstance(x, Tokens) else x).device.type
     elements = PIECE_ELEMENTS.get(device, 2**28)
-    if splits() or steps * batch * hidden_size <= PIECES_KEPT * elements:
+    if not current().whole or steps * batch * hidden_size <= PIECES_KEPT * elements:
         return None
     return max(1, elements // (batch * hidden_size))
 
@@ -51,7 +52,7 @@ def checkpointed(
     :class:`Kept`. torch.func cannot do so: under its transforms all is kept.
     """
     compiling = torch.compiler.is_compiling()
-    transformed = not compiling and torch._C._are_functorch_transforms_active()
+    transformed = not compiling and transforms_are_active()
     once = transformed or not torch.is_grad_enabled()
     kept = None if once or compiling else Kept(net)
     outputs, first = [], 0
@@ -123,7 +124,7 @@ def in_pieces(
     length = len(input.index if isinstance(input, Tokens) else input)
     if not length:
         raise ValueError("the input has no steps")
-    if splits():
+    if current().split:
         raise RuntimeError("in_pieces takes a whole sequence, not one that is split over ranks")
 
     def evaluate(net: nn.Module, piece: Input, state: Any, first: int):

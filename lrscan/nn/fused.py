@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from lrscan.core.autograd import forward_ad_is_on, intercepted, is_batched
-from lrscan.distributed.parallel import among, splits
-from lrscan.nn.sequences import end_to_end, here
+from lrscan.core.autograd import intercepted
+from lrscan.core.time_axis import along, current
+from lrscan.core.torch_internals import forward_ad_is_on, is_batched, transforms_are_active
 
 # Pre-activations by name, each (T, B, n), or those of all gates stacked along the last axis.
 Gates = dict[str, Tensor] | Tensor
@@ -26,6 +26,11 @@ def fused(name: str) -> Callable[[Callable], Callable]:
     return mark
 
 
+def kernel_of(model: type[nn.Module]) -> str | None:
+    """The name that :func:`fused` gave to the cell of a model; None if it has no kernel."""
+    return getattr(getattr(model, "cell", None), "fused", None)
+
+
 def evaluate(
     cell: Callable, algorithm: str, recurrence: Recurrence, gates: Gates, start: Tensor
 ) -> tuple[Tensor, Tensor]:
@@ -35,9 +40,9 @@ def evaluate(
         return recurrence(gates, start)
     if torch.compiler.is_compiling():
         # An exported program may run elsewhere; torch.func takes no gradient of this operator.
-        if torch.compiler.is_exporting() or torch._C._are_functorch_transforms_active():
+        if torch.compiler.is_exporting() or transforms_are_active():
             return recurrence(gates, start)
-        if splits() or here() or forward_ad_is_on():
+        if not current().whole or forward_ad_is_on():
             return recurrence(gates, start)
         if not _fits(name, cell, gates, start):
             return recurrence(gates, start)
@@ -51,8 +56,8 @@ def evaluate(
 def _is_plain(gates: Tensor, start: Tensor) -> bool:
     """Whether this is eager torch on one device, where nobody looks at the operations."""
     return not (
-        splits()
-        or torch._C._are_functorch_transforms_active()
+        current().split
+        or transforms_are_active()
         or forward_ad_is_on()
         or intercepted(gates, start, None)
     )
@@ -78,21 +83,19 @@ class FusedCell(torch.autograd.Function):
     """(h, c after the last step) by a kernel; derivatives of derivatives go torch's way.
 
     ``apply(gates, start, name, recurrence)``; ``recurrence`` is made of differentiable operations.
-    Sequences may lie end to end, as :mod:`lrscan.nn.sequences` has them.
+    Sequences may lie end to end (:mod:`lrscan.core.time_axis`).
     """
 
     @staticmethod
     def forward(ctx, gates, start, name, recurrence):
         from lrscan.cpu import fused_cells
 
-        ctx.sequences = here()
-        ctx.cu = None if ctx.sequences is None else ctx.sequences.cu
-        c, h = fused_cells.forward(name, gates, start, ctx.cu)
+        ctx.time = current()
+        c, h = fused_cells.forward(name, gates, start, ctx.time.cu)
         ctx.name, ctx.recurrence = name, recurrence
         ctx.save_for_backward(gates, start, c)
         ctx.set_materialize_grads(False)
-        # A copy: a view would keep every step of c alive.
-        return h, c[-1].clone() if ctx.sequences is None else ctx.sequences.ends(c)
+        return h, ctx.time.ends(c)
 
     @staticmethod
     def backward(ctx, dh, dend):
@@ -102,9 +105,10 @@ class FusedCell(torch.autograd.Function):
         dh = torch.zeros_like(c) if dh is None else dh
         second = torch.is_grad_enabled()
         if not (second or is_batched(dh) or (dend is not None and is_batched(dend))):
-            return *fused_cells.backward(ctx.name, gates, start, c, dh, dend, ctx.cu), None, None
+            cu = ctx.time.cu
+            return *fused_cells.backward(ctx.name, gates, start, c, dh, dend, cu), None, None
         # As in forward, wherever backward is called.
-        with torch.enable_grad(), among(None), end_to_end(ctx.sequences):
+        with torch.enable_grad(), along(ctx.time):
             results = ctx.recurrence(gates, start)
         given = dh, torch.zeros_like(start) if dend is None else dend
         wanted = [t for t, want in zip((gates, start), ctx.needs_input_grad, strict=False) if want]

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lrscan.core.checks import said
-from lrscan.nn.sequences import history, lagged
+from lrscan.core.time_axis import current
 
 
 class Tokens(NamedTuple):
@@ -115,21 +115,22 @@ class Window(nn.Module):
         ``start``, (B, k m), is what came before x, the newest input first.
         """
         m, (steps, batch) = self.input_size, extent(x)
+        time = current()
         past = start.unflatten(-1, (self.steps, m)).movedim(1, 0).flip(0)  # (k, B, m), in time
 
         def picked(function: Callable[[Tensor], Tensor]) -> Tensor:
             some = apply(x, function)
             return some.dense(m, start.dtype) if isinstance(some, Tokens) else some
 
-        past, held = history(picked, past)
+        past, held = time.history(picked, past)
         weights = list(enumerate(weight.split(m, 1), 1))
         if isinstance(x, Tokens):
             total = sum(
-                lagged(F.linear(past[-lag:].to(U.dtype), U), product(U, x))(lag)
+                time.lagged(F.linear(past[-lag:].to(U.dtype), U), product(U, x))(lag)
                 for lag, U in weights
             )
         else:  # each product is added to the sum as it is made
-            earlier = lagged(past.to(x.dtype), x)
+            earlier = time.lagged(past.to(x.dtype), x)
             total = weight.new_zeros(weight.shape[0])
             for lag, U in weights:
                 total = torch.addmm(total, earlier(lag).flatten(0, 1), U.t())

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from lrscan.core.checks import said
+from lrscan.core.dtypes import state_dtype
+from lrscan.core.time_axis import current
 from lrscan.nn.fused import Gates, evaluate
 from lrscan.nn.init import reset_gates
 from lrscan.nn.inputs import Input, Window, product
-from lrscan.nn.sequences import history, lagged, scan
-from lrscan.nn.stack import State, not_by_autocast, state_dtype
+from lrscan.nn.stack import State, not_by_autocast
 
 # A cell: from the gates' pre-activations to (a, u, read-out).
 Cell = Callable[..., tuple[Tensor, Tensor, Callable[[Tensor], Tensor] | None]]
@@ -120,7 +121,7 @@ class SurrogateLayer(nn.Module):
             dtype = torch.promote_types(a.dtype, u.dtype)
             if start.is_complex() and not dtype.is_complex:
                 raise TypeError(f"the state is {start.dtype}, but {_named(cell)} gives {dtype}")
-            c, end = scan(a.to(dtype), u.to(dtype), start.to(dtype), algorithm)
+            c, end = current().scan(a.to(dtype), u.to(dtype), start.to(dtype), algorithm)
             h = c if read_out is None else read_out(c)
         if h.is_complex():
             raise TypeError(
@@ -146,8 +147,9 @@ def surrogate_product(
     if isinstance(surrogate, Window):
         return surrogate.product(weight, x, start)
     st, (end,) = surrogate(x, (start.unsqueeze(0),))
-    first, _ = history(lambda pick: pick(st), start.unsqueeze(0))
-    return product(weight, lagged(first.to(st.dtype), st)(1)), end.squeeze(0)
+    time = current()
+    first, _ = time.history(lambda pick: pick(st), start.unsqueeze(0))
+    return product(weight, time.lagged(first.to(st.dtype), st)(1)), end.squeeze(0)
 
 
 def evaluated(cell: Cell, *gates: Tensor) -> tuple[Tensor, Tensor, Callable | None]:

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lrscan.core.time_axis import along
 from lrscan.nn.checkpointing import checkpointed
 from lrscan.nn.inputs import Input, apply, pieces
-from lrscan.nn.sequences import Sequences, end_to_end
+from lrscan.nn.sequences import Sequences
 
 States = list[tuple[Tensor, ...]]
 
@@ -109,7 +110,7 @@ class Packing:
         back[order] = torch.arange(len(order))
         device = states[0][0].device
         order, back = order.to(device), back.to(device)
-        with end_to_end(sequences):
+        with along(sequences):
             output, states = function(layers, apply(x, lambda t: t[order]), states)
         return output[back], states
 

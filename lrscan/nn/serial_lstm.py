@@ -8,11 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lrscan.distributed.parallel import splits
+from lrscan.core.dtypes import state_dtype
+from lrscan.core.time_axis import current
 from lrscan.nn.init import reset_gates
 from lrscan.nn.inputs import Input, product
-from lrscan.nn.sequences import here
-from lrscan.nn.stack import RecurrentStack, State, state_dtype
+from lrscan.nn.sequences import Sequences
+from lrscan.nn.stack import RecurrentStack, State
 
 _GATES = ("forget", "input", "output", "candidate")
 
@@ -35,7 +36,7 @@ class SerialLSTM(RecurrentStack):
         return SerialLSTMLayer(input_size, self.hidden_size, **placed)
 
     def run_layer(self, layer: nn.Module, x: Input, state: State) -> tuple[Tensor, State]:
-        if splits():
+        if current().split:
             raise RuntimeError("a serial LSTM cannot be split over time: no surrogate feeds it")
         return layer(x, state)
 
@@ -67,11 +68,11 @@ class SerialLSTMLayer(nn.Module):
     def forward(self, x: Input, state: State) -> tuple[Tensor, State]:
         """Outputs (T, B, n) of all steps, and the state after the last."""
         of_x = product(self.weight_x, x, self.bias)
-        sequences = here()
-        if sequences is None:
+        time = current()
+        if not isinstance(time, Sequences):
             output, state, _ = self._loop(of_x, state)
             return output, state
-        order, back, sizes = sequences.by_time()
+        order, back, sizes = time.by_time()
         outputs, state, ended = self._loop(of_x[order.to(of_x.device), 0].split(sizes), state)
         ends = zip(state, *reversed(ended), strict=True)  # those that went on come before
         return outputs[back.to(of_x.device)].unsqueeze(1), tuple(map(torch.cat, ends))

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from lrscan.distributed.parallel import among
+from lrscan.core.time_axis import WHOLE, along
+from lrscan.core.torch_internals import modifications
 
 _OF_A_CLASS = ("__dict__", "__weakref__")  # what Python itself gives to every class
 
@@ -55,13 +56,13 @@ class Kept:
             self._check()
             for (module, name, _), value in zip(self._buffers, buffers, strict=True):
                 module._buffers[name] = value.clone()
-            with among(None):
+            with along(WHOLE):
                 return function(self._copy, *given)
 
         return evaluate
 
     def _check(self) -> None:
-        changed = [name for name, tensor, version in self._tensors if _version(tensor) != version]
+        changed = [name for name, tensor, count in self._tensors if modifications(tensor) != count]
         if changed:
             raise RuntimeError(
                 f"backward evaluates the pieces of a long sequence again, but since the forward "
@@ -75,7 +76,7 @@ class Kept:
         self._of_last_piece = [
             (now, value if now == version else buffer.detach().clone())
             for (version, value), (_, _, buffer) in zip(last, self._buffers, strict=True)
-            for now in [_version(buffer)]
+            for now in [modifications(buffer)]
         ]
         return [value for _, value in self._of_last_piece]
 
@@ -124,13 +125,9 @@ class Kept:
     def _alias(self, tensor: Tensor, name: str) -> Tensor:
         """The same memory, also if ``.data`` of the tensor is replaced."""
         alias = tensor.detach().requires_grad_(tensor.requires_grad)
-        self._tensors.append((name, alias, _version(alias)))
+        self._tensors.append((name, alias, modifications(alias)))
         return alias
 
 
 def _join(name: str, key: Any) -> str:
     return f"{name}.{key}" if name else str(key)
-
-
-def _version(tensor: Tensor) -> int:
-    return 0 if tensor.is_inference() else tensor._version

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from lrscan.core.checks import ALGORITHMS, said
-from lrscan.distributed.parallel import splits, turned
+from lrscan.core.dtypes import state_dtype
+from lrscan.core.time_axis import current, turned
 from lrscan.nn.checkpointing import checkpointed
 from lrscan.nn.inputs import Input, Tokens, apply, extent
 from lrscan.nn.packed import Packing
-from lrscan.nn.sequences import here
 
 State = tuple[Tensor, ...]
 _NAMES = tuple(dict.fromkeys(name for names in ALGORITHMS.values() for name in names))
@@ -143,8 +143,7 @@ class RecurrentStack(nn.Module):
         if isinstance(input, PackedSequence):
             return self._forward_packed(input, state)
         x, batched = self._checked(input)
-        sequences = here()
-        batch = extent(x)[1] if sequences is None else len(sequences)
+        batch = current().batch(extent(x)[1])
         states = self._unpack(state, batch, batched)
         x, ends = self._evaluate(x, states, self._run, lambda t: t.flip(0))
         if not batched:
@@ -157,7 +156,7 @@ class RecurrentStack(nn.Module):
         self, input: PackedSequence, state: State | None
     ) -> tuple[PackedSequence, State]:
         """The same of sequences of unequal length; states are in the order before packing."""
-        if splits():
+        if current().split:
             raise RuntimeError("packed sequences cannot be split over ranks")
         if torch.compiler.is_exporting():
             raise NotImplementedError(
@@ -205,7 +204,7 @@ class RecurrentStack(nn.Module):
         self, numbers: Iterable[int], x: Input, states: list[State]
     ) -> tuple[Tensor, list[State]]:
         """Layers on top of each other, and their states at the end; in pieces if x is long."""
-        steps = self.piece_steps(x) if here() is None else None
+        steps = self.piece_steps(x)
         if steps is None:
             return self._through(numbers, x, states)
 
@@ -362,8 +361,3 @@ def _picked(states: list[State], order: Tensor | None) -> list[State]:
     if order is None:
         return states
     return [tuple(part[order] for part in state) for state in states]
-
-
-def state_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The dtype that a state is carried in: float32 at least, as half precision would round it."""
-    return torch.promote_types(dtype, torch.float32)

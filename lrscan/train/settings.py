@@ -19,7 +19,7 @@ from lrscan.nn.inputs import Tokens
 from lrscan.tasks import DISTRACTORS
 
 # "LSTM" is torch's own, which runs cuDNN on a GPU.
-MODELS = ("GILRLSTM", "GILR", "SRU", "QRNN", "StronglyTypedRNN", "SerialLSTM", "LSTM")
+MODELS = (*models.MODELS, "LSTM")
 INITIALISATIONS = ("constant", "chrono", "scaled", "graded", "early")
 CRITERIA = ("strict", "paper", "never")
 
@@ -132,7 +132,7 @@ class Classifier(nn.Module):
         if settings.model == "LSTM":
             self.net = nn.LSTM(*sizes, device=device)
         else:
-            make = getattr(models, settings.model)
+            make = models.MODELS[settings.model]
             self.net = make(*sizes, algorithm=settings.algorithm, device=device)
         self.read_out = nn.Linear(settings.hidden, 1, device=device)
         self.reset_parameters(settings)

@@ -11,19 +11,14 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from lrscan.cuda.kinds import KINDS
+from lrscan.core.dtypes import KINDS
+from lrscan.cuda.kinds import STATES
 
 _I16, _I32, _I64 = ir.IntType(16), ir.IntType(32), ir.IntType(64)
 _F32, _F64 = ir.FloatType(), ir.DoubleType()
 _GLOBAL = 1  # LLVM's address space of global memory
 _FLAG = 1 << 32
 
-_STATES = {
-    "float32": types.float32,
-    "float64": types.float64,
-    "complex64": types.complex64,
-    "complex128": types.complex128,
-}
 _NUMBERS = {
     "float16": ir.HalfType(),
     "bfloat16": _I16,
@@ -61,7 +56,7 @@ def _combine(context, builder, kind, numbers):
     """A state from its real number, or its two."""
     if KINDS[kind].planes == 1:
         return numbers[0]
-    value = context.make_complex(builder, _STATES[KINDS[kind].state])
+    value = context.make_complex(builder, STATES[KINDS[kind].state])
     value.real, value.imag = numbers
     return value._getvalue()
 
@@ -77,7 +72,7 @@ def _split(context, builder, state, value):
 def load(typingctx, kind, address):
     name = kind.literal_value
     info = KINDS[name]
-    state = _STATES[info.state]
+    state = STATES[info.state]
 
     def lower(context, builder, signature, args):
         numbers = []
@@ -93,7 +88,7 @@ def load(typingctx, kind, address):
 def store(typingctx, kind, address, value):
     name = kind.literal_value
     info = KINDS[name]
-    state = _STATES[info.state]
+    state = STATES[info.state]
 
     def lower(context, builder, signature, args):
         for plane, number in enumerate(_split(context, builder, state, args[2])):
@@ -261,7 +256,7 @@ def words_of(typingctx, value):
 @intrinsic(prefer_literal=True)
 def value_of(typingctx, kind, words):
     name = kind.literal_value
-    state = _STATES[name]
+    state = STATES[name]
 
     def lower(context, builder, signature, args):
         parts = [builder.trunc(w, _I32) for w in cgutils.unpack_tuple(builder, args[1])]

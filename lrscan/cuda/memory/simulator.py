@@ -14,7 +14,8 @@ from collections.abc import Iterable
 import numpy as np
 from torch import Tensor
 
-from lrscan.cuda.kinds import KINDS, state_of
+from lrscan.core.dtypes import KINDS
+from lrscan.cuda.kinds import state_of
 
 _FLAG = 1 << 32
 _FORMATS = {2: "e", 4: "f", 8: "d"}

@@ -27,8 +27,9 @@ from types import SimpleNamespace
 
 from numba import cuda, int64, uint32
 
+from lrscan.core.dtypes import KINDS
 from lrscan.cuda import memory
-from lrscan.cuda.kinds import KINDS
+from lrscan.cuda.kinds import STATES
 from lrscan.cuda.launch import Kernel, Stream
 from lrscan.cuda.memory import divide, rolled
 from lrscan.cuda.single_pass import lookback, tiles_direct, tiles_staged
@@ -36,7 +37,6 @@ from lrscan.cuda.single_pass.plan import layout_of, plan
 from lrscan.cuda.single_pass.tiles import MOST_THREADS, Layout, numbers_of, shape_of, sizes_of
 from lrscan.cuda.steps import (
     START,
-    STATES,
     A,
     Variant,
     X,

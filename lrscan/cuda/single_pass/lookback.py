@@ -39,11 +39,6 @@ TICKET_BYTES = 8  # at the start of a workspace
 WORD_BYTES = 8
 
 
-def words_of_map(parts: int) -> int:
-    """Words of a pair (P, R) of states with ``parts`` words each."""
-    return 2 * parts
-
-
 def workspace_bytes(parts: int, tiles: int, columns: int, radix: int) -> int:
     """Size of the workspace: the ticket counter, the maps of tiles, the states between groups."""
     maps = tiles if radix > 1 else 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from lrscan.cuda.kinds import KINDS
+from lrscan.core.dtypes import KINDS
 from lrscan.cuda.single_pass.tiles import MOST_THREADS, Layout, shape_of, sizes_of
 from lrscan.cuda.steps import BEFORE, DA, OUT, A, Variant, X
 

@@ -29,14 +29,21 @@ is the identity map.
     fill(rows, tile, thread, room, a, x)    reads coefficients and inputs of a thread's steps
     spill(rows, tile, thread, room, a, x)   writes the results for states x; a is overwritten
 
-where ``a`` and ``x`` are arrays in registers, step by step, the columns of a step side by side.
+where ``a`` and ``x`` are arrays in registers, step by step, the columns of a step side by side, and
+``tile`` is the tuple (place, begin, length, width, vectors, chunks) of a kernel:
+
+    place            (outer, middle, inner) index of its first column
+    begin            its first step
+    length           steps to the end of time, if that is in the tile or near
+    width            columns that it has, the last of an axis fewer than the others
+    vectors, chunks  its threads
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from lrscan.cuda.kinds import KINDS
+from lrscan.core.dtypes import KINDS
 from lrscan.cuda.memory import load, store
 from lrscan.cuda.steps import (
     DA,
@@ -107,24 +114,6 @@ def sizes_of(variant: Variant, layout: Layout) -> Sizes:
     gathered = _GATHERED_BYTES // KINDS[variant.state_kind].size
     exchange = 0 if layout.order == "columns" else MOST_THREADS * (K + 1)
     return Sizes(slots, gathered, max(3 * slots + gathered, exchange))
-
-
-class Tile(NamedTuple):
-    """Where a tile is, in a kernel.
-
-    place    (outer, middle, inner) index of its first column
-    begin    its first step
-    length   steps to the end of time, if that is in the tile or near
-    width    columns that it has, the last of an axis fewer than the others
-    vectors, chunks  its threads
-    """
-
-    place: tuple
-    begin: int
-    length: int
-    width: int
-    vectors: int
-    chunks: int
 
 
 @inlined

@@ -13,7 +13,7 @@ import lrscan.learn.machines.simulator  # noqa: F401  before anything that uses 
 import torch
 
 from lrscan.core import sweep
-from lrscan.cuda.kinds import KINDS
+from lrscan.core.dtypes import KINDS
 from lrscan.cuda.memory import simulator
 
 
