@@ -194,7 +194,7 @@ def run(
 @told_plainly
 def list_(profile: str) -> None:
     """List the notebooks with their parameters, and the experiments of `bench`."""
-    from lrscan.bench import EXPERIMENTS
+    from lrscan.experiments import registry
 
     root = workspace.find_root()
     every = catalog.discover(root)
@@ -205,8 +205,7 @@ def list_(profile: str) -> None:
         for name, value in values.parameters[notebook.name].items():
             click.echo(f"      {name} = {value!r}   ({catalog.type_name(value)})")
     click.echo("\nExperiments of lrscan bench:\n")
-    experiment: Any
-    for experiment in EXPERIMENTS.values():
+    for experiment in registry.load_all():
         click.echo(f"  {experiment.name}: {experiment.summary} ({experiment.notebook})")
 
 
@@ -235,7 +234,7 @@ def bench(**options: Any) -> None:
     with a table of what the kernels are asked for. Exits with 75 if time was up before all was
     measured.
     """
-    from lrscan.bench import command as measuring
+    from lrscan.cli import bench as measuring
 
     sys.exit(measuring.main(**options))
 
