@@ -94,7 +94,7 @@ def test_an_experiment_that_does_not_fit_its_notebook_is_refused(wrong, message,
         run.plan(["call_cost"], profile="quick", device="cpu")
 
 
-def test_the_table_is_read_without_importing_an_experiment():
+def test_experiments_import_no_more_than_they_need():
     script = (
         "import sys\n"
         "from lrscan.experiments import registry\n"
@@ -102,6 +102,9 @@ def test_the_table_is_read_without_importing_an_experiment():
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
         "registry.load_all()\n"
         "assert not {'matplotlib', 'seaborn', 'click'} & set(sys.modules)\n"
+        "import lrscan.experiments.run\n"
+        "above = ('lrscan.cli', 'lrscan.campaign', 'lrscan.learn')\n"
+        "assert not [name for name in sys.modules if name.startswith(above)]\n"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

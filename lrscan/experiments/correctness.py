@@ -118,9 +118,9 @@ def verdict(records: Records) -> Finding:
     """The largest error over its bound."""
     table = records.table.assign(share=records.table["error"] / records.table["bound"])
     worst = table.loc[table["share"].idxmax()]
-    told = f"error at most {worst['share']:.3f} of what rounding allows, in {len(table)} checks"
-    told += f"; the worst in {worst['dtype']}"
-    return Finding(told, HOLDS if worst["share"] <= 1 else NOT_REPRODUCED)
+    text = f"error at most {worst['share']:.3f} of what rounding allows, in {len(table)} checks"
+    text += f"; the worst in {worst['dtype']}"
+    return Finding(text, HOLDS if worst["share"] <= 1 else NOT_REPRODUCED)
 
 
 EXPERIMENT = Experiment(

@@ -161,7 +161,7 @@ def verdict(records: Records) -> Finding:
     theirs = paper.table("table3_convergence").dropna(subset=["iterations_thousands"])
     million = theirs.loc[theirs["sequence_length"].idxmax()]
     far = million["sequence_length"]
-    told, ratio = [], None
+    sentences, ratio = [], None
     verdict = NOT_REPRODUCED if (table["T"] >= far).any() else NOT_TRIED
     prior, grown = table["initialisation"] == "early", table["start_steps"] > 0
     for runs, holds in (
@@ -183,7 +183,7 @@ def verdict(records: Records) -> Finding:
             iterations, seconds = longest["strict_at"].mean(), longest["strict_seconds"].mean()
             took = f"{seconds / 60:.1f} min" if seconds >= 60 else f"{seconds:.2g} s"
             parts[0] += f", {iterations:,.0f} iterations, {took}"
-        told.append(f"{runs['initialisation'].iloc[0]}: {'; '.join(parts)}")
+        sentences.append(f"{runs['initialisation'].iloc[0]}: {'; '.join(parts)}")
         if steps >= far and 2 * len(longest) > (runs["T"] == steps).sum():
             verdict = holds
             # The paper describes neither a prior nor a curriculum: iterations compare without them.
@@ -191,12 +191,12 @@ def verdict(records: Records) -> Finding:
                 ratio = float(iterations / (1e3 * million["iterations_thousands"]))
     rival = every[(every["model"] == "LSTM") & (every["T"] >= far)]
     if rival.empty:
-        told.append(f"an LSTM was not tried at T = {far:,}")
+        sentences.append(f"an LSTM was not tried at T = {far:,}")
     else:
-        told.append(
+        sentences.append(
             f"{rival['strict_at'].count()} of {len(rival)} runs of an LSTM learned T = {far:,}"
         )
-    return Finding("; ".join(told), verdict, ratio)
+    return Finding("; ".join(sentences), verdict, ratio)
 
 
 EXPERIMENT = Experiment(

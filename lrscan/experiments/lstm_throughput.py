@@ -193,17 +193,17 @@ def verdict(records: Records) -> Finding:
     if ours.empty:
         return Finding("no minibatch has both models yet", NOT_TRIED)
     longest = ours.loc[ours["T"].idxmax()]
-    told = f"{longest['ratio']:.1f}x (b = {longest['B']}, T = {longest['T']:,}, n = {longest['C']})"
+    text = f"{longest['ratio']:.1f}x (b = {longest['B']}, T = {longest['T']:,}, n = {longest['C']})"
     if longest["ratio"] <= 1:
-        return Finding(told, NOT_REPRODUCED)
+        return Finding(text, NOT_REPRODUCED)
     if not records.on_gpu:
-        return Finding(told, CPU_HOLDS)
+        return Finding(text, CPU_HOLDS)
     theirs = paper.heatmap()
     at = theirs.loc[theirs["T"].idxmax()]
     if (longest["T"], longest["B"], longest["C"]) != (at["T"], at["B"], _PAPER_HIDDEN):
-        return Finding(told, PARTLY)
+        return Finding(text, PARTLY)
     ratio = float(longest["ratio"] / at["ratio"])
-    return Finding(told, HOLDS if ratio >= 1 else WEAKER, ratio)
+    return Finding(text, HOLDS if ratio >= 1 else WEAKER, ratio)
 
 
 EXPERIMENT = Experiment(

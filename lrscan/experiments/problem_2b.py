@@ -210,10 +210,10 @@ def verdict(records: Records) -> Finding:
         index="sequence_length", columns="model", values="wall_hours"
     )
     factors = (theirs["cuDNN LSTM"] / theirs["GILR-LSTM"]).dropna()
-    told: list[str] = []
+    parts: list[str] = []
     verdicts: dict[int, str] = {}
     for row in sooner(records).query("C == C_of_lstm").to_dict("records"):
-        told.append(
+        parts.append(
             f"{span(row['T'], row['start_steps'], row['distractors'])}: "
             f"{_learned(row, '')} of the GILR-LSTM and {_learned(row, '_of_lstm')} of the LSTM "
             f"learned; the GILR-LSTM was sooner in {row['pairs']:.0%} of pairs of runs, and "
@@ -225,14 +225,14 @@ def verdict(records: Records) -> Finding:
             found = _judge(row["by_medians"], row["pairs"], factors[row["T"]])
             verdicts[row["T"]] = UNDECIDED if few else found
     if not verdicts:
-        return Finding("; ".join(told), NOT_TRIED)
+        return Finding("; ".join(parts), NOT_TRIED)
     for one in (NOT_REPRODUCED, UNDECIDED, WEAKER):
         if one in verdicts.values():
-            return Finding("; ".join(told), one)
+            return Finding("; ".join(parts), one)
     if missing := sorted(set(factors.index) - set(verdicts)):
-        told += [f"T = {steps:,} without a curriculum was not tried" for steps in missing]
-        return Finding("; ".join(told), PARTLY)
-    return Finding("; ".join(told), HOLDS if records.on_gpu else CPU_HOLDS)
+        parts += [f"T = {steps:,} without a curriculum was not tried" for steps in missing]
+        return Finding("; ".join(parts), PARTLY)
+    return Finding("; ".join(parts), HOLDS if records.on_gpu else CPU_HOLDS)
 
 
 def _learned(row: dict[Any, Any], of: str) -> str:

@@ -41,7 +41,7 @@ def measure(
     resume: bool = False,
     until: float = math.inf,
 ) -> Records:
-    """What the reported runs then use: every setting once, then the best of each model again.
+    """Search for the settings of the reported runs: every one once, then the best with more seeds.
 
     First every model, initialisation and rate at the shortest length, without a curriculum and with
     one. Then the finalists, the four best of each model, at every length, with three seeds.

@@ -70,7 +70,7 @@ def compare(
         on_gpu: whether a GPU was measured
     """
     table = table[table["algorithm"].isin(PARALLEL)]
-    told: list[str] = []
+    parts: list[str] = []
     found: list[tuple[float, float, float]] = []
     for model, at, theirs in cells:
         rows = table[(table[list(at)] == pandas.Series(at)).all(axis=1)]
@@ -81,11 +81,11 @@ def compare(
         tuned = rows.loc[rows["baseline"] == "serial", "speedup"].max()
         found.append((best["speedup"], tuned, float(best["speedup"] / theirs)))
         width = f"{'n' if model else 'm'} = {best['C']}"
-        told.append(f"{model} {best['speedup']:.2f}x ({best['algorithm']}, {width}".strip())
-        told[-1] += f"; {tuned:.2f}x over the tuned serial kernel)" if on_gpu else ")"
+        parts.append(f"{model} {best['speedup']:.2f}x ({best['algorithm']}, {width}".strip())
+        parts[-1] += f"; {tuned:.2f}x over the tuned serial kernel)" if on_gpu else ")"
     if not found:
         return Finding(f"nothing at T = {steps:,}", NOT_TRIED)
-    text = f"at T = {steps:,}: " + "; ".join(told)
+    text = f"at T = {steps:,}: " + "; ".join(parts)
     if not on_gpu:
         return Finding(text, CPU_CANNOT_TELL)
     over_plain, over_tuned, ratio = (min(column) for column in zip(*found, strict=True))

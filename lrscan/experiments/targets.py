@@ -7,7 +7,7 @@ deterministic sum of 2**28 floats in CUB there is 0.87. "auto" is judged, in the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,10 +21,15 @@ from lrscan.experiments.speedups import PARALLEL
 
 MET, MISSED, OPEN = "met", "missed", "not measured"
 _MANY_COLUMNS, _FEW_COLUMNS = 1024, 32
-_FORWARD_OR_BACKWARD = ("forward", "backward")
-Chosen = Callable[[pandas.DataFrame], pandas.Series]
-# What tells one measurement of a record from another, but for the algorithm.
+_DIRECTIONS = ("forward", "backward")
+# The columns that tell one measurement of a record from another, but for the algorithm.
 _CASE = ["direction", "dtype", "layout", "T", "B", "C"]
+# (layout, T, B, C, wanted milliseconds) of well-known shapes, forward.
+_KNOWN = (
+    ("BCT", 65_536, 8, 1536, 3.6),
+    ("CT", 2**19, 1, 64, 0.16),
+    ("TC", 2**20, 1, 1, 0.015),
+)
 
 
 class Target(NamedTuple):
@@ -63,16 +68,21 @@ def table(directory: Path, device: str) -> pandas.DataFrame:
     pandas.DataFrame
         Columns: target, wanted, measured, unit, where, verdict ("met", "missed", "not measured").
     """
-    measured = [
-        records.find(name, device, directory=directory)
+    found = {
+        name: records.find(name, device, directory=directory)
         for name in ("throughput", "kernel_speedup", "call_cost")
-    ]
-    rates, times, cost = (None if one is None else one.table for one in measured)
-    if measured[0] is not None:
-        rates = measured[0].table.assign(share=throughput.summarise(measured[0]))
+    }
+    rates = _rows(found["throughput"])
+    if found["throughput"] is not None:
+        rates = rates.assign(share=throughput.summarise(found["throughput"]))
+    times, costs = _rows(found["kernel_speedup"]), _rows(found["call_cost"])
     every = [
-        *_shares(rates), *_durations(rates), *_rivals(rates), _auto(rates, times),
-        *_table_1(measured[1]), _call(cost),
+        *_shares(rates),
+        *_durations(rates),
+        *_rivals(rates),
+        _auto(pandas.concat([one for one in (rates, times) if len(one)] or [rates])),
+        *_table_1(found["kernel_speedup"]),
+        _call(costs),
     ]
     rows = [
         (t.what, f"{'at most' if t.most else 'at least'} {t.wanted:g}", t.measured, t.unit, t.where,
@@ -84,107 +94,85 @@ def table(directory: Path, device: str) -> pandas.DataFrame:
     )
 
 
+def _rows(found: Records | None) -> pandas.DataFrame:
+    """The rows of records, none where there are no records."""
+    return pandas.DataFrame(columns=[*records.COLUMNS, "share"]) if found is None else found.table
+
+
 def _worst(
-    what: str,
-    wanted: float,
-    unit: str,
-    most: bool,
-    values: pandas.Series | None,
-    rows: pandas.DataFrame | None,
+    what: str, wanted: float, unit: str, rows: pandas.DataFrame, values: str, most: bool = False
 ) -> Target:
-    """The target with the worst of ``values``, which belong to ``rows``."""
-    if values is None or rows is None or values.empty:
+    """The target beside the worst of its rows, by the column ``values``."""
+    if rows.empty:
         return Target(what, wanted, unit, most, None, "")
-    at = values.idxmax() if most else values.idxmin()
-    row = rows.loc[at]
+    row = rows.loc[rows[values].idxmax() if most else rows[values].idxmin()]
     sizes = ", ".join(f"{axis} {row[axis]:,}" for axis in "TBC")
-    return Target(what, wanted, unit, most, float(values[at]), f"{row['layout']}, {sizes}")
+    return Target(what, wanted, unit, most, float(row[values]), f"{row['layout']}, {sizes}")
 
 
-def _shares(rates: pandas.DataFrame | None) -> Iterator[Target]:
+def _shares(rates: pandas.DataFrame) -> Iterator[Target]:
     """Shares of the speed of a copy, by dtype, columns, layout and direction."""
-    for what, wanted, chosen in _share_classes():
-        rows, share = None, None
-        if rates is not None:
-            rows = rates[(rates["algorithm"] == "auto") & chosen(rates)]
-            share = rows["share"]
-        yield _worst(what, wanted, "of a copy", False, share, rows)
+    ours = rates[rates["algorithm"] == "auto"]
+    width = ours["B"] * ours["C"]
+    size = ours["T"] * width
+    large = ours[(width >= _MANY_COLUMNS) & (size >= 2**26)]
+    # Of so many elements, up to what does not divide by the columns.
+    thin = {
+        power: ours[(width <= _FEW_COLUMNS) & (size > 0.99 * 2**power) & (size <= 2**power)]
+        for power in (26, 28)
+    }
 
-
-def _share_classes() -> Iterator[tuple[str, float, Chosen]]:
-    """(what, wanted, which rows of "auto" it is about)"""
-
-    def of(
-        direction: str, dtype: str, columns: str, elements: int, layouts: Sequence[str] = ()
-    ) -> Chosen:
-        def chosen(rows: pandas.DataFrame) -> pandas.Series:
-            width = rows["B"] * rows["C"]
-            few = width <= _FEW_COLUMNS if columns == "thin" else width >= _MANY_COLUMNS
-            size = rows["T"] * width
-            large = size >= elements if columns == "many" else _about(size, elements)
-            kept = few & large & (rows["direction"] == direction) & (rows["dtype"] == dtype)
-            return kept & rows["layout"].isin(layouts) if layouts else kept
-
-        return chosen
+    def target(
+        dtype: str, direction: str, of: str, wanted: float, rows: pandas.DataFrame
+    ) -> Target:
+        own = rows[(rows["dtype"] == dtype) & (rows["direction"] == direction)]
+        return _worst(f"{dtype} {direction}, {of}", wanted, "of a copy", own, "share")
 
     many = f"{_MANY_COLUMNS:,} columns and more"
     for layout in ("TBC", "BTC", "BCT"):
-        for direction, wanted in (("forward", 0.90), ("backward", 0.85)):
-            what = f"float32 {direction}, {layout}, {many}"
-            yield what, wanted, of(direction, "float32", "many", 2**26, [layout])
+        rows = large[large["layout"] == layout]
+        for direction, wanted in zip(_DIRECTIONS, (0.90, 0.85), strict=True):
+            yield target("float32", direction, f"{layout}, {many}", wanted, rows)
     for power, wanted in ((26, 0.80), (28, 0.87)):
-        for direction in _FORWARD_OR_BACKWARD:
-            what = f"float32 {direction}, thin, 2**{power} elements"
-            yield what, wanted, of(direction, "float32", "thin", 2**power)
-    for direction in _FORWARD_OR_BACKWARD:
-        yield f"bfloat16 {direction}, {many}", 0.85, of(direction, "bfloat16", "many", 2**26)
+        for direction in _DIRECTIONS:
+            of = f"thin, 2**{power} elements"
+            yield target("float32", direction, of, wanted, thin[power])
+    for direction in _DIRECTIONS:
+        yield target("bfloat16", direction, many, 0.85, large)
         for power in (26, 28):
-            what = f"bfloat16 {direction}, thin, 2**{power} elements"
-            yield what, 0.75, of(direction, "bfloat16", "thin", 2**power)
+            of = f"thin, 2**{power} elements"
+            yield target("bfloat16", direction, of, 0.75, thin[power])
 
 
-def _about(size: pandas.Series, elements: int) -> pandas.Series:
-    """So many elements, up to what does not divide by the columns."""
-    return (size > 0.99 * elements) & (size <= elements)
-
-
-def _durations(rates: pandas.DataFrame | None) -> Iterator[Target]:
-    """Shapes of fame, forward, in milliseconds."""
-    for layout, T, B, C, wanted in (
-        ("BCT", 65_536, 8, 1536, 3.6), ("CT", 2**19, 1, 64, 0.16), ("TC", 2**20, 1, 1, 0.015),
-    ):
-        rows, times = None, None
-        if rates is not None:
-            shape = (rates["T"] == T) & (rates["B"] == B) & (rates["C"] == C)
-            own = (rates["algorithm"] == "auto") & (rates["direction"] == "forward")
-            rows = rates[shape & own & (rates["layout"] == layout) & (rates["dtype"] == "float32")]
-            times = rows["median_ms"]
+def _durations(rates: pandas.DataFrame) -> Iterator[Target]:
+    """Milliseconds of well-known shapes, forward."""
+    ours = rates[(rates["algorithm"] == "auto") & (rates["direction"] == "forward")]
+    ours = ours[ours["dtype"] == "float32"]
+    for layout, T, B, C, wanted in _KNOWN:
+        shape = (ours["T"] == T) & (ours["B"] == B) & (ours["C"] == C)
+        rows = ours[shape & (ours["layout"] == layout)]
         what = f"float32 forward, {B * C:,} column{'s' * (B * C > 1)} of {T:,}"
-        yield _worst(what, wanted, "ms", True, times, rows)
+        yield _worst(what, wanted, "ms", rows, "median_ms", most=True)
 
 
-def _rivals(rates: pandas.DataFrame | None) -> Iterator[Target]:
+def _rivals(rates: pandas.DataFrame) -> Iterator[Target]:
     """A rival's time over ours, in the case where the rival comes nearest."""
+    ours = rates.loc[rates["algorithm"] == "auto", [*_CASE, "median_ms"]]
     for name in RIVALS:
-        rows, ratio = None, None
-        if rates is not None:
-            ours = rates.loc[rates["algorithm"] == "auto", [*_CASE, "median_ms"]]
-            rows = rates[rates["algorithm"] == name].merge(ours, on=_CASE, suffixes=("", "_ours"))
-            ratio = rows["median_ms"] / rows["median_ms_ours"]
-        yield _worst(f"its time over ours: {name}", 1.0, "times", False, ratio, rows)
+        rows = rates[rates["algorithm"] == name].merge(ours, on=_CASE, suffixes=("", "_ours"))
+        rows["ratio"] = rows["median_ms"] / rows["median_ms_ours"]
+        yield _worst(f"its time over ours: {name}", 1.0, "times", rows, "ratio")
 
 
-def _auto(*tables: pandas.DataFrame | None) -> Target:
+def _auto(every: pandas.DataFrame) -> Target:
     """Time of the best algorithm over that of "auto"."""
-    there = [t[~t["algorithm"].isin([*RIVALS])] for t in tables if t is not None]
-    rows, ratio = None, None
-    if there:
-        every = pandas.concat(there, ignore_index=True)
-        auto = every["algorithm"] == "auto"
-        best = every[~auto].groupby(_CASE)["median_ms"].min().rename("best_ms").reset_index()
-        rows = every[auto].merge(best, on=_CASE)
-        ratio = rows["best_ms"] / rows["median_ms"]
-    return _worst("the best algorithm's time over that of auto", 0.95, "times", False, ratio, rows)
+    own = every[~every["algorithm"].isin([*RIVALS])]
+    auto = own["algorithm"] == "auto"
+    best = own[~auto].groupby(_CASE)["median_ms"].min().rename("best_ms").reset_index()
+    rows = own[auto].merge(best, on=_CASE)
+    rows["ratio"] = rows["best_ms"] / rows["median_ms"]
+    what = "the best algorithm's time over that of auto"
+    return _worst(what, 0.95, "times", rows, "ratio")
 
 
 def _table_1(times: Records | None) -> Iterator[Target]:
@@ -204,10 +192,8 @@ def _table_1(times: Records | None) -> Iterator[Target]:
         yield Target(what, wanted, "times", False, measured, where)
 
 
-def _call(cost: pandas.DataFrame | None) -> Target:
-    """What the host spends in a call without gradients."""
-    rows = values = None
-    if cost is not None:
-        rows = cost[cost["direction"] == "forward"]
-        values = rows["median_ms"] * 1e3
-    return _worst("host cost of a call", 25.0, "microseconds", True, values, rows)
+def _call(costs: pandas.DataFrame) -> Target:
+    """Microseconds that the host spends in a call without gradients."""
+    rows = costs[costs["direction"] == "forward"]
+    rows = rows.assign(microseconds=rows["median_ms"] * 1e3)
+    return _worst("host cost of a call", 25.0, "microseconds", rows, "microseconds", most=True)
