@@ -18,7 +18,7 @@ from types import ModuleType
 from sphinx.cmd.build import main as sphinx
 
 import lrscan
-from lrscan import claims
+from lrscan.experiments import claims
 from lrscan.runner import catalog
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -2,8 +2,8 @@
 
 import torch
 
-from lrscan.bench.kernels import lasting
 from lrscan.core.reference import oracle
+from lrscan.experiments.inputs import lasting
 
 # What the coefficients do to a state. They forget it: magnitudes are up to about 1.2, most are far
 # smaller, and some are 0. Or it lasts: magnitudes are within a hundredth of one, so that a product

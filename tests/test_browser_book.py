@@ -12,7 +12,7 @@ from axe_playwright_python.sync_playwright import Axe  # noqa: E402
 from browser import chromium, served  # noqa: E402
 from projects import LONGEST_S  # noqa: E402
 
-from lrscan import claims
+from lrscan.experiments import claims
 from lrscan.runner import catalog  # noqa: E402
 
 pytestmark = pytest.mark.browser

@@ -318,7 +318,7 @@ def test_an_archive_is_kept_small(tmp_path, monkeypatch):
 def test_a_summary_that_cannot_say_a_claim_still_has_its_table(tmp_path, monkeypatch):
     one, _ = campaign(tmp_path / "out", phase("works"))
     one.store.records.mkdir()
-    monkeypatch.setattr("lrscan.claims.table", lambda folder: 1 / 0)
+    monkeypatch.setattr("lrscan.experiments.claims.table", lambda folder: 1 / 0)
     first, *_, last = one.summary()
     assert first == "claims: ZeroDivisionError: division by zero" and last.startswith("works")
 
@@ -469,9 +469,9 @@ def test_the_kit_has_every_kernel_that_a_model_launches(in_checkout, monkeypatch
     """Forward and backward of the models on the CPU, and what the planner makes of their sweeps."""
     pytest.importorskip("numba.cuda")
     from lrscan import nn
-    from lrscan.bench.models import MODELS
     from lrscan.campaign.kernels import needed
     from lrscan.cuda.launch import noted
+    from lrscan.experiments.models import MODELS
 
     calls, sweep_run = [], sweep._run
 

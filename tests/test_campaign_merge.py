@@ -127,7 +127,7 @@ def test_what_is_home_already_is_not_brought_again(result):
 def test_a_partial_record_says_so(result):
     assert "partial: 4 shapes are left" in merge(result.times(left=4).packed())
     assert records.read("kernel_speedup", "h100").left == 4
-    from lrscan import claims
+    from lrscan.experiments import claims
 
     table = claims.table()
     (told,) = table[table["id"] == "C2"]["ours"]

@@ -7,8 +7,8 @@ import pytest
 from projects import in_run, make_project
 from training_records import trained
 
-from lrscan import claims, findings
 from lrscan.evidence import records
+from lrscan.experiments import claims, verdicts
 
 CPU = {"device": "cpu-2-core", "device_label": "CPU, 2 cores", "device_type": "cpu"}
 GPU = {"device": "h100", "device_label": "NVIDIA H100", "device_type": "cuda"}
@@ -67,36 +67,36 @@ def test_without_records_every_claim_about_measurements_is_open():
     table = claims.table()
     assert list(table["id"]) == [f"C{n}" for n in range(1, 8)]
     open_ones = table[table["id"] != "C4"]  # a construction: the classes themselves show it
-    assert set(open_ones["verdict"]) == {findings.NOT_MEASURED} and set(open_ones["ours"]) == {""}
-    assert row("C4")["verdict"] == findings.HOLDS and "GILRLSTM" in row("C4")["ours"]
+    assert set(open_ones["verdict"]) == {verdicts.NOT_MEASURED} and set(open_ones["ours"]) == {""}
+    assert row("C4")["verdict"] == verdicts.HOLDS and "GILRLSTM" in row("C4")["ours"]
 
 
 def test_a_model_outside_the_family_breaks_the_fourth_claim(monkeypatch):
     monkeypatch.setattr("lrscan.nn.SRU", object)
-    assert row("C4")["verdict"] == findings.NOT_REPRODUCED
+    assert row("C4")["verdict"] == verdicts.NOT_REPRODUCED
 
 
 def test_an_error_beyond_its_bound_breaks_the_first_claim():
     records.write("correctness", [{"error": 0.5, "bound": 1.0}, {"error": 0.9, "bound": 1.0}], CPU)
-    assert row("C1")["verdict"] == findings.HOLDS and "0.90" in row("C1")["ours"]
+    assert row("C1")["verdict"] == verdicts.HOLDS and "0.90" in row("C1")["ours"]
     records.write("correctness", [{"error": 0.5, "bound": 1.0}, {"error": 1.1, "bound": 1.0}], CPU)
-    assert row("C1")["verdict"] == findings.NOT_REPRODUCED
+    assert row("C1")["verdict"] == verdicts.NOT_REPRODUCED
     assert "in 2 checks" in row("C1")["ours"]
 
 
 def test_on_a_gpu_both_baselines_decide():
     speeds(GPU, 0.125)
     (found,) = rows("C2")
-    assert (found["verdict"], found["device"]) == (findings.HOLDS, "NVIDIA H100")
+    assert (found["verdict"], found["device"]) == (verdicts.HOLDS, "NVIDIA H100")
     assert found["ours"].startswith("at T = 65,536: 64.00x (blocked, m = 32; ")
     assert "16.00x over the tuned serial kernel" in found["ours"]
     assert found["ratio"] == pytest.approx(64 / 41.8)
     speeds(GPU, 0.125, serial_ms=0.1)
-    assert row("C2")["verdict"] == findings.HOLDS_PLAIN
+    assert row("C2")["verdict"] == verdicts.HOLDS_PLAIN
     speeds(GPU, 1.0)
-    assert row("C2")["verdict"] == findings.WEAKER and row("C2")["ratio"] == pytest.approx(8 / 41.8)
+    assert row("C2")["verdict"] == verdicts.WEAKER and row("C2")["ratio"] == pytest.approx(8 / 41.8)
     speeds(GPU, 9.0)
-    assert row("C2")["verdict"] == findings.NOT_REPRODUCED
+    assert row("C2")["verdict"] == verdicts.NOT_REPRODUCED
 
 
 def test_other_cells_than_the_paper_s_best_decide_nothing():
@@ -109,32 +109,32 @@ def test_other_cells_than_the_paper_s_best_decide_nothing():
     assert row("C2")["ours"].startswith("at T = 65,536: 8.00x (blocked")
     assert row("C2")["ratio"] == pytest.approx(8 / 41.8)
     records.write("kernel_speedup", rows_of[3:], GPU)
-    assert row("C2")["verdict"] == findings.NOT_TRIED and pandas.isna(row("C2")["ratio"])
+    assert row("C2")["verdict"] == verdicts.NOT_TRIED and pandas.isna(row("C2")["ratio"])
 
 
 def test_the_third_claim_takes_every_model():
     factors = {"SRU": 5.0, "QRNN(2)": 4.0, "QRNN(10)": 2.0, "GILR-LSTM": 2.0}
     table_2(GPU, factors)
-    assert row("C3")["verdict"] == findings.HOLDS
+    assert row("C3")["verdict"] == verdicts.HOLDS
     assert row("C3")["ratio"] == pytest.approx(10 / 9.21)  # SRU is the furthest behind
     told = "QRNN(2) 8.00x (blocked, n = 24; 4.00x over the tuned serial kernel)"
     assert told in row("C3")["ours"]
     table_2(GPU, factors | {"QRNN(2)": 3.0})
-    assert row("C3")["verdict"] == findings.WEAKER
+    assert row("C3")["verdict"] == verdicts.WEAKER
     assert row("C3")["ratio"] == pytest.approx(6 / 6.68)
     table_2(GPU, factors | {"GILR-LSTM": 0.9})
-    assert row("C3")["verdict"] == findings.HOLDS_PLAIN
+    assert row("C3")["verdict"] == verdicts.HOLDS_PLAIN
     table_2(GPU, factors | {"GILR-LSTM": 0.4})
-    assert row("C3")["verdict"] == findings.NOT_REPRODUCED
+    assert row("C3")["verdict"] == verdicts.NOT_REPRODUCED
     table_2(CPU, factors)
-    assert row("C3")["verdict"] == findings.CPU_CANNOT_TELL
+    assert row("C3")["verdict"] == verdicts.CPU_CANNOT_TELL
 
 
 def test_a_cpu_says_nothing_about_a_speed_up_on_gpus_and_the_gpu_is_named_as_absent():
     speeds(CPU, 0.25)
     cpu, gpu = rows("C2")
-    assert cpu["verdict"] == findings.CPU_CANNOT_TELL and "8.00x" in cpu["ours"]
-    assert (gpu["device"], gpu["verdict"]) == (claims.A_GPU, findings.NOT_MEASURED)
+    assert cpu["verdict"] == verdicts.CPU_CANNOT_TELL and "8.00x" in cpu["ours"]
+    assert (gpu["device"], gpu["verdict"]) == (claims.A_GPU, verdicts.NOT_MEASURED)
 
 
 def test_every_device_has_a_row():
@@ -146,24 +146,24 @@ def test_every_device_has_a_row():
 def test_the_lstm_at_the_smallest_minibatch_decides_the_fifth_claim():
     throughput(CPU, 10.0)
     cpu, gpu = rows("C5")
-    assert cpu["verdict"] == findings.CPU_HOLDS
+    assert cpu["verdict"] == verdicts.CPU_HOLDS
     assert cpu["ours"].startswith("10.0x (b = 1, T = 131,072")
-    assert gpu["verdict"] == findings.NOT_MEASURED
+    assert gpu["verdict"] == verdicts.NOT_MEASURED
     throughput(GPU, 10.0)
     found = rows("C5")[1]
-    assert found["verdict"] == findings.WEAKER
+    assert found["verdict"] == verdicts.WEAKER
     assert found["ratio"] == pytest.approx(10 / 35.17, rel=1e-3)
     throughput(GPU, 2.0)
-    assert rows("C5")[1]["verdict"] == findings.HOLDS
+    assert rows("C5")[1]["verdict"] == verdicts.HOLDS
     throughput(GPU, 200.0)
-    assert rows("C5")[1]["verdict"] == findings.NOT_REPRODUCED
+    assert rows("C5")[1]["verdict"] == verdicts.NOT_REPRODUCED
 
 
 def test_a_heat_map_without_an_lstm_yet_says_nothing():
     cell = {"T": 131_072, "B": 1, "C": 256, "model": "GILR-LSTM", "median_ms": 2.0}
     records.write("lstm_throughput", [cell], GPU | {"left": 3})
     (found,) = rows("C5")
-    assert found["verdict"] == findings.NOT_TRIED
+    assert found["verdict"] == verdicts.NOT_TRIED
     assert found["ours"] == "no minibatch has both models yet (partial: 3 left)"
 
 
@@ -171,7 +171,7 @@ def test_a_heat_map_without_an_lstm_yet_says_nothing():
 def test_other_sizes_than_the_paper_s_are_not_held_against_its_number(other):
     throughput(GPU, 2.0, **other)
     (found,) = rows("C5")
-    assert found["verdict"] == findings.PARTLY and pandas.isna(found["ratio"])
+    assert found["verdict"] == verdicts.PARTLY and pandas.isna(found["ratio"])
 
 
 def thrice(*runs):
@@ -180,85 +180,85 @@ def thrice(*runs):
 
 
 def test_the_paper_s_own_factors_decide_the_sixth_claim():
-    for device, holds in ((CPU, findings.CPU_HOLDS), (GPU, findings.HOLDS)):
+    for device, holds in ((CPU, verdicts.CPU_HOLDS), (GPU, verdicts.HOLDS)):
         trained(device, "problem_2b", *thrice(("GILRLSTM", 1024, 0, 5), ("LSTM", 1024, 0, 46)))
         found = [one for one in rows("C6") if one["device"] == device["device_label"]][0]
-        assert found["verdict"] == findings.PARTLY and "9.2 times as soon" in found["ours"]
+        assert found["verdict"] == verdicts.PARTLY and "9.2 times as soon" in found["ours"]
         assert found["ours"].endswith("T = 8,192 without a curriculum was not tried")
         trained(device, "problem_2b", *thrice(("GILRLSTM", 8192, 0, 5), ("LSTM", 8192, 0, 30)))
         found = [one for one in rows("C6") if one["device"] == device["device_label"]][0]
         assert found["verdict"] == holds
     trained(CPU, "problem_2b", *thrice(("LSTM", 8192, 0, 20)))
-    assert row("C6")["verdict"] == findings.WEAKER and "4.0 times as soon" in row("C6")["ours"]
+    assert row("C6")["verdict"] == verdicts.WEAKER and "4.0 times as soon" in row("C6")["ours"]
     trained(CPU, "problem_2b", *thrice(("LSTM", 8192, 0, 4)))
-    assert row("C6")["verdict"] == findings.NOT_REPRODUCED
+    assert row("C6")["verdict"] == verdicts.NOT_REPRODUCED
 
 
 def test_lengths_and_tasks_that_the_paper_has_not_decide_nothing():
     trained(CPU, "problem_2b", *thrice(("GILRLSTM", 2048, 0, 5), ("LSTM", 2048, 0, 50)))
     later = thrice(("GILRLSTM", 1024, 0, 20), ("LSTM", 1024, 0, 10))
     trained(CPU, "problem_2b", *later, start_steps=128)
-    assert row("C6")["verdict"] == findings.NOT_TRIED
+    assert row("C6")["verdict"] == verdicts.NOT_TRIED
     assert "T = 1,024, doubled from 128: 3 of 3 runs" in row("C6")["ours"]
     assert "0.5 times as soon" in row("C6")["ours"]
     trained(CPU, "problem_2b", *thrice(("GILRLSTM", 1024, 0, 5), ("LSTM", 1024, 0, 50)))
-    assert row("C6")["verdict"] == findings.PARTLY
+    assert row("C6")["verdict"] == verdicts.PARTLY
 
 
 def test_runs_that_fall_out_differently_leave_it_undecided():
     sooner = [("GILRLSTM", 1024, seed, 5) for seed in range(3)]
     trained(CPU, "problem_2b", *sooner, ("LSTM", 1024, 0, 50), ("LSTM", 1024, 1, 4))
-    assert row("C6")["verdict"] == findings.UNDECIDED
+    assert row("C6")["verdict"] == verdicts.UNDECIDED
     assert "sooner in 50% of pairs" in row("C6")["ours"]
 
 
 def test_two_runs_of_a_model_decide_nothing():
     runs = thrice(("GILRLSTM", 1024, 0, 5), ("LSTM", 1024, 0, 46))
     trained(CPU, "problem_2b", *runs[:-1])
-    assert row("C6")["verdict"] == findings.UNDECIDED
+    assert row("C6")["verdict"] == verdicts.UNDECIDED
     trained(CPU, "problem_2b", runs[-1])
-    assert row("C6")["verdict"] == findings.PARTLY
+    assert row("C6")["verdict"] == verdicts.PARTLY
 
 
 def test_a_rival_that_never_learns_is_told_as_such():
     trained(CPU, "problem_2b", *thrice(("GILRLSTM", 1024, 0, 10), ("LSTM", 1024, 0, None)))
-    assert row("C6")["verdict"] == findings.WEAKER
+    assert row("C6")["verdict"] == verdicts.WEAKER
     assert "at least 5.0 times as soon" in row("C6")["ours"]  # it gave up after 50
     trained(CPU, "problem_2b", *thrice(("GILRLSTM", 1024, 0, 5)))
-    assert row("C6")["verdict"] == findings.PARTLY
+    assert row("C6")["verdict"] == verdicts.PARTLY
     assert "0 of 3 runs of the LSTM learned" in row("C6")["ours"]
     trained(CPU, "problem_2b", *thrice(("GILRLSTM", 1024, 0, None), ("LSTM", 1024, 0, 10)))
-    assert row("C6")["verdict"] == findings.NOT_REPRODUCED
+    assert row("C6")["verdict"] == verdicts.NOT_REPRODUCED
 
 
 def test_the_last_claim_takes_a_million_steps():
     trained(CPU, "long_memory", ("GILRLSTM", 65_536, 0, 10), ("GILRLSTM", 65_536, 1, None))
-    assert row("C7")["verdict"] == findings.NOT_TRIED
+    assert row("C7")["verdict"] == verdicts.NOT_TRIED
     trained(CPU, "long_memory", ("GILRLSTM", 2**20, 2, None))
-    assert row("C7")["verdict"] == findings.NOT_REPRODUCED
+    assert row("C7")["verdict"] == verdicts.NOT_REPRODUCED
     told = row("C7")["ours"]
     assert told.startswith("chrono: T = 65,536, 1 of 2 runs learned, 10 iterations, 10 s; ")
     assert "T = 1,048,576, 0 of 1 runs learned" in told
     assert row("C7")["ours"].endswith("an LSTM was not tried at T = 1,048,576")
     early = {"initialisation": "early"}
     trained(CPU, "long_memory", ("GILRLSTM", 2**20, 0, 14), **early)
-    assert row("C7")["verdict"] == findings.HOLDS_PRIOR
+    assert row("C7")["verdict"] == verdicts.HOLDS_PRIOR
     assert row("C7")["ours"].startswith("early: T = 1,048,576") and "chrono" in row("C7")["ours"]
     assert pandas.isna(row("C7")["ratio"])  # the prior leaves less to learn
     trained(CPU, "long_memory", ("LSTM", 2**20, 0, 14), ("LSTM", 2**20, 1, None))
-    assert row("C7")["verdict"] == findings.HOLDS_PRIOR
+    assert row("C7")["verdict"] == verdicts.HOLDS_PRIOR
     assert row("C7")["ours"].endswith("1 of 2 runs of an LSTM learned T = 1,048,576")
     trained(CPU, "long_memory", ("GILRLSTM", 2**20, 0, 70), start_steps=128)
-    assert row("C7")["verdict"] == findings.HOLDS_CURRICULUM
+    assert row("C7")["verdict"] == verdicts.HOLDS_CURRICULUM
     assert "T = 1,048,576, doubled from 128, 1 of 1 runs" in row("C7")["ours"]
     trained(CPU, "long_memory", ("GILRLSTM", 2**20, 1, 28))
-    assert row("C7")["verdict"] == findings.HOLDS_CURRICULUM  # one of two runs is not enough
+    assert row("C7")["verdict"] == verdicts.HOLDS_CURRICULUM  # one of two runs is not enough
     trained(CPU, "long_memory", ("GILRLSTM", 2**20, 3, 28))
-    assert row("C7")["verdict"] == findings.HOLDS and row("C7")["ratio"] == pytest.approx(2e-3)
+    assert row("C7")["verdict"] == verdicts.HOLDS and row("C7")["ratio"] == pytest.approx(2e-3)
 
 
 def test_every_claim_names_a_notebook_that_there_is():
     from lrscan.runner.catalog import discover
 
     names = {notebook.name for notebook in discover(Path(__file__).parent.parent)}
-    assert {claim.notebook for claim in claims.CLAIMS} <= names
+    assert set(claims.table()["notebook"]) <= names

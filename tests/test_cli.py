@@ -14,9 +14,11 @@ from projects import PYTHONPATH, make_project, write_notebook
 from test_notebooks import BROKEN, break_notebook
 
 import lrscan
-from lrscan.bench import EXPERIMENTS, Paused
 from lrscan.cli import commands
-from lrscan.evidence import records
+from lrscan.evidence import context, records
+from lrscan.experiments import registry
+from lrscan.experiments.registry import Experiment
+from lrscan.experiments.resume import Paused
 
 PARAMETERS = 'seed = 0\ndevice = "auto"\nmeasure = True\nlengths = [1, 2]'
 PROFILES = '[quick]\nseed = 3\n[full]\n[full."reproduce/01_speed"]\nlengths = [1, 2, 4]\n'
@@ -34,35 +36,40 @@ def project(tmp_path, monkeypatch):
     return root
 
 
+def stand_in(monkeypatch, *experiments):
+    """Put these experiments in the place of the package's own."""
+    own = {one.name: one for one in experiments}
+    monkeypatch.setattr(registry, "NAMES", tuple(own))
+    monkeypatch.setattr(registry, "load", own.__getitem__)
+
+
+def experiment(name, measure, *parameters, **more):
+    return Experiment(name, "reproduce/01_speed", measure, parameters, **more)
+
+
 @pytest.fixture
 def calls(monkeypatch):
     """What the experiments were called with; two stand in for the package's own."""
     calls = []
 
-    def experiment(name: str, function):
-        function.name, function.summary = name, f"What {name} is"
-        function.notebook = "reproduce/01_speed"
-        return function
-
     def write(name: str, **parameters):
-        calls.append((name, parameters, {n: os.environ.get(n) for n in SETTINGS}))
+        calls.append((name, parameters, context.current()))
         rows = [{"T": t, "median_ms": 0.5 * t, "q1_ms": 0.125} for t in parameters["lengths"]]
         return records.write(name, rows, PROVENANCE)
 
     def speed(*, device: str, seed: int, lengths: list[int]):
+        """What speed is."""
         return write("speed", device=device, seed=seed, lengths=lengths)
 
     def other(**parameters):
         return write("other", **parameters)
 
-    for name in list(EXPERIMENTS):
-        monkeypatch.delitem(EXPERIMENTS, name)
-    for name, function in (("speed", speed), ("other", other)):
-        monkeypatch.setitem(EXPERIMENTS, name, experiment(name, function))
+    stand_in(
+        monkeypatch,
+        experiment("speed", speed, "device", "seed", "lengths"),
+        experiment("other", other, "device", "seed", "lengths", "measure"),
+    )
     return calls
-
-
-SETTINGS = ("LRSCAN_PROFILE", "LRSCAN_RECORD", "LRSCAN_RECORDS")
 
 
 def lrscan_(*arguments: str):
@@ -286,11 +293,11 @@ def test_list_shows_notebooks_parameters_and_experiments(calls):
 def test_bench_gives_each_experiment_what_it_takes(project, calls):
     result = lrscan_("bench", "--device", "cpu", "--profile", "full")
     assert result.exit_code == 0, result.output
-    settings = {"LRSCAN_PROFILE": "full", "LRSCAN_RECORD": None, "LRSCAN_RECORDS": None}
+    told = context.Context("full")
     own = {"device": "cpu", "seed": 0, "lengths": [1, 2, 4]}
-    assert calls == [("speed", own, settings), ("other", own | {"measure": True}, settings)]
+    assert calls == [("speed", own, told), ("other", own | {"measure": True}, told)]
     assert (project / "build" / "records" / "cpu-2-core" / "speed.csv").is_file()
-    assert not any(name in os.environ for name in SETTINGS)
+    assert context.current() == context.Context()
 
 
 def test_bench_prints_the_measurements(calls):
@@ -371,8 +378,8 @@ def test_bench_pauses_when_its_time_is_up_and_resumes(project, calls, monkeypatc
     def nothing(*, seed: int, resume: bool, until: float):
         raise Paused("nothing", None, 4)
 
-    nothing.name, nothing.summary, nothing.notebook = "nothing", "Nothing", "reproduce/01_speed"
-    monkeypatch.setitem(EXPERIMENTS, "nothing", nothing)
+    speed = registry.load("speed")
+    stand_in(monkeypatch, experiment("nothing", nothing, "seed", resumes=True))
     result = lrscan_("bench", "nothing", "--minutes", "1e-9", "--device", "cpu")
     assert result.exit_code == 75 and "measures: 4 pieces of nothing" in result.output
 
@@ -383,8 +390,7 @@ def test_bench_pauses_when_its_time_is_up_and_resumes(project, calls, monkeypatc
             return found
         raise Paused("pieces", found, 3)
 
-    pieces.name, pieces.summary, pieces.notebook = "pieces", "Pieces", "reproduce/01_speed"
-    monkeypatch.setitem(EXPERIMENTS, "pieces", pieces)
+    stand_in(monkeypatch, experiment("pieces", pieces, "seed", resumes=True), speed)
     result = lrscan_("bench", "pieces", "speed", "--minutes", "1e-9", "--device", "cpu")
     assert result.exit_code == 75 and not calls
     assert "--resume measures: 3 pieces of pieces, speed" in result.output

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from lrscan import bench
 from lrscan.cli import doctor
 from lrscan.cli.doctor import GOOD, NOTE, PROBLEM, Machine
+from lrscan.experiments import inputs
 
 ROOT = Path(__file__).parents[1]
 VERSIONS = {name: "1.0" for name in doctor.PACKAGES} | {"nvidia-cuda-nvcc": "13.0.88"}
@@ -116,7 +116,7 @@ def test_a_result_of_nan_is_found(monkeypatch):
 
 
 def test_an_algorithm_that_raises_is_found(monkeypatch):
-    monkeypatch.setattr(bench, "inputs", lambda *_: torch.zeros(0).item())
+    monkeypatch.setattr(inputs, "draw_inputs", lambda *_: torch.zeros(0).item())
     assert all(f.status == PROBLEM for f in doctor.self_test(["cpu"])[1:])
 
 

@@ -16,9 +16,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 from projects import LONGEST_S, PYTHONPATH, in_run, make_project
 
-from lrscan import bench, plots
 from lrscan.distributed import cost
 from lrscan.evidence import figures, records
+from lrscan.experiments import outlook, registry
 from lrscan.learn.machines import roofline
 from lrscan.learn.scenes import draw as scenes
 from lrscan.learn.scenes import plane
@@ -162,24 +162,24 @@ HOSTILE = {
 }  # fmt: skip
 
 
+FIGURES = {
+    name: (experiment, plot)
+    for experiment in registry.load_all()
+    for name, plot in experiment.figures.items()
+}
+
+
 def drawn(name):
     """A figure of the package, from the committed records that it is made of."""
     if name == "outlook":
         links = {"ring": cost.Link(1e-5, 5e10), "tree": cost.Link(1e-5, 5e10, tree=True)}
         device = cost.Device(2e-5, 2.68e12)
-        return plots.outlook(bench.outlook(device, links, 2**36, 16, [1, 1024]), "a device")
-    kept = {"growth": "long_memory", "search": "problem_2b_search", "learning_curves": "problem_2b"}
-    one = records.read(kept.get(name, name), "cpu-2-core", directory=RECORDS)
-    tables = {
-        "growth": bench.outcomes, "search": bench.outcomes, "learning_curves": bench.curves,
-        "kernel_speedup": bench.speedups, "throughput": bench.shares, "scaling": bench.modelled,
-        "lstm_throughput": bench.throughputs,
-        "training_speedup": lambda one: bench.speedups(one, ["model", "C", "T", "B"]),
-    }  # fmt: skip
-    return getattr(plots, name)(one, *([tables[name](one)] if name in tables else []))
+        return outlook.plot(outlook.predict(device, links, 2**36, 16, [1, 1024]), "a device")
+    experiment, plot = FIGURES[name]
+    return plot(records.read(experiment.name, "cpu-2-core", directory=RECORDS))
 
 
-@pytest.mark.parametrize("name", plots.__all__)
+@pytest.mark.parametrize("name", [*FIGURES, "outlook"])
 def test_a_users_settings_do_not_change_a_figure_of_the_package(name):
     plain = figures._svg(drawn(name), name, ALT, "")
     with matplotlib.rc_context(HOSTILE):

@@ -7,15 +7,16 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 from projects import PYTHONPATH
 
-from lrscan import bench
 from lrscan.campaign import warmup
 from lrscan.cli import commands, doctor
+from lrscan.experiments import registry
 from lrscan.runner import verify
 
 ROOT = Path(__file__).parents[1]
@@ -86,12 +87,11 @@ def test_lrscan_accepts_its_arguments(command, monkeypatch):
     done = []
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(runner, "run", lambda *_, **options: done.append(options) or 0)
-    for name, experiment in bench.EXPERIMENTS.items():
-        stand_in = lambda **parameters: done.append(parameters)  # noqa: E731
-        stand_in.notebook, stand_in.name = experiment.notebook, name
-        stand_in.summary = experiment.summary
-        monkeypatch.setitem(bench.EXPERIMENTS, name, stand_in)
-    monkeypatch.setattr("lrscan.bench.command._show", lambda console, records: None)
+    stand_ins = {
+        one.name: replace(one, measure=lambda **parameters: done.append(parameters))
+        for one in registry.load_all()
+    }
+    monkeypatch.setattr(registry, "load", stand_ins.__getitem__)
     monkeypatch.setattr("lrscan.cli.training.main", lambda **options: done.append(options) or 0)
     for verb in (verify, doctor, warmup):
         monkeypatch.setattr(verb, "run", lambda *_, **options: done.append(options) or 0)

@@ -9,9 +9,19 @@ from projects import in_run, make_project
 from rich.console import Console
 from training_records import trained
 
-from lrscan import bench, plots
-from lrscan.bench import command, learning, models
 from lrscan.evidence import paper, records
+from lrscan.experiments import (
+    long_memory,
+    lstm_throughput,
+    problem_2b,
+    problem_2b_search,
+    show,
+    step_time,
+    training_runs,
+    training_speedup,
+)
+from lrscan.experiments.models import MODELS
+from lrscan.experiments.resume import Paused
 from lrscan.train import DIVERGED, PAUSED, Settings
 from lrscan.train.settings import Classifier
 
@@ -30,7 +40,7 @@ def project(tmp_path, monkeypatch):
 def table_2(**changed):
     given = {"device": "cpu", "seed": 0, "events": 32, "lengths": [4, 16], "widths": [3, 5]}
     given |= {"inputs": [3, 2], "names": ["SRU", "GILR-LSTM"], "runs": 1}
-    return bench.training_speedup(**given | changed)
+    return training_speedup.measure(**given | changed)
 
 
 def test_every_cell_of_table_2_is_timed_with_every_algorithm():
@@ -38,16 +48,16 @@ def test_every_cell_of_table_2_is_timed_with_every_algorithm():
     cells = measured.table.groupby(["model", "C", "T", "B"])["algorithm"].agg(set)
     assert len(cells) == 8 and all(c == {"serial", "blocked", "auto"} for c in cells)
     assert set(zip(measured.table["T"], measured.table["B"], strict=True)) == {(4, 8), (16, 2)}
-    ours = bench.speedups(measured, ("model", "T", "B", "C"))
+    ours = training_speedup.summarise(measured)
     assert set(ours["algorithm"]) == {"blocked", "auto"} and (ours["speedup"] > 0).all()
-    assert len(plots.training_speedup(measured, ours).axes) == 4
+    assert len(training_speedup.plot(measured).axes) == 4
 
 
 @pytest.mark.parametrize("left", [0, 3])
 def test_a_figure_of_a_partial_record_says_so(left):
     measured = table_2()
     records.say_left(measured.provenance["measurements"][-1], left)
-    figure = plots.training_speedup(measured, bench.speedups(measured, ("model", "T", "B", "C")))
+    figure = training_speedup.plot(measured)
     assert ("partial: 3 left to measure" in figure.get_supxlabel()) == bool(left)
 
 
@@ -55,15 +65,15 @@ def test_one_seed_of_everything_is_trained_before_the_next(monkeypatch):
     """And of every seed the GILR-LSTM first."""
     search()
     order = []
-    monkeypatch.setattr(learning, "train_all", lambda name, runs, *_: order.extend(runs))
+    monkeypatch.setattr(training_runs, "train_all", lambda name, runs, *_: order.extend(runs))
     given = {"device": "cpu", "hidden": 4, "batch": 2, "iterations": 1, "sequences": 2}
     given |= {"seeds": [5, 6], "grown_lengths": []}
-    learning.problem_2b(**given, lengths=[16, 32], apart_lengths=[], matched=False)
+    problem_2b.measure(**given, lengths=[16, 32], apart_lengths=[], matched=False)
     models_and_lengths = [("GILRLSTM", 16), ("GILRLSTM", 32), ("LSTM", 16), ("LSTM", 32)]
     expected = [(seed, *one) for seed in (5, 6) for one in models_and_lengths]
     assert [(run.seed, run.model, run.steps) for run in order] == expected
     order.clear()
-    learning.long_memory(
+    long_memory.measure(
         **given, lengths=[16, 32], lstm_lengths=[16], distractors="any", rate=1e-3,
         initialisations=["graded"],
     )  # fmt: skip
@@ -82,16 +92,18 @@ def test_a_table_2_that_cannot_be_measured_is_refused(changed, named):
 
 def test_an_algorithm_with_other_gradients_is_not_timed():
     same = (torch.ones(()), torch.ones(3))
-    models._agree("SRU", {"serial": lambda: same, "blocked": lambda: same})
+    training_speedup._check_agreement("SRU", {"serial": lambda: same, "blocked": lambda: same})
     for wrong in ((torch.ones(()), torch.tensor([1, 1, 1.01])), (torch.tensor(math.nan), same[1])):
         with pytest.raises(RuntimeError, match="SRU: blocked and serial"):
-            models._agree("SRU", {"serial": lambda: same, "blocked": lambda wrong=wrong: wrong})
+            training_speedup._check_agreement(
+                "SRU", {"serial": lambda: same, "blocked": lambda wrong=wrong: wrong}
+            )
 
 
 def test_switching_the_algorithm_switches_the_surrogate_too():
-    net = models.MODELS["GILR-LSTM"](3, 4, 2)
+    net = MODELS["GILR-LSTM"](3, 4, 2)
     seen = []
-    step = models._with_algorithm(
+    step = training_speedup._with_algorithm(
         net, "blocked", lambda: seen.append([net.algorithm, net.layers[0].surrogate.algorithm])
     )
     step()
@@ -105,16 +117,16 @@ def test_the_heat_map_compares_at_equal_minibatch():
         {"model": m, "T": T, "B": B, "C": 8, "median_ms": ms, "runs": 3} for m, T, B, ms in times
     ]
     measured = records.write("lstm_throughput", rows, CPU)
-    table = bench.throughputs(measured).set_index(["model", "T", "B"])
+    table = lstm_throughput.summarise(measured).set_index(["model", "T", "B"])
     assert table.loc["LSTM", 200, 1]["thousand_events_per_s"] == 2.0
     # 10 thousand events a second, over the LSTM's best at minibatch 1, 2 thousand.
     assert table.loc["GILR-LSTM", 100, 1]["ratio"] == 5.0
     assert table.loc["GILR-LSTM", 100, 4]["ratio"] == 0.25
-    assert plots.lstm_throughput(measured, bench.throughputs(measured)).axes
+    assert lstm_throughput.plot(measured).axes
 
 
 def test_the_heat_map_leaves_out_what_is_too_large():
-    measured = bench.lstm_throughput(
+    measured = lstm_throughput.measure(
         device="cpu", seed=0, hidden=4, lengths=[8, 16], minibatches=[1, 4], most_events=32,
         lstm_lengths=[8], runs=1,
     )  # fmt: skip
@@ -132,7 +144,7 @@ def test_the_papers_heat_map_has_its_claim():
 
 
 def test_a_steps_reference_is_in_proportion_to_its_length():
-    measured = bench.step_time(device="cpu", seed=0, step_lengths=[32, 8], hidden=4, runs=1)
+    measured = step_time.measure(device="cpu", seed=0, step_lengths=[32, 8], hidden=4, runs=1)
     short, long = measured.table.sort_values("T").to_dict("records")
     assert (short["T"], long["T"]) == (8, 32)
     assert short["reference_ms"] == short["median_ms"]
@@ -143,29 +155,29 @@ def search(**changed):
     given = {"device": "cpu", "seed": 7, "names": ["GILRLSTM", "LSTM"], "lengths": [8]}
     given |= {"hidden": 4, "batch": 2, "initialisations": ["chrono"]}
     given |= {"rates": [0.01, 0.02], "iterations": 3, "sequences": 16, "grown_lengths": []}
-    return bench.problem_2b_search(**given | changed)
+    return problem_2b_search.measure(**given | changed)
 
 
 def test_a_search_is_the_same_for_both_models_and_the_runs_take_what_it_found(monkeypatch):
     searched = search(lengths=[16, 8], rates=[0.01, 0.02, 0.03, 0.04, 0.05])
-    found = bench.outcomes(searched)
+    found = training_runs.outcomes(searched)
     assert set(found["iterations"]) == {3}
     for _, runs in found.groupby("model"):
         once = runs[(runs["T"] == 8) & (runs["seed"] == 7)]
         assert sorted(once["rate"]) == [0.01, 0.02, 0.03, 0.04, 0.05]
-        finalists = set(bench.ranked(once)["rate"][:4])
+        finalists = set(problem_2b_search.ranked(once)["rate"][:4])
         again = runs.drop(once.index)
         assert set(again["rate"]) == finalists and len(finalists) == 4
         assert again.groupby(["T", "seed"]).size().to_dict() == dict.fromkeys(
             [(8, 8), (8, 9), (16, 7), (16, 8), (16, 9)], 4
         )
-    measured = bench.problem_2b(
+    measured = problem_2b.measure(
         device="cpu", names=["GILRLSTM"], lengths=[8, 16], grown_lengths=[], seeds=[0, 1], hidden=4,
         batch=2, apart_lengths=[], iterations=2, sequences=16, matched=False,
     )  # fmt: skip
-    runs = bench.outcomes(measured)
+    runs = training_runs.outcomes(measured)
     assert list(runs["T"]) == [8, 8, 16, 16] and list(runs["seed"]) == [0, 1, 0, 1]
-    best = bench.chosen(searched).query("model == 'GILRLSTM'").set_index("T")["rate"]
+    best = problem_2b_search.chosen(searched).query("model == 'GILRLSTM'").set_index("T")["rate"]
     assert (runs["rate"] == runs["T"].map(best)).all()
     for table in (runs, found):
         assert table["held_out"].between(table["low"], table["high"]).all()
@@ -173,7 +185,7 @@ def test_a_search_is_the_same_for_both_models_and_the_runs_take_what_it_found(mo
 
 def test_runs_without_a_search_are_refused():
     with pytest.raises(FileNotFoundError, match="problem_2b_search"):
-        bench.problem_2b(
+        problem_2b.measure(
             device="cpu", names=["LSTM"], lengths=[8], grown_lengths=[], seeds=[0], hidden=4,
             batch=2, apart_lengths=[], iterations=2, sequences=16, matched=False,
         )  # fmt: skip
@@ -185,39 +197,39 @@ def test_a_run_with_what_the_search_found_goes_on_where_it_was_paused(monkeypatc
         "device": "cpu", "names": ["GILRLSTM"], "lengths": [8], "grown_lengths": [], "hidden": 4,
         "batch": 2, "apart_lengths": [], "iterations": 6, "sequences": 16, "matched": False,
     }  # fmt: skip
-    bench.problem_2b(**given, seeds=[0], resume=True)
-    real = learning.train
-    monkeypatch.setattr(learning, "train", lambda *a, **kw: real(*a, **kw | {"seconds": 1e-9}))
+    problem_2b.measure(**given, seeds=[0], resume=True)
+    real = training_runs.train
+    monkeypatch.setattr(training_runs, "train", lambda *a, **kw: real(*a, **kw | {"seconds": 1e-9}))
     for _ in range(5):
-        with pytest.raises(bench.Paused):
-            bench.problem_2b(**given, seeds=[0, 1], resume=True)
-    ended = bench.outcomes(bench.problem_2b(**given, seeds=[0, 1], resume=True))
+        with pytest.raises(Paused):
+            problem_2b.measure(**given, seeds=[0, 1], resume=True)
+    ended = training_runs.outcomes(problem_2b.measure(**given, seeds=[0, 1], resume=True))
     assert list(ended["iterations"]) == [6, 6]
 
 
 def test_with_a_curriculum_a_search_and_its_runs_are_apart_from_those_without():
     searched = search(grown_lengths=[256, 128], rates=[0.01])
-    found = bench.outcomes(searched)
+    found = training_runs.outcomes(searched)
     tasks = {(8, 0), (128, 128), (256, 128)}
     assert set(zip(found["T"], found["start_steps"], strict=True)) == tasks
-    measured = bench.problem_2b(
+    measured = problem_2b.measure(
         device="cpu", names=["GILRLSTM", "LSTM"], lengths=[8], grown_lengths=[256], seeds=[0],
         hidden=4, batch=2, apart_lengths=[16], iterations=2, sequences=16, matched=True,
     )  # fmt: skip
     assert set(measured.table["steps"]) == {8, 16, 128}
     assert set(measured.table.query("steps == 16")["distractors"]) == {"apart"}
-    wider = learning.matched_hidden("LSTM", "GILRLSTM", 4)
-    table = bench.convergence(measured)
+    wider = problem_2b.matched_hidden("LSTM", "GILRLSTM", 4)
+    table = problem_2b.convergence(measured)
     assert set(table[table["model"] == "LSTM"]["C"]) == {4, wider}
-    assert len(bench.sooner(measured)) == len(table[table["model"] == "LSTM"]) == 6
+    assert len(problem_2b.sooner(measured)) == len(table[table["model"] == "LSTM"]) == 6
     titles = [
         panel.get_title().partition(";")[0]
-        for panel in plots.learning_curves(measured, bench.curves(measured)).axes
+        for panel in problem_2b.plot(measured).axes
     ]
     assert titles == ["T = 8", "T = 16, distractors apart", "T = 256, doubled from 128"]
     search(grown_lengths=[], rates=[0.01])
     with pytest.raises(ValueError, match="no model 'GILRLSTM' with a curriculum"):
-        bench.problem_2b(
+        problem_2b.measure(
             device="cpu", lengths=[], grown_lengths=[256], seeds=[0], hidden=4, batch=2,
             apart_lengths=[], iterations=2, sequences=16, matched=False,
         )  # fmt: skip
@@ -228,14 +240,14 @@ def test_a_matched_lstm_has_the_fewest_units_that_suffice():
         net = Classifier(Settings(model=model, hidden=hidden), torch.device("cpu"))
         return sum(one.numel() for one in net.parameters())
 
-    units = learning.matched_hidden("LSTM", "GILRLSTM", 32)
+    units = problem_2b.matched_hidden("LSTM", "GILRLSTM", 32)
     assert parameters("LSTM", units - 1) < parameters("GILRLSTM", 32) <= parameters("LSTM", units)
 
 
 def test_the_first_to_learn_is_chosen_and_a_failure_only_where_all_failed():
     trained(CPU, "s", ("GILRLSTM", 64, 0, 30), ("LSTM", 64, 0, None), rate=1e-3)
     measured = trained(CPU, "s", ("GILRLSTM", 64, 0, 20), ("LSTM", 64, 0, None), rate=2e-3)
-    best = bench.chosen(measured).set_index("model")
+    best = problem_2b_search.chosen(measured).set_index("model")
     assert best.loc["GILRLSTM", "rate"] == 2e-3 and best.loc["GILRLSTM", "iterations"] == 20
     assert best.loc["LSTM", "learned"] == 0 and best.loc["LSTM", "iterations"] == math.inf
 
@@ -249,7 +261,7 @@ def test_settings_are_ranked_by_how_many_seeds_learned_and_then_by_their_median(
     rate(2e-3, 20, 30, None)
     rate(3e-3, 50, 90, 60)
     measured = rate(4e-3, 40, 80, 80)
-    table = bench.ranked(bench.outcomes(measured))
+    table = problem_2b_search.ranked(training_runs.outcomes(measured))
     assert list(table["rate"]) == [3e-3, 4e-3, 2e-3, 1e-3]
     assert list(table["iterations"]) == [60, 80, 30, 10]
     assert list(table["learned"]) == [3, 3, 2, 1]
@@ -263,8 +275,8 @@ def test_what_is_recorded_is_kept_when_a_measurement_goes_on(monkeypatch):
         trained_again.append(settings)
         return real(settings, **options)
 
-    real = learning.train
-    monkeypatch.setattr(learning, "train", train)
+    real = training_runs.train
+    monkeypatch.setattr(training_runs, "train", train)
     again = search(resume=True)
     assert not trained_again and again.table.equals(first.table)
     search(rates=[0.01, 0.03], resume=True)
@@ -278,10 +290,10 @@ def test_what_is_recorded_is_kept_when_a_measurement_goes_on(monkeypatch):
 
 
 def test_runs_that_gave_up_go_on_when_there_are_more_iterations():
-    first = bench.outcomes(search(resume=True))
+    first = training_runs.outcomes(search(resume=True))
     assert set(first["status"]) == {"not learned"}
     more = search(iterations=5, resume=True)
-    ended = bench.outcomes(more)
+    ended = training_runs.outcomes(more)
     assert set(ended["iterations"]) == {5} and list(ended["run"]) == list(first["run"])
     assert len(more.table) == 5 * len(first)
     assert search(iterations=4, resume=True).table.equals(more.table)
@@ -293,16 +305,16 @@ def test_a_run_of_before_there_was_a_setting_is_replaced_when_it_goes_on():
     for one in origin["measurements"]:
         del one["parameters"]["label_smoothing"]
     path.write_text(records.json_text(origin))
-    ended = bench.outcomes(search(iterations=5, resume=True))
+    ended = training_runs.outcomes(search(iterations=5, resume=True))
     assert set(ended["iterations"]) == {5} and ended["run"].is_unique
 
 
 def test_a_measurement_pauses_between_runs_and_in_one():
-    with pytest.raises(bench.Paused, match="4 pieces of problem_2b_search are left") as paused:
+    with pytest.raises(Paused, match="4 pieces of problem_2b_search are left") as paused:
         search(resume=True, until=-math.inf)
     assert paused.value.measured is None
     search(rates=[0.01], resume=True)
-    with pytest.raises(bench.Paused) as paused:
+    with pytest.raises(Paused) as paused:
         search(resume=True, until=-math.inf)
     assert paused.value.left == 2 and set(paused.value.measured.table["rate"]) == {0.01}
 
@@ -311,7 +323,7 @@ def test_a_run_that_diverges_at_once_is_an_error(monkeypatch):
     class Run:
         status, iteration = DIVERGED, 1
 
-    monkeypatch.setattr(learning, "train", lambda *args, **options: Run)
+    monkeypatch.setattr(training_runs, "train", lambda *args, **options: Run)
     with pytest.raises(RuntimeError, match="diverged at its first iteration"):
         search()
     assert PAUSED != DIVERGED
@@ -322,7 +334,7 @@ def test_table_3_counts_failures_and_averages_what_learned():
         CPU, "t", ("GILRLSTM", 64, 0, 10), ("GILRLSTM", 64, 1, 20), ("LSTM", 64, 0, 40),
         ("LSTM", 64, 1, None), ("LSTM", 128, 0, None), ("GILRLSTM", 128, 0, 10),
     )  # fmt: skip
-    table = bench.convergence(measured).set_index(["T", "model"])
+    table = problem_2b.convergence(measured).set_index(["T", "model"])
     ours, rival = table.loc[64, "GILRLSTM"], table.loc[64, "LSTM"]
     assert (ours["runs"], ours["learned"], ours["iterations"]) == (2, 2, 15.0)
     assert ours["iterations_std"] == pytest.approx(50**0.5)
@@ -341,7 +353,7 @@ def test_what_is_sooner_splits_into_its_factors_and_counts_failures():
         ("LSTM", 64, 1, None), ("LSTM", 64, 2, None), ("LSTM", 128, 0, None),
         ("GILRLSTM", 128, 0, 10), ("LSTM", 256, 0, 10), ("GILRLSTM", 256, 0, None),
     )  # fmt: skip
-    rows = bench.sooner(measured).set_index("T")
+    rows = problem_2b.sooner(measured).set_index("T")
     factors = ["by_iterations", "by_time_per_iteration", "by_means"]
     assert list(rows.loc[64, factors]) == pytest.approx([1.0, 1.0, 1.0])
     assert (rows.loc[64, "by_medians"], rows.loc[64, "at_least_of_lstm"]) == (5.0, True)
@@ -355,21 +367,21 @@ def test_a_run_may_meet_the_paper_s_criterion_alone():
     for one in measured.provenance["measurements"]:
         one["outcome"]["paper_at"] = 12
     measured.provenance["measurements"][1]["outcome"]["strict_at"] = None
-    paper, strict = (bench.convergence(measured, of).iloc[0] for of in ("paper", "strict"))
+    paper, strict = (problem_2b.convergence(measured, of).iloc[0] for of in ("paper", "strict"))
     assert (paper["learned"], paper["iterations"], paper["seconds"]) == (2, 12, 12)
     assert (strict["learned"], strict["iterations"], strict["seconds"]) == (1, 20, 20)
 
 
 def test_the_command_line_shows_how_runs_ended_not_every_iteration(capsys):
     measured = trained(CPU, "t", ("GILRLSTM", 64, 0, 10), ("GILRLSTM", 64, 1, None))
-    command._show(Console(width=200), measured)
+    show.records(Console(width=200), measured)
     table = [line for line in capsys.readouterr().out.splitlines() if line.startswith("│")]
     assert len(table) == 2 and "learned" in table[0] and "not learned" in table[1]
 
 
 def test_a_curve_is_the_mean_over_the_same_runs_throughout():
     measured = trained(CPU, "t", ("GILRLSTM", 8192, 0, 101), ("GILRLSTM", 8192, 1, 201))
-    line = bench.curves(measured, points=301)
+    line = training_runs.curves(measured, points=301)
     assert (line["learned"] == 2).all() and (line["smoothing"] == 5).all()
     assert (line["runs"] == 2).all()
     assert line["seconds"].iloc[0] == pytest.approx(1) and line["seconds"].iloc[-1] == 201
@@ -380,18 +392,17 @@ def test_a_curve_is_the_mean_over_the_same_runs_throughout():
     assert at["mean"] == pytest.approx((first + second) / 2, abs=0.01)
     assert at["deviation"] == pytest.approx((first - second) / 2**0.5, abs=0.01)
     assert line["mean"].iloc[-1] == pytest.approx((first + 1 - 0.5 * 2 / 200) / 2)
-    alone = bench.curves(trained(CPU, "one", ("GILRLSTM", 64, 0, 11)))
+    alone = training_runs.curves(trained(CPU, "one", ("GILRLSTM", 64, 0, 11)))
     assert (alone["deviation"] == 0).all() and (alone["smoothing"] == 20).all()
 
 
 def test_figures_of_training_show_every_length_and_failure():
     runs = [("GILRLSTM", 64, 0, 10), ("LSTM", 64, 0, None), ("GILRLSTM", 128, 0, 20)]
     measured = trained(CPU, "t", *runs)
-    ended = bench.outcomes(measured)
-    curves = plots.learning_curves(measured, bench.curves(measured))
+    curves = problem_2b.plot(measured)
     titles = [panel.get_title() for panel in curves.axes]
     assert titles == [f"T = {n}; moving average of 20 iterations" for n in (64, 128)]
-    for figure in (plots.search(measured, ended), plots.growth(measured, ended)):
+    for figure in (problem_2b_search.plot(measured), long_memory.plot(measured)):
         crosses = [
             line.get_ydata() for panel in figure.axes for line in panel.lines
             if line.get_marker() == "x" and len(line.get_ydata())
@@ -404,7 +415,7 @@ def test_growth_keeps_initialisations_apart_and_joins_what_has_three_runs():
     early = [("GILRLSTM", steps, seed, 10) for steps in (64, 128) for seed in range(3)]
     trained(CPU, "t", *early, ("GILRLSTM", 256, 0, 10), initialisation="early")
     measured = trained(CPU, "t", ("GILRLSTM", 64, 0, 40), initialisation="graded")
-    panel = plots.growth(measured, bench.outcomes(measured)).axes[0]
+    panel = long_memory.plot(measured).axes[0]
     points = {line.get_label(): list(line.get_ydata()) for line in panel.lines}
     assert points["GILR-LSTM, early"] == 7 * [10] and points["GILR-LSTM, graded"] == [40]
     joined = [list(line.get_ydata()) for line in panel.lines if line.get_linestyle() == "-"]

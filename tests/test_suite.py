@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from lrscan import plots
-from lrscan.bench import speedups
 from lrscan.evidence import figures, records
+from lrscan.experiments import registry
 from lrscan.runner.catalog import discover
 
 ROOT = Path(__file__).parent.parent
@@ -67,8 +66,7 @@ def test_committed_figures_and_records_agree_to_the_byte(report):
 def test_drawing_again_gives_the_same_bytes(experiment, report, tmp_path, monkeypatch):
     path = next((ROOT / "build" / "records").glob(f"*/{experiment}.csv"))
     one = records.read(experiment, path.parent.name, directory=path.parent.parent)
-    plot = getattr(plots, experiment)
-    figure = plot(one, speedups(one)) if experiment == "kernel_speedup" else plot(one)
+    figure = registry.load(experiment).figures[experiment](one)
     drawn = ROOT / "build" / "figures" / one.device
     manifest = figures.read_manifest(drawn.parent / "manifest.json")
     alt = manifest[f"{one.device}/{experiment}.png"]["alt"]

@@ -293,7 +293,7 @@ def test_a_warm_up_leaves_no_trace():
 
 def test_cublas_is_told_to_be_deterministic_before_any_product():
     """torch looks at the variable once, at a process's first product on a GPU."""
-    code = "import os, lrscan.bench; print(os.environ['CUBLAS_WORKSPACE_CONFIG'])"
+    code = "import os, lrscan.experiments.long_memory; print(os.environ['CUBLAS_WORKSPACE_CONFIG'])"
     environment = {k: v for k, v in os.environ.items() if k != "CUBLAS_WORKSPACE_CONFIG"}
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True,

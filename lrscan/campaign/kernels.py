@@ -7,13 +7,13 @@ from itertools import product
 
 import torch
 
-from lrscan.bench.cases import gpu_cases
-from lrscan.bench.kernels import in_order
 from lrscan.campaign import smoke
 from lrscan.campaign.plan import parameters
 from lrscan.campaign.warmup import H100_PROCESSORS
 from lrscan.core.checks import ALGORITHMS
 from lrscan.cuda.launch import Kernel, launch_both_ways, noted
+from lrscan.experiments.cases import gpu_cases
+from lrscan.experiments.kernel_speedup import in_order
 
 _SMALLER = list(product(product((1, 3, 8, 33, 128), repeat=2), (0, 1)))
 

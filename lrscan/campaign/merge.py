@@ -17,12 +17,12 @@ from typing import Any
 
 import pandas
 
-from lrscan import claims, findings
-from lrscan.bench import EXPERIMENTS
 from lrscan.campaign.store import CampaignError, State, archive_in, unpack
 from lrscan.core.files import write_files
 from lrscan.evidence import origin, provenance, records, workspace
 from lrscan.evidence.records import Records
+from lrscan.experiments import claims, registry
+from lrscan.experiments.verdicts import NOT_MEASURED
 from lrscan.runner import catalog
 
 CLAIMS_NOTEBOOK = "reproduce/00_claims"
@@ -140,7 +140,7 @@ def _read(folder: Path, state: State) -> list[Records]:
         device, name = path.parent.name, path.stem
         if device != state.device:
             raise CampaignError(f"the result is of {state.device}, but has records of {device}")
-        if name not in EXPERIMENTS:
+        if name not in registry.NAMES:
             raise CampaignError(f"the result has records of {name!r}, which is no experiment")
         try:
             one = records.read(name, device, directory=folder)
@@ -243,8 +243,7 @@ def _draw(root: Path, experiments: list[str], say: Callable[[str], None]) -> int
     except ModuleNotFoundError as error:
         say(f"The figures were not drawn: {error.name} is not installed")
         return 1
-    chosen: list[Any] = [EXPERIMENTS[name] for name in experiments]
-    owners = {experiment.notebook for experiment in chosen} | {CLAIMS_NOTEBOOK}
+    owners = {registry.load(name).notebook for name in experiments} | {CLAIMS_NOTEBOOK}
     every = catalog.discover(root)
     values = catalog.load_profile(root, "quick", every)
     selected = [notebook for notebook in every if notebook.name in owners]
@@ -269,7 +268,7 @@ def _tell_claims(
     changed = [key for key in new if old.get(key) != new[key]]
     say("Claims that changed:" if changed else "No claim changed.")
     for name, device in changed:
-        was = old.get((name, device), (findings.NOT_MEASURED, ""))
+        was = old.get((name, device), (NOT_MEASURED, ""))
         say(f"  {name} on {device or 'any device'}:")
         say(f"    before: {': '.join(filter(None, was))}")
         say(f"    now:    {': '.join(filter(None, new[name, device]))}")

@@ -15,16 +15,19 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
-from lrscan.bench import command, outcomes, search_records
 from lrscan.campaign import kit, narrow, smoke, warmup
 from lrscan.campaign.worker import DONE, PARTIAL, UNAVAILABLE, Context
 from lrscan.evidence import provenance, records, workspace
+from lrscan.experiments import run
+from lrscan.experiments.problem_2b_search import search_records
+from lrscan.experiments.training_runs import outcomes
 
 # In its last seconds a phase begins nothing more, so that it need not be ended by force.
 _MARGIN_S = 6.0
@@ -225,14 +228,16 @@ def measure(context: Context, steps: list[dict[str, Any]]) -> int:
             status = PARTIAL
             break
         _tell_search(context, step["experiments"])
-        got = command.main(
-            experiments=tuple(step["experiments"]),
+        planned = run.plan(
+            step["experiments"],
             profile=context.profile,
             device=context.device,
-            assignments=tuple(step["assignments"][context.device]),
-            record=False,
+            assignments=step["assignments"][context.device],
+        )
+        got = run.measure(
+            planned,
             out=context.work / "records",
-            minutes=seconds / 60,
+            until=time.monotonic() + seconds,
             resume=True,
             options=step["options"],
         )

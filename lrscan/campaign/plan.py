@@ -11,12 +11,12 @@ from collections.abc import Callable, Sequence
 from itertools import product
 from typing import Any
 
-from lrscan.bench import rates
-from lrscan.bench.cases import Case, gpu_cases
-from lrscan.bench.kernels import in_order
 from lrscan.campaign.phases import PHASES, Phase
 from lrscan.core.checks import ALGORITHMS
 from lrscan.evidence import workspace
+from lrscan.experiments.candidates import SERIAL_STEPS
+from lrscan.experiments.cases import Case, gpu_cases
+from lrscan.experiments.kernel_speedup import in_order
 from lrscan.runner import catalog
 
 # Of an H100: bytes a second of its memory, multiply-adds a second in full float32, bytes flushed.
@@ -77,7 +77,7 @@ def _case(case: Case, runs: int) -> float:
     total = SHAPE_S + min(case.T, 256) * _CHECKED_STEP_S
     algorithms = [
         name for name in ALGORITHMS["cuda"]
-        if case.T <= rates.SERIAL_STEPS or not name.startswith("serial")
+        if case.T <= SERIAL_STEPS or not name.startswith("serial")
     ]  # fmt: skip
     for tensors in (3, 5):
         size = tensors * width * elements

@@ -384,7 +384,7 @@ class Campaign:
         return lines
 
     def _claims(self) -> list[str]:
-        from lrscan import claims
+        from lrscan.experiments import claims
 
         found = claims.table(self.store.records)
         return [
@@ -395,7 +395,7 @@ class Campaign:
     def _targets(self) -> list[str]:
         """How many of the numbers that are asked of the CUDA kernels were met, and which were not.
         """
-        from lrscan.bench import targets
+        from lrscan.experiments import targets
 
         if self.device.type != "cuda":
             return []

@@ -24,11 +24,10 @@ import torch
 from torch import Tensor
 
 from lrscan import linear_recurrence
-from lrscan.bench.kernels import lasting
-from lrscan.bench.registry import inputs
 from lrscan.core import gradients, sweep
 from lrscan.core.checks import ALGORITHMS, DTYPES
 from lrscan.core.reference import Exact, oracle
+from lrscan.experiments.inputs import draw_inputs, lasting
 
 # (shape, dim): every order in memory, one tile and many, aligned for vectors and not, columns
 # beyond 65,535, more axes than a kernel takes.
@@ -154,8 +153,8 @@ def draw(case: Case) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
     steps, columns = case.shape[case.dim], math.prod(case.shape) // case.shape[case.dim]
     rest = [n for axis, n in enumerate(case.shape) if axis != case.dim]
     dtype = getattr(torch, case.dtype)
-    a, x, h0 = inputs(steps, columns, dtype, torch.device("cpu"), 0)
-    dh = inputs(steps, columns, dtype, torch.device("cpu"), 1)[1]
+    a, x, h0 = draw_inputs(steps, columns, dtype, torch.device("cpu"), 0)
+    dh = draw_inputs(steps, columns, dtype, torch.device("cpu"), 1)[1]
     a[:, ::2] = lasting(a[:, ::2])
     a, x, dh = (t.view(steps, *rest).movedim(0, case.dim).contiguous() for t in (a, x, dh))
     if case.wide_a:

@@ -64,7 +64,9 @@ def main() -> int:
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     import torch  # noqa: F401
 
-    import lrscan.bench  # noqa: F401
+    from lrscan.experiments import registry
+
+    registry.load_all()
 
     line = sys.stdin.readline()
     if not line:  # the campaign ended without this worker

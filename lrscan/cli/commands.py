@@ -1,111 +1,26 @@
 """The command line. What a verb needs is imported when the verb is called."""
 
-import math
-import os
 import sys
 import time
-from collections.abc import Callable, Iterable
-from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import click
 
 from lrscan import __version__
+from lrscan.cli.options import (
+    DEVICES,
+    Minutes,
+    build_option,
+    compiling_option,
+    parameter_option,
+    profile_option,
+    record_option,
+    report_usage_errors,
+    tell_broken,
+)
 from lrscan.evidence import workspace
-from lrscan.evidence.context import environment
 from lrscan.runner import catalog, streams
-
-DEVICES = ("auto", "cpu", "cuda")
-
-
-class Minutes(click.FloatRange):
-    """A time above zero, which NaN is not: nothing is later than that, and so it has no end."""
-
-    def __init__(self) -> None:
-        super().__init__(min=0, min_open=True)
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """The number; refused if it is none."""
-        number = super().convert(value, param, ctx)
-        if math.isnan(number):
-            self.fail(f"{value!r} is not a number of minutes.", param, ctx)
-        return number
-
-
-profile_option = click.option(
-    "--profile",
-    default="quick",
-    show_default=True,
-    metavar="quick|full|gpu",
-    help="Whose parameters to use, of notebooks/profiles.toml.",
-)
-parameter_option = click.option(
-    "-p",
-    "assignments",
-    multiple=True,
-    metavar="NAME=VALUE",
-    help="Set a parameter; every selected notebook must have it. Repeatable.",
-)
-compiling_option = click.option(
-    "--jobs",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Processes that compile CUDA kernels; default: one for each core.",
-)
-
-
-def _use_build_folder(context: click.Context, _: click.Parameter, folder: Path | None) -> None:
-    if folder:  # notebooks run elsewhere, and so need the whole path
-        folder = folder.resolve()
-        # What is compiled has a place there too; no notebook depends on files below that name.
-        caches = {"NUMBA_CACHE_DIR": "numba", "MPLCONFIGDIR": "matplotlib"}
-        settings = {
-            name: os.environ.get(name) or str(folder / "__pycache__" / kind)
-            for name, kind in caches.items()
-        }
-        context.with_resource(environment(LRSCAN_BUILD=str(folder), **settings))
-
-
-build_option = click.option(
-    "--build", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
-    envvar="LRSCAN_BUILD", show_envvar=True, expose_value=False, callback=_use_build_folder,
-    help="What runs make goes there instead of build/, as where the project cannot be written.",
-)  # fmt: skip
-record_option = click.option(
-    "--record", is_flag=True, help="Write to the committed folder figures/ instead of build/."
-)
-
-
-def told_plainly(command: Callable[..., None]) -> Callable[..., None]:
-    """Turn what a user can mend into a message and exit status 2, Ctrl-C into 130.
-
-    A file that cannot be read or written is named, with exit status 1.
-    """
-
-    @wraps(command)
-    def wrapped(*arguments: Any, **options: Any) -> None:
-        try:
-            command(*arguments, **options)
-        except (workspace.WorkspaceError, catalog.ParameterError) as error:
-            raise click.UsageError(str(error)) from None
-        except OSError as error:
-            if not isinstance(error.filename, str):
-                raise
-            path = Path(error.filename)
-            told = f"{path.resolve()}: {error.strerror}.{workspace.remedy(path)}"
-            raise click.ClickException(told) from None
-        except KeyboardInterrupt:
-            sys.exit(130)
-
-    return wrapped
-
-
-def tell_broken(others: Iterable[catalog.Notebook]) -> None:
-    """Name the broken ones among notebooks that this command can do without."""
-    for notebook in others:
-        if notebook.broken:
-            click.echo(f"{notebook.name} is broken: {notebook.broken}", err=True)
 
 
 class _Commands(click.Group):
@@ -146,7 +61,7 @@ def main() -> None:
     "--junit", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
     help="Where the JUnit XML goes; default: build/junit.xml.",
 )  # fmt: skip
-@told_plainly
+@report_usage_errors
 def run(
     profile: str,
     prefixes: tuple[str, ...],
@@ -192,10 +107,10 @@ def run(
 
 @main.command("list")
 @profile_option
-@told_plainly
+@report_usage_errors
 def list_(profile: str) -> None:
     """List the notebooks with their parameters, and the experiments of `bench`."""
-    from lrscan.bench import EXPERIMENTS
+    from lrscan.experiments import registry
 
     root = workspace.find_root()
     every = catalog.discover(root)
@@ -206,8 +121,7 @@ def list_(profile: str) -> None:
         for name, value in values.parameters[notebook.name].items():
             click.echo(f"      {name} = {value!r}   ({catalog.type_name(value)})")
     click.echo("\nExperiments of lrscan bench:\n")
-    experiment: Any
-    for experiment in EXPERIMENTS.values():
+    for experiment in registry.load_all():
         click.echo(f"  {experiment.name}: {experiment.summary} ({experiment.notebook})")
 
 
@@ -228,7 +142,7 @@ def list_(profile: str) -> None:
 @click.option("--minutes", type=Minutes(),
               help="Begin nothing after so long; --resume goes on from there.")  # fmt: skip
 @click.option("--resume", is_flag=True, help="Keep what these records hold, measure the rest.")
-@told_plainly
+@report_usage_errors
 def bench(**options: Any) -> None:
     """Take the measurements of the notebooks, without Jupyter; all of them by default.
 
@@ -236,7 +150,7 @@ def bench(**options: Any) -> None:
     with a table of what the kernels are asked for. Exits with 75 if time was up before all was
     measured.
     """
-    from lrscan.bench import command as measuring
+    from lrscan.cli import bench as measuring
 
     sys.exit(measuring.main(**options))
 
@@ -244,7 +158,7 @@ def bench(**options: Any) -> None:
 @main.command()
 @click.option("--no-redraw", is_flag=True, help="Compare hashes only; draw nothing again.")
 @build_option
-@told_plainly
+@report_usage_errors
 def verify(no_redraw: bool) -> None:
     """Find any changed byte in figures and records, and draw the figures again."""
     from lrscan.runner import verify
@@ -254,7 +168,7 @@ def verify(no_redraw: bool) -> None:
 
 @main.command()
 @build_option
-@told_plainly
+@report_usage_errors
 def doctor() -> None:
     """Tell what this machine has, test every algorithm on it, and say how to mend what is wrong."""
     from lrscan.cli import doctor
@@ -297,7 +211,7 @@ def campaign() -> None:
 @click.option("--dry-run", is_flag=True, help="Print the plan, with reckoned times on an H100.")
 @click.option("--calls", type=click.IntRange(min=1), default=1, show_default=True, metavar="N",
               help="With --dry-run: so many calls, each of these minutes.")  # fmt: skip
-@told_plainly
+@report_usage_errors
 def campaign_run(dry_run: bool, calls: int, **options: Any) -> None:
     """Work down the phases, the most valuable first.
 
@@ -331,7 +245,7 @@ def campaign_run(dry_run: bool, calls: int, **options: Any) -> None:
 @click.option("--python", default="3.12", show_default=True, metavar="VERSION",
               help="The Python of the other machine.")  # fmt: skip
 @compiling_option
-@told_plainly
+@report_usage_errors
 def campaign_kit(**options: Any) -> None:
     """Compile here, with no GPU, the kernels that the phases launch there."""
     from lrscan.campaign import kit
@@ -344,7 +258,7 @@ def campaign_kit(**options: Any) -> None:
 @click.option("--accept-dirty", is_flag=True, help="Take a result of a tree with changes.")
 @click.option("--replace", is_flag=True, help="Take times also where they are fewer than before.")
 @click.option("--draw/--no-draw", default=True, help="Draw the figures, or not.")
-@told_plainly
+@report_usage_errors
 def campaign_merge(source: Path, **options: Any) -> None:
     """Check a result, merge its records into figures/, draw, and say which claims changed."""
     from lrscan.campaign.merge import merge
@@ -368,7 +282,7 @@ def campaign_merge(source: Path, **options: Any) -> None:
 )  # fmt: skip
 @compiling_option
 @click.option("--cpu/--no-cpu", default=True, help="Compile CPU kernels too, or not.")
-@told_plainly
+@report_usage_errors
 def warmup(**options: Any) -> None:
     """Compile the common kernels ahead, for containers and classrooms.
 
@@ -406,7 +320,7 @@ def warmup(**options: Any) -> None:
     "--out", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
     help="Write records to DIR/<device>/.",
 )  # fmt: skip
-@told_plainly
+@report_usage_errors
 def train(**options: Any) -> None:
     """Train on the long-memory task, or go on with a run that was paused or killed.
 

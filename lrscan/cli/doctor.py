@@ -218,12 +218,12 @@ def _bandwidth(device: Any) -> str:
     """Bytes read plus written a second, the median of some copies of warm memory."""
     import torch
 
-    from lrscan import bench
+    from lrscan.experiments.timing import time_all
 
     source = torch.ones(_COPIED_BYTES, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     copies = {"copy": lambda: target.copy_(source)}
-    median_ms = bench.time_all(copies, device, 5)["copy"][1]
+    median_ms = time_all(copies, device, 5)["copy"][1]
     return f"{2 * _COPIED_BYTES / median_ms / 1e6:.1f} GB/s"
 
 
@@ -231,11 +231,12 @@ def _exact(device: Any, algorithm: str) -> str:
     """Run an algorithm forward and backward, and hold it against its rounding bound."""
     import torch
 
-    from lrscan import bench, linear_recurrence
+    from lrscan import linear_recurrence
     from lrscan.core.reference import oracle
+    from lrscan.experiments import inputs
 
-    a, x, h0 = bench.inputs(1025, 7, torch.float32, device, 0)
-    dh = bench.inputs(1025, 7, torch.float32, device, 1)[1]
+    a, x, h0 = inputs.draw_inputs(1025, 7, torch.float32, device, 0)
+    dh = inputs.draw_inputs(1025, 7, torch.float32, device, 1)[1]
     tensors = [tensor.clone().requires_grad_() for tensor in (a, x, h0)]
     h = linear_recurrence(*tensors, algorithm=algorithm)
     got = [h.detach(), *torch.autograd.grad(h, tensors, dh)]

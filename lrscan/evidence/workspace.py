@@ -28,7 +28,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from lrscan.evidence import context
-from lrscan.evidence.context import environment as environment
 
 MARKER = Path("notebooks", "profiles.toml")
 

@@ -29,7 +29,7 @@ def table(name: str) -> pandas.DataFrame:
 
 
 def heatmap() -> pandas.DataFrame:
-    """The heat map with the columns of :func:`lrscan.bench.throughputs`.
+    """The heat map with the columns of :func:`lrscan.experiments.lstm_throughput.summarise`.
 
     The LSTM's rows have no T, since its throughput does not depend on it.
     """

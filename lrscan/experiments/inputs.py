@@ -1,0 +1,35 @@
+"""Random inputs of the recurrence, the same on every device."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+# Steps that a state lasts in columns whose coefficients are near one.
+_MEMORY = 1024
+
+
+def draw_inputs(
+    steps: int, columns: int, dtype: torch.dtype, device: torch.device, seed: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(a, x, h0) of shapes (T, C), (T, C), (C,): coefficients of either sign, magnitude under 1.
+
+    Drawn on the CPU, so that every device sees the same numbers.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    wide = torch.complex128 if dtype.is_complex else torch.float64
+    a = torch.rand(steps, columns, generator=generator, dtype=torch.float64) * 2 - 1
+    if dtype.is_complex:
+        angle = torch.rand(steps, columns, generator=generator, dtype=torch.float64)
+        a = torch.polar(a.abs(), 2 * math.pi * angle)
+    x = torch.randn(steps, columns, generator=generator, dtype=wide)
+    h0 = torch.randn(columns, generator=generator, dtype=wide)
+    return a.to(device, dtype), x.to(device, dtype), h0.to(device, dtype)
+
+
+def lasting(a: Tensor) -> Tensor:
+    """Coefficients of magnitude u as ones of magnitude u ** (1 / 1024), with sign and angle."""
+    wide = a.to(torch.promote_types(a.dtype, torch.float64))
+    return (torch.sgn(wide) * wide.abs() ** (1 / _MEMORY)).to(a.dtype)

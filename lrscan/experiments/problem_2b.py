@@ -1,0 +1,263 @@
+"""Training on problem 2b with several seeds, as the search found best (Table 3, claim C6)."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Sequence
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas
+import torch
+
+from lrscan.evidence import paper
+from lrscan.evidence.records import Records
+from lrscan.experiments import training_runs
+from lrscan.experiments.problem_2b_search import chosen, search_records
+from lrscan.experiments.registry import Experiment
+from lrscan.experiments.training_figures import learning_curves
+from lrscan.experiments.training_runs import RIVALS, SEARCHED, TASK, outcomes, span, spans
+from lrscan.experiments.verdicts import (
+    CPU_HOLDS,
+    HOLDS,
+    NOT_REPRODUCED,
+    NOT_TRIED,
+    PARTLY,
+    UNDECIDED,
+    WEAKER,
+    Finding,
+)
+from lrscan.train import Settings
+from lrscan.train.settings import Classifier
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_SURE = 0.9  # of pairs of runs, one of each model, that must fall out alike
+_FEWEST_RUNS = 3  # of each model: with fewer, pairs that fall out alike are no more than luck
+
+
+def measure(
+    *,
+    device: str,
+    lengths: Sequence[int],
+    grown_lengths: Sequence[int],
+    seeds: Sequence[int],
+    hidden: int,
+    batch: int,
+    iterations: int,
+    sequences: int,
+    matched: bool,
+    apart_lengths: Sequence[int],
+    names: Sequence[str] = RIVALS,
+    resume: bool = False,
+    until: float = math.inf,
+) -> Records:
+    """Runs with several seeds for every model and length, as the search found best (Table 3).
+
+    One seed of everything comes first, then the next, and of every seed the GILR-LSTM first.
+
+    Args:
+        grown_lengths: lengths that a curriculum reaches
+        iterations:    where a run gives up
+        sequences:     fresh ones, on which the accuracy at the end is taken
+        matched:       train the LSTM also with as many hidden units as give it the GILR-LSTM's
+                       number of parameters
+        apart_lengths: lengths at which both are trained with ``distractors="apart"`` too
+        resume, until: as for :func:`lrscan.experiments.training_runs.train_all`
+
+    Raises:
+        FileNotFoundError: there is no search to go by, on this device or on another
+    """
+    found = chosen(search_records(device))
+    sizes = [(name, hidden) for name in names]
+    if matched and "LSTM" in names:
+        sizes.append(("LSTM", matched_hidden("LSTM", "GILRLSTM", hidden)))
+    tasks = [("any", *one) for one in spans(lengths, grown_lengths)]
+    tasks += [("apart", steps, 0) for steps in apart_lengths]
+    runs = [
+        Settings(
+            model=name, steps=steps, start_steps=start, hidden=units, batch=batch,
+            distractors=kind, iterations=iterations, seed=seed,
+            **_nearest(found, name, steps, start),
+        )
+        for seed, (name, units), (kind, steps, start) in product(seeds, sizes, tasks)
+    ]
+    return training_runs.train_all("problem_2b", runs, device, sequences, resume, until)
+
+
+def matched_hidden(model: str, other: str, hidden: int) -> int:
+    """The fewest hidden units of a model that has as many parameters as another one of ``hidden``.
+
+    Args:
+        model, other: see :class:`lrscan.train.Settings`
+    """
+
+    def parameters(name: str, units: int) -> int:
+        net = Classifier(Settings(model=name, hidden=units), torch.device("cpu"))
+        return sum(one.numel() for one in net.parameters())
+
+    wanted = parameters(other, hidden)
+    return bisect_left(range(1, 4 * hidden), wanted, key=lambda n: parameters(model, n)) + 1
+
+
+def _nearest(found: pandas.DataFrame, model: str, steps: int, start: int) -> dict[str, Any]:
+    """The searched settings of a model at the length that is nearest, by ratio."""
+    rows = found[(found["model"] == model) & (found["start_steps"].eq(0) == (start == 0))]
+    if rows.empty:
+        way = "with a curriculum" if start else "without a curriculum"
+        raise ValueError(f"the search has no model {model!r} {way}")
+    distance = np.log(rows["T"].astype(float) / steps).abs()
+    # As Python's own: numbers of NumPy are not read back from a checkpoint.
+    return rows.loc[[distance.idxmin()], list(SEARCHED)].to_dict("records")[0]
+
+
+def convergence(records: Records, criterion: str = "paper") -> pandas.DataFrame:
+    """Table 3: iterations, time and their spread, for every model, length and start.
+
+    Means and deviations are of the runs that learned. Runs that did not are counted, and are in
+    the median: each is later than all that learned, and no sooner than when it gave up.
+
+    Args:
+        criterion: "paper": five minibatches in a row without a mistake; "strict": 99% of 256
+                   fresh sequences
+
+    Returns:
+        Columns: model, distractors, T, start_steps, B, C, runs, learned, iterations,
+        iterations_std, seconds, seconds_std, median_seconds, at_least (whether the median is only
+        known to be no less), ms_per_iteration (of the runs that learned; where none did, of all),
+        most_iterations (where runs gave up), held_out (worst).
+    """
+    rows = []
+    groups = ["model", *TASK, "B", "C"]
+    for values, runs in outcomes(records).groupby(groups):
+        runs = runs.assign(at=runs[f"{criterion}_at"], to=runs[f"{criterion}_seconds"])
+        good = runs[runs["at"].notna()]
+        iterations, seconds = ("at", "to") if len(good) else ("iterations", "seconds")
+        timed = good if len(good) else runs
+        # The lower of the two middle ones where their number is even.
+        middle = runs.sort_values(["to", "seconds"], na_position="last").iloc[(len(runs) - 1) // 2]
+        at_least = pandas.isna(middle["to"])
+        rows.append(
+            {
+                **dict(zip(groups, values, strict=True)),
+                "runs": len(runs), "learned": len(good),
+                "iterations": good["at"].mean(), "iterations_std": good["at"].std(),
+                "seconds": good["to"].mean(), "seconds_std": good["to"].std(),
+                "median_seconds": middle["seconds" if at_least else "to"], "at_least": at_least,
+                "ms_per_iteration": 1e3 * timed[seconds].sum() / timed[iterations].sum(),
+                "most_iterations": runs["iterations"].max(),
+                "held_out": runs["held_out"].min(),
+            }
+        )
+    return pandas.DataFrame(rows).sort_values([*TASK, "model"], ignore_index=True)
+
+
+def sooner(records: Records, criterion: str = "paper") -> pandas.DataFrame:
+    """How much sooner the GILR-LSTM learned than each LSTM at the same length and start.
+
+    There are two answers. Of the runs that learned, the ratio of their mean times is that of their
+    mean iterations times that of the time per iteration. Of all runs, the ratio of their medians,
+    and in how many pairs of runs, one of each model, the GILR-LSTM was the sooner.
+
+    Returns:
+        Columns: those of :func:`convergence` for the GILR-LSTM, and for the LSTM with
+        ``_of_lstm``; then the ratios, LSTM over GILR-LSTM: by_iterations, by_time_per_iteration,
+        by_means (their product; missing where one of the two never learned), by_medians (0 if the
+        GILR-LSTM's median run did not learn; a bound if ``at_least_of_lstm``), and pairs, a share.
+    """
+    table = convergence(records, criterion)
+    ours, rival = (table[table["model"] == name] for name in RIVALS)
+    both = ours.merge(rival, on=list(TASK), suffixes=("", "_of_lstm"))
+    for name, column in {
+        "by_iterations": "iterations", "by_time_per_iteration": "ms_per_iteration",
+        "by_means": "seconds", "by_medians": "median_seconds",
+    }.items():
+        both[name] = both[f"{column}_of_lstm"] / both[column]
+    both["by_medians"] = both["by_medians"].mask(both["at_least"], 0.0)
+    times = outcomes(records)
+    times["to"] = times[f"{criterion}_seconds"].fillna(np.inf)
+    of = times.groupby(["model", *TASK, "C"])["to"]
+
+    def share(row: pandas.Series) -> float:
+        """Of pairs in which the GILR-LSTM was the sooner; a half where neither learned."""
+        task = tuple(row[list(TASK)])
+        mine, other = (
+            of.get_group((name, *task, units)).to_numpy()
+            for name, units in zip(RIVALS, (row["C"], row["C_of_lstm"]), strict=True)
+        )
+        return float(np.mean([(a < b) + 0.5 * (a == b) for a in mine for b in other]))
+
+    both["pairs"] = both.apply(share, axis=1) if len(both) else []
+    return both
+
+
+def plot(records: Records) -> Figure:
+    """The learning curves, a panel for each task."""
+    return learning_curves(records, training_runs.curves(records))
+
+
+def verdict(records: Records) -> Finding:
+    """How much sooner, at every length that both models were trained on with equal width.
+
+    By the paper's criterion. The verdict is on runs without a curriculum, as the paper's were, at
+    the paper's lengths: on the ratio of medians beside the paper's, unless one model was the sooner
+    in fewer than nine of ten pairs of runs, or has fewer than three runs.
+    """
+    theirs = paper.table("table3_convergence").pivot(
+        index="sequence_length", columns="model", values="wall_hours"
+    )
+    factors = (theirs["cuDNN LSTM"] / theirs["GILR-LSTM"]).dropna()
+    parts: list[str] = []
+    verdicts: dict[int, str] = {}
+    for row in sooner(records).query("C == C_of_lstm").to_dict("records"):
+        parts.append(
+            f"{span(row['T'], row['start_steps'], row['distractors'])}: "
+            f"{_learned(row, '')} of the GILR-LSTM and {_learned(row, '_of_lstm')} of the LSTM "
+            f"learned; the GILR-LSTM was sooner in {row['pairs']:.0%} of pairs of runs, and "
+            f"{'at least ' if row['at_least_of_lstm'] else ''}{row['by_medians']:.1f} times as "
+            "soon by the medians of all runs"
+        )
+        if not row["start_steps"] and row["distractors"] == "any" and row["T"] in factors:
+            few = min(row["runs"], row["runs_of_lstm"]) < _FEWEST_RUNS
+            found = _judge(row["by_medians"], row["pairs"], factors[row["T"]])
+            verdicts[row["T"]] = UNDECIDED if few else found
+    if not verdicts:
+        return Finding("; ".join(parts), NOT_TRIED)
+    for one in (NOT_REPRODUCED, UNDECIDED, WEAKER):
+        if one in verdicts.values():
+            return Finding("; ".join(parts), one)
+    if missing := sorted(set(factors.index) - set(verdicts)):
+        parts += [f"T = {steps:,} without a curriculum was not tried" for steps in missing]
+        return Finding("; ".join(parts), PARTLY)
+    return Finding("; ".join(parts), HOLDS if records.on_gpu else CPU_HOLDS)
+
+
+def _learned(row: dict[Any, Any], of: str) -> str:
+    return f"{row['learned' + of]} of {row['runs' + of]} runs"
+
+
+def _judge(by_medians: float, pairs: float, theirs: float) -> str:
+    """The verdict on one length, beside the paper's ratio."""
+    if 1 - _SURE < pairs < _SURE:
+        return UNDECIDED
+    if pairs <= 1 - _SURE:
+        return NOT_REPRODUCED
+    return HOLDS if by_medians >= theirs else WEAKER
+
+
+EXPERIMENT = Experiment(
+    name="problem_2b",
+    notebook="reproduce/05_problem_2b",
+    measure=measure,
+    parameters=(
+        "device", "lengths", "grown_lengths", "seeds", "hidden", "batch", "iterations",
+        "sequences", "matched", "apart_lengths",
+    ),
+    options=("names",),
+    resumes=True,
+    figures={"problem_2b_curves": plot},
+    verdict=verdict,
+)

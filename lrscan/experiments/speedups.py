@@ -1,0 +1,96 @@
+"""Speed-ups of parallel algorithms over serial ones, and what they say beside the paper's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import pandas
+
+from lrscan.evidence.records import Records
+from lrscan.experiments.verdicts import (
+    CPU_CANNOT_TELL,
+    HOLDS,
+    HOLDS_PLAIN,
+    NOT_REPRODUCED,
+    NOT_TRIED,
+    WEAKER,
+    Finding,
+)
+
+BASELINES = ("serial_paper", "serial")
+PARALLEL = ("blocked", "single_pass")
+
+
+def speedups(measured: Records, by: Sequence[str]) -> pandas.DataFrame:
+    """Serial over other median time, for every pair that was measured.
+
+    Args:
+        measured: times, one for each ``by`` and algorithm
+        by:       the columns that tell what was computed
+
+    Returns:
+        Columns: ``by``, baseline ("serial_paper", "serial"), algorithm (any other), speedup.
+    """
+    times = measured.table.pivot(index=list(by), columns="algorithm", values="median_ms")
+    there = [name for name in (*BASELINES, *PARALLEL, "auto") if name in times]
+    tables = []
+    for baseline in there:
+        for algorithm in there:
+            if baseline in BASELINES and algorithm not in BASELINES:
+                ratio = (times[baseline] / times[algorithm]).rename("speedup").reset_index()
+                tables.append(ratio.assign(baseline=baseline, algorithm=algorithm))
+    return pandas.concat(tables, ignore_index=True)
+
+
+class PaperCell(NamedTuple):
+    """A cell of the paper's tables.
+
+    model    the paper's name of it; empty where a table is about the kernel alone
+    at       its columns in a table of :func:`speedups`
+    speedup  the paper's number
+    """
+
+    model: str
+    at: dict[str, Any]
+    speedup: float
+
+
+def compare(
+    table: pandas.DataFrame, steps: int, cells: Iterable[PaperCell], on_gpu: bool
+) -> Finding:
+    """Compare the best parallel speed-ups of cells with the paper's.
+
+    The verdict is on a GPU's cells over the plain loop, each beside the paper's, and on those over
+    the tuned serial kernel. The ratio is that of the cell that is furthest behind.
+
+    Args:
+        table:  what :func:`speedups` returned
+        steps:  the length of all the cells
+        on_gpu: whether a GPU was measured
+    """
+    table = table[table["algorithm"].isin(PARALLEL)]
+    parts: list[str] = []
+    found: list[tuple[float, float, float]] = []
+    for model, at, theirs in cells:
+        rows = table[(table[list(at)] == pandas.Series(at)).all(axis=1)]
+        plain = rows[rows["baseline"] == ("serial_paper" if on_gpu else "serial")]
+        if plain.empty:
+            continue
+        best = plain.loc[plain["speedup"].idxmax()]
+        tuned = rows.loc[rows["baseline"] == "serial", "speedup"].max()
+        found.append((best["speedup"], tuned, float(best["speedup"] / theirs)))
+        width = f"{'n' if model else 'm'} = {best['C']}"
+        parts.append(f"{model} {best['speedup']:.2f}x ({best['algorithm']}, {width}".strip())
+        parts[-1] += f"; {tuned:.2f}x over the tuned serial kernel)" if on_gpu else ")"
+    if not found:
+        return Finding(f"nothing at T = {steps:,}", NOT_TRIED)
+    text = f"at T = {steps:,}: " + "; ".join(parts)
+    if not on_gpu:
+        return Finding(text, CPU_CANNOT_TELL)
+    over_plain, over_tuned, ratio = (min(column) for column in zip(*found, strict=True))
+    if over_plain <= 1:
+        return Finding(text, NOT_REPRODUCED, ratio)
+    if ratio < 1:
+        return Finding(text, WEAKER, ratio)
+    return Finding(text, HOLDS if over_tuned > 1 else HOLDS_PLAIN, ratio)

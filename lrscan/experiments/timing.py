@@ -1,0 +1,138 @@
+"""Timing of candidates against each other, in turn, on one device."""
+
+from __future__ import annotations
+
+import functools
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+# A sample of a CPU timing lasts at least so long, so that the clock does not matter.
+_SHORTEST_SAMPLE_S = 5e-3
+# What the calls before left in the caches does not matter to a sample that lasts so long.
+_LONG_S = 0.1
+# Read between two GPU samples, so that no input is left in the cache, and nothing that has still to
+# be written back.
+_FLUSH_BYTES = 256 * 2**20
+# The GPU idles for so many cycles, most of a millisecond, while the host queues a call.
+_HEAD_START_CYCLES = 10**6
+
+Quartiles = tuple[float, float, float]
+
+
+def quartiles(samples: Sequence[float]) -> Quartiles:
+    """The first quartile, the median and the third quartile."""
+    levels = torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)
+    first, median, third = torch.tensor(samples, dtype=torch.float64).quantile(levels).tolist()
+    return first, median, third
+
+
+def columns(milliseconds: Quartiles) -> dict[str, float]:
+    """Quartiles as columns of a record."""
+    return dict(zip(("q1_ms", "median_ms", "q3_ms"), milliseconds, strict=True))
+
+
+def time_all(
+    candidates: Mapping[Any, Callable[[], Any]],
+    device: torch.device,
+    runs: int,
+    clocks: Mapping[Any, str] | None = None,
+) -> dict[Any, Quartiles]:
+    """Quartiles in milliseconds of each candidate, sampled in turn so that all share the noise.
+
+    Each round has an order of its own, so that what a candidate leaves behind, in caches or as
+    memory that is given back, is not always paid for by the same next one.
+
+    On the CPU a sample is as many calls as fill five milliseconds, after one that is not timed. On
+    a GPU the cache is flushed before each sample, which is one call by one of these clocks, the
+    first unless ``clocks`` names another for a candidate:
+
+        "graph"   replayed as a CUDA graph, between two events; the next one where it cannot be
+                  captured
+        "stream"  queued on torch's current stream while that is busy, between two events
+        "host"    from an idle device to an idle device, by the host's clock: for what runs on
+                  streams of its own. That counts its launches, too
+    """
+    clocks = clocks or {}
+    samplers = {
+        name: _sampler(candidate, device, clocks.get(name, "graph"))
+        for name, candidate in candidates.items()
+    }
+    samples: dict[Any, list[float]] = {name: [] for name in samplers}
+    for number in range(runs):
+        for name in random.Random(number).sample(list(samplers), len(samplers)):
+            samples[name].append(samplers[name]())
+    return {name: quartiles(taken) for name, taken in samples.items()}
+
+
+def _sampler(call: Callable[[], Any], device: torch.device, clock: str) -> Callable[[], float]:
+    if device.type != "cuda":
+        return _cpu_sampler(call)
+    call()
+    torch.cuda.synchronize()
+    if clock == "host":
+        return lambda: _host_sample(call)
+    if clock == "graph":
+        graph = torch.cuda.CUDAGraph()
+        try:
+            # What threads of a rival's library do meanwhile neither ends it nor fails by it.
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+                call()
+            return lambda: _event_sample(graph.replay, 0)
+        except RuntimeError:  # a library call that a graph cannot hold
+            torch.cuda.synchronize()
+    return lambda: _event_sample(call, _HEAD_START_CYCLES)
+
+
+def _cpu_sampler(call: Callable[[], Any]) -> Callable[[], float]:
+    call()
+    calls, seconds = 1, _seconds(call, 1)
+    while seconds < _SHORTEST_SAMPLE_S:
+        calls *= 2
+        seconds = _seconds(call, calls)
+
+    def take() -> float:
+        if seconds < _LONG_S:
+            call()  # not to pay for what the candidate before left to be written back
+        return _seconds(call, calls) / calls * 1e3
+
+    return take
+
+
+def _seconds(call: Callable[[], Any], calls: int) -> float:
+    start = time.perf_counter()
+    for _ in range(calls):
+        call()
+    return time.perf_counter() - start
+
+
+@functools.cache
+def _flush() -> Callable[[], object]:
+    """A call that empties the GPU's cache: it reads a buffer of many times its size."""
+    buffer = torch.randint(2**31, (_FLUSH_BYTES // 8,), device="cuda")
+    total = torch.empty((), dtype=torch.int64, device="cuda")
+    return lambda: torch.sum(buffer, 0, out=total)
+
+
+def _event_sample(call: Callable[[], Any], idle_cycles: int) -> float:
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    _flush()()
+    if idle_cycles:
+        torch.cuda._sleep(idle_cycles)
+    start.record()
+    call()
+    end.record()
+    end.synchronize()
+    return start.elapsed_time(end)
+
+
+def _host_sample(call: Callable[[], Any]) -> float:
+    _flush()()
+    torch.cuda.synchronize()
+    start = time.perf_counter()
+    call()
+    torch.cuda.synchronize()
+    return (time.perf_counter() - start) * 1e3
