@@ -16,6 +16,7 @@ import lrscan.nn as models
 from lrscan.core.checks import ALGORITHMS, said
 from lrscan.nn.init import chrono, early, graded, reset_gates, scaled
 from lrscan.nn.inputs import Tokens
+from lrscan.nn.stack import RecurrentStack
 from lrscan.tasks import DISTRACTORS
 
 # "LSTM" is torch's own, which runs cuDNN on a GPU.
@@ -129,6 +130,7 @@ class Classifier(nn.Module):
     def __init__(self, settings: Settings, device: torch.device) -> None:
         super().__init__()
         sizes = (settings.width, settings.hidden, settings.layers)
+        self.net: nn.LSTM | RecurrentStack
         if settings.model == "LSTM":
             self.net = nn.LSTM(*sizes, device=device)
         else:
