@@ -110,8 +110,8 @@ def test_whatever_is_changed_after_forward_backward_has_the_net_of_forward(way):
 
 
 def long_ones_are_cut(monkeypatch, yes):
-    monkeypatch.setattr(nn.longer, "PIECE_ELEMENTS", {"cpu": 64})
-    monkeypatch.setattr(nn.longer, "PIECES_KEPT", 1 if yes else math.inf)
+    monkeypatch.setattr(nn.checkpointing, "PIECE_ELEMENTS", {"cpu": 64})
+    monkeypatch.setattr(nn.checkpointing, "PIECES_KEPT", 1 if yes else math.inf)
 
 
 @pytest.mark.parametrize("make", [nn.GILRLSTM, nn.SRU])

@@ -83,8 +83,8 @@ class Thinned(nn.LinearSurrogateRNN):
 
 def cut(monkeypatch, yes):
     """Whether even short sequences are cut, or none is."""
-    monkeypatch.setattr(nn.longer, "PIECE_ELEMENTS", {"cpu": 64})
-    monkeypatch.setattr(nn.longer, "PIECES_KEPT", 1 if yes else math.inf)
+    monkeypatch.setattr(nn.checkpointing, "PIECE_ELEMENTS", {"cpu": 64})
+    monkeypatch.setattr(nn.checkpointing, "PIECES_KEPT", 1 if yes else math.inf)
 
 
 either = pytest.mark.parametrize("yes", [False, True], ids=["whole", "cut"])
@@ -229,7 +229,7 @@ def step(length, cut):
 step(8192, True)  # kernels are compiled, and a piece's memory was used once
 before = peak()
 if sys.argv[2] == "kept":  # all that backward needs
-    nn.longer.PIECES_KEPT = 10**9
+    nn.checkpointing.PIECES_KEPT = 10**9
 step(int(sys.argv[1]), sys.argv[2] == "cut")
 print(peak() - before)
 """

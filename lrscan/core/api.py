@@ -101,18 +101,19 @@ def linear_recurrence_step(a: Tensor | complex, x: Tensor, h: Tensor) -> Tensor:
         TypeError:  an argument that is no tensor, or of a dtype that does not fit
         ValueError: shapes or devices that do not fit
     """
-    a, x, h = converted(a, x, h)
-    if h is None:  # which check takes for a state of zero
+    a, x, before = converted(a, x, h)
+    if before is None:  # which check takes for a state of zero
         raise TypeError("h must be a tensor, not None")
-    one = [t.unsqueeze(0) if isinstance(t, Tensor) else t for t in (a, x)]
-    check(*one, h, 0, False, "auto", state="h")
-    dtype = torch.promote_types(x.dtype, h.dtype)
+    one_a, one_x = (t.unsqueeze(0) if isinstance(t, Tensor) else t for t in (a, x))
+    check(one_a, one_x, before, 0, False, "auto", state="h")
+    dtype = torch.promote_types(x.dtype, before.dtype)
     if x.dtype in HALF:
-        a, x, h = a.float(), x.float(), h.float()
-    if needs_derivatives(a, x, h):  # to torch a zero has gradients of NaN
-        return one_step(a, x, h).to(dtype)
-    after = torch.addcmul(x, a, h)
-    known = x.device.type == "cpu" and not (torch.compiler.is_compiling() or intercepted(a, x, h))
+        a, x, before = a.float(), x.float(), before.float()
+    if needs_derivatives(a, x, before):  # to torch a zero has gradients of NaN
+        return one_step(a, x, before).to(dtype)
+    after = torch.addcmul(x, a, before)
+    seen = torch.compiler.is_compiling() or intercepted(a, x, before)
+    known = x.device.type == "cpu" and not seen
     if not (known and math.isfinite(abs(after.sum().item()))):  # then no zero had to forget
         after = torch.where(a == 0, x, after)
     return after.to(dtype)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from typing import Any, overload
 
 import torch
 from torch import Tensor
 
 from lrscan.core import dispatch, gradients, sweep
 from lrscan.core.dtypes import HALF
+from lrscan.core.gradients import Gradients
 from lrscan.core.torch_internals import (
     below_autograd,
     dispatch_modes,
@@ -59,7 +62,7 @@ def recurrence(
         return torch.ops.lrscan.linear_recurrence(a, x, h0, *options)
     if _needs_gradients(a, x, h0):
         return Recurrence.apply(a, x, h0, *options)
-    return sweep.forward(*map(plain, (a, x, h0)), *options)
+    return sweep.forward(plain(a), plain(x), plain(h0), *options)
 
 
 def one_step(a: Tensor, x: Tensor, h: Tensor) -> Tensor:
@@ -67,12 +70,12 @@ def one_step(a: Tensor, x: Tensor, h: Tensor) -> Tensor:
     return recurrence(a.unsqueeze(0), x.unsqueeze(0), h, 0, False, "auto").squeeze(0)
 
 
-def _evaluated(a, x, h0, *options):
+def _evaluated(a: Tensor, x: Tensor, h0: Tensor | None, *options: Any) -> Tensor:
     """The recurrence within a function that has its derivatives."""
     if intercepted(a, x, h0):
         with below_autograd():
             return torch.ops.lrscan.linear_recurrence(a, x, h0, *options)
-    return sweep.forward(*map(plain, (a, x, h0)), *options)
+    return sweep.forward(plain(a), plain(x), plain(h0), *options)
 
 
 def intercepted(a: Tensor, x: Tensor, h0: Tensor | None) -> bool:
@@ -121,23 +124,29 @@ class Recurrence(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, a, x, h0, *options):
+    def forward(ctx: Any, a: Tensor, x: Tensor, h0: Tensor | None, *options: Any) -> Tensor:
         if forward_ad_is_on():
             h = _evaluated(a, x, h0, *options)
         else:
-            h = sweep.forward(*map(plain, (a, x, h0)), *options)
+            h = sweep.forward(plain(a), plain(x), plain(h0), *options)
         _save(ctx, a, x, h0, options, h)
         return h
 
     @staticmethod
-    def backward(ctx, dh):
+    def backward(ctx: Any, dh: Tensor) -> tuple[Tensor | None, ...]:
         a, h0, h = ctx.saved_tensors
         wanted = ctx.needs_input_grad[:3]
-        found = backward(a, h, h0, dh, ctx.x_shape, *ctx.options, wanted)
+        found = backward(a, h, h0, dh, (ctx.x_shape, *ctx.options), wanted)
         return *found, None, None, None, None
 
     @staticmethod
-    def jvp(ctx, a_tangent, x_tangent, h0_tangent, *_):
+    def jvp(
+        ctx: Any,
+        a_tangent: Tensor | None,
+        x_tangent: Tensor | None,
+        h0_tangent: Tensor | None,
+        *_: Any,
+    ) -> Tensor:
         a, h0, h = ctx.saved_tensors
         dim, reverse, _, cu = ctx.options
         impulse = torch.zeros_like(h) if x_tangent is None else x_tangent
@@ -152,34 +161,45 @@ class TransformableRecurrence(Recurrence):
     """The same in the form that torch.func transforms, which costs more to call."""
 
     @staticmethod
-    def forward(a, x, h0, *options):
+    def forward(  # type: ignore[override]  # torch takes either form
+        a: Tensor, x: Tensor, h0: Tensor | None, *options: Any
+    ) -> Tensor:
         return _evaluated(a, x, h0, *options)
 
     @staticmethod
-    def setup_context(ctx, inputs, output):
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         a, x, h0, *options = inputs
         _save(ctx, a, x, h0, options, output)
 
     @staticmethod
-    def vmap(info, in_dims, *args):
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Tensor, int]:
         return batched(info, in_dims, *args)
 
 
-def batched(info, in_dims, a, x, h0, dim, reverse, algorithm, cu):
+def batched(
+    info: Any,
+    in_dims: tuple[int | None, ...],
+    a: Tensor,
+    x: Tensor,
+    h0: Tensor | None,
+    dim: int,
+    reverse: bool,
+    algorithm: str,
+    cu: Tensor | None,
+) -> tuple[Tensor, int]:
     """The rule of torch.vmap: one more axis of columns, in front. Returns (h, its batched axis)."""
     rank = max(
         tensor.dim() - (axis is not None) for tensor, axis in zip((a, x), in_dims, strict=False)
     )
     dim %= rank
-    moved = [
-        tensor if tensor is None or axis is None else _batch_first(tensor, axis, own_rank)
-        for tensor, axis, own_rank in zip(
-            (a, x, h0), in_dims, (rank, rank, rank - (cu is None)), strict=False
-        )
-    ]
-    if in_dims[0] is None and in_dims[1] is None:  # only h0 is batched
-        moved[1] = x.expand(info.batch_size, *sweep.broadcast_shape(a, x))
-    return recurrence(*moved, dim + 1, reverse, algorithm, cu), 0
+    of_a, of_x, of_h0 = in_dims[:3]
+    if of_a is None and of_x is None:  # only h0 is batched
+        x = x.expand(info.batch_size, *sweep.broadcast_shape(a, x))
+    a = a if of_a is None else _batch_first(a, of_a, rank)
+    x = x if of_x is None else _batch_first(x, of_x, rank)
+    if h0 is not None and of_h0 is not None:
+        h0 = _batch_first(h0, of_h0, rank - (cu is None))
+    return recurrence(a, x, h0, dim + 1, reverse, algorithm, cu), 0
 
 
 def _batch_first(tensor: Tensor, axis: int, rank: int) -> Tensor:
@@ -189,7 +209,9 @@ def _batch_first(tensor: Tensor, axis: int, rank: int) -> Tensor:
     return tensor.reshape(tensor.shape[:1] + (1,) * missing + tensor.shape[1:])
 
 
-def _save(ctx, a, x, h0, options, h):
+def _save(
+    ctx: Any, a: Tensor, x: Tensor, h0: Tensor | None, options: Sequence[Any], h: Tensor
+) -> None:
     ctx.options, ctx.x_shape = options, x.shape
     # The gradients of x and h0 take the coefficients alone, and forward mode takes all.
     kept = h if ctx.needs_input_grad[0] or forward_ad_is_on() else None
@@ -197,27 +219,46 @@ def _save(ctx, a, x, h0, options, h):
     ctx.save_for_forward(a, h0, h)
 
 
-def backward(a, h, h0, dh, x_shape, dim, reverse, algorithm, cu, wanted):
+# (shape of x, dim, reverse, algorithm, cu)
+Options = tuple[Sequence[int], int, bool, str, Tensor | None]
+
+
+def backward(
+    a: Tensor,
+    h: Tensor | None,
+    h0: Tensor | None,
+    dh: Tensor,
+    options: Options,
+    wanted: Sequence[bool],
+) -> Gradients:
     """(da, dx, dh0), None for those not wanted; h may be None where da is not."""
     h = dh if h is None else h
-    options = (x_shape, dim, reverse, algorithm, cu)
     compiling = torch.compiler.is_compiling()
     if (
         torch.is_grad_enabled()
         or transforms_are_active()
         or (not compiling and is_batched(dh))
     ):
-        return differentiable_gradients(a, h, h0, dh, *options, wanted)
+        return differentiable_gradients(a, h, h0, dh, options, wanted)
     if compiling or intercepted(a, dh, h0):
         found = torch.ops.lrscan.linear_recurrence_backward(a, h, h0, dh, *options, list(wanted))
         given = iter(found)
-        return tuple(next(given) if want else None for want in wanted)
-    return gradients.backward(*map(plain, (a, h, h0, dh)), *options, wanted)
+        da, dx, dh0 = (next(given) if want else None for want in wanted)
+        return da, dx, dh0
+    return gradients.backward(plain(a), plain(h), plain(h0), plain(dh), *options, wanted)
 
 
-def differentiable_gradients(a, h, h0, dh, x_shape, dim, reverse, algorithm, cu, wanted):
+def differentiable_gradients(
+    a: Tensor,
+    h: Tensor,
+    h0: Tensor | None,
+    dh: Tensor,
+    options: Options,
+    wanted: Sequence[bool],
+) -> Gradients:
     """(da, dx, dh0) made of differentiable operations, for derivatives of derivatives."""
-    dtypes = a.dtype, h.dtype, None if h0 is None else h0.dtype
+    x_shape, dim, reverse, algorithm, cu = options
+    dtypes = a.dtype, h.dtype, h.dtype if h0 is None else h0.dtype
     if h.dtype in HALF:  # accumulated in float32, as in a sweep
         a, h, dh = a.float(), h.float(), dh.float()
         h0 = None if h0 is None else h0.float()
@@ -234,7 +275,7 @@ def differentiable_gradients(a, h, h0, dh, x_shape, dim, reverse, algorithm, cu,
         da = (_state_before(h, h0, dim, reverse, cu).conj() * g).sum_to_size(a.shape)
     if wanted[1]:
         dx = g.sum_to_size(x_shape)
-    if wanted[2]:
+    if wanted[2] and h0 is not None:
         first_a = along.index_select(dim, starts)
         dh0 = sweep.product(first_a.conj(), g.index_select(dim, starts))
         if cu is None:
@@ -246,15 +287,18 @@ def differentiable_gradients(a, h, h0, dh, x_shape, dim, reverse, algorithm, cu,
     return _as(dtypes, da, dx, dh0)
 
 
-def _as(dtypes, *tensors):
+def _as(dtypes: Sequence[torch.dtype], *tensors: Tensor | None) -> Gradients:
     """Tensors, each in its dtype, where there is one."""
-    return tuple(
+    da, dx, dh0 = (
         None if tensor is None else tensor.to(dtype)
         for tensor, dtype in zip(tensors, dtypes, strict=True)
     )
+    return da, dx, dh0
 
 
-def _ends(steps: int, reverse: bool, cu: Tensor | None, device: torch.device):
+def _ends(
+    steps: int, reverse: bool, cu: Tensor | None, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor]:
     """(sequences that are not empty, their first steps, their last ones)."""
     if cu is None:
         first = torch.zeros(1, dtype=torch.int64, device=device)
@@ -266,7 +310,9 @@ def _ends(steps: int, reverse: bool, cu: Tensor | None, device: torch.device):
     return sequences, *((last, first) if reverse else (first, last))
 
 
-def _state_before(h: Tensor, h0: Tensor | None, dim: int, reverse: bool, cu: Tensor | None):
+def _state_before(
+    h: Tensor, h0: Tensor | None, dim: int, reverse: bool, cu: Tensor | None
+) -> Tensor:
     """h one step earlier, and h0 (or zero) where a sequence starts."""
     steps = h.shape[dim]
     if steps == 0:
@@ -283,6 +329,10 @@ def _state_before(h: Tensor, h0: Tensor | None, dim: int, reverse: bool, cu: Ten
     return before.index_copy(dim, starts, h0)
 
 
+@overload
+def plain(tensor: Tensor) -> Tensor: ...
+@overload
+def plain(tensor: None) -> None: ...
 def plain(tensor: Tensor | None) -> Tensor | None:
     """The tensor with conjugation and negation done in memory, where torch left them for later."""
     return None if tensor is None else tensor.resolve_conj().resolve_neg()

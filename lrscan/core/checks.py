@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import reprlib
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,7 +22,7 @@ DTYPES = dict.fromkeys(ALGORITHMS, dtypes.DTYPES)
 _NUMBER = (int, float, complex)
 
 
-def converted(a, x, h0):
+def converted(a: Any, x: Any, h0: Any) -> tuple[Tensor, Tensor, Tensor | None]:
     """The arguments as tensors of dtypes that go together, as far as a cast makes them so.
 
     Under autocast all take the widest of their dtypes. A number for ``a`` becomes a tensor of no
@@ -46,7 +47,7 @@ def converted(a, x, h0):
     return a, x, h0
 
 
-def said(thing) -> str:
+def said(thing: object) -> str:
     """What a thing is, for an error: not what it holds, which may be much."""
     if isinstance(shape := getattr(thing, "shape", None), tuple):
         return f"{type(thing).__name__} of shape {tuple(shape)}"
@@ -55,7 +56,16 @@ def said(thing) -> str:
     return type(thing).__name__
 
 
-def check(a, x, h0, dim, reverse, algorithm, cu=None, state: str = "h0") -> int:
+def check(
+    a: Any,
+    x: Any,
+    h0: Any,
+    dim: Any,
+    reverse: Any,
+    algorithm: Any,
+    cu: Tensor | None = None,
+    state: str = "h0",
+) -> int:
     """``dim``, counted from the front of the broadcast shape; or the error that fits.
 
     ``cu`` are the steps where packed sequences begin and the last one ends, if there are several;
@@ -115,7 +125,7 @@ def check(a, x, h0, dim, reverse, algorithm, cu=None, state: str = "h0") -> int:
     return dim
 
 
-def lengths_on_the_host(cu_seqlens) -> Tensor:
+def lengths_on_the_host(cu_seqlens: Any) -> Tensor:
     """Cumulative lengths of packed sequences as int64 on the CPU, or the error that fits."""
     if not isinstance(cu_seqlens, Tensor) or cu_seqlens.dtype not in (torch.int32, torch.int64):
         found = cu_seqlens.dtype if isinstance(cu_seqlens, Tensor) else said(cu_seqlens)

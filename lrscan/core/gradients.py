@@ -23,6 +23,9 @@ _SMALLEST_PART = {"cpu": 2**16, "cuda": 2**24, "meta": 2**24}
 # Time is not cut into parts of fewer steps.
 _FEWEST_STEPS = 16
 
+# (da, dx, dh0), None for those that are not wanted
+Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
+
 
 def backward(
     a: Tensor,
@@ -36,7 +39,7 @@ def backward(
     cu: Tensor | None = None,
     wanted: Sequence[bool] = (True, True, True),
     backend: str | None = None,
-) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+) -> Gradients:
     """(da, dx, dh0) for an output gradient dh, of the shapes of a, x and h0.
 
     Those not ``wanted`` are None. ``cu`` and ``backend`` as in :func:`lrscan.core.sweep.forward`.
@@ -58,7 +61,7 @@ def empty_gradients(
     h0: Tensor | None,
     x_shape: Sequence[int],
     wanted: Sequence[bool],
-) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+) -> Gradients:
     """Room for (da, dx, dh0), None for those not wanted; dh0 is zero, for a T of 0."""
     da = dx = dh0 = None
     if wanted[0]:
@@ -70,20 +73,30 @@ def empty_gradients(
     return da, dx, dh0
 
 
-def _summed(a, h, h0, dh, dim, reverse, algorithm, cu, outputs, backend):
+def _summed(
+    a: Tensor,
+    h: Tensor,
+    h0: Tensor | None,
+    dh: Tensor,
+    dim: int,
+    reverse: bool,
+    algorithm: str,
+    cu: Tensor | None,
+    outputs: Gradients,
+    backend: str | None,
+) -> None:
     """The gradients, part by part, to ``outputs``."""
     a, h0 = a.expand_as(h), sweep.expand_state(h0, h, dim, cu)
-    da, dx, dh0 = outputs
-    da, dx = _Sum(da, h, a.dtype), _Sum(dx, h, h.dtype)
-    dh0_whole = None if dh0 is None else h0.new_zeros(h0.shape)
-    arriving = None  # room for the dh of a part, with what comes from the next added
+    da, dx, dh0 = _Sum(outputs[0], h, a.dtype), _Sum(outputs[1], h, h.dtype), outputs[2]
+    whole_dh0 = None if dh0 is None or h0 is None else h0.new_zeros(h0.shape)
+    dh_buffer = None  # for the dh of a part with the carry added
     extents = _part_shape(h, dim, cut_time=cu is None)
     ranges = [_cut(size, by) for size, by in zip(h.shape, extents, strict=True)]
     pieces = ranges[dim] if reverse else ranges[dim][::-1]  # the last one in time first
     for state in product(*ranges[:dim], *ranges[dim + 1 :]):
         columns = (*state[:dim], slice(None), *state[dim:])
         state_part = state if cu is None else columns
-        coming = None  # conj(a) * g of the step that follows the part in time
+        carry = None  # conj(a) * g of the step that follows the part in time
         for steps in pieces:
             part = (*state[:dim], steps, *state[dim:])
             first, last = steps.start, steps.stop - 1
@@ -94,23 +107,23 @@ def _summed(a, h, h0, dh, dim, reverse, algorithm, cu, outputs, backend):
             start = None if h0 is None else h0[state_part]
             if inside:
                 start = h[columns].select(dim, before)
-            flowing = dh[part]
-            if coming is not None:
-                arriving = _room(arriving, flowing, flowing.dtype)
-                flowing = arriving.copy_(flowing)
-                flowing.select(dim, last - steps.start).add_(coming)
-            terms = da.terms(part), dx.terms(part, always=len(pieces) > 1)
-            start_terms = None if dh0 is None or inside else dh0_whole[state_part]
-            targets = (*terms, start_terms)
+            dh_part = dh[part]
+            if carry is not None:
+                dh_buffer = _reuse_or_allocate(dh_buffer, dh_part, dh_part.dtype)
+                dh_part = dh_buffer.copy_(dh_part)
+                dh_part.select(dim, last - steps.start).add_(carry)
+            da_terms, dx_terms = da.terms(part), dx.terms(part, always=len(pieces) > 1)
+            dh0_terms = None if whole_dh0 is None or inside else whole_dh0[state_part]
+            targets = (da_terms, dx_terms, dh0_terms)
             options = (dim, reverse, algorithm, cu, targets, backend)
-            sweep.backward(a[part], h[part], start, flowing, *options)
-            if len(pieces) > 1:
+            sweep.backward(a[part], h[part], start, dh_part, *options)
+            if len(pieces) > 1 and dx_terms is not None:
                 at = first - steps.start
-                coming = sweep.product(a[part].select(dim, at).conj(), terms[1].select(dim, at))
-            da.add(part, terms[0])
-            dx.add(part, terms[1])
-    if dh0 is not None:
-        dh0.copy_(dh0_whole.sum_to_size(dh0.shape))
+                carry = sweep.product(a[part].select(dim, at).conj(), dx_terms.select(dim, at))
+            da.add(part, da_terms)
+            dx.add(part, dx_terms)
+    if dh0 is not None and whole_dh0 is not None:
+        dh0.copy_(whole_dh0.sum_to_size(dh0.shape))
     da.finish()
     dx.finish()
 
@@ -135,7 +148,7 @@ def _part_shape(h: Tensor, dim: int, cut_time: bool) -> list[int]:
     return shape
 
 
-def _room(last: Tensor | None, like: Tensor, dtype: torch.dtype) -> Tensor:
+def _reuse_or_allocate(last: Tensor | None, like: Tensor, dtype: torch.dtype) -> Tensor:
     """Memory in the layout of a part: that of the part before, where it fits."""
     if last is not None and last.shape == like.shape:
         return last
@@ -143,30 +156,37 @@ def _room(last: Tensor | None, like: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 class _Sum:
-    """A gradient that is the sum of its terms over the axes that its input was broadcast over."""
+    """A gradient that is the sum of its terms over the axes that its input was broadcast over.
 
-    def __init__(self, out: Tensor | None, h: Tensor, dtype: torch.dtype):
-        self._out, self._dtype, self._h, self._terms = out, dtype, h, None
-        self._whole = out is not None and out.shape == h.shape
-        if out is None or self._whole:
+    Args:
+        out:   where it goes; None: it is not wanted
+        h:     of the whole shape
+        dtype: of the terms
+    """
+
+    def __init__(self, out: Tensor | None, h: Tensor, dtype: torch.dtype) -> None:
+        self._out, self._h, self._dtype = out, h, dtype
+        self._whole = out if out is not None and out.shape == h.shape else None
+        self._total: Tensor | None = None
+        self._terms: Tensor | None = None
+        if out is None or self._whole is not None:
             return
-        wide = state_dtype(dtype)
         shape = (1,) * (h.dim() - out.dim()) + out.shape
-        self._total = torch.zeros(shape, dtype=wide, device=h.device)
+        self._total = torch.zeros(shape, dtype=state_dtype(dtype), device=h.device)
         self._broadcast = [axis for axis, size in enumerate(shape) if size != h.shape[axis]]
 
-    def terms(self, part, always: bool = False) -> Tensor | None:
+    def terms(self, part: tuple[slice, ...], always: bool = False) -> Tensor | None:
         """Where the sweep over a part shall write the terms."""
-        if self._whole:
-            return self._out[part]
+        if self._whole is not None:
+            return self._whole[part]
         if self._out is None and not always:
             return None
-        self._terms = _room(self._terms, self._h[part], self._dtype)
+        self._terms = _reuse_or_allocate(self._terms, self._h[part], self._dtype)
         return self._terms
 
-    def add(self, part, terms: Tensor | None) -> None:
+    def add(self, part: tuple[slice, ...], terms: Tensor | None) -> None:
         """Take in the terms of a part."""
-        if self._out is None or self._whole:
+        if self._total is None or terms is None:
             return
         index = tuple(
             slice(None) if axis in self._broadcast else own for axis, own in enumerate(part)
@@ -175,5 +195,5 @@ class _Sum:
 
     def finish(self) -> None:
         """Write the gradient to its place."""
-        if self._out is not None and not self._whole:
+        if self._out is not None and self._total is not None:
             self._out.copy_(self._total.reshape(self._out.shape))

@@ -148,7 +148,7 @@ def product(a: Tensor, h: Tensor) -> Tensor:
 
 
 def _run(
-    tensors: Mapping[str, Tensor | None],
+    given: Mapping[str, Tensor | None],
     backward: bool,
     dim: int,
     reverse: bool,
@@ -156,7 +156,7 @@ def _run(
     cu: Tensor | None,
     backend: str,
 ) -> None:
-    tensors = {row: tensor for row, tensor in tensors.items() if tensor is not None}
+    tensors = {row: tensor for row, tensor in given.items() if tensor is not None}
     if cu is not None:
         tensors = _without_tail(tensors, dim, int(cu[-1]))
     x = tensors["X"]
@@ -255,7 +255,7 @@ def _prepared(
     backend: str,
     device: torch.device,
     threads: int,
-) -> Callable[[Mapping[str, Tensor]], None] | None:
+) -> Callable[..., None] | None:
     """The sweep over tensors of these layouts; None if they have too many axes.
 
     ``threads`` is torch's number of threads, by which a backend may divide the work.

@@ -14,6 +14,7 @@ is there, whatever of this package is being imported at that time.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -25,7 +26,7 @@ _LIBRARY = torch.library.Library("lrscan", "DEF")
 def _late(module: str, name: str) -> Callable:
     """A function of one of OPERATORS, which is imported at the first call."""
 
-    def call(*args, **options):
+    def call(*args: Any, **options: Any) -> Any:
         return found(f"{OPERATORS[module]}:{name}")(*args, **options)
 
     return call

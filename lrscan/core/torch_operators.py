@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
+from torch import Tensor
 
 from lrscan.core import autograd, gradients, sweep
+from lrscan.core.autograd import plain
 from lrscan.core.checks import check
 from lrscan.core.torch_internals import (
     SingleLevelFunction,
@@ -13,12 +18,28 @@ from lrscan.core.torch_internals import (
 )
 
 
-def linear_recurrence(a, x, h0, dim, reverse, algorithm, cu):
+def linear_recurrence(
+    a: Tensor,
+    x: Tensor,
+    h0: Tensor | None,
+    dim: int,
+    reverse: bool,
+    algorithm: str,
+    cu: Tensor | None,
+) -> Tensor:
     dim = check(a, x, h0, dim, reverse, algorithm, cu)
-    return sweep.forward(*map(autograd.plain, (a, x, h0)), dim, reverse, algorithm, cu)
+    return sweep.forward(plain(a), plain(x), plain(h0), dim, reverse, algorithm, cu)
 
 
-def linear_recurrence_fake(a, x, h0, dim, reverse, algorithm, cu):
+def linear_recurrence_fake(
+    a: Tensor,
+    x: Tensor,
+    h0: Tensor | None,
+    dim: int,
+    reverse: bool,
+    algorithm: str,
+    cu: Tensor | None,
+) -> Tensor:
     check(a, x, h0, dim, reverse, algorithm, cu)
     if x.is_complex() and torch.onnx.is_in_onnx_export():  # which takes no translation of it
         raise NotImplementedError(
@@ -28,13 +49,35 @@ def linear_recurrence_fake(a, x, h0, dim, reverse, algorithm, cu):
     return sweep.empty_output(a, x)
 
 
-def linear_recurrence_backward(a, h, h0, dh, x_shape, dim, reverse, algorithm, cu, wanted):
-    tensors = map(autograd.plain, (a, h, h0, dh))
+def linear_recurrence_backward(
+    a: Tensor,
+    h: Tensor,
+    h0: Tensor | None,
+    dh: Tensor,
+    x_shape: Sequence[int],
+    dim: int,
+    reverse: bool,
+    algorithm: str,
+    cu: Tensor | None,
+    wanted: Sequence[bool],
+) -> list[Tensor]:
+    tensors = plain(a), plain(h), plain(h0), plain(dh)
     found = gradients.backward(*tensors, x_shape, dim, reverse, algorithm, cu, wanted)
     return [gradient for gradient in found if gradient is not None]
 
 
-def linear_recurrence_backward_fake(a, h, h0, dh, x_shape, dim, reverse, algorithm, cu, wanted):
+def linear_recurrence_backward_fake(
+    a: Tensor,
+    h: Tensor,
+    h0: Tensor | None,
+    dh: Tensor,
+    x_shape: Sequence[int],
+    dim: int,
+    reverse: bool,
+    algorithm: str,
+    cu: Tensor | None,
+    wanted: Sequence[bool],
+) -> list[Tensor]:
     found = gradients.empty_gradients(a, h, h0, x_shape, wanted)
     return [gradient for gradient in found if gradient is not None]
 
@@ -43,7 +86,7 @@ class Differentiated(SingleLevelFunction):
     """The recurrence with its gradients, at one level of torch.func or at none."""
 
     @staticmethod
-    def forward(ctx, a, x, h0, *options):
+    def forward(ctx: Any, a: Tensor, x: Tensor, h0: Tensor | None, *options: Any) -> Tensor:
         with torch.enable_grad():  # for the outer levels: torch switches it off in here
             h = _below(a, x, h0, *options)
         *ctx.options, cu = options
@@ -53,25 +96,26 @@ class Differentiated(SingleLevelFunction):
         return h
 
     @staticmethod
-    def backward(ctx, dh):
+    def backward(ctx: Any, dh: Tensor) -> tuple[Tensor | None, ...]:
         a, h0, h, cu = ctx.saved_tensors
         dim, reverse, algorithm = ctx.options
         wanted = ctx.needs_input_grad[:3]
         options = (ctx.x_shape, dim % ctx.rank, reverse, algorithm, cu)
-        return *autograd.backward(a, h, h0, dh, *options, wanted), None, None, None, None
+        return *autograd.backward(a, h, h0, dh, options, wanted), None, None, None, None
 
 
-def _below(*inputs):
+def _below(a: Tensor, x: Tensor, h0: Tensor | None, *options: Any) -> Tensor:
     """The recurrence without gradients at this level."""
     with below_autograd():
-        return torch.ops.lrscan.linear_recurrence(*inputs)
+        return torch.ops.lrscan.linear_recurrence(a, x, h0, *options)
 
 
-def differentiated_recurrence(a, x, h0, *options):
+def differentiated_recurrence(a: Tensor, x: Tensor, h0: Tensor | None, *options: Any) -> Tensor:
     tensors = (a, x) if h0 is None else (a, x, h0)
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
         with single_level_functions():
-            return Differentiated.apply(a, x, h0, *options)
+            apply: Any = Differentiated.apply  # type: ignore[attr-defined]  # made by its metaclass
+            return apply(a, x, h0, *options)
     return _below(a, x, h0, *options)
 
 

@@ -13,6 +13,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numba
 from numba import types
@@ -26,15 +27,15 @@ from lrscan.core.source_digest import digest
 
 
 class _KernelCache(FunctionCache):
-    def __init__(self, function: Callable, variant: str):
+    def __init__(self, function: Callable, variant: str) -> None:
         super().__init__(function)
         self._variant = variant
         self._cache_file = _Files(self.cache_path, self._impl.filename_base, None)
 
-    def _index_key(self, sig, codegen):
+    def _index_key(self, sig: Any, codegen: Any) -> tuple[Any, ...]:
         return sig, codegen.magic_tuple(), (digest("cpu"), self._variant)
 
-    def save_overload(self, sig, data):
+    def save_overload(self, sig: Any, data: Any) -> None:
         try:
             super().save_overload(sig, data)
         except OSError:  # a full disk, or a folder that became read-only: compile every time
@@ -44,16 +45,16 @@ class _KernelCache(FunctionCache):
 class _Files(IndexDataCacheFile):
     """Numba's files, with one for each key and no index."""
 
-    def _path(self, key) -> Path:
+    def _path(self, key: Any) -> Path:
         made_from = hashlib.sha256(repr((numba.__version__, key)).encode()).hexdigest()[:32]
         return Path(self._cache_path, f"{Path(self._index_name).stem}.{made_from}.nbc")
 
-    def load(self, key):
+    def load(self, key: Any) -> Any:
         path = self._path(key)
         # Numba reads it again, up to the seal.
         return None if kernel_files.read(path) is None else self._load_data(path.name)
 
-    def save(self, key, data) -> None:
+    def save(self, key: Any, data: Any) -> None:
         kernel_files.write(self._path(key), self._dump(data))
 
 
@@ -66,7 +67,7 @@ def kernel(variant: str, what: str) -> Callable[[Callable], int]:
 
     def decorate(function: Callable) -> int:
         signature = sigutils.normalize_signature(types.void(types.int64))
-        compiled = CFunc(function, signature, locals={}, options={"error_model": "numpy"})
+        compiled: Any = CFunc(function, signature, locals={}, options={"error_model": "numpy"})
         try:
             compiled._cache = _KernelCache(function, variant)
             cached = True

@@ -48,7 +48,7 @@ def prepare(
     while not over_time and lanes > sizes[2]:
         lanes //= 2
     spacings = dict.fromkeys(ROWS, "unit")
-    first = operands.get("OUT") or operands.get("DA")
+    first = operands.get("OUT") or operands.get("DA") or lead
     for row, operand in operands.items():
         spacings[row] = _spacing(operand, strip)
         if row in ("OUT", "DA") and _streams(operand, first, strip, lanes, steps, sizes):

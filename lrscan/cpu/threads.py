@@ -101,7 +101,7 @@ def _borrow(wanted: int) -> list[_Worker]:
             while _count < wanted:
                 _idle.append(_Worker())
                 _count += 1
-    workers = []
+    workers: list[_Worker] = []
     while len(workers) < wanted:
         try:
             workers.append(_idle.pop())

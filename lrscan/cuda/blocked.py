@@ -25,7 +25,7 @@ from collections.abc import Callable
 from numba import cuda
 
 from lrscan.core.dtypes import KINDS
-from lrscan.cuda.launch import Kernel, Stream, blocks
+from lrscan.cuda.launch import Kernel, Launches, blocks
 from lrscan.cuda.memory import load, store
 from lrscan.cuda.steps import (
     Variant,
@@ -122,7 +122,7 @@ def block_of(steps: int, columns: int, processors: int) -> int:
 
 def prepare(
     variant: Variant, numbers: tuple[int, ...], extents: tuple[int, ...], processors: int
-) -> Callable[[list[int], Stream], None]:
+) -> Callable[[list[int], Launches], None]:
     """What launches the three kernels, given the rows and extents as a list."""
     steps, columns = extents[0], math.prod(extents[1:])
     block = block_of(steps, columns, processors)
@@ -134,7 +134,7 @@ def prepare(
         for kernel, threads in zip(kernels(variant), (tasks, columns, tasks), strict=True)
     ]
 
-    def launch(numbers: list[int], stream: Stream) -> None:
+    def launch(numbers: list[int], stream: Launches) -> None:
         numbers = (*numbers, block, pieces, 0, 0, 0, stream.workspace(size))
         for kernel, grid in launches:
             stream.launch(kernel, grid, THREADS, numbers)

@@ -46,9 +46,10 @@ def prepare(
     device: torch.device,
 ) -> Callable[[Mapping[str, Tensor]], None]:
     """What runs a forward or backward sweep over tensors on one CUDA device."""
-    kinds = [kind_of(operands.get(row, operands["X"]).dtype) for row in ("A", "X", "START")]
-    variant = Variant(backward, *kinds, not backward or "OUT" in operands, "DA" in operands)
-    strides, offsets = [], []
+    a, x, start = (kind_of(operands.get(row, operands["X"]).dtype) for row in ("A", "X", "START"))
+    variant = Variant(backward, a, x, start, not backward or "OUT" in operands, "DA" in operands)
+    strides: list[int] = []
+    offsets: list[tuple[int, str, int]] = []
     for i, row in enumerate(ROWS):
         if row not in operands:
             strides += (0,) * 5

@@ -16,6 +16,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import ModuleType
+from typing import Any, Protocol
 
 import torch
 from numba import cuda
@@ -50,7 +51,7 @@ class Kernel:
         self.function, self.name = function, name
         self.launch_bounds = (most_threads, fewest_blocks)
         self._handles: dict[int, object] = {}
-        self.simulated = cuda.jit(function) if SIMULATED else None
+        self.simulated: Any = cuda.jit(function) if SIMULATED else None
 
     def handle(self, device: int) -> object:
         """The loaded kernel on a device, which must be current."""
@@ -61,7 +62,7 @@ class Kernel:
     def _load(self, capability: tuple[int, int]) -> object:
         # In a capture of this thread the driver refuses to load, unless it is asked to relax.
         mode = _bindings().CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED
-        refused = None
+        refused: RuntimeError | None = None
         for code in machine_code.sources(self, capability):
             before = _driver("cuThreadExchangeStreamCaptureMode", mode)
             try:
@@ -71,10 +72,11 @@ class Kernel:
                 refused = error
             finally:
                 _driver("cuThreadExchangeStreamCaptureMode", before)
+        assert refused is not None  # the last place compiles, or raises by itself
         raise refused
 
 
-def _driver(function: str, *args: object) -> object:
+def _driver(function: str, *args: object) -> Any:
     """Call the CUDA driver; returns its result, if it has one.
 
     Raises
@@ -128,6 +130,26 @@ def _bind(device: int | None) -> None:
     _parameters.bound = True
 
 
+class Launches(Protocol):
+    """Where launches go, for the calls within ``with``: a stream, or a device that is not here."""
+
+    def __enter__(self) -> Launches: ...
+
+    def __exit__(self, *error: object) -> None: ...
+
+    def workspace(self, size: int) -> int:
+        """The address of so many bytes."""
+        ...
+
+    def launch(self, kernel: Kernel, grid: int, threads: int, numbers: Sequence[int]) -> None:
+        """Start a kernel: its rows, extents and sizing one after the other in ``numbers``."""
+        ...
+
+    def clear(self, address: int, size: int) -> None:
+        """Set so many bytes of memory, a multiple of 4, to zero."""
+        ...
+
+
 class Stream:
     """torch's current stream of the device that tensors are on, for the calls within ``with``."""
 
@@ -157,7 +179,7 @@ class Stream:
             self._guard.__exit__(*error)
 
     def workspace(self, size: int) -> int:
-        """The address of so many bytes, from torch's allocator, until the stream is done."""
+        """They are from torch's allocator, until the stream is done."""
         tensor = torch.empty(size, dtype=torch.uint8, device=self.device)
         self._workspaces.append(tensor)
         if SIMULATED:
@@ -165,7 +187,6 @@ class Stream:
         return tensor.data_ptr()
 
     def launch(self, kernel: Kernel, grid: int, threads: int, numbers: Sequence[int]) -> None:
-        """Start a kernel: its rows, extents and sizing one after the other in ``numbers``."""
         if SIMULATED:
             rows = tuple(tuple(numbers[r : r + 5]) for r in range(0, 5 * len(ROWS), 5))
             rest = tuple(numbers[5 * len(ROWS) :])
@@ -177,7 +198,6 @@ class Stream:
         _driver("cuLaunchKernel", handle, *shape, 0, self.handle, 0, _parameters.address)
 
     def clear(self, address: int, size: int) -> None:
-        """Set so many bytes of memory, a multiple of 4, to zero."""
         if SIMULATED:
             ctypes.memset(address, 0, size)
         else:
@@ -254,8 +274,8 @@ def noted(processors: int) -> Iterator[dict[str, Kernel]]:
 
 def streams_of(
     device: torch.device,
-) -> Callable[[torch.device, Mapping[str, Tensor]], Stream | Absent]:
-    """What gives the place where launches for tensors of a device go, for calls within ``with``."""
+) -> Callable[[torch.device, Mapping[str, Tensor]], Launches]:
+    """What gives the place where launches for tensors of a device go."""
     return Stream if device.type != "meta" else lambda device, tensors: _absent_device()
 
 

@@ -67,15 +67,15 @@ def sources(kernel: Kernel, capability: Capability) -> Iterator[bytes]:
     Who cannot use what comes first asks for the next: a driver may refuse code from a newer linker.
     """
     name, where = file_name(kernel, capability), os.environ.get("LRSCAN_KERNELS")
-    places = {CARRIED: where and Path(where, f"{name}.cubin"), KEPT: _cache_path(kernel, name)}
-    for place, path in places.items():
+    carried = Path(where, f"{name}.cubin") if where else None
+    own = _cache_path(kernel, name)
+    for place, path in ((CARRIED, carried), (KEPT, own)):
         code = kernel_files.read(path) if path else None
         if code is not None:
             tally[place] += 1
             yield code
             tally[place] -= 1
     tally[COMPILED] += 1
-    own = places[KEPT]
     with noticed(f"the CUDA kernel {kernel.name}", kept=own is not None):
         code = compiled(kernel, capability)
     if own is not None:
@@ -119,7 +119,7 @@ def ptx(function: Callable, capability: Capability, launch_bounds: tuple[int, in
             opt=True,
             launch_bounds=launch_bounds,
         )
-    mangled = re.search(r"\.entry (\w+)", text)[1]
+    mangled = re.findall(r"\.entry (\w+)", text)[0]
     text = re.sub(rf"\b{mangled}\b", function.__name__, text)
     return text if capability >= (8, 0) else without_bfloat16(text)
 

@@ -19,7 +19,7 @@ from numba import cuda
 
 from lrscan.core.dtypes import KINDS
 from lrscan.cuda.kinds import STATES
-from lrscan.cuda.launch import Kernel, Stream, blocks
+from lrscan.cuda.launch import Kernel, Launches, blocks
 from lrscan.cuda.memory import load, store
 from lrscan.cuda.steps import (
     BEFORE,
@@ -109,22 +109,22 @@ def steps_ahead(variant: Variant) -> int:
 
 def prepare(
     variant: Variant, numbers: tuple[int, ...], extents: tuple[int, ...], processors: int
-) -> Callable[[list[int], Stream], None]:
+) -> Callable[[list[int], Launches], None]:
     """What launches "serial" over all columns, given the rows and extents as a list."""
     return _launcher(serial_kernel(variant), extents)
 
 
 def prepare_paper(
     variant: Variant, numbers: tuple[int, ...], extents: tuple[int, ...], processors: int
-) -> Callable[[list[int], Stream], None]:
+) -> Callable[[list[int], Launches], None]:
     """What launches "serial_paper"."""
     return _launcher(serial_paper_kernel(variant), extents)
 
 
-def _launcher(kernel: Kernel, extents: tuple[int, ...]) -> Callable[[list[int], Stream], None]:
+def _launcher(kernel: Kernel, extents: tuple[int, ...]) -> Callable[[list[int], Launches], None]:
     grid = blocks(math.prod(extents[1:]), THREADS)
 
-    def launch(numbers: list[int], stream: Stream) -> None:
+    def launch(numbers: list[int], stream: Launches) -> None:
         stream.launch(kernel, grid, THREADS, (*numbers, *[0] * SIZING))
 
     return launch

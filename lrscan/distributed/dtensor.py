@@ -1,8 +1,5 @@
 """The recurrence of DTensors: columns that are sharded over a mesh, time whole on every rank."""
 
-# As for lrscan.core.autograd: torch builds the operator at run time, and its signatures count.
-# mypy: ignore-errors
-
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping

@@ -1,9 +1,8 @@
 """The recurrence over pieces of time that lie on different ranks, and its gradients."""
 
-# As for lrscan.core.autograd: torch builds the operator at run time, and its signatures count.
-# mypy: ignore-errors
-
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -127,14 +126,26 @@ class _Split(torch.autograd.Function):
     """Exchange of the pairs and the scan of this rank's piece; backward the same from the end."""
 
     @staticmethod
-    def forward(ctx, a, x, h0, token, pair, peers, dim, reverse, algorithm, want_end):
+    def forward(
+        ctx: Any,
+        a: Tensor,
+        x: Tensor,
+        h0: Tensor | None,
+        token: Tensor,
+        pair: Tensor,
+        peers: Peers,
+        dim: int,
+        reverse: bool,
+        algorithm: str,
+        want_end: bool,
+    ) -> tuple[Tensor, Tensor | None]:
         ctx.options = (peers, dim, reverse, algorithm)
         ctx.x_shape = x.shape
         ctx.set_materialize_grads(False)
         exchanged = peers.gather(pair, "exchange of linear_recurrence")
 
-        def scan(start):
-            return sweep.forward(*map(plain, (a, x, start)), dim, reverse, algorithm)
+        def scan(start: Tensor | None) -> Tensor:
+            return sweep.forward(plain(a), plain(x), plain(start), dim, reverse, algorithm)
 
         start = h0
         if not peers.position:
@@ -152,7 +163,9 @@ class _Split(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, dh, dend):
+    def backward(
+        ctx: Any, dh: Tensor | None, dend: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
         peers, dim, reverse, algorithm = ctx.options
         a, h, start, later = (plain(t) for t in ctx.saved_tensors)
         dh = torch.zeros_like(h) if dh is None else plain(dh)

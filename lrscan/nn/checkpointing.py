@@ -127,7 +127,7 @@ def in_pieces(
     if current().split:
         raise RuntimeError("in_pieces takes a whole sequence, not one that is split over ranks")
 
-    def evaluate(net: nn.Module, piece: Input, state: Any, first: int):
+    def evaluate(net: nn.Module, piece: Input, state: Any, first: int) -> tuple[Tensor, Any]:
         output, state = _call(net, piece, state)
         # A copy: a view would keep every step of the piece alive.
         return (output[-1].clone() if reduce is None else reduce(output, first)), state

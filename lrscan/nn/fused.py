@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +21,7 @@ def fused(name: str) -> Callable[[Callable], Callable]:
     """Mark the method ``cell`` of a model: :mod:`lrscan.cpu.fused_cells` has it as ``name``."""
 
     def mark(cell: Callable) -> Callable:
-        cell.fused = name
+        cell.fused = name  # type: ignore[attr-defined]  # functions take attributes
         return cell
 
     return mark
@@ -75,7 +76,7 @@ def _fits(name: str, cell: Callable, gates: Tensor, start: Tensor) -> bool:
         and gates.shape[0] > 1
         and n % fused_cells.LANES == 0
         and gates.shape[-1] == fused_cells.GATES[name] * n
-        and getattr(cell.__self__, "activation", torch.tanh) is torch.tanh
+        and getattr(getattr(cell, "__self__", None), "activation", torch.tanh) is torch.tanh
     )
 
 
@@ -87,7 +88,9 @@ class FusedCell(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, gates, start, name, recurrence):
+    def forward(
+        ctx: Any, gates: Tensor, start: Tensor, name: str, recurrence: Recurrence
+    ) -> tuple[Tensor, Tensor]:
         from lrscan.cpu import fused_cells
 
         ctx.time = current()
@@ -98,7 +101,7 @@ class FusedCell(torch.autograd.Function):
         return h, ctx.time.ends(c)
 
     @staticmethod
-    def backward(ctx, dh, dend):
+    def backward(ctx: Any, dh: Tensor | None, dend: Tensor | None) -> tuple[Tensor | None, ...]:
         from lrscan.cpu import fused_cells
 
         gates, start, c = ctx.saved_tensors

@@ -20,7 +20,7 @@ class Tokens(NamedTuple):
     sign    (T, B), 1 or -1, of any dtype but bool; None: 1 everywhere
     """
 
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]  # it hides tuple.index, which nobody needs
     sign: Tensor | None = None
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Tokens:
@@ -47,7 +47,8 @@ def apply(x: Input, function: Callable[[Tensor], Tensor]) -> Input:
 
 def extent(x: Input) -> tuple[int, int]:
     """(T, B) of an input."""
-    return (x.index if isinstance(x, Tokens) else x).shape[:2]
+    steps, batch = (x.index if isinstance(x, Tokens) else x).shape[:2]
+    return steps, batch
 
 
 def pieces(x: Input, steps: int | list[int]) -> list[Input]:
@@ -125,10 +126,11 @@ class Window(nn.Module):
         past, held = time.history(picked, past)
         weights = list(enumerate(weight.split(m, 1), 1))
         if isinstance(x, Tokens):
-            total = sum(
+            first, *others = (
                 time.lagged(F.linear(past[-lag:].to(U.dtype), U), product(U, x))(lag)
                 for lag, U in weights
             )
+            total = sum(others, first)
         else:  # each product is added to the sum as it is made
             earlier = time.lagged(past.to(x.dtype), x)
             total = weight.new_zeros(weight.shape[0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +37,7 @@ class SurrogateLayer(nn.Module):
         input_size: int,
         hidden_size: int,
         surrogate: nn.Module | None,
-        **placed,
+        **placed: Any,
     ) -> None:
         super().__init__()
         self.gates, self.hidden_size = dict(gates), hidden_size
@@ -48,10 +49,12 @@ class SurrogateLayer(nn.Module):
         n = hidden_size
         self.weight_x = nn.Parameter(torch.empty(n * len(self.x_gates), input_size, **placed))
         self.surrogate = surrogate
-        self.weight_s = self.weight_i = self.bias = None
+        self.weight_s: nn.Parameter | None = None
+        self.weight_i: nn.Parameter | None = None
+        self.bias: nn.Parameter | None = None
         self.state_sizes: tuple[int, ...] = (n,)
         if surrogate is not None:
-            width = surrogate.hidden_size
+            width: Any = surrogate.hidden_size
             self.weight_s = nn.Parameter(torch.empty(n * len(self.s_gates), width, **placed))
             self.state_sizes = (width, n)
         if self.i_gates and input_size != hidden_size:
@@ -77,9 +80,8 @@ class SurrogateLayer(nn.Module):
         """The pre-activations of every gate, and the surrogate's state at the end."""
         of_x = product(self.weight_x, x, self._bias_of_x())
         ends: State = ()
-        if self.surrogate is None:
-            gates = of_x
-        else:
+        gates: Gates = of_x
+        if self.surrogate is not None and self.weight_s is not None:
             of_s, end = surrogate_product(self.surrogate, self.weight_s, x, state[0])
             ends = (end,)
             if self.s_gates == self.x_gates:
@@ -88,8 +90,9 @@ class SurrogateLayer(nn.Module):
                 gates = _split(self.x_gates, of_x)
                 for name, part in _split(self.s_gates, of_s).items():
                     gates[name] = gates[name] + part if name in gates else part
-        if self.i_gates and isinstance(gates, Tensor):
-            gates = _split(self.x_gates, gates)
+        if not self.i_gates:
+            return gates, ends
+        gates = _split(self.x_gates, gates) if isinstance(gates, Tensor) else gates
         for name in self.i_gates:
             if self.weight_i is not None:
                 gates[name] = product(self.weight_i, x)
@@ -130,14 +133,15 @@ class SurrogateLayer(nn.Module):
             )
         return h.to(self.weight_x.dtype), end
 
-    def reset_parameters(self, *, surrogate: Mapping | None = None, **options) -> None:
+    def reset_parameters(self, *, surrogate: Mapping | None = None, **options: Any) -> None:
         """Draw all parameters again; see :meth:`LinearSurrogateRNN.reset_parameters`."""
         weights = [w for w in (self.weight_x, self.weight_s, self.weight_i) if w is not None]
         reset_gates(
             weights, self.bias, self.hidden_size, self.x_gates, self.b_gates, **options
         )
-        if hasattr(self.surrogate, "reset_parameters"):
-            self.surrogate.reset_parameters(**(surrogate or {}))
+        reset: Any = getattr(self.surrogate, "reset_parameters", None)
+        if reset is not None:
+            reset(**(surrogate or {}))
 
 
 def surrogate_product(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +32,7 @@ class GILR(LinearSurrogateRNN):
     gates = {"forget": "xb", "impulse": "xb"}
 
     def __init__(
-        self, *args, activation: Callable[[Tensor], Tensor] = torch.tanh, **options
+        self, *args: Any, activation: Callable[[Tensor], Tensor] = torch.tanh, **options: Any
     ) -> None:
         super().__init__(*args, **options)
         self.activation = activation
@@ -79,7 +80,7 @@ class QRNN(LinearSurrogateRNN):
     gates = {"forget": "xsb", "output": "xsb", "candidate": "xsb"}
 
     def __init__(
-        self, input_size: int, hidden_size: int, *args, window: int = 2, **options
+        self, input_size: int, hidden_size: int, *args: Any, window: int = 2, **options: Any
     ) -> None:
         if not isinstance(window, int) or isinstance(window, bool) or window < 1:
             raise ValueError(f"window must be a positive int, not {said(window)}")
@@ -88,7 +89,7 @@ class QRNN(LinearSurrogateRNN):
             self.gates = dict.fromkeys(type(self).gates, "xb")
         super().__init__(input_size, hidden_size, *args, **options)
 
-    def make_surrogate(self, input_size: int, **placed) -> nn.Module | None:
+    def make_surrogate(self, input_size: int, **placed: Any) -> nn.Module | None:
         return Window(input_size, self.window - 1) if self.window > 1 else None
 
     def cell(self, forget: Tensor, output: Tensor, candidate: Tensor) -> Update:
@@ -111,7 +112,7 @@ class StronglyTypedRNN(LinearSurrogateRNN):
 
     gates = {"forget": "xsb", "output": "xsb", "candidate": "xsb"}
 
-    def make_surrogate(self, input_size: int, **placed) -> nn.Module:
+    def make_surrogate(self, input_size: int, **placed: Any) -> nn.Module:
         return Window(input_size)
 
     def cell(self, forget: Tensor, output: Tensor, candidate: Tensor) -> Update:
@@ -137,7 +138,7 @@ class SRU(LinearSurrogateRNN):
     gates = {"candidate": "x", "forget": "xb", "reset": "xb", "skip": "i"}
 
     def __init__(
-        self, *args, activation: Callable[[Tensor], Tensor] | None = None, **options
+        self, *args: Any, activation: Callable[[Tensor], Tensor] | None = None, **options: Any
     ) -> None:
         super().__init__(*args, **options)
         self.activation = activation

@@ -8,7 +8,7 @@ from itertools import accumulate
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lrscan.core.time_axis import along
 from lrscan.nn.checkpointing import checkpointed
@@ -53,7 +53,11 @@ class Packing:
         for shape, part in zip(shapes, pieces(x, [t * b for t, b in shapes]), strict=True):
             ended.append([tuple(p[shape[1] :] for p in state) for state in states])
             states = [tuple(p[: shape[1]] for p in state) for state in states]
-            part = apply(part, lambda t, shape=shape: t.reshape(*shape, *t.shape[2:]))
+
+            def batched(t: Tensor, shape: tuple[int, int] = shape) -> Tensor:
+                return t.reshape(*shape, *t.shape[2:])
+
+            part = apply(part, batched)
             output, states = function(layers, part, states)
             outputs.append(output.flatten(0, 1).unsqueeze(1))
         ended.append(states)
@@ -64,7 +68,7 @@ class Packing:
 
     def run_at_once(
         self,
-        net: nn.Module,
+        net: Any,
         function: Callable[[Any, Any, Input, States], tuple[Tensor, States]],
         layers: Any,
         x: Input,
@@ -80,7 +84,7 @@ class Packing:
         packings = dict(zip(firsts, map(Packing, parts), strict=True))
 
         def evaluate(
-            net: nn.Module, x: Input, states: States, first: int
+            net: Any, x: Input, states: States, first: int
         ) -> tuple[Tensor, States]:
             own = packings[first]
             given = [tuple(p[: own.sequences] for p in state) for state in states]
@@ -97,7 +101,9 @@ class Packing:
         outputs, states = checkpointed(net, evaluate, x, states, rows)
         return torch.cat(outputs), states
 
-    def _evaluate_at_once(self, function: Callable, layers: Any, x: Input, states: States):
+    def _evaluate_at_once(
+        self, function: Callable, layers: Any, x: Input, states: States
+    ) -> tuple[Tensor, States]:
         steps, batch = len(self.sizes), self.sequences
         if self.sizes[-1] == batch:  # of equal length
             x = apply(x, lambda t: t.reshape(steps, batch, *t.shape[2:]))

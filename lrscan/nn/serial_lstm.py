@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -32,10 +33,10 @@ class SerialLSTM(RecurrentStack):
     Source: Martin and Cundy 2018, arXiv:1709.04057, section 3.3.
     """
 
-    def make_layer(self, input_size: int, **placed) -> SerialLSTMLayer:
+    def make_layer(self, input_size: int, **placed: Any) -> SerialLSTMLayer:
         return SerialLSTMLayer(input_size, self.hidden_size, **placed)
 
-    def run_layer(self, layer: nn.Module, x: Input, state: State) -> tuple[Tensor, State]:
+    def run_layer(self, layer: SerialLSTMLayer, x: Input, state: State) -> tuple[Tensor, State]:
         if current().split:
             raise RuntimeError("a serial LSTM cannot be split over time: no surrogate feeds it")
         return layer(x, state)
@@ -45,7 +46,7 @@ class SerialLSTM(RecurrentStack):
             type(layer) is SerialLSTMLayer for layer in self.layers
         )
 
-    def reset_parameters(self, **options) -> None:
+    def reset_parameters(self, **options: Any) -> None:
         """As :meth:`lrscan.nn.LinearSurrogateRNN.reset_parameters`, without its surrogate."""
         super().reset_parameters(**options)
 
@@ -53,7 +54,7 @@ class SerialLSTM(RecurrentStack):
 class SerialLSTMLayer(nn.Module):
     """One layer and direction; parameters laid out as in SurrogateLayer, with h in st's place."""
 
-    def __init__(self, input_size: int, hidden_size: int, **placed) -> None:
+    def __init__(self, input_size: int, hidden_size: int, **placed: Any) -> None:
         super().__init__()
         n = hidden_size
         self.state_sizes = (n, n)
@@ -79,13 +80,14 @@ class SerialLSTMLayer(nn.Module):
 
     def _loop(
         self, of_x: Iterable[Tensor], state: State
-    ) -> tuple[Tensor, State, list[tuple[Tensor, ...]]]:
+    ) -> tuple[Tensor, State, list[State]]:
         """Outputs of all steps, the state at the end, and states of sequences that ended before.
 
         A step of fewer sequences than the one before has the first of them.
         """
         h, c = state
-        outputs, ended = [], []
+        outputs: list[Tensor] = []
+        ended: list[State] = []
         for of_x_t in of_x:
             if (left := len(of_x_t)) < len(h):
                 ended.append((h[left:], c[left:]))
@@ -100,7 +102,7 @@ class SerialLSTMLayer(nn.Module):
         together = torch.cat if ended else torch.stack
         return together(outputs), (h, c), ended
 
-    def reset_parameters(self, **options) -> None:
+    def reset_parameters(self, **options: Any) -> None:
         """Draw all parameters again."""
         weights = [self.weight_x, self.weight_s]
         reset_gates(weights, self.bias, self.state_sizes[0], _GATES, _GATES, **options)

@@ -72,7 +72,7 @@ class Kept:
 
     def _buffers_now(self) -> list[Tensor]:
         """A copy of each buffer; that of the piece before, where it is the same."""
-        last = self._of_last_piece or [(-1, None)] * len(self._buffers)
+        last = self._of_last_piece or [(-1, buffer) for _, _, buffer in self._buffers]
         self._of_last_piece = [
             (now, value if now == version else buffer.detach().clone())
             for (version, value), (_, _, buffer) in zip(last, self._buffers, strict=True)

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from numbers import Real
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -39,6 +40,15 @@ class RecurrentStack(nn.Module):
     are by keyword, as the positions there are others; that the names of parameters are its own;
     and that integers are tokens. Dropout lies between layers, as there.
     """
+
+    input_size: int
+    hidden_size: int
+    num_layers: int
+    batch_first: bool
+    bidirectional: bool
+    dropout: float
+    layers: Any  # an nn.ModuleList of modules as above, layer after layer, both directions of each
+    _algorithm: str
 
     def __init__(
         self,
@@ -79,11 +89,11 @@ class RecurrentStack(nn.Module):
         )
         self.algorithm = algorithm
 
-    def make_layer(self, input_size: int, **placed) -> nn.Module:
+    def make_layer(self, input_size: int, **placed: Any) -> nn.Module:
         """One layer of one direction that reads vectors of a width; ``placed``: device, dtype."""
         raise NotImplementedError(f"{type(self).__name__} has no make_layer")
 
-    def run_layer(self, layer: nn.Module, x: Input, state: State) -> tuple[Tensor, State]:
+    def run_layer(self, layer: Any, x: Input, state: State) -> tuple[Tensor, State]:
         """All steps of a layer.
 
         Args:
@@ -109,7 +119,7 @@ class RecurrentStack(nn.Module):
             if isinstance(module, RecurrentStack):
                 module._algorithm = name
 
-    def reset_parameters(self, **options) -> None:
+    def reset_parameters(self, **options: Any) -> None:
         """Draw all parameters again; the options are those of the layers."""
         for layer in self.layers:
             layer.reset_parameters(**options)
@@ -185,20 +195,22 @@ class RecurrentStack(nn.Module):
         if not self.bidirectional:
             return run(range(self.num_layers), x, states)
         ends: list[State] = []
-        for number in range(self.num_layers):
-            if number:
-                x = self._dropped(x)
+        output: Tensor | None = None
+        for _ in range(self.num_layers):
+            if output is not None:
+                x = self._dropped(output)
             outputs = []
             for direction in range(2):
                 index = len(ends)
                 # From the end is the same layer on the sequence turned round.
                 given = apply(x, turn) if direction else x
                 with turned(bool(direction)):
-                    output, end = run([index], given, [states[index]])
-                outputs.append(turn(output) if direction else output)
+                    own, end = run([index], given, [states[index]])
+                outputs.append(turn(own) if direction else own)
                 ends += end
-            x = torch.cat(outputs, -1)
-        return x, ends
+            output = torch.cat(outputs, -1)
+        assert output is not None  # there is a layer
+        return output, ends
 
     def _run(
         self, numbers: Iterable[int], x: Input, states: list[State]
@@ -208,7 +220,9 @@ class RecurrentStack(nn.Module):
         if steps is None:
             return self._through(numbers, x, states)
 
-        def through(net: RecurrentStack, x: Input, states: list[State], _: int):
+        def through(
+            net: RecurrentStack, x: Input, states: list[State], _: int
+        ) -> tuple[Tensor, list[State]]:
             return net._through(numbers, x, states)
 
         outputs, states = checkpointed(self, through, x, states, steps)
@@ -219,11 +233,13 @@ class RecurrentStack(nn.Module):
     ) -> tuple[Tensor, list[State]]:
         """:meth:`_run` of the whole input at once."""
         ends: list[State] = []
+        output: Tensor | None = None
         for number, state in zip(numbers, states, strict=True):
-            given = self._dropped(x) if ends else x
-            x, end = self.run_layer(self.layers[number], given, state)
+            given = x if output is None else self._dropped(output)
+            output, end = self.run_layer(self.layers[number], given, state)
             ends.append(end)
-        return x, ends
+        assert output is not None  # there is a layer
+        return output, ends
 
     def lies_end_to_end(self) -> bool:
         """Whether its layers take sequences end to end: see :mod:`lrscan.nn.sequences`."""
@@ -306,13 +322,16 @@ class RecurrentStack(nn.Module):
         """For each layer and direction the parts of its state, (B, width)."""
         weight = self._weight
         if state is None:
-            kind = {"device": weight.device, "dtype": state_dtype(weight.dtype)}
+            device, dtype = weight.device, state_dtype(weight.dtype)
             return [
-                tuple(torch.zeros(batch, width, **kind) for width in layer.state_sizes)
+                tuple(
+                    torch.zeros(batch, width, device=device, dtype=dtype)
+                    for width in layer.state_sizes
+                )
                 for layer in self.layers
             ]
         shapes = [(len(self.layers), *[batch] * batched, width) for width in self.state_sizes]
-        given = said(state)
+        given: object = said(state)
         if isinstance(state, Sequence) and len(state) <= 2 * len(shapes):
             given = [tuple(p.shape) if isinstance(p, Tensor) else said(p) for p in state]
         if given != shapes:

@@ -75,19 +75,19 @@ class LinearSurrogateRNN(RecurrentStack):
     """
 
     surrogate: ClassVar[Callable[..., nn.Module] | None] = None
-    gates: ClassVar[Mapping[str, str]]
+    gates: Mapping[str, str]
 
     # Of Any, so that a cell may name its gates.
     def cell(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor, ReadOut | None]:
         """(a, u, read-out) from the gates, all (T, B, n)."""
         raise NotImplementedError(f"{type(self).__name__} has no cell")
 
-    def make_surrogate(self, input_size: int, **placed) -> nn.Module | None:
+    def make_surrogate(self, input_size: int, **placed: Any) -> nn.Module | None:
         """The surrogate of one layer."""
         make = type(self).surrogate
         return None if make is None else make(input_size, self.hidden_size, **placed)
 
-    def make_layer(self, input_size: int, **placed) -> SurrogateLayer:
+    def make_layer(self, input_size: int, **placed: Any) -> SurrogateLayer:
         if not isinstance(getattr(self, "gates", None), Mapping):
             raise TypeError(
                 f"{type(self).__name__} has no gates: it needs a class attribute such as "
@@ -113,7 +113,7 @@ class LinearSurrogateRNN(RecurrentStack):
     def piece_steps(self, x: Input) -> int | None:
         return piece_steps(x, self.hidden_size)
 
-    def reset_parameters(
+    def reset_parameters(  # type: ignore[override]  # it names what its layers take
         self,
         *,
         forget_bias: float | tuple[float, float] = 1.0,

@@ -30,7 +30,7 @@ from numba import cuda, int64, uint32
 from lrscan.core.dtypes import KINDS
 from lrscan.cuda import memory
 from lrscan.cuda.kinds import STATES
-from lrscan.cuda.launch import Kernel, Stream
+from lrscan.cuda.launch import Kernel, Launches
 from lrscan.cuda.memory import divide, rolled
 from lrscan.cuda.single_pass import lookback, tiles_direct, tiles_staged
 from lrscan.cuda.single_pass.plan import layout_of, plan
@@ -235,7 +235,7 @@ def _value_of(kind: str):
 
 def prepare(
     variant: Variant, numbers: tuple[int, ...], extents: tuple[int, ...], processors: int
-) -> Callable[[list[int], Stream], None]:
+) -> Callable[[list[int], Launches], None]:
     """What launches over all tiles of tensors of one layout.
 
     ``numbers`` are the rows, with addresses that are only as well aligned as the real ones. What
@@ -249,7 +249,7 @@ def prepare(
     sizing = (chosen.vectors, chosen.chunks, chosen.radix, chosen.tiles, chosen.strips)
     ready, grid, threads = kernel(variant, layout), chosen.grid, chosen.threads
 
-    def launch(numbers: list[int], stream: Stream) -> None:
+    def launch(numbers: list[int], stream: Launches) -> None:
         workspace = stream.workspace(size)
         stream.clear(workspace, size)
         stream.launch(ready, grid, threads, (*numbers, *sizing, workspace))
