@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import lrscan
+from lrscan.core import dispatch
 
 PACKAGE = Path(lrscan.__file__).parent
 # From the ground up; "" is lrscan/__init__.py. Rooms on one floor do not know of each other.
@@ -31,13 +32,13 @@ def room(module):
     return ".".join(module.split(".")[1:2])
 
 
-def imports(path):
-    """The modules of lrscan that a file imports, anywhere in it, with the line of each."""
-    for node in ast.walk(ast.parse(path.read_bytes())):
+def imports(source):
+    """The modules of lrscan that a source imports, anywhere in it, with the line of each."""
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}:{node.lineno}: imports are written in full"
+            assert node.level == 0, f"line {node.lineno}: imports are written in full"
             names = [f"{node.module}.{alias.name}" for alias in node.names]
         else:
             continue
@@ -48,7 +49,7 @@ def imports(path):
                 yield name, node.lineno
 
 
-ARROWS = {module: list(imports(path)) for module, path in MODULES.items()}
+ARROWS = {module: list(imports(path.read_bytes())) for module, path in MODULES.items()}
 
 
 def test_every_room_has_its_floor():
@@ -80,3 +81,17 @@ def test_no_modules_import_each_other_in_a_circle():
 
     for module in MODULES:
         walk(module)
+
+
+def test_an_import_within_a_function_is_seen():
+    text = "def f():\n    from lrscan.nn import layer\n    import lrscan.cpu.scan, torch\n"
+    assert list(imports(text)) == [("lrscan.nn.layer", 2), ("lrscan.cpu.scan", 3)]
+
+
+@pytest.mark.parametrize(
+    "name", [*(one.prepare for one in dispatch.BACKENDS.values()), dispatch.DTENSOR_RULE]
+)
+def test_what_is_found_by_name_is_there(name):
+    module, _, function = name.partition(":")
+    body = ast.parse(MODULES[module].read_bytes()).body
+    assert function in {node.name for node in body if isinstance(node, ast.FunctionDef)}
