@@ -253,7 +253,7 @@ def test_a_session_begins_beside_pytest_benchmark(notice, status, tmp_path):
     (tmp_path / "speaks.py").write_text(_NOTICE.format(notice))
     command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "speaks"]
     done = subprocess.run(
-        [*command, "-p", "no:cacheprovider", "tests/test_tasks.py"],
+        [*command, "-p", "no:cacheprovider", "tests/train/test_tasks.py"],
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
         capture_output=True,

@@ -147,7 +147,7 @@ PHASES = (
             _step("problem_2b", cpu=("seeds=[0, 1]", *_SHORT_CPU)),
         ),
     ),
-    Phase("tests", "what else tests/test_cuda.py checks", None, _RUN("test")),
+    Phase("tests", "what else tests/cuda/test_cuda.py checks", None, _RUN("test")),
 )  # fmt: skip
 
 # Before all others on a GPU, where no kit brings the kernels.
@@ -362,7 +362,7 @@ def test(context: Context) -> int:
         sys.executable, "-m", "pytest", "-q", "-W", "default", "-p", "no:cacheprovider",
         *["-n", "8", "--maxfail", "8"] * several, f"--junitxml={report}",
         "-k", " and ".join(f"not {name}" for name in left_out),
-        "tests/test_cuda.py", "tests/test_cuda_train.py",
+        "tests/cuda/test_cuda.py", "tests/cuda/test_cuda_train.py",
     ]  # fmt: skip
     try:
         done = subprocess.run(

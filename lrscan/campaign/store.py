@@ -36,7 +36,9 @@ MOST_BYTES = 15 * 2**20
 _MOST_UNPACKED = 256 * 2**20
 _MOST_LOG = 128 * 1024
 # What is measured is measured by these.
-_SOURCES = ("lrscan/**/*.py", "lrscan/**/*.csv", "notebooks/profiles.toml", "tests/test_cuda*.py")
+_SOURCES = (
+    "lrscan/**/*.py", "lrscan/**/*.csv", "notebooks/profiles.toml", "tests/cuda/test_cuda*.py",
+)  # fmt: skip
 
 
 class CampaignError(workspace.WorkspaceError):

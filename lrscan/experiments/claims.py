@@ -28,7 +28,7 @@ def family() -> Finding:
     members = (nn.SRU, nn.QRNN, nn.StronglyTypedRNN, nn.GILRLSTM)
     inside = [one.__name__ for one in members if issubclass(one, nn.LinearSurrogateRNN)]
     text = f"{', '.join(inside)}: each one surrogate and one cell of one class"
-    text += "; tests/test_nn_equations.py holds each against its equations"
+    text += "; tests/nn/test_equations.py holds each against its equations"
     return Finding(text, HOLDS if len(inside) == len(members) else NOT_REPRODUCED)
 
 

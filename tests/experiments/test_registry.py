@@ -15,7 +15,7 @@ from lrscan.evidence import figures, provenance, records
 from lrscan.experiments import registry, run
 from lrscan.runner import catalog
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 EXPERIMENTS = registry.load_all()
 NOTEBOOKS = {notebook.name: notebook for notebook in catalog.discover(ROOT)}
 MANIFEST = figures.read_manifest(ROOT / "figures" / "manifest.json")

@@ -1,4 +1,4 @@
-"""Models and training on a CUDA device, where there is one: needs what tests/test_cuda.py needs."""
+"""Models and training on a CUDA device, where there is one: needs what test_cuda.py needs."""
 
 from dataclasses import replace
 

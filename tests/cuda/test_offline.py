@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import pytest
 
-TESTS = Path(__file__).parent
+SIMULATOR = Path(__file__).with_name("simulator")
 SITE = Path(sysconfig.get_paths()["purelib"])
 PTXAS = next(SITE.glob("nvidia/**/bin/ptxas"), None)
 NVDISASM = next(SITE.glob("nvidia/**/bin/nvdisasm"), None)
@@ -20,11 +20,11 @@ NVDISASM = next(SITE.glob("nvidia/**/bin/nvdisasm"), None)
 
 @pytest.fixture(scope="module", autouse=True)
 def simulation(tmp_path_factory):
-    """tests/simulator/, in a process where the simulator is on, beside the tests of this file."""
+    """The tests in simulator/, in a process where it is on, beside the tests of this file."""
     log = tmp_path_factory.mktemp("simulator") / "log"
     with log.open("w") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", TESTS / "simulator"],
+            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", SIMULATOR],
             env=os.environ | {"NUMBA_ENABLE_CUDASIM": "1"},
             stdout=output,
             stderr=subprocess.STDOUT,

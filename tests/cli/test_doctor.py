@@ -14,7 +14,7 @@ from lrscan.cli import doctor
 from lrscan.cli.doctor import GOOD, NOTE, PROBLEM, Machine
 from lrscan.experiments import inputs
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 VERSIONS = {name: "1.0" for name in doctor.PACKAGES} | {"nvidia-cuda-nvcc": "13.0.88"}
 LAPTOP = Machine((3, 12, 1), VERSIONS, memory_gib=16, free_gib=100)
 H100 = replace(

@@ -10,7 +10,7 @@ import torch
 from lrscan import linear_recurrence
 from lrscan.nn import GILR
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 ORDERS = {
     "torch first": "import torch, lrscan",
     "lrscan first": "import lrscan, torch",

@@ -23,7 +23,7 @@ from lrscan.learn.machines import roofline
 from lrscan.learn.scenes import draw as scenes
 from lrscan.learn.scenes import plane
 
-RECORDS = Path(__file__).parents[1] / "figures" / "records"
+RECORDS = Path(__file__).parents[2] / "figures" / "records"
 SVG = "{http://www.w3.org/2000/svg}"
 ALT = 'Time rises with T, "a" < b & c.'
 PROVENANCE = {

@@ -335,7 +335,7 @@ def test_a_gradient_wanted_on_one_rank_alone_gets_the_share_of_all(ranks):
 
 
 def test_the_code_of_the_readme_runs_by_its_command(tmp_path):
-    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
     (tmp_path / "split.py").write_text(re.search(r"^```py\n(.*?)^```", readme, re.S | re.M)[1])
     program, *options = re.search(r"^torchrun .*", readme, re.M)[0].split()
     command = [sys.executable, "-m", "torch.distributed.run", *options]

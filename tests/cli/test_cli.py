@@ -365,7 +365,7 @@ def test_bench_needs_nothing_of_jupyter():
         "main(['bench', '--help'], standalone_mode=False)\n"
         "main(['bench', 'no such'])\n"
     )
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=root)
     assert done.returncode == 2 and "Usage:" in done.stdout
     assert "no experiment is called 'no such'; there are: " in done.stderr

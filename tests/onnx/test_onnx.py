@@ -16,7 +16,7 @@ from lrscan.nn import GILR
 onnxruntime = pytest.importorskip("onnxruntime")
 # Of the exporter itself.
 pytestmark = pytest.mark.filterwarnings("ignore")
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 T, B, C, M, N = 5, 2, 3, 6, 32
 STEPS_AND_BATCH = {0: "T", 1: "B"}
 # Kernels of the eager way sum in another order than torch's operations, and round half precision

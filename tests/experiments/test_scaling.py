@@ -13,7 +13,7 @@ from lrscan import distributed
 from lrscan.distributed import cost
 from lrscan.experiments import outlook, peak_memory, ranks, scaling
 
-NOTEBOOK = Path(__file__).parents[1] / "notebooks/reproduce/07_beyond_one_device.ipynb"
+NOTEBOOK = Path(__file__).parents[2] / "notebooks/reproduce/07_beyond_one_device.ipynb"
 SIZES = {"lengths": [37, 64], "features": [3], "ranks": [1, 2], "runs": 2}
 
 

@@ -68,7 +68,7 @@ def test_cpu_kernels_are_compiled_once_for_a_dtype(tmp_path):
         "linear_recurrence(a, x).sum().backward()\n"
         "print(compiling.tally.total() - before)\n"
     )
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
 
     def run():
         done = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True,

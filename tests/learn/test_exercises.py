@@ -1,4 +1,4 @@
-"""Checks of the exercises name typical mistakes. Those that need the simulator: tests/simulator."""
+"""Checks of the exercises name typical mistakes. Those that need the simulator: cuda/simulator."""
 
 import json
 

@@ -260,5 +260,5 @@ def test_the_last_claim_takes_a_million_steps():
 def test_every_claim_names_a_notebook_that_there_is():
     from lrscan.runner.catalog import discover
 
-    names = {notebook.name for notebook in discover(Path(__file__).parent.parent)}
+    names = {notebook.name for notebook in discover(Path(__file__).parents[2])}
     assert set(claims.table()["notebook"]) <= names

@@ -92,7 +92,8 @@ def alive(pid: int) -> bool:
         return False
 
 
-# The package under test, for processes that the tests start in another folder.
+# The package under test and this folder, for processes that the tests start in another one.
+HELPERS = Path(__file__).parent
 PYTHONPATH = os.pathsep.join(
-    filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")])
+    filter(None, [str(HELPERS.parents[1]), str(HELPERS), os.environ.get("PYTHONPATH")])
 )

@@ -216,7 +216,7 @@ def test_a_smoke_test_that_fails_raises_with_the_first_case(tmp_path, monkeypatc
 def test_a_measurement_that_is_cut_says_what_is_left_and_is_finished_later(
     tmp_path, monkeypatch, capsys
 ):
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     monkeypatch.chdir(root)
     small = ("lengths=[16, 64]", "features=[2]", "runs=1")
     step = phases._step("kernel_speedup", cpu=small)

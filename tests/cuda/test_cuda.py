@@ -1,4 +1,4 @@
-"""The operator on a CUDA device, where there is one: ``python -m pytest tests/test_cuda.py``.
+"""The operator on a CUDA device, where there is one: ``python -m pytest tests/cuda/test_cuda.py``.
 
 Needs torch, numba, numba-cuda, NVVM (the wheel nvidia-nvvm, or a toolkit that CUDA_HOME names),
 pytest and pytest-timeout, and some 40 GB of device memory for the largest case, which is left out

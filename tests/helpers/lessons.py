@@ -8,7 +8,7 @@ from types import ModuleType
 from lrscan.learn.exercises.check import Check
 from lrscan.runner.catalog import Notebook, discover
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 NOTEBOOKS = [n for n in discover(ROOT) if n.name.startswith("learn/")]
 
 

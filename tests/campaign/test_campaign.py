@@ -433,7 +433,7 @@ def test_half_an_archive_is_refused_and_kept(tmp_path):
     assert list((tmp_path / "temporary").iterdir()) == before
 
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture

@@ -7,11 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from projects import HELPERS
 from recurrences import KINDS
 
 import lrscan
 
-TESTS = Path(__file__).parent
+TESTS = Path(__file__).parents[1]
 
 # (file, what is right, what is wrong)
 MUTANTS = {
@@ -63,15 +64,15 @@ def package_with(mistake, folder):
 
 def checked(folder, kinds, backend="cpu"):
     """(exit status, what is said) of the check of the package in a folder."""
-    options, environment = [TESTS / "mutants.py", *kinds], {}
+    options, environment = [HELPERS / "mutants.py", *kinds], {}
     if backend == "cuda":
         environment = {"NUMBA_ENABLE_CUDASIM": "1"}
-        test = TESTS / "simulator/test_cuda_kernels.py::test_single_pass_agrees_with_the_loop"
+        test = TESTS / "cuda/simulator/test_cuda_kernels.py::test_single_pass_agrees_with_the_loop"
         options = ["-m", "pytest", "-p", "no:cacheprovider"]
         options += [f"{test}[{kind}-one-column-]" for kind in kinds]
     done = subprocess.run(
         [sys.executable, *options],
-        env=os.environ | environment | {"PYTHONPATH": f"{folder}{os.pathsep}{TESTS}"},
+        env=os.environ | environment | {"PYTHONPATH": f"{folder}{os.pathsep}{HELPERS}"},
         cwd=folder,
         capture_output=True,
         text=True,

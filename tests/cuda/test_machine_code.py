@@ -141,7 +141,7 @@ def test_carried_kernels_need_no_compiler(tmp_path):
         "    code = cubins.machine_code(one, (9, 0))\n"
         "    print(code[:4], dict(cubins.tally))\n"
     )
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     first = subprocess.run([sys.executable, "-c", script, tmp_path], cwd=root, capture_output=True)
     assert first.returncode == 0, first.stderr.decode()
     settings = os.environ | {"LRSCAN_KERNELS": str(tmp_path)}

@@ -14,7 +14,7 @@ pytest.importorskip("papermill", reason="notebooks are executed by papermill")
 from lrscan.evidence import origin  # noqa: E402
 from lrscan.runner import cache, catalog, suite
 
-PACKAGE = Path(__file__).parents[1] / "lrscan"
+PACKAGE = Path(__file__).parents[2] / "lrscan"
 SCAN = "from lrscan import linear_recurrence\nimport lrscan.cpu.dispatch  # as its first call does"
 ALGEBRA = "from lrscan.core import algebra\nprint(algebra.compose(2.0, 1.0, 3.0, 4.0))"
 
