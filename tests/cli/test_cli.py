@@ -9,20 +9,19 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from broken_notebooks import BROKEN, break_notebook
 from click.testing import CliRunner
 from projects import PYTHONPATH, make_project, write_notebook
-from test_notebooks import BROKEN, break_notebook
+from stand_ins import PROVENANCE, experiment, stand_in, two
 
 import lrscan
 from lrscan.cli import commands
 from lrscan.evidence import context, records
 from lrscan.experiments import registry
-from lrscan.experiments.registry import Experiment
 from lrscan.experiments.resume import Paused
 
 PARAMETERS = 'seed = 0\ndevice = "auto"\nmeasure = True\nlengths = [1, 2]'
 PROFILES = '[quick]\nseed = 3\n[full]\n[full."reproduce/01_speed"]\nlengths = [1, 2, 4]\n'
-PROVENANCE = {"device": "cpu-2-core", "device_label": "CPU, 2 cores"}
 JUPYTER = ("papermill", "nbformat", "nbclient", "jupyter_client", "ipykernel", "IPython")
 
 
@@ -36,40 +35,10 @@ def project(tmp_path, monkeypatch):
     return root
 
 
-def stand_in(monkeypatch, *experiments):
-    """Put these experiments in the place of the package's own."""
-    own = {one.name: one for one in experiments}
-    monkeypatch.setattr(registry, "NAMES", tuple(own))
-    monkeypatch.setattr(registry, "load", own.__getitem__)
-
-
-def experiment(name, measure, *parameters, **more):
-    return Experiment(name, "reproduce/01_speed", measure, parameters, **more)
-
-
 @pytest.fixture
 def calls(monkeypatch):
     """What the experiments were called with; two stand in for the package's own."""
-    calls = []
-
-    def write(name: str, **parameters):
-        calls.append((name, parameters, context.current()))
-        rows = [{"T": t, "median_ms": 0.5 * t, "q1_ms": 0.125} for t in parameters["lengths"]]
-        return records.write(name, rows, PROVENANCE)
-
-    def speed(*, device: str, seed: int, lengths: list[int]):
-        """What speed is."""
-        return write("speed", device=device, seed=seed, lengths=lengths)
-
-    def other(**parameters):
-        return write("other", **parameters)
-
-    stand_in(
-        monkeypatch,
-        experiment("speed", speed, "device", "seed", "lengths"),
-        experiment("other", other, "device", "seed", "lengths", "measure"),
-    )
-    return calls
+    return two(monkeypatch)
 
 
 def lrscan_(*arguments: str):

@@ -9,10 +9,8 @@ import tempfile
 
 import pytest
 from click.testing import CliRunner
-from projects import PYTHONPATH, make_project, write_notebook
-from test_cli import calls  # noqa: F401
-from test_runner_limits import can_mount
-from test_verify import PARAMETERS, SOURCE
+from projects import DRAWING, DRAWS, PYTHONPATH, can_mount, make_project, write_notebook
+from stand_ins import two
 
 from lrscan.cli import commands
 from lrscan.core.files import write_files
@@ -23,10 +21,16 @@ pytest.importorskip("papermill", reason="notebooks are executed by papermill")
 @pytest.fixture
 def project(tmp_path, monkeypatch):
     root = make_project(tmp_path / "project")
-    write_notebook(root, "reproduce/01_speed", SOURCE, parameters=PARAMETERS + "\nlengths = [1]")
+    write_notebook(root, "reproduce/01_speed", DRAWS, parameters=DRAWING + "\nlengths = [1]")
     monkeypatch.chdir(root)
     monkeypatch.setenv("PYTHONPATH", PYTHONPATH)
     return root
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """What the experiments were called with."""
+    return two(monkeypatch)
 
 
 def lrscan(*arguments, **variables):
@@ -42,7 +46,7 @@ VERBS = {
 
 @pytest.mark.parametrize("verb", VERBS)
 @pytest.mark.parametrize("by", ["option", "variable", "default"])
-def test_a_folder_that_cannot_be_written_is_named_before_any_work(project, calls, verb, by):  # noqa: F811
+def test_a_folder_that_cannot_be_written_is_named_before_any_work(project, calls, verb, by):
     (project / "file").write_text("")
     folder = project / "file" / "build"
     if by == "default":
@@ -58,14 +62,14 @@ def test_a_folder_that_cannot_be_written_is_named_before_any_work(project, calls
 
 
 @pytest.mark.parametrize("verb", ["bench", "train"])
-def test_records_that_cannot_be_written_are_named_before_any_work(project, calls, verb):  # noqa: F811
+def test_records_that_cannot_be_written_are_named_before_any_work(project, calls, verb):
     (project / "file").write_text("")
     result = lrscan(*VERBS[verb], "--out", "file/records")
     assert result.exit_code == 1 and f"{project}/file/records: Not a directory" in result.output
     assert calls == [] and not list(project.glob("build/*/*.pt"))
 
 
-def test_a_full_disk_names_the_file_that_it_has_no_room_for(project, calls, monkeypatch):  # noqa: F811
+def test_a_full_disk_names_the_file_that_it_has_no_room_for(project, calls, monkeypatch):
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # as from a write: it names no file
 
     def fill(*_, **__):

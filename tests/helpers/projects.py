@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -91,6 +92,32 @@ def alive(pid: int) -> bool:
     except psutil.NoSuchProcess:
         return False
 
+
+def can_mount() -> bool:
+    """Whether a test may have a disk of its own."""
+    command = ["unshare", "-rm", "sh", "-c", "mount -t tmpfs -o size=1m tmpfs /mnt"]
+    try:
+        return subprocess.run(command, capture_output=True).returncode == 0
+    except OSError:
+        return False
+
+
+# The parameters and the cell of a notebook that measures, records and draws.
+DRAWING = "seed = 0\nmeasure = True"
+DRAWS = """
+import matplotlib.pyplot as plt
+from lrscan.evidence import figures, records
+if measure:
+    rows = [{"T": t, "median_ms": 0.1 * t} for t in (1, 2, 3)]
+    names = ("device_label", "commit", "dirty", "measured_at", "parameters", "profile", "versions")
+    told = {"device": "cpu-2-core", "driver": None, "seed": seed} | dict.fromkeys(names, "x")
+    one = records.write("timing", rows, told)
+else:
+    one = records.read("timing", "cpu-2-core")
+figure, axes = plt.subplots()
+axes.plot(one.table["T"], one.table["median_ms"], color="C0")
+figures.save(figure, "timing", one, alt="Time rises.")
+"""
 
 # The package under test and this folder, for processes that the tests start in another one.
 HELPERS = Path(__file__).parent

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 import torch
-from test_nn import MODELS, every_model
+from every_model import MODELS, every_model
 from torch.export import Dim, export
 
 from lrscan.nn import GILRLSTM, Tokens, checkpointing

@@ -6,6 +6,7 @@ import doctest
 import pytest
 import torch
 import torch.nn.functional as F
+from every_model import every_model
 
 from lrscan import nn as models
 from lrscan.nn import (
@@ -26,9 +27,7 @@ from lrscan.nn import (
 )
 from lrscan.nn.stack import RecurrentStack
 
-MODELS = models.MODELS | {"QRNN-4": lambda *a, **k: QRNN(*a, window=4, **k)}
 T, B, M, N = 19, 3, 6, 5
-every_model = pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
 DOUBLE = {"dtype": torch.float64}
 close = dict(rtol=1e-11, atol=1e-11)
 

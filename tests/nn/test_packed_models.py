@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from test_nn import MODELS
+from every_model import MODELS
 from torch.nn.utils.rnn import (
     PackedSequence,
     pack_padded_sequence,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_nn import MODELS
+from every_model import MODELS
 from torch.nn.utils.rnn import pack_sequence
 
 import lrscan

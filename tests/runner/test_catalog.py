@@ -1,10 +1,8 @@
 """Which notebooks there are, and what their parameters may be. No kernel is started."""
 
-import json
-import os
-from pathlib import Path
 
 import pytest
+from broken_notebooks import BROKEN, break_notebook
 from projects import make_project, write_notebook
 
 from lrscan.runner import catalog
@@ -97,48 +95,6 @@ def test_two_cells_of_parameters_are_refused(tmp_path):
     root = make_project(tmp_path)
     write_notebook(root, "learn/01_bad", "n = 1", tags=("parameters",))
     assert broken(root) == "2 cells are tagged parameters, expected one"
-
-
-CELL = {"cell_type": "code", "metadata": {}, "source": "1"}
-DOCUMENT = {"cells": [CELL], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
-MARKERS = "{\n<<<<<<< HEAD\n \"cells\": []\n=======\n>>>>>>> other\n}\n"
-# What makes a file no notebook, and words of what is told about it.
-BROKEN = {
-    "empty": ("", "not a notebook"),
-    "text": ("x", "not a notebook"),
-    "deep": (100_000 * "[", "not a notebook"),
-    "cut": (json.dumps(DOCUMENT)[:-9], "not a notebook"),
-    "conflict": (MARKERS, "conflict markers"),
-    "list": ([], "not a notebook"),
-    "object": ({}, "not a notebook"),
-    "format 3": ({"nbformat": 3, "worksheets": []}, "of notebook format 3, not 4"),
-    "format 5": (DOCUMENT | {"nbformat": 5}, "of notebook format 5, not 4"),
-    "no cells": (DOCUMENT | {"cells": []}, "it has no cells"),
-    "cells are null": (DOCUMENT | {"cells": None}, "not a notebook"),
-    "empty cell": (DOCUMENT | {"cells": [{}]}, "not a notebook"),
-    "number for a source": (DOCUMENT | {"cells": [CELL | {"source": 5}]}, "not a notebook"),
-    "unknown cell": (DOCUMENT | {"cells": [CELL | {"cell_type": "html"}]}, "type 'html'"),
-    "no Unicode": (DOCUMENT | {"cells": [CELL | {"source": "'\ud800'"}]}, "not a notebook"),
-    "null for metadata": (DOCUMENT | {"metadata": None}, "not a notebook"),
-    "null for tags": (DOCUMENT | {"cells": [CELL | {"metadata": {"tags": None}}]}, "not a note"),
-    "Latin-1": (json.dumps(DOCUMENT).replace("1", "\xe4").encode("latin-1"), "UnicodeDecodeError"),
-    "UTF-16": (json.dumps(DOCUMENT).encode("utf-16"), "not a notebook"),
-    "folder": (Path.mkdir, "no file"),
-    "dangling link": (lambda path: path.symlink_to("nowhere.ipynb"), "leads nowhere"),
-    "link to itself": (lambda path: path.symlink_to(path.name), "not a notebook"),
-    "link out": (lambda path: path.symlink_to(__file__), "a link to a file outside notebooks/"),
-    "pipe": (os.mkfifo, "no file"),
-}  # fmt: skip
-
-
-def break_notebook(path, what):
-    """Put there what is no notebook: text, bytes, a document, or what a function makes."""
-    path.parent.mkdir(exist_ok=True)
-    if callable(what):
-        what(path)
-    else:
-        text = what if isinstance(what, str | bytes) else json.dumps(what)
-        path.write_bytes(text.encode() if isinstance(text, str) else text)
 
 
 @pytest.mark.parametrize("kind", BROKEN)

@@ -9,7 +9,15 @@ from itertools import combinations
 from xml.etree import ElementTree
 
 import pytest
-from projects import LONGEST_S, PYTHONPATH, make_project, wait_until, write_notebook, written
+from projects import (
+    LONGEST_S,
+    PYTHONPATH,
+    can_mount,
+    make_project,
+    wait_until,
+    write_notebook,
+    written,
+)
 
 pytest.importorskip("papermill", reason="notebooks are executed by papermill")
 
@@ -161,14 +169,6 @@ def chosen(root):
     """All notebooks of a project, and their parameters."""
     every = catalog.discover(root)
     return every, {notebook.name: notebook.defaults for notebook in every}
-
-
-def can_mount() -> bool:
-    command = ["unshare", "-rm", "sh", "-c", "mount -t tmpfs -o size=1m tmpfs /mnt"]
-    try:
-        return subprocess.run(command, capture_output=True).returncode == 0
-    except OSError:
-        return False
 
 
 @pytest.mark.skipif(not can_mount(), reason="needs a mount namespace for a small disk")

@@ -6,7 +6,16 @@ import subprocess
 import sys
 
 import pytest
-from projects import LONGEST_S, PYTHONPATH, make_project, wait_until, write_notebook, written
+from projects import (
+    DRAWING,
+    DRAWS,
+    LONGEST_S,
+    PYTHONPATH,
+    make_project,
+    wait_until,
+    write_notebook,
+    written,
+)
 
 pytest.importorskip("papermill", reason="figures are drawn again by their notebooks")
 
@@ -14,28 +23,12 @@ from test_runner import CHILD, SAY_PID, gone  # noqa: E402
 
 from lrscan.runner import catalog, suite, verify  # noqa: E402
 
-PARAMETERS = "seed = 0\nmeasure = True"
-SOURCE = """
-import matplotlib.pyplot as plt
-from lrscan.evidence import figures, records
-if measure:
-    rows = [{"T": t, "median_ms": 0.1 * t} for t in (1, 2, 3)]
-    names = ("device_label", "commit", "dirty", "measured_at", "parameters", "profile", "versions")
-    told = {"device": "cpu-2-core", "driver": None, "seed": seed} | dict.fromkeys(names, "x")
-    one = records.write("timing", rows, told)
-else:
-    one = records.read("timing", "cpu-2-core")
-figure, axes = plt.subplots()
-axes.plot(one.table["T"], one.table["median_ms"], color="C0")
-figures.save(figure, "timing", one, alt="Time rises.")
-"""
-
 
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory):
     """A project with a record and its figure, committed and in build/."""
     root = make_project(tmp_path_factory.mktemp("verify") / "project")
-    write_notebook(root, "reproduce/01", SOURCE, parameters=PARAMETERS)
+    write_notebook(root, "reproduce/01", DRAWS, parameters=DRAWING)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         patch.setenv("PYTHONPATH", PYTHONPATH)
@@ -157,14 +150,14 @@ def test_a_figure_without_its_notebook_is_found(project):
 
 
 def test_a_notebook_that_fails_is_named(project):
-    write_notebook(project, "reproduce/01", "1 / 0", parameters=PARAMETERS)
+    write_notebook(project, "reproduce/01", "1 / 0", parameters=DRAWING)
     status, said = run(project, redraw=True)
     assert status == 1 and any("ZeroDivisionError" in line for line in said)
 
 
 def test_a_verification_that_is_stopped_leaves_no_process(project):
     source = f"{SAY_PID}\n{CHILD}time.sleep(600)"
-    write_notebook(project, "reproduce/01", source, parameters=PARAMETERS)
+    write_notebook(project, "reproduce/01", source, parameters=DRAWING)
     process = subprocess.Popen([sys.executable, "-m", "lrscan", "verify"])
     wait_until(lambda: written(project / "notebooks" / "reproduce" / "pid_child"))
     process.send_signal(signal.SIGHUP)
@@ -190,7 +183,7 @@ def test_a_folder_of_a_machine_is_found(project, told):
     name = "figures/records/cpu-2-core/timing.json"
     rewrite(project, name, lambda data: data.replace(b'"x"', f'"{told}"'.encode(), 1))
     assert any(line.startswith(f"{name}: names ") for line in run(project)[1])
-    write_notebook(project, "reproduce/01", f"open('{told}')", parameters=PARAMETERS)
+    write_notebook(project, "reproduce/01", f"open('{told}')", parameters=DRAWING)
     assert any(line.startswith("reproduce/01: cell 3 names ") for line in run(project)[1])
 
 

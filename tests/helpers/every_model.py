@@ -1,0 +1,8 @@
+"""Every model, and a second QRNN, whose window is wider."""
+
+import pytest
+
+from lrscan import nn
+
+MODELS = nn.MODELS | {"QRNN-4": lambda *sizes, **given: nn.QRNN(*sizes, window=4, **given)}
+every_model = pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
