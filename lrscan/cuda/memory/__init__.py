@@ -27,51 +27,6 @@ from numba.core import config
 SIMULATED = bool(config.ENABLE_CUDASIM)
 
 if SIMULATED:
-    from lrscan.cuda.memory.simulator import (
-        divide,
-        fresh,
-        load,
-        load_vector,
-        load_word,
-        padded,
-        rolled,
-        store,
-        store_vector,
-        store_word,
-        take_ticket,
-        value_of,
-        words_of,
-    )
+    from lrscan.cuda.memory.simulator import *  # noqa: F403
 else:
-    from lrscan.cuda.memory.device import (
-        divide,
-        fresh,
-        load,
-        load_vector,
-        load_word,
-        padded,
-        rolled,
-        store,
-        store_vector,
-        store_word,
-        take_ticket,
-        value_of,
-        words_of,
-    )
-
-__all__ = [
-    "SIMULATED",
-    "divide",
-    "fresh",
-    "load",
-    "load_vector",
-    "load_word",
-    "padded",
-    "rolled",
-    "store",
-    "store_vector",
-    "store_word",
-    "take_ticket",
-    "value_of",
-    "words_of",
-]
+    from lrscan.cuda.memory.device import *  # noqa: F403

@@ -14,6 +14,22 @@ from numba.extending import intrinsic
 from lrscan.core.dtypes import KINDS
 from lrscan.cuda.kinds import STATES
 
+__all__ = [
+    "divide",
+    "fresh",
+    "load",
+    "load_vector",
+    "load_word",
+    "padded",
+    "rolled",
+    "store",
+    "store_vector",
+    "store_word",
+    "take_ticket",
+    "value_of",
+    "words_of",
+]
+
 _I16, _I32, _I64 = ir.IntType(16), ir.IntType(32), ir.IntType(64)
 _F32, _F64 = ir.FloatType(), ir.DoubleType()
 _GLOBAL = 1  # LLVM's address space of global memory

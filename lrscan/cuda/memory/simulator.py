@@ -17,6 +17,22 @@ from torch import Tensor
 from lrscan.core.dtypes import KINDS
 from lrscan.cuda.kinds import state_of
 
+__all__ = [
+    "divide",
+    "fresh",
+    "load",
+    "load_vector",
+    "load_word",
+    "padded",
+    "rolled",
+    "store",
+    "store_vector",
+    "store_word",
+    "take_ticket",
+    "value_of",
+    "words_of",
+]
+
 _FLAG = 1 << 32
 _FORMATS = {2: "e", 4: "f", 8: "d"}
 _lock = threading.Lock()
