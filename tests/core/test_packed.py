@@ -7,7 +7,7 @@ from test_operator import small_thresholds
 from torch.autograd import gradcheck, gradgradcheck
 
 from lrscan import linear_recurrence, linear_recurrence_step, packed_linear_recurrence, reset_where
-from lrscan.core import sweep
+from lrscan.core import dispatch
 
 LENGTHS = [[40], [0, 1, 2, 0, 17, 19, 1, 0], [1] * 40, [17, 23]]
 # (shape of a, of x, dim)
@@ -20,6 +20,12 @@ SHAPES = [
     ((1, 3), (40, 3), 0),
     ((2, 2, 2, 40, 2), (2, 2, 2, 40, 2), 3),
 ]
+
+
+def take_sequences(monkeypatch, yes):
+    """Let the kernels of the CPU know where sequences begin, or not, as those of CUDA do not."""
+    backend = dispatch.BACKENDS["cpu"]._replace(takes_sequences=yes)
+    monkeypatch.setitem(dispatch.BACKENDS, "cpu", backend)
 
 
 def one_by_one(a, x, lengths, h0, dim, **options):
@@ -39,7 +45,7 @@ def one_by_one(a, x, lengths, h0, dim, **options):
 def kernels(request, monkeypatch):
     """As on the CPU, whose kernels know where sequences begin, and as on CUDA."""
     if request.param == "restarts":
-        monkeypatch.setattr(sweep, "_TAKE_SEQUENCES", ())
+        take_sequences(monkeypatch, False)
 
 
 @pytest.mark.parametrize("reverse", [False, True], ids=["", "reverse"])
@@ -56,8 +62,8 @@ def test_restarts_give_what_the_packed_sweep_gives(kind, types, reverse, monkeyp
     x = torch.randn(501, 5, generator=generator).to(dtype)
     exact = linear_recurrence(*(t.double() for t in (a, x, h0)), **options)
     found = []
-    for backends in (("cpu",), ()):
-        monkeypatch.setattr(sweep, "_TAKE_SEQUENCES", backends)
+    for yes in (True, False):
+        take_sequences(monkeypatch, yes)
         inputs = [t.detach().requires_grad_() for t in (a, x, h0)]
         h = linear_recurrence(*inputs, **options)
         assert h.dtype == dtype
