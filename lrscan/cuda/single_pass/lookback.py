@@ -8,8 +8,8 @@ a fixed order of combining in place of theirs, which depends on timing. Tiles of
     state                              h                          h
               +------- group 0 --------+------- group 1 ----------+
 
-A tile is the map h -> P h + R. It publishes its map before it waits for anything; the last tile of
-a group publishes a state instead, the one after it. A tile composes the maps of the earlier tiles
+A tile is the map h -> P h + R. If that is finite, the tile publishes it before it waits for
+anything; the last tile of a group publishes a state instead, the one after it. A tile composes the maps of the earlier tiles
 of its group, in order, waits for the state that its group begins with, and applies them. With
 radix 1 there are no maps: a plain chain of states.
 
@@ -26,8 +26,9 @@ NaN and infinity, for a number as any other. So the state that maps lead to at t
 counts only if it is finite; else all steps of the group up to there are run one after the other. A
 tile whose P is not finite waits for that, and publishes the constant map h -> 0 h + R.
 
-These functions are compiled into the kernels, and run by the tests on a model of memory that
-delays and reorders as much as it may.
+These functions are compiled into the kernels. tests/cuda/test_lookback.py runs them on a model of
+memory that delays and reorders as much as it may, and tests/cuda/test_compiled_code.py looks for the
+loads and stores of words in the machine code.
 """
 
 from __future__ import annotations

@@ -210,6 +210,14 @@ def test_every_poll_is_inside_its_loop(case, capability):
         assert loads == 0
 
 
+@pytest.mark.parametrize(("case", "capability"), BUILDS, ids=IDS)
+def test_a_word_is_stored_by_one_instruction(case, capability):
+    """Its flag and its value at once: without that a fence would have to part them."""
+    stores = [op for _, op, _ in build(case, capability).ops if re.match(r"ST.*STRONG\.GPU", op)]
+    assert all(re.match(r"STG.*\.64\.", op) for op in stores), set(stores)
+    assert bool(stores) == (CASES[case][0] == "single_pass")
+
+
 @pytest.mark.parametrize("volatile", [True, False])
 @pytest.mark.parametrize("capability", [(9, 0)], ids=["sm_90"])
 def test_a_poll_taken_out_of_its_loop_would_be_seen(capability, volatile, monkeypatch):
