@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 import torch
+from every_model import LINEAR
 
-from lrscan import nn
 from lrscan.train import LEARNED, Settings, evaluate, train
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
@@ -16,7 +16,7 @@ SHORT = Settings(
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("make", [nn.GILR, nn.GILRLSTM, nn.QRNN, nn.SRU, nn.StronglyTypedRNN])
+@pytest.mark.parametrize("make", LINEAR.values(), ids=LINEAR)
 def test_a_model_gives_what_it_gives_on_the_cpu(make):
     torch.manual_seed(0)
     model, x = make(24, 32, 2), torch.randn(70, 3, 24)

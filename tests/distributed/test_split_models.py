@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
+from every_model import LINEAR
 from ranks import Ranks
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
 from torch.nn.parallel import DistributedDataParallel
@@ -19,9 +20,7 @@ from lrscan.tasks import problem_2b
 from lrscan.train.settings import Classifier, Settings
 
 T, B, M, N = 13, 2, 3, 4
-MODELS = {
-    "GILR": {}, "GILRLSTM": {}, "QRNN": {"window": 4}, "StronglyTypedRNN": {}, "SRU": {},
-}  # fmt: skip
+MODELS = {name: {"window": 4} if name == "QRNN" else {} for name in LINEAR}
 
 
 @pytest.fixture(scope="module")

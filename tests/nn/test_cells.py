@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from every_model import LINEAR
 from torch import nn as torch_nn
 
 from lrscan import nn
@@ -84,7 +85,7 @@ def test_a_class_without_gates_and_a_state_of_another_kind_are_refused():
 
 
 @pytest.mark.parametrize("index", [3, -1])
-@pytest.mark.parametrize("make", [nn.GILR, nn.GILRLSTM, nn.QRNN, nn.SRU, nn.StronglyTypedRNN])
+@pytest.mark.parametrize("make", LINEAR.values(), ids=LINEAR)
 def test_a_token_out_of_range_is_named(make, index):
     tokens = torch.tensor([[0, 1], [2, index]])
     with pytest.raises(IndexError, match=f"they are from 0 to 2, .*, but there is {index}"):

@@ -9,9 +9,9 @@ a fixed order of combining in place of theirs, which depends on timing. Tiles of
               +------- group 0 --------+------- group 1 ----------+
 
 A tile is the map h -> P h + R. If that is finite, the tile publishes it before it waits for
-anything; the last tile of a group publishes a state instead, the one after it. A tile composes the maps of the earlier tiles
-of its group, in order, waits for the state that its group begins with, and applies them. With
-radix 1 there are no maps: a plain chain of states.
+anything; the last tile of a group publishes a state instead, the one after it. A tile composes the
+maps of the earlier tiles of its group, in order, waits for the state that its group begins with,
+and applies them. With radix 1 there are no maps: a plain chain of states.
 
 **No deadlock.** Tiles are numbered by tickets, which a running block draws, earlier times first. A
 tile waits only for words of smaller tickets, whose blocks are running or done; so the smallest
@@ -27,8 +27,8 @@ counts only if it is finite; else all steps of the group up to there are run one
 tile whose P is not finite waits for that, and publishes the constant map h -> 0 h + R.
 
 These functions are compiled into the kernels. tests/cuda/test_lookback.py runs them on a model of
-memory that delays and reorders as much as it may, and tests/cuda/test_compiled_code.py looks for the
-loads and stores of words in the machine code.
+memory that delays and reorders as much as it may, and tests/cuda/test_compiled_code.py looks for
+the loads and stores of words in the machine code.
 """
 
 from __future__ import annotations
