@@ -12,7 +12,10 @@ from axe_playwright_python.sync_playwright import Axe  # noqa: E402
 from browser import chromium, served  # noqa: E402
 from projects import LONGEST_S  # noqa: E402
 
-from lrscan.experiments import claims
+from lrscan.experiments import (
+    claims,
+    registry,  # noqa: E402
+)
 from lrscan.runner import catalog  # noqa: E402
 
 pytestmark = pytest.mark.browser
@@ -100,7 +103,11 @@ def test_every_notebook_and_the_reference_are_reached(crawled, address):
     names = {url.removeprefix(address) for url in crawled}
     for notebook in catalog.discover(ROOT):
         assert f"notebooks/{notebook.name}.html" in names
-    assert {"index.html", "README.html", "api/lrscan.html", "api/lrscan.core.api.html"} <= names
+    assert {"index.html", "README.html", "api/lrscan.html", "api/lrscan.nn.html"} <= names
+    reference = {name.removesuffix(".html") for name in names if name.startswith("api/")}
+    assert {f"api/lrscan.experiments.{name}" for name in registry.NAMES} <= reference
+    internal = ("core", "cpu", "cuda", "runner", "cli", "campaign")
+    assert not any(name.startswith(f"api/lrscan.{room}") for room in internal for name in reference)
     assert all(page["status"] == 200 and page["title"] for page in crawled.values())
 
 

@@ -21,9 +21,10 @@ sequence add up: a model in it needs :func:`summed`, and the loss stays as it is
 is in :mod:`lrscan.distributed.cost`.
 """
 
+from lrscan.distributed import cost
 from lrscan.distributed.exchange import RankError
 from lrscan.distributed.mean import summed
 from lrscan.distributed.operator import linear_recurrence
 from lrscan.distributed.parallel import sequence_parallel
 
-__all__ = ["RankError", "linear_recurrence", "sequence_parallel", "summed"]
+__all__ = ["RankError", "cost", "linear_recurrence", "sequence_parallel", "summed"]

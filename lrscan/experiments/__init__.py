@@ -11,3 +11,7 @@ A module such as `kernel_speedup` has
 A new experiment is such a module, its name in `registry.NAMES`, and a notebook whose parameters it
 takes. Modules are imported when they are needed: `lrscan bench --help` imports none of them.
 """
+
+from lrscan.experiments.registry import NAMES
+
+__all__ = list(NAMES)
