@@ -1,5 +1,6 @@
 """Compiled kernels are kept under a digest of their sources: it changes with each of them."""
 
+import ast
 import shutil
 import subprocess
 import sys
@@ -33,6 +34,20 @@ def test_every_file_with_a_kernel_is_among_the_sources(backend):
     found = set(source_digest.sources(backend))
     written = {path for pattern in KERNELS[backend] for path in PACKAGE.glob(pattern)}
     assert len(written) > 10 and written <= found
+
+
+def test_every_import_of_the_package_is_seen():
+    """As Python's own parser sees them."""
+    for path in PACKAGE.rglob("*.py"):
+        seen = set(source_digest._imported(path))
+        for node in ast.walk(ast.parse(path.read_bytes())):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                names = [f"{node.module}.{one.name}".removesuffix(".*") for one in node.names]
+            missed = {name for name in names if name.split(".")[0] == "lrscan"} - seen
+            assert not missed, (path, node.lineno)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
