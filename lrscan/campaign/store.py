@@ -25,8 +25,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from lrscan.core.files import write_files
+from lrscan.core.versions import package_version
 from lrscan.evidence import workspace
-from lrscan.evidence.provenance import package_version
 from lrscan.evidence.records import json_text
 
 ARCHIVE, SUMMARY = "campaign.zip", "summary.txt"

@@ -13,6 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from lrscan.core.versions import package_version
 from lrscan.evidence import provenance, workspace
 
 LEAST_CAPABILITY = (7, 5)
@@ -79,10 +80,10 @@ def run(folder: Path) -> int:
 
 def inspect(folder: Path) -> Machine:
     """Ask this machine; `folder` is where runs write."""
-    versions = {name: provenance.package_version(name) for name in (*PACKAGES, *TOOLKIT)}
+    versions = {name: package_version(name) for name in (*PACKAGES, *TOOLKIT)}
     for major in ("11", "12", "13"):  # the toolkit's older wheels carry the major in their names
         for name in ("nvidia-cuda-nvcc", "nvidia-nvjitlink"):
-            if found := provenance.package_version(f"{name}-cu{major}"):
+            if found := package_version(f"{name}-cu{major}"):
                 versions[f"{name}-cu{major}"] = found
     machine = Machine(
         versions=versions,

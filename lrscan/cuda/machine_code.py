@@ -23,7 +23,6 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Protocol
@@ -35,6 +34,7 @@ from numba.core.caching import FunctionCache
 from lrscan.core import kernel_files
 from lrscan.core.compilation import noticed
 from lrscan.core.source_digest import digest
+from lrscan.core.versions import package_version
 from lrscan.cuda.bfloat16 import without_bfloat16
 from lrscan.cuda.steps import SIGNATURE
 
@@ -185,11 +185,4 @@ def _cache_path(kernel: Kernel, name: str) -> Path | None:
 def _compilers() -> str:
     """Versions of what makes a cubin, where they are installed as packages."""
     names = ("numba", "numba-cuda", "nvidia-nvvm", "nvidia-nvjitlink")
-    return "-".join(_version(name) for name in names)
-
-
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "0"
+    return "-".join(package_version(name) or "0" for name in names)

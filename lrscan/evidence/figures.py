@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lrscan.core.files import write_files
+from lrscan.core.versions import package_version
 from lrscan.evidence import context, workspace
-from lrscan.evidence.provenance import git_state, package_version, utc_now
+from lrscan.evidence.provenance import git_state, utc_now
 from lrscan.evidence.records import Records, json_text
 
 if TYPE_CHECKING:

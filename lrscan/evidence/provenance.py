@@ -15,6 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lrscan.core.versions import package_version
 from lrscan.evidence import origin, workspace
 
 if TYPE_CHECKING:
@@ -92,14 +93,6 @@ def usable_cores() -> int:
         return min(cores, math.ceil(int(quota) / int(period)))
     except (OSError, ValueError):  # no such file, or "max": no quota
         return cores
-
-
-def package_version(name: str) -> str | None:
-    """The installed version of a package, or None."""
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def requirements(name: str = "lrscan") -> list[str]:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from lrscan.core.files import write_files
+from lrscan.core.versions import package_version
 from lrscan.evidence import context, origin, provenance, workspace
 from lrscan.evidence.records import json_text
 from lrscan.runner.catalog import Notebook
@@ -38,7 +39,7 @@ def facts(root: Path, notebook: Notebook, parameters: dict[str, Any]) -> dict[st
     given = origin.variables()
     variables = {name: value for name, value in given.items() if name.startswith(_VARIABLES)}
     variables.pop(context.VARIABLE, None)  # what counts of it stands here by itself
-    versions = {name: provenance.package_version(name) for name in _packages(root)}
+    versions = {name: package_version(name) for name in _packages(root)}
     return {
         "the code": _digest(json.dumps([notebook.kernel, code]).encode()),
         "the lock": digest(root / "constraints.txt"),

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+from lrscan.core.versions import package_version
 from lrscan.evidence import origin, workspace
 from lrscan.evidence.context import Context
 from lrscan.evidence.figures import DRAWN_BY, read_manifest
-from lrscan.evidence.provenance import package_version
 from lrscan.runner import signals
 from lrscan.runner.cache import digest
 from lrscan.runner.catalog import Notebook, discover

@@ -160,9 +160,9 @@ def test_another_version_of_what_computes_or_draws_reruns(project, monkeypatch, 
     write_notebook(project, "learn/01_a", "1")
     (notebook,) = catalog.discover(project)
     before = cache.facts(project, notebook, {})
-    version = cache.provenance.package_version
+    version = cache.package_version
     monkeypatch.setattr(
-        cache.provenance, "package_version",
+        cache, "package_version",
         lambda asked: "0.0" if asked == name else version(asked),
     )  # fmt: skip
     now = cache.facts(project, notebook, {})
