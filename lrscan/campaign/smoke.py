@@ -25,7 +25,8 @@ from torch import Tensor
 
 from lrscan import linear_recurrence
 from lrscan.core import gradients, sweep
-from lrscan.core.checks import ALGORITHMS, DTYPES
+from lrscan.core.checks import ALGORITHMS
+from lrscan.core.dtypes import KINDS
 from lrscan.core.reference import Exact, oracle
 from lrscan.experiments.inputs import draw_inputs, lasting
 
@@ -136,7 +137,7 @@ def for_device(device: torch.device) -> list[Case]:
 
 def for_cuda() -> list[Case]:
     """The cases of a GPU."""
-    return cases(ALGORITHMS["cuda"], [str(one).removeprefix("torch.") for one in DTYPES["cuda"]])
+    return cases(ALGORITHMS["cuda"], list(KINDS))
 
 
 def simulated() -> bool:

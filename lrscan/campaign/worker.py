@@ -91,9 +91,9 @@ def main() -> int:
 
 
 def _tell_kernels() -> None:
-    cubins = sys.modules.get("lrscan.cuda.machine_code")
-    if cubins is not None and cubins.tally:
-        told = ", ".join(f"{count} {where}" for where, count in sorted(cubins.tally.items()))
+    machine_code = sys.modules.get("lrscan.cuda.machine_code")
+    if machine_code is not None and machine_code.tally:
+        told = ", ".join(f"{count} {where}" for where, count in sorted(machine_code.tally.items()))
         print(f"CUDA kernels: {told}", flush=True)
 
 

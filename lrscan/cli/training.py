@@ -18,11 +18,10 @@ from rich.text import Text
 from lrscan.evidence import workspace
 from lrscan.evidence.context import current, entered
 from lrscan.evidence.provenance import git_state, resolve_device
+from lrscan.experiments.run import PAUSED_STATUS
 from lrscan.train import files
 from lrscan.train.loop import DIVERGED, NOT_LEARNED, PAUSED, Run, train
 from lrscan.train.settings import Settings
-
-PAUSED_STATUS = 75  # "try again later" in sysexits.h
 
 
 def main(

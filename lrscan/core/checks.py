@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lrscan.core import dtypes
-from lrscan.core.dtypes import HALF, REAL
+from lrscan.core.dtypes import DTYPES, HALF, REAL
 from lrscan.core.sweep import broadcast_shape, state_shape
 from lrscan.core.torch_internals import is_fake
 
@@ -18,7 +17,6 @@ ALGORITHMS = {
     "cpu": ("auto", "serial", "blocked"),
     "cuda": ("auto", "serial_paper", "serial", "blocked", "single_pass"),
 }
-DTYPES = dict.fromkeys(ALGORITHMS, dtypes.DTYPES)
 _NUMBER = (int, float, complex)
 
 
@@ -95,8 +93,8 @@ def check(
     if not isinstance(algorithm, str) or algorithm not in ALGORITHMS[kind]:
         choices = ", ".join(map(repr, ALGORITHMS[kind]))
         raise ValueError(f"algorithm on {kind} is one of {choices}, not {said(algorithm)}")
-    if dtype not in DTYPES[kind]:
-        choices = ", ".join(map(str, DTYPES[kind]))
+    if dtype not in DTYPES:
+        choices = ", ".join(map(str, DTYPES))
         raise TypeError(f"x on {kind} has one of the dtypes {choices}, not {dtype}")
     for name, tensor in tensors.items():
         if tensor.dtype != dtype and not (dtype in HALF and tensor.dtype == torch.float32):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lrscan.core import api, checks
+from lrscan.core.dtypes import DTYPES
 from lrscan.core.reference import oracle
 from lrscan.evidence import provenance, records, workspace
 from lrscan.evidence.figures import own_settings
@@ -50,7 +51,7 @@ def measure(
     rows = []
     for name, steps, columns in product(dtypes, lengths, features):
         dtype = getattr(torch, name)
-        if dtype not in checks.DTYPES[where.type]:
+        if dtype not in DTYPES:
             continue
         a, x, h0 = draw_inputs(steps, columns, dtype, where, seed)
         a[:, ::2] = lasting(a[:, ::2])

@@ -14,7 +14,8 @@ from projects import PYTHONPATH, make_project
 from lrscan.campaign import narrow, phases, smoke
 from lrscan.campaign.smoke import LAYOUTS, Case, Notes
 from lrscan.campaign.worker import DONE, PARTIAL, Context
-from lrscan.core.checks import ALGORITHMS, DTYPES
+from lrscan.core.checks import ALGORITHMS
+from lrscan.core.dtypes import DTYPES
 from lrscan.evidence import records
 
 CPU = torch.device("cpu")
@@ -96,7 +97,7 @@ def test_a_state_that_does_not_get_through_a_piece_is_found(name, monkeypatch):
 def test_every_algorithm_dtype_and_layout_is_checked():
     cases = set(smoke.for_cuda())
     for algorithm in ALGORITHMS["cuda"]:
-        for dtype in DTYPES["cuda"]:
+        for dtype in DTYPES:
             for layout in LAYOUTS.values():
                 assert Case(algorithm, str(dtype).removeprefix("torch."), *layout) in cases
     # As launched without data, by those who compile ahead.

@@ -11,7 +11,8 @@ from torch.autograd import gradcheck, gradgradcheck
 
 from lrscan import linear_recurrence, linear_recurrence_reference, linear_recurrence_step
 from lrscan.core import sweep
-from lrscan.core.checks import ALGORITHMS, DTYPES, HALF
+from lrscan.core.checks import ALGORITHMS
+from lrscan.core.dtypes import DTYPES, HALF
 from lrscan.cpu import dispatch
 
 CPU_ALGORITHMS = ALGORITHMS["cpu"]
@@ -62,7 +63,7 @@ def run(a, x, h0, dh, **options):
 
 @pytest.mark.parametrize("reverse", [False, True], ids=["", "reverse"])
 @pytest.mark.parametrize("algorithm", CPU_ALGORITHMS)
-@pytest.mark.parametrize("dtype", DTYPES["cpu"], ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("kind", KINDS)
 def test_agrees_with_the_loop_in_every_layout(kind, dtype, algorithm, reverse, short_pieces):
     for shape, dim in LAYOUTS:
@@ -223,7 +224,7 @@ def test_a_state_that_is_not_finite_is_that_of_the_loop(
 
 @pytest.mark.parametrize("reverse", [False, True], ids=["", "reverse"])
 @pytest.mark.parametrize("algorithm", CPU_ALGORITHMS)
-@pytest.mark.parametrize("dtype", DTYPES["cpu"], ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("piece", [1, 1024, 10**6])
 def test_a_coefficient_of_zero_forgets_nan_and_infinity(
     piece, dtype, algorithm, reverse, short_pieces, monkeypatch
@@ -289,7 +290,7 @@ def test_vmap_and_functional_transforms():
     torch.testing.assert_close(torch.func.hessian(loss)(a[0]), expected)
 
 
-@pytest.mark.parametrize("dtype", DTYPES["cpu"], ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_a_number_is_a_coefficient_of_all_steps(dtype):
     _, x, h0, dh = draw((30, 4), dtype, 0)
     numbers = [0.9, 1, 0] + [0.6 + 0.3j] * dtype.is_complex

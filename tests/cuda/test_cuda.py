@@ -22,7 +22,8 @@ from recurrences import KINDS, check, compare, draw, spoiled
 from lrscan import linear_recurrence, packed_linear_recurrence
 from lrscan.campaign.smoke import LAYOUTS
 from lrscan.core import gradients, sweep
-from lrscan.core.checks import ALGORITHMS, DTYPES
+from lrscan.core.checks import ALGORITHMS
+from lrscan.core.dtypes import DTYPES
 from lrscan.core.reference import oracle
 from lrscan.cuda.launch import Kernel
 
@@ -74,7 +75,7 @@ def agree_both_ways(shape, dim, dtype, kind, algorithm):
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS["cuda"])
-@pytest.mark.parametrize("dtype", DTYPES["cuda"], ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("kind", KINDS)
 def test_agrees_with_the_loop_in_every_layout(kind, dtype, algorithm):
     for shape, dim in LAYOUTS.values():
@@ -82,7 +83,7 @@ def test_agrees_with_the_loop_in_every_layout(kind, dtype, algorithm):
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS["cuda"])
-@pytest.mark.parametrize("dtype", DTYPES["cuda"], ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_a_coefficient_of_zero_forgets_nan_and_infinity(dtype, algorithm):
     for shape, dim in LAYOUTS.values():
         agree(*spoiled(*draw(shape, dtype, dim, kind="lasts")), dim, algorithm=algorithm)

@@ -3,6 +3,7 @@
 import time
 
 import pytest
+from gpu_records import ORIGIN
 from projects import make_project
 
 from lrscan.evidence import records, workspace
@@ -11,11 +12,6 @@ from lrscan.experiments.cases import Case
 from lrscan.experiments.kernel_speedup import in_order
 from lrscan.experiments.resume import Paused, in_pieces
 
-ORIGIN = {
-    "device": "h100", "device_label": "NVIDIA H100", "device_type": "cuda",
-    "parameters": {"runs": 3}, "seed": 0, "commit": "c0ffee",
-    "versions": {"torch": "2"}, "profile": "gpu",
-}  # fmt: skip
 PIECES = [{"T": T, "C": 4} for T in (16, 64, 256)]
 
 

@@ -3,17 +3,13 @@
 import math
 
 import pytest
+from gpu_records import ORIGIN
 from projects import make_project
 
 from lrscan.evidence import records, workspace
 from lrscan.experiments import targets
 from lrscan.experiments.cases import gpu_cases
 
-ORIGIN = {
-    "device": "h100", "device_label": "NVIDIA H100", "device_type": "cuda",
-    "parameters": {"runs": 3}, "seed": 0, "commit": "c0ffee",
-    "versions": {"torch": "2"}, "profile": "gpu",
-}  # fmt: skip
 ELEMENTS = 2**26
 
 

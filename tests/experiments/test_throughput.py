@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from gpu_records import ORIGIN
 from projects import make_project
 
 from lrscan.evidence import records, workspace
@@ -14,11 +15,6 @@ from lrscan.experiments import agreement, candidates, rivals, throughput, timing
 from lrscan.experiments.cases import Case, cpu_cases, gpu_cases
 from lrscan.experiments.rivals import RIVALS
 
-ORIGIN = {
-    "device": "h100", "device_label": "NVIDIA H100", "device_type": "cuda",
-    "parameters": {"runs": 3}, "seed": 0, "commit": "c0ffee",
-    "versions": {"torch": "2"}, "profile": "gpu",
-}  # fmt: skip
 ELEMENTS = 2**26
 
 

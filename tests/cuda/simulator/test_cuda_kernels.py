@@ -10,7 +10,8 @@ import torch
 from recurrences import KINDS, check, draw, spoiled
 
 from lrscan.core import gradients, sweep
-from lrscan.core.checks import ALGORITHMS, DTYPES
+from lrscan.core.checks import ALGORITHMS
+from lrscan.core.dtypes import DTYPES
 from lrscan.core.reference import linear_recurrence_reference
 from lrscan.cuda import blocked, launch
 from lrscan.cuda.memory import simulator
@@ -123,7 +124,7 @@ def test_no_steps_no_columns_and_a_single_step(algorithm, shape, small_tiles):
 
 
 @pytest.mark.parametrize("layout", ["columns", "time", "thin"])
-@pytest.mark.parametrize("dtype", [d for d in DTYPES["cuda"] if d != torch.float32], ids=str)
+@pytest.mark.parametrize("dtype", [d for d in DTYPES if d != torch.float32], ids=str)
 @pytest.mark.parametrize("kind", KINDS)
 def test_single_pass_agrees_with_the_loop_in_every_dtype(kind, dtype, layout, small_tiles):
     shape, dim = TILED[layout]
