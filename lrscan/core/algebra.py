@@ -1,9 +1,10 @@
-"""The algebra of the linear recurrence, as plain functions.
+"""The algebra of the linear recurrence: plain functions, and the value that kernels are made from.
 
 Every backend compiles these same bodies: Numba for the CPU, Numba CUDA for the GPU, and plain
 Python in the CUDA simulator and in the lessons. They use nothing but ``*``, ``+`` and
 ``conjugate``, so a value may be a real or complex number, or a vector of them; only
-:func:`remembered` compares, and is for numbers.
+:func:`remembered` compares, and is for numbers. :data:`SCALAR` holds them together. Kernels take
+what they do with maps and states from an :class:`Algebra`, and nothing from anywhere else.
 
 One time step is the affine map ``h -> a * h + x``. Two of them composed are again an affine map,
 which is what makes the recurrence a scan (Blelloch 1990, section 1.4; Martin and Cundy 2018,
@@ -32,9 +33,20 @@ Glossary, with the names of the paper (arXiv:1709.04057):
     columns   features        independent recurrences (everything but time)
     dh        dL/dh           gradient of the loss at an output, as autograd hands it over
     g         total gradient  gradient at h[t], through all later steps
+    P, R      -               a map of many steps, h -> P h + R: its coefficient, its offset
+
+and with words of the kernels:
+
+    chunk     consecutive steps that are taken together
+    strip     neighbouring columns that are carried together
+    tile      a chunk of a strip, or of several: what is done by one block, or by a thread of a CPU
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 
 def step(a, x, h):
@@ -52,6 +64,74 @@ def compose(a1, x1, a2, x2):
     return a2 * a1, a2 * x1 + x2
 
 
+def adjoint(a):
+    """The coefficient by which gradients run backwards over a step of coefficient ``a``."""
+    return a.conjugate()
+
+
 def coefficient_gradient(h_before, g):
     """Gradient at ``a[t]``: ``conj(h[t-1]) * g[t]``, in PyTorch's convention for complex."""
     return h_before.conjugate() * g
+
+
+def state_gradient(a, g):
+    """Gradient at ``h[t-1]`` through the step ``t`` alone: ``conj(a[t]) * g[t]``."""
+    return a.conjugate() * g
+
+
+@dataclass(frozen=True, eq=False)
+class Algebra:
+    """The maps of a scan, and the states that they act on: what kernels are made from.
+
+    A step is a map, given by a coefficient ``a`` and an input ``x``; ``x`` is of the type of a
+    state. Maps compose to maps of the same form, associatively. A coefficient or a state is a real
+    or complex number where it is one number, else a tuple of them, which lie side by side in
+    memory. The functions are plain Python that Numba compiles for numbers, for vectors of them and
+    for tuples of either.
+
+    name                  unique: compiled kernels are kept by it
+    coefficient, state    how many numbers each is
+    one, zero             the identity map, as coefficient and offset
+    step                  (a, x, h) -> the state after h
+    compose               (a1, x1, a2, x2) -> (a, x): the first map, then the second
+    adjoint               a -> the coefficient by which gradients run backwards: g = step(adjoint(a
+                          one step later), dh, g one step later)
+    coefficient_gradient  (state before a step, g after it) -> gradient at its coefficient
+    state_gradient        (a, g after a step) -> gradient at the state before it
+    guarded               whether coefficients multiply, so that zero times infinity is NaN: then a
+                          coefficient of zeros forgets whatever was before, and no map of several
+                          steps is believed unless it leads to a finite state (see above)
+
+    The last three functions are None where an algebra has no gradient of this form.
+    """
+
+    name: str
+    coefficient: int
+    state: int
+    one: Any
+    zero: Any
+    step: Callable
+    compose: Callable
+    adjoint: Callable | None = None
+    coefficient_gradient: Callable | None = None
+    state_gradient: Callable | None = None
+    guarded: bool = True
+
+    def numbers(self, row: str) -> int:
+        """How many numbers a value of a row of :mod:`lrscan.core.sweep` is."""
+        return self.coefficient if row in ("a", "da") else self.state
+
+
+# h -> a h + x of real or complex numbers.
+SCALAR = Algebra(
+    name="scalar",
+    coefficient=1,
+    state=1,
+    one=1,
+    zero=0,
+    step=step,
+    compose=compose,
+    adjoint=adjoint,
+    coefficient_gradient=coefficient_gradient,
+    state_gradient=state_gradient,
+)

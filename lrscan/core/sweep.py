@@ -3,18 +3,18 @@
 Forward and backward are the same sweep over a table of operands, in opposite directions of time:
 
     row     forward      backward
-    A       a            a, one step later (its first element is never read)
-    X       x            dh
-    START   h0           h0
-    OUT     h            dx
-    BEFORE               h, one step earlier (its last element is never read)
-    DA                   da
-    DSTART               dh0
+    a       a            a, one step later (its first element is never read)
+    x       x            dh
+    start   h0           h0
+    out     h            dx
+    before               h, one step earlier (its last element is never read)
+    da                   da
+    dstart               dh0
 
-A backend is a function ``prepare(operands, steps, sizes, backward, algorithm, device)``, which
-:mod:`lrscan.core.dispatch` finds. It returns what runs the sweep: a function of the tensors, by
-row. That is kept for further calls with tensors of the same layout. Where sequences lie end to end
-in time, START and DSTART have a stride over sequences in the place of that over time, and the
+A backend is a function ``prepare(operands, steps, sizes, backward, algorithm, device, algebra)``,
+which :mod:`lrscan.core.dispatch` finds. It returns what runs the sweep: a function of the tensors,
+by row. That is kept for further calls with tensors of the same layout. Where sequences lie end to end
+in time, start and dstart have a stride over sequences in the place of that over time, and the
 function also takes the steps at which the sweep meets a new sequence, with the end of the last
 (the CPU backend alone; for others each sequence starts with a coefficient of zero, which forgets
 all before, see :mod:`lrscan.core.algebra`).
@@ -24,26 +24,39 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from lrscan.core import dispatch
+from lrscan.core.algebra import SCALAR, Algebra
 from lrscan.core.dtypes import state_dtype
 from lrscan.core.layout import columns_of
 
-ROWS = ("A", "X", "START", "OUT", "BEFORE", "DA", "DSTART")
+
+class Rows(NamedTuple):
+    """Something of each row of the table above: an address, a stride."""
+
+    a: Any
+    x: Any
+    start: Any
+    out: Any
+    before: Any
+    da: Any
+    dstart: Any
+
+
 # Steps that an operand is ahead of the others, in the forward direction.
-_AHEAD = {"A": 1, "BEFORE": -1}
-TIMELESS = ("START", "DSTART")
-_OUTPUTS = ("OUT", "DA")
+_AHEAD = {"a": 1, "before": -1}
+TIMELESS = ("start", "dstart")
+_OUTPUTS = ("out", "da")
 # Outputs of an address that is a multiple of this may be written in whole cache lines.
 _ALIGNMENT = 64
 
 
 class Operand(NamedTuple):
-    """How a kernel walks through a tensor; strides are in elements.
+    """How a kernel walks through a tensor; strides are in elements of it, each a number.
 
     dtype    of the tensor
     offset   from the tensor's first element to that of the first step
@@ -90,8 +103,8 @@ def forward(
         a = a.expand(h.shape)
     if x.shape != h.shape:
         x = x.expand(h.shape)
-    tensors = {"A": a, "X": x, "START": expand_state(h0, h, dim, cu), "OUT": h}
-    _run(tensors, False, dim, reverse, algorithm, cu, backend or x.device.type)
+    tensors = {"a": a, "x": x, "start": expand_state(h0, h, dim, cu), "out": h}
+    run(tensors, False, dim, reverse, algorithm, cu, backend or x.device.type)
     return h
 
 
@@ -111,9 +124,9 @@ def backward(
     da, dx, dh0 = outputs
     if a.shape != h.shape:
         a = a.expand(h.shape)
-    tensors = {"A": a, "X": dh, "START": expand_state(h0, h, dim, cu), "OUT": dx}
-    tensors |= {"BEFORE": h, "DA": da, "DSTART": dh0}
-    _run(tensors, True, dim, reverse, algorithm, cu, backend or h.device.type)
+    tensors = {"a": a, "x": dh, "start": expand_state(h0, h, dim, cu), "out": dx}
+    tensors |= {"before": h, "da": da, "dstart": dh0}
+    run(tensors, True, dim, reverse, algorithm, cu, backend or h.device.type)
 
 
 def empty_output(a: Tensor, x: Tensor) -> Tensor:
@@ -147,7 +160,7 @@ def product(a: Tensor, h: Tensor) -> Tensor:
     return found.masked_fill((a == 0) & found.isnan(), 0)
 
 
-def _run(
+def run(
     given: Mapping[str, Tensor | None],
     backward: bool,
     dim: int,
@@ -155,23 +168,33 @@ def _run(
     algorithm: str,
     cu: Tensor | None,
     backend: str,
+    algebra: Algebra = SCALAR,
 ) -> None:
+    """Sweep over tensors, by row of the table above, all of one shape but for states.
+
+    Where a coefficient or a state of the algebra is several numbers, they are the last axis of its
+    tensors, side by side.
+    """
     tensors = {row: tensor for row, tensor in given.items() if tensor is not None}
     if cu is not None:
         tensors = _without_tail(tensors, dim, int(cu[-1]))
-    x = tensors["X"]
+    x = tensors["x"]
     if x.numel() == 0:
         return
     if cu is not None and not dispatch.BACKENDS[backend].takes_sequences:
+        if algebra is not SCALAR:
+            raise NotImplementedError(f"packed sequences on {backend}, of {algebra.name}")
         _run_with_restarts(tensors, backward, dim, reverse, algorithm, cu, backend)
         return
     layouts = tuple(
         (row, Layout(t.dtype, t.shape, t.stride(), t.data_ptr() % _ALIGNMENT == 0))
         for row, t in tensors.items()
     )
+    if algebra is not SCALAR:
+        layouts = tuple((row, _of_values(own, algebra.numbers(row))) for row, own in layouts)
     threads = torch.get_num_threads()
     options = (backward, dim, reverse, algorithm, cu is not None, backend, x.device, threads)
-    sweep = _prepared(layouts, *options)
+    sweep = _prepared(layouts, *options, algebra)
     if sweep is not None:
         if cu is None:
             sweep(tensors)
@@ -180,14 +203,25 @@ def _run(
             sweep(tensors, begins.contiguous().numpy())
         return
     # More axes than a kernel takes: loop over the shortest.
-    axes = (d for d, size in enumerate(x.shape) if d != dim and size != 1)
-    axis = min(axes, key=lambda d: x.shape[d])
-    for i in range(x.shape[axis]):
+    shape = dict(layouts)["x"].shape
+    axis = min((d for d, n in enumerate(shape) if d != dim and n != 1), key=shape.__getitem__)
+    for i in range(shape[axis]):
         part = {
             row: tensor.select(axis - (cu is None and row in TIMELESS and axis > dim), i)
             for row, tensor in tensors.items()
         }
-        _run(part, backward, dim - (axis < dim), reverse, algorithm, cu, backend)
+        run(part, backward, dim - (axis < dim), reverse, algorithm, cu, backend, algebra)
+
+
+def _of_values(layout: Layout, numbers: int) -> Layout:
+    """The layout of values that are so many numbers each, side by side along the last axis."""
+    if numbers == 1:
+        return layout
+    *strides, side_by_side = layout.strides
+    *shape, last = layout.shape
+    if (last, side_by_side) != (numbers, 1):
+        raise ValueError(f"{last} numbers of stride {side_by_side}, not {numbers} side by side")
+    return layout._replace(shape=tuple(shape), strides=tuple(strides))
 
 
 def _without_tail(tensors: Mapping[str, Tensor], dim: int, end: int) -> dict[str, Tensor]:
@@ -212,36 +246,36 @@ def _run_with_restarts(
     backend: str,
 ) -> None:
     """Packed sequences by a kernel for one: each starts with a coefficient of zero."""
-    a, x, h0 = tensors["A"], tensors["X"], tensors.get("START")
+    a, x, h0 = tensors["a"], tensors["x"], tensors.get("start")
     filled = (cu[1:] > cu[:-1]).nonzero().squeeze(1)
     starts = (cu[filled + 1] - 1 if reverse else cu[filled]).to(x.device)
     filled = filled.to(x.device)
     first_a = a.index_select(dim, starts)
     h0 = None if h0 is None else h0.index_select(dim, filled)
-    one = {"A": a.index_fill(dim, starts, 0), "X": x}
+    one = {"a": a.index_fill(dim, starts, 0), "x": x}
     options = (backward, dim, reverse, algorithm, None, backend)
     if not backward:
-        out = one["OUT"] = tensors["OUT"]
+        out = one["out"] = tensors["out"]
         if h0 is not None:  # not rounded, as no state is
             wide = state_dtype(x.dtype)
             entering = product(first_a.to(wide), h0.to(wide))
-            one = {"A": one["A"].to(wide), "X": x.to(wide).index_add(dim, starts, entering)}
-            one["OUT"] = out if out.dtype == wide else torch.empty_like(out, dtype=wide)
-        _run(one, *options)
-        if one["OUT"] is not out:
-            out.copy_(one["OUT"])
+            one = {"a": one["a"].to(wide), "x": x.to(wide).index_add(dim, starts, entering)}
+            one["out"] = out if out.dtype == wide else torch.empty_like(out, dtype=wide)
+        run(one, *options)
+        if one["out"] is not out:
+            out.copy_(one["out"])
         return
-    dx = one["OUT"] = tensors["OUT"] if "OUT" in tensors else torch.empty_like(x)
-    if "DA" in tensors:
-        one |= {"DA": tensors["DA"], "BEFORE": tensors["BEFORE"]}
-    _run(one, *options)
+    dx = one["out"] = tensors["out"] if "out" in tensors else torch.empty_like(x)
+    if "da" in tensors:
+        one |= {"da": tensors["da"], "before": tensors["before"]}
+    run(one, *options)
     g = dx.index_select(dim, starts)
-    if "DA" in tensors:
+    if "da" in tensors:
         da = torch.zeros_like(g) if h0 is None else h0.conj() * g
-        tensors["DA"].index_copy_(dim, starts, da.to(a.dtype))
-    if "DSTART" in tensors:
+        tensors["da"].index_copy_(dim, starts, da.to(a.dtype))
+    if "dstart" in tensors:
         dh0 = product(first_a.conj(), g)
-        tensors["DSTART"].index_copy_(dim, filled, dh0.to(tensors["DSTART"].dtype))
+        tensors["dstart"].index_copy_(dim, filled, dh0.to(tensors["dstart"].dtype))
 
 
 @functools.lru_cache(maxsize=1024)
@@ -255,6 +289,7 @@ def _prepared(
     backend: str,
     device: torch.device,
     threads: int,
+    algebra: Algebra,
 ) -> Callable[..., None] | None:
     """The sweep over tensors of these layouts; None if they have too many axes.
 
@@ -262,7 +297,7 @@ def _prepared(
     """
     # An output is dense, so its layout decides the order of the axes.
     ordered = dict(sorted(layouts, key=lambda item: item[0] not in _OUTPUTS))
-    shape = ordered["X"].shape
+    shape = ordered["x"].shape
     strides = {
         row: own.strides[:dim] + (0,) + own.strides[dim:]
         if row in TIMELESS and not packed
@@ -282,4 +317,4 @@ def _prepared(
         time_stride = -time if down else time
         operands[row] = Operand(own.dtype, first * time, time_stride, along, own.aligned)
     prepare = dispatch.found(dispatch.BACKENDS[backend].prepare)
-    return prepare(operands, steps, columns.sizes, backward, algorithm, device)
+    return prepare(operands, steps, columns.sizes, backward, algorithm, device, algebra)

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lrscan.core.algebra import Algebra
 from lrscan.core.dtypes import KINDS, kind_of
-from lrscan.core.sweep import ROWS, TIMELESS, Operand
+from lrscan.core.sweep import TIMELESS, Operand, Rows
 from lrscan.cpu import threads
 from lrscan.cpu.scan import HEAD, groups_of, sweep_kernel, workspace_bytes
 
@@ -36,10 +37,11 @@ def prepare(
     backward: bool,
     algorithm: str,
     device: torch.device,
+    algebra: Algebra,
 ) -> Callable[..., None]:
     """What runs a forward or backward sweep over tensors in CPU memory."""
-    lead = operands.get("OUT") or operands["X"]
-    kinds = tuple(kind_of(operands.get(row, operands["X"]).dtype) for row in ("A", "X", "START"))
+    lead = operands.get("out") or operands["x"]
+    kinds = tuple(kind_of(operands.get(row, operands["x"]).dtype) for row in ("a", "x", "start"))
     # As many lanes as fill 64 bytes of state: an AVX-512 register, two of AVX, four of NEON.
     state = KINDS[KINDS[kinds[1]].state].size
     lanes = 64 // state
@@ -47,11 +49,11 @@ def prepare(
     over_time = strip > 0
     while not over_time and lanes > sizes[2]:
         lanes //= 2
-    spacings = dict.fromkeys(ROWS, "unit")
-    first = operands.get("OUT") or operands.get("DA") or lead
+    spacings = dict.fromkeys(Rows._fields, "unit")
+    first = operands.get("out") or operands.get("da") or lead
     for row, operand in operands.items():
         spacings[row] = _spacing(operand, strip)
-        if row in ("OUT", "DA") and _streams(operand, first, strip, lanes, steps, sizes):
+        if row in ("out", "da") and _streams(operand, first, strip, lanes, steps, sizes):
             spacings[row] += " stream"
     order = "times" if over_time else "rows" if sizes[2] >= ROW_STRIPS * lanes else "strips"
     strip = strip or lanes
@@ -61,22 +63,22 @@ def prepare(
         strip,
         backward,
         kinds,
-        tuple(spacings[row] for row in ("A", "X", "OUT", "BEFORE", "DA")),
-        ("OUT" in operands, "DA" in operands),
+        tuple(spacings[row] for row in ("a", "x", "out", "before", "da")),
+        ("out" in operands, "da" in operands),
     )
     width, block = _divide(order, lanes, strip, steps, sizes, state, algorithm)
     groups, pieces = groups_of(sizes, width), -(-steps // block)
     enough = max(steps * math.prod(sizes) // ELEMENTS_A_THREAD, 1)
     most = min(groups * pieces, enough, torch.get_num_threads())
-    table = np.zeros((len(ROWS), 5), np.int64)
+    table = np.zeros((len(Rows._fields), 5), np.int64)
     for row, operand in operands.items():
         strides = (operand.time, *operand.columns)
-        table[ROWS.index(row), 1:] = np.array(strides) * operand.dtype.itemsize
+        table[Rows._fields.index(row), 1:] = np.array(strides) * operand.dtype.itemsize
     numbers = (steps, *sizes, width, block, most, 0, 0, *[0] * (2 + groups))
     head = np.concatenate([table.ravel(), np.array(numbers, np.int64)])
     length = len(head) + workspace_bytes(sizes, width, strip, state, most) // 8
     entries = [
-        (row, 5 * ROWS.index(row), operand.offset * operand.dtype.itemsize)
+        (row, 5 * Rows._fields.index(row), operand.offset * operand.dtype.itemsize)
         for row, operand in operands.items()
     ]
 

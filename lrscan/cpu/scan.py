@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import functools
 
-from lrscan.core.sweep import ROWS
+from lrscan.core.sweep import Rows
 from lrscan.cpu.compile import kernel
 from lrscan.cpu.lanes_over_time import make_times
 from lrscan.cpu.memory import fence, fetch_add, load_acquire, store_release
@@ -46,7 +46,7 @@ from lrscan.cpu.steps import (
 )
 from lrscan.cpu.strips import make_rows, make_strips
 
-_TABLE = 5 * len(ROWS)
+_TABLE = 5 * len(Rows._fields)
 HEAD = _TABLE + 9
 
 

@@ -18,11 +18,11 @@ from numba import njit
 
 from lrscan.core import algebra
 from lrscan.core.dtypes import KINDS
-from lrscan.core.sweep import ROWS
+from lrscan.core.sweep import Rows
 from lrscan.cpu.memory import load, store
 from lrscan.cpu.vector import all_finite, fill, remembered
 
-A, X, START, OUT, BEFORE, DA, DSTART = range(len(ROWS))
+A, X, START, OUT, BEFORE, DA, DSTART = range(len(Rows._fields))
 
 # Inlined by LLVM, so that flags known at compile time prune the branches of a kernel.
 inlined = njit(forceinline=True, error_model="numpy")

@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+from lrscan.core.algebra import Algebra
 from lrscan.core.dtypes import KINDS, kind_of
-from lrscan.core.sweep import ROWS, Operand
+from lrscan.core.sweep import Operand, Rows
 from lrscan.cuda import blocked, serial
 from lrscan.cuda.launch import processors, streams_of
 from lrscan.cuda.single_pass import kernel as single_pass
@@ -44,13 +45,14 @@ def prepare(
     backward: bool,
     algorithm: str,
     device: torch.device,
+    algebra: Algebra,
 ) -> Callable[[Mapping[str, Tensor]], None]:
     """What runs a forward or backward sweep over tensors on one CUDA device."""
-    a, x, start = (kind_of(operands.get(row, operands["X"]).dtype) for row in ("A", "X", "START"))
-    variant = Variant(backward, a, x, start, not backward or "OUT" in operands, "DA" in operands)
+    a, x, start = (kind_of(operands.get(row, operands["x"]).dtype) for row in ("a", "x", "start"))
+    variant = Variant(backward, a, x, start, not backward or "out" in operands, "da" in operands)
     strides: list[int] = []
     offsets: list[tuple[int, str, int]] = []
-    for i, row in enumerate(ROWS):
+    for i, row in enumerate(Rows._fields):
         if row not in operands:
             strides += (0,) * 5
             continue
@@ -89,7 +91,7 @@ def _choose(
     few = columns < processors * _THREADS_AN_SM
     if steps < _SHORTEST_STEPS and few:
         return "serial"
-    lead = operands.get("OUT") or operands["X"]
+    lead = operands.get("out") or operands["x"]
     if abs(lead.columns[2]) > 1:
         short = steps <= (_SHORT_STEPS_APART[variant.backward] if few else _SHORTEST_STEPS * half)
         return "serial" if short else "single_pass"

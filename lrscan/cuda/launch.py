@@ -23,12 +23,12 @@ from numba import cuda
 from torch import Tensor
 
 from lrscan.core import sweep
-from lrscan.core.sweep import ROWS
+from lrscan.core.sweep import Rows
 from lrscan.cuda import machine_code
 from lrscan.cuda.memory import SIMULATED, simulator
 from lrscan.cuda.steps import SIZING
 
-_NUMBERS = 5 * len(ROWS) + 4 + SIZING
+_NUMBERS = 5 * len(Rows._fields) + 4 + SIZING
 _PACK = struct.Struct(f"={_NUMBERS}q").pack_into
 # Multiprocessors that a launch is sized for in the simulator.
 _SIMULATED_PROCESSORS = 1
@@ -188,8 +188,8 @@ class Stream:
 
     def launch(self, kernel: Kernel, grid: int, threads: int, numbers: Sequence[int]) -> None:
         if SIMULATED:
-            rows = tuple(tuple(numbers[r : r + 5]) for r in range(0, 5 * len(ROWS), 5))
-            rest = tuple(numbers[5 * len(ROWS) :])
+            rows = tuple(tuple(numbers[r : r + 5]) for r in range(0, 5 * len(Rows._fields), 5))
+            rest = tuple(numbers[5 * len(Rows._fields) :])
             kernel.simulated[grid, threads](rows, rest[:4], rest[4:])
             return
         _PACK(_parameters.buffer, 0, *numbers)

@@ -21,14 +21,14 @@ from numba import cuda, types
 
 from lrscan.core import algebra
 from lrscan.core.dtypes import KINDS
-from lrscan.core.sweep import ROWS
+from lrscan.core.sweep import Rows
 from lrscan.cuda.kinds import state_of
 from lrscan.cuda.memory import SIMULATED, load, store
 
-A, X, START, OUT, BEFORE, DA, DSTART = range(len(ROWS))
+A, X, START, OUT, BEFORE, DA, DSTART = range(len(Rows._fields))
 SIZING = 6
 SIGNATURE = types.void(
-    types.UniTuple(types.UniTuple(types.int64, 5), len(ROWS)),
+    types.UniTuple(types.UniTuple(types.int64, 5), len(Rows._fields)),
     types.UniTuple(types.int64, 4),
     types.UniTuple(types.int64, SIZING),
 )

@@ -473,16 +473,16 @@ def test_the_kit_has_every_kernel_that_a_model_launches(in_checkout, monkeypatch
     from lrscan.cuda.launch import noted
     from lrscan.experiments.models import MODELS
 
-    calls, sweep_run = [], sweep._run
+    calls, run = [], sweep.run
 
     def spy(tensors, backward, dim, reverse, algorithm, cu, backend):
         shapes = {
             row: None if t is None else (t.shape, t.stride(), t.dtype) for row, t in tensors.items()
         }
         calls.append((shapes, backward, dim, reverse))
-        sweep_run(tensors, backward, dim, reverse, algorithm, cu, backend)
+        run(tensors, backward, dim, reverse, algorithm, cu, backend)
 
-    monkeypatch.setattr(sweep, "_run", spy)
+    monkeypatch.setattr(sweep, "run", spy)
     for width, batch in ((24, 1), (256, 8), (64, 1)):
         for make in (*MODELS.values(), nn.GILR):
             net = make(24, width, 2, algorithm="serial")  # not the fused cells of the CPU
@@ -496,7 +496,7 @@ def test_the_kit_has_every_kernel_that_a_model_launches(in_checkout, monkeypatch
                 for row, one in shapes.items()
             }  # fmt: skip
             for algorithm in ("auto", "serial_paper", "serial", "blocked", "single_pass"):
-                sweep_run(tensors, backward, dim, reverse, algorithm, None, "cuda")
+                run(tensors, backward, dim, reverse, algorithm, None, "cuda")
     assert len(launched) >= 10 and not set(launched) - set(needed())
 
 

@@ -10,7 +10,7 @@ import torch
 
 pytest.importorskip("numba.cuda")
 from lrscan.core import sweep  # noqa: E402
-from lrscan.core.sweep import ROWS  # noqa: E402
+from lrscan.core.sweep import Rows  # noqa: E402
 from lrscan.cuda import launch
 from lrscan.cuda.single_pass import lookback  # noqa: E402
 
@@ -51,11 +51,11 @@ def test_a_single_pass_clears_its_workspace_and_launches_once(calls):
     (clear, (address, value, count, stream)), (start, (kernel, shape, same, numbers)) = calls
     assert (clear, value, stream) == ("cuMemsetD32Async", 0, 77)
     assert (start, kernel, same) == ("cuLaunchKernel", "single_pass", 77)
-    rows = {row: numbers[5 * i : 5 * i + 5] for i, row in enumerate(ROWS)}
-    for row, tensor in {"A": a, "X": x, "OUT": h}.items():
+    rows = {row: numbers[5 * i : 5 * i + 5] for i, row in enumerate(Rows._fields)}
+    for row, tensor in {"a": a, "x": x, "out": h}.items():
         assert rows[row] == (tensor.data_ptr(), 256, 0, 0, 4)
-    assert rows["START"] == (h0.data_ptr(), 0, 0, 0, 4)
-    assert rows["BEFORE"] == rows["DA"] == rows["DSTART"] == (0,) * 5
+    assert rows["start"] == (h0.data_ptr(), 0, 0, 0, 4)
+    assert rows["before"] == rows["da"] == rows["dstart"] == (0,) * 5
     extents, (vectors, chunks, radix, tiles, strips, workspace) = numbers[35:39], numbers[39:]
     assert extents == (1000, 1, 1, 64)
     assert (tiles, strips) == (-(-1000 // (chunks * 8)), -(-16 // vectors))
