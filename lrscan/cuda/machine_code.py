@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numba import cuda
@@ -36,7 +36,6 @@ from lrscan.core.compilation import noticed
 from lrscan.core.source_digest import digest
 from lrscan.core.versions import package_version
 from lrscan.cuda.bfloat16 import without_bfloat16
-from lrscan.cuda.steps import SIGNATURE
 
 CARRIED, KEPT, COMPILED = "carried", "kept", "compiled"
 Capability = tuple[int, int]
@@ -46,6 +45,7 @@ class Kernel(Protocol):
     """What is asked of a kernel, such as :class:`lrscan.cuda.launch.Kernel`, to compile it.
 
     function       its Python body, with the arguments of :mod:`lrscan.cuda.steps`
+    signature      their Numba types
     name           of this variant, unique: the file it is kept in
     launch_bounds  most threads of a block, and fewest blocks of a multiprocessor
     """
@@ -53,6 +53,9 @@ class Kernel(Protocol):
     function: Callable
     name: str
     launch_bounds: tuple[int, int]
+
+    @property
+    def signature(self) -> Any: ...
 
 
 # How many kernels of this process came from where.
@@ -102,25 +105,25 @@ def export(kernel: Kernel, capability: Capability, folder: Path) -> bool:
 
 def compiled(kernel: Kernel, capability: Capability) -> bytes:
     """The kernel's machine code, made here and now."""
-    return link(ptx(kernel.function, capability, kernel.launch_bounds), capability)
+    return link(ptx(kernel, capability), capability)
 
 
-def ptx(function: Callable, capability: Capability, launch_bounds: tuple[int, int]) -> str:
+def ptx(kernel: Kernel, capability: Capability) -> str:
     """What the linker takes: the kernel in PTX, with the function's own name."""
     with _compiling_for(capability):
         text, _ = cuda.compile(
-            function,
-            SIGNATURE,
+            kernel.function,
+            kernel.signature,
             device=False,
             abi="numba",
             cc=capability,
             output="ptx",
             debug=False,  # not as Numba's environment has it: the code is kept for all processes
             opt=True,
-            launch_bounds=launch_bounds,
+            launch_bounds=kernel.launch_bounds,
         )
     mangled = re.findall(r"\.entry (\w+)", text)[0]
-    text = re.sub(rf"\b{mangled}\b", function.__name__, text)
+    text = re.sub(rf"\b{mangled}\b", kernel.function.__name__, text)
     return text if capability >= (8, 0) else without_bfloat16(text)
 
 

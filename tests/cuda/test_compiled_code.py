@@ -141,7 +141,7 @@ IDS = [f"{case}-sm_{major}{minor}" for case, (major, minor) in BUILDS]
 def ptx_of(kernel, capability):
     from lrscan.cuda import machine_code
 
-    return machine_code.ptx(kernel.function, capability, kernel.launch_bounds)
+    return machine_code.ptx(kernel, capability)
 
 
 def kernel_of(case: str, **changes):
@@ -182,9 +182,10 @@ def test_machine_code_is_within_its_limits(case, capability):
 
 @pytest.mark.parametrize(("case", "capability"), BUILDS, ids=IDS)
 def test_a_kernel_takes_the_numbers_that_a_launch_packs(case, capability):
-    from lrscan.cuda import launch
+    from lrscan.cuda.steps import NUMBERS
 
-    assert build(case, capability).parameters == ["u64"] * launch._NUMBERS
+    count = NUMBERS + len(kernel_of(case).sizing._fields)
+    assert build(case, capability).parameters == ["u64"] * count
 
 
 def polls(ops: list[tuple[int, str, str]]) -> tuple[int, int]:
@@ -233,16 +234,20 @@ def test_a_poll_taken_out_of_its_loop_would_be_seen(capability, volatile, monkey
         return assembly(kind, text, constraints.removesuffix(",~{memory}"), side_effect=volatile)
 
     monkeypatch.setattr(device.ir, "InlineAsm", marked)
-    load_word, store_word = device.load_word, device.store_word
+    load_words, store_words, complete = device.load_words, device.store_words, device.complete
+
+    class Address(NamedTuple):
+        words: int
 
     def spin(rows, extents, sizing):
         if cuda.grid(1) == 0:
-            word = load_word(sizing[5])
-            while word >> 32 == 0:
-                word = load_word(sizing[5])
-            store_word(sizing[5] + 8, word)
+            words = load_words(sizing.words, 1)
+            while not complete(words):
+                words = load_words(sizing.words, 1)
+            store_words(sizing.words + 8, words)
 
-    listing = disassemble(ptx_of(launch.Kernel(spin, "spin", 32), capability), capability)[1]
+    kernel = launch.Kernel(spin, "spin", Address, 32)
+    listing = disassemble(ptx_of(kernel, capability), capability)[1]
     assert (polls(read_listing(listing))[1] == 1) == volatile
 
 
