@@ -13,11 +13,11 @@ Forward and backward are the same sweep over a table of operands, in opposite di
 
 A backend is a function ``prepare(operands, steps, sizes, backward, algorithm, device, algebra)``,
 which :mod:`lrscan.core.dispatch` finds. It returns what runs the sweep: a function of the tensors,
-by row. That is kept for further calls with tensors of the same layout. Where sequences lie end to end
-in time, start and dstart have a stride over sequences in the place of that over time, and the
-function also takes the steps at which the sweep meets a new sequence, with the end of the last
-(the CPU backend alone; for others each sequence starts with a coefficient of zero, which forgets
-all before, see :mod:`lrscan.core.algebra`).
+by row. That is kept for further calls with tensors of the same layout. Where sequences lie end to
+end in time, start and dstart have a stride over sequences in the place of that over time, and the
+function also takes the steps at which the sweep meets a new sequence, with the end of the last (the
+CPU backend alone; for others each sequence starts with a coefficient of zero, which forgets all
+before, see :mod:`lrscan.core.algebra`).
 """
 
 from __future__ import annotations
@@ -175,6 +175,8 @@ def run(
     Where a coefficient or a state of the algebra is several numbers, they are the last axis of its
     tensors, side by side.
     """
+    if backward and algebra.adjoint is None:
+        raise NotImplementedError(f"the algebra {algebra.name} has no gradient")
     tensors = {row: tensor for row, tensor in given.items() if tensor is not None}
     if cu is not None:
         tensors = _without_tail(tensors, dim, int(cu[-1]))

@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from matrices import MATRICES
+
+from lrscan.core.algebra import SCALAR
 
 SIMULATOR = Path(__file__).with_name("simulator")
 SITE = Path(sysconfig.get_paths()["purelib"])
@@ -111,6 +114,7 @@ class Limits(NamedTuple):
 # name of a kernel: (algorithm, backward, (kinds of a, x, h0), (order, lanes, same_a), limits)
 SINGLE, HALF, COMPLEX = ("float32",) * 3, ("bfloat16",) * 3, ("complex64",) * 3
 MIXED = ("float32", "float16", "float32")
+MATRIX = ("float32_4", "float32_2", "float32_2")
 ONE = "single_pass"
 CASES = {
     "columns": (ONE, False, SINGLE, ("columns", 4, False), Limits(128, 28700, 16)),
@@ -124,6 +128,10 @@ CASES = {
     "bfloat16-thin-backward": (ONE, True, HALF, ("thin", 1, False), Limits(128, 33900)),
     "mixed-backward": (ONE, True, MIXED, ("columns", 8, False), Limits(128, 41100, 16)),
     "complex-backward": (ONE, True, COMPLEX, ("columns", 2, False), Limits(128, 28700, 12)),
+    "matrices": (ONE, False, MATRIX, ("columns", 2, False), Limits(128, 32800, 12)),
+    "matrices-time-backward": (ONE, True, MATRIX, ("time", 1, False), Limits(128, 24600)),
+    "matrices-serial-backward": ("serial", True, MATRIX, None, Limits(96)),
+    "matrices-carries": ("carries", True, MATRIX, None, Limits(64)),
     "serial_paper": ("serial_paper", True, SINGLE, None, Limits(64)),
     "serial": ("serial", False, SINGLE, None, Limits(104)),
     "serial-backward": ("serial", True, SINGLE, None, Limits(176)),
@@ -151,7 +159,8 @@ def kernel_of(case: str, **changes):
     from lrscan.cuda.steps import Variant
 
     algorithm, backward, kinds, layout, _ = CASES[case]
-    variant = Variant(backward, *kinds, True, backward)._replace(**changes)
+    algebra = MATRICES if kinds == MATRIX else SCALAR
+    variant = Variant(backward, *kinds, True, backward, algebra)._replace(**changes)
     if algorithm == "single_pass":
         return single_pass.kernel(variant, Layout(*layout))
     if algorithm in ("serial", "serial_paper"):

@@ -41,7 +41,7 @@ And numbers that a kernel counts with:
     opaque(n)           n, of which the compiler knows nothing: what is computed from it is not kept
                         in registers from an earlier phase of a kernel, but computed again
     padded(i, shift)    i + i // 2**shift, below 2**32
-    rolled()            asks for the loop that it is in not to be unrolled
+    no_unroll()         asks for the loop that it is in not to be unrolled
 """
 
 from numba.core import config

@@ -30,7 +30,7 @@ __all__ = [
     "padded",
     "put",
     "put_after",
-    "rolled",
+    "no_unroll",
     "store",
     "store_vector",
     "store_words",
@@ -476,7 +476,7 @@ def opaque(typingctx, n):
 
 
 @intrinsic
-def rolled(typingctx):
+def no_unroll(typingctx):
     def lower(context, builder, signature, args):
         kind = ir.FunctionType(ir.VoidType(), [])
         code = ir.InlineAsm(kind, r".pragma \22nounroll\22;", "", side_effect=True)

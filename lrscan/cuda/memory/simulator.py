@@ -31,7 +31,7 @@ __all__ = [
     "padded",
     "put",
     "put_after",
-    "rolled",
+    "no_unroll",
     "store",
     "store_vector",
     "store_words",
@@ -214,7 +214,7 @@ def opaque(n):
     return n
 
 
-def rolled():
+def no_unroll():
     pass
 
 

@@ -33,7 +33,7 @@ from lrscan.core.dtypes import described
 from lrscan.core.sweep import Rows
 from lrscan.cuda import memory
 from lrscan.cuda.launch import Kernel, Launches
-from lrscan.cuda.memory import divide, finite, get, load, nonzero, put, rolled, zero_or_nan
+from lrscan.cuda.memory import divide, finite, get, load, no_unroll, nonzero, put, zero_or_nan
 from lrscan.cuda.single_pass import lookback, tiles_direct, tiles_staged
 from lrscan.cuda.single_pass.lookback import Link
 from lrscan.cuda.single_pass.plan import layout_of, plan
@@ -319,7 +319,7 @@ def _make_tile_functions(
         from_x = address_of(rows.x, place) + first * rows.x.time
         s, stop = first - tile.begin, min(tile.length, length)
         while s < stop:
-            rolled()  # rare, and so in few registers
+            no_unroll()  # rare, and so in few registers
             if s == 0:
                 carry(job, j, h)
             a = nothing

@@ -7,10 +7,10 @@ from lrscan.cuda.memory import (
     get,
     load,
     load_vector,
+    no_unroll,
     opaque,
     padded,
     put,
-    rolled,
     store_vector,
 )
 from lrscan.cuda.single_pass.tiles import Layout, TileAccess, beside, make_finish, values_of
@@ -177,7 +177,7 @@ def make_tiles(variant: Variant, layout: Layout) -> TileAccess:
         if backward and stop <= tile.chunks * K:
             column = thread
             while column < tile.width:
-                rolled()
+                no_unroll()
                 g = get(state, room, padded(column * (tile.chunks * K) + stop - 1, shift))
                 finish(rows, beside(tile.place, column), begin + stop - 1, g)
                 column += tile.vectors * tile.chunks
