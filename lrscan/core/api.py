@@ -78,10 +78,10 @@ def linear_recurrence(
 
     Source: Martin and Cundy 2018, arXiv:1709.04057, sections 2.2 and 2.3.
     """
-    cu = None if cu_seqlens is None else lengths_on_the_host(cu_seqlens)
+    cu_seqlens = None if cu_seqlens is None else lengths_on_the_host(cu_seqlens)
     a, x, h0 = converted(a, x, h0)
-    dim = check(a, x, h0, dim, reverse, algorithm, cu)
-    return recurrence(a, x, h0, dim, reverse, algorithm, cu)
+    dim = check(a, x, h0, dim, reverse, algorithm, cu_seqlens)
+    return recurrence(a, x, h0, dim, reverse, algorithm, cu_seqlens)
 
 
 def linear_recurrence_step(a: Tensor | complex, x: Tensor, h: Tensor) -> Tensor:
@@ -130,8 +130,10 @@ def packed_linear_recurrence(
     algorithm: str = "auto",
 ) -> Tensor:
     """:func:`linear_recurrence` of many sequences: the same with ``cu_seqlens`` in third place."""
-    cu = lengths_on_the_host(cu_seqlens)
-    return linear_recurrence(a, x, h0, dim=dim, reverse=reverse, algorithm=algorithm, cu_seqlens=cu)
+    cu_seqlens = lengths_on_the_host(cu_seqlens)
+    return linear_recurrence(
+        a, x, h0, dim=dim, reverse=reverse, algorithm=algorithm, cu_seqlens=cu_seqlens
+    )
 
 
 def reset_where(a: Tensor, mask: Tensor) -> Tensor:

@@ -61,13 +61,13 @@ def check(
     dim: Any,
     reverse: Any,
     algorithm: Any,
-    cu: Tensor | None = None,
+    cu_seqlens: Tensor | None = None,
     state: str = "h0",
 ) -> int:
     """``dim``, counted from the front of the broadcast shape; or the error that fits.
 
-    ``cu`` are the steps where packed sequences begin and the last one ends, if there are several;
-    ``state`` is what errors call h0.
+    ``cu_seqlens`` are the steps where packed sequences begin and the last one ends, if there are
+    several; ``state`` is what errors call h0.
     """
     tensors = {"x": x, "a": a} if h0 is None else {"x": x, "a": a, state: h0}
     for name, tensor in tensors.items():
@@ -108,17 +108,18 @@ def check(
     if not -len(shape) <= dim < len(shape):
         raise ValueError(f"dim is {dim}, but a and x broadcast to the shape {tuple(shape)}")
     dim %= len(shape)
-    if cu is not None:
-        _check_lengths(cu, shape[dim], dim)
+    if cu_seqlens is not None:
+        _check_lengths(cu_seqlens, shape[dim], dim)
     if h0 is not None:
-        columns = state_shape(shape, dim, cu)
+        columns = state_shape(shape, dim, cu_seqlens)
         try:
             h0.expand(columns)
         except RuntimeError:
             raise ValueError(
                 f"{state} has shape {tuple(h0.shape)}; it must broadcast to {tuple(columns)}, "
                 f"the shape {tuple(shape)} "
-                + (f"without dim {dim}" if cu is None else f"with the sequences as dim {dim}")
+                + ("without" if cu_seqlens is None else "with the sequences as")
+                + f" dim {dim}"
             ) from None
     return dim
 
@@ -135,13 +136,14 @@ def lengths_on_the_host(cu_seqlens: Any) -> Tensor:
     return cu_seqlens.to("cpu", torch.int64)
 
 
-def _check_lengths(cu: Tensor, steps: int, dim: int) -> None:
-    if torch.compiler.is_compiling() or is_fake(cu):
+def _check_lengths(cu_seqlens: Tensor, steps: int, dim: int) -> None:
+    if torch.compiler.is_compiling() or is_fake(cu_seqlens):
         return  # known when it runs
-    if cu[0] != 0:
-        raise ValueError(f"cu_seqlens must begin with 0, not {cu[0]}")
-    if (falls := (cu[1:] < cu[:-1]).nonzero()).numel():
+    if cu_seqlens[0] != 0:
+        raise ValueError(f"cu_seqlens must begin with 0, not {cu_seqlens[0]}")
+    if (falls := (cu_seqlens[1:] < cu_seqlens[:-1]).nonzero()).numel():
         at = int(falls[0])
-        raise ValueError(f"cu_seqlens must not fall: [{at}] is {cu[at]}, [{at + 1}] {cu[at + 1]}")
-    if cu[-1] > steps:
-        raise ValueError(f"cu_seqlens ends with {cu[-1]}, but dim {dim} has {steps} steps")
+        before, after = cu_seqlens[at : at + 2]
+        raise ValueError(f"cu_seqlens must not fall: [{at}] is {before}, [{at + 1}] {after}")
+    if cu_seqlens[-1] > steps:
+        raise ValueError(f"cu_seqlens ends with {cu_seqlens[-1]}, but dim {dim} has {steps} steps")

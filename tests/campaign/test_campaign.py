@@ -475,12 +475,12 @@ def test_the_kit_has_every_kernel_that_a_model_launches(in_checkout, monkeypatch
 
     calls, run = [], sweep.run
 
-    def spy(tensors, backward, dim, reverse, algorithm, cu, backend):
+    def spy(tensors, backward, dim, reverse, algorithm, cu_seqlens, backend):
         shapes = {
             row: None if t is None else (t.shape, t.stride(), t.dtype) for row, t in tensors.items()
         }
         calls.append((shapes, backward, dim, reverse))
-        run(tensors, backward, dim, reverse, algorithm, cu, backend)
+        run(tensors, backward, dim, reverse, algorithm, cu_seqlens, backend)
 
     monkeypatch.setattr(sweep, "run", spy)
     for width, batch in ((24, 1), (256, 8), (64, 1)):
