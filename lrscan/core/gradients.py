@@ -93,12 +93,12 @@ def _summed(
     dh_buffer = None  # for the dh of a part with the carry added
     extents = _part_shape(h, dim, cut_time=cu_seqlens is None)
     ranges = [_cut(size, by) for size, by in zip(h.shape, extents, strict=True)]
-    pieces = ranges[dim] if reverse else ranges[dim][::-1]  # the last one in time first
+    chunks = ranges[dim] if reverse else ranges[dim][::-1]  # the last one in time first
     for state in product(*ranges[:dim], *ranges[dim + 1 :]):
         columns = (*state[:dim], slice(None), *state[dim:])
         state_part = state if cu_seqlens is None else columns
         carry = None  # conj(a) * g of the step that follows the part in time
-        for steps in pieces:
+        for steps in chunks:
             part = (*state[:dim], steps, *state[dim:])
             first, last = steps.start, steps.stop - 1
             if reverse:
@@ -113,12 +113,12 @@ def _summed(
                 dh_buffer = _reuse_or_allocate(dh_buffer, dh_part, dh_part.dtype)
                 dh_part = dh_buffer.copy_(dh_part)
                 dh_part.select(dim, last - steps.start).add_(carry)
-            da_terms, dx_terms = da.terms(part), dx.terms(part, always=len(pieces) > 1)
+            da_terms, dx_terms = da.terms(part), dx.terms(part, always=len(chunks) > 1)
             dh0_terms = None if whole_dh0 is None or inside else whole_dh0[state_part]
             targets = (da_terms, dx_terms, dh0_terms)
             options = (dim, reverse, algorithm, cu_seqlens, targets, backend)
             sweep.backward(a[part], h[part], start, dh_part, *options)
-            if len(pieces) > 1 and dx_terms is not None:
+            if len(chunks) > 1 and dx_terms is not None:
                 at = first - steps.start
                 carry = sweep.product(a[part].select(dim, at).conj(), dx_terms.select(dim, at))
             da.add(part, da_terms)

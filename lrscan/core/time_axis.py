@@ -5,7 +5,7 @@ not: they ask :func:`current`, which is one of
 
     TimeAxis       one batch of equal length, whole: this, unless something else was entered
     Sequences      sequences of unequal length that lie end to end (:mod:`lrscan.nn.sequences`)
-    Split          pieces of time that lie on different ranks (:mod:`lrscan.distributed.parallel`)
+    Split          chunks of it that lie on different ranks (:mod:`lrscan.distributed.parallel`)
 
 The others are subclasses. They override what differs, and are entered by :func:`along`.
 """

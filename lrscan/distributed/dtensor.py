@@ -51,10 +51,10 @@ def recurrence(
     if dim in columns:
         raise ValueError(
             f"dim {dim}, which is time, is sharded over mesh dimension {columns.index(dim)}: for "
-            "pieces of time there is lrscan.distributed.linear_recurrence"
+            "chunks of time there is lrscan.distributed.linear_recurrence"
         )
-    pieces = {name: _local(tensor, axes[name], columns) for name, tensor in tensors.items()}
-    h = local(pieces["a"], pieces["x"], pieces.get("h0"), dim, *options, cu_seqlens)
+    own = {name: _local(tensor, axes[name], columns) for name, tensor in tensors.items()}
+    h = local(own["a"], own["x"], own.get("h0"), dim, *options, cu_seqlens)
     placements = [Replicate() if axis is None else Shard(axis) for axis in columns]
     stride = torch.empty(shape, device="meta").stride()
     return DTensor.from_local(

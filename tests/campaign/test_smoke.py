@@ -71,8 +71,8 @@ def test_an_element_that_nobody_writes_is_found(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["columns", "time", "thin", "one-column"])
-def test_a_state_that_does_not_get_through_a_piece_is_found(name, monkeypatch):
-    """As if the product of a piece were zero: what enters it does not count at its end."""
+def test_a_state_that_does_not_get_through_a_chunk_is_found(name, monkeypatch):
+    """As if the product of a chunk were zero: what enters it does not count at its end."""
     case, right = Case("serial", "float32", *LAYOUTS[name]), smoke.sweep.forward
 
     def forward(a, x, h0, dim, *options, **others):
