@@ -19,14 +19,14 @@ LANE = 1.27  # from one processor to the next
 COUNT = 1.2  # where the rounds are counted, right of the loop
 FIRST = 3.6  # where processor 0 of Algorithm 1 stands
 PURPOSES = {
-    "reduce": "reduce each piece to a pair (P, R)",
+    "reduce": "reduce each chunk to a pair (P, R)",
     "carry": "scan the {} from h0",
-    "run": "run each piece again",
+    "run": "run each chunk again",
 }
 STYLES = {"reduce": "pair", "carry": "carry", "run": "state"}
 LEGEND = {
     "reduce": ("t", "Compose (P, R) with step t: {} flops"),
-    "carry": ("carry", "P * carry + R, of the piece before: {} flops"),
+    "carry": ("carry", "P * carry + R, of the chunk before: {} flops"),
     "run": ("t", "h[t] = a[t] * h[t-1] + x[t]: {} flops"),
 }
 
@@ -171,7 +171,7 @@ def _done(traced: Trace, k: int) -> str:
     """The values that a round computes."""
     if k > traced.rounds:
         return "done"
-    names = {"reduce": "(P, R) of piece {}", "carry": "carry into piece {}", "run": "h[{}]"}
+    names = {"reduce": "(P, R) of chunk {}", "carry": "carry into chunk {}", "run": "h[{}]"}
     words = []
     for event in traced.events:
         if event.round == k:
