@@ -282,7 +282,7 @@ def compare(context: Context, steps: list[dict[str, Any]]) -> int:
             sys.path.insert(0, str(site))
     if context.device != "cuda":
         return measure(context, steps)
-    from lrscan.cuda.machine_code import numpy_as_numba_knows_it
+    from lrscan.cuda.numba_cuda import numpy_as_numba_knows_it
 
     with numpy_as_numba_knows_it():  # for those that compile with Numba
         return measure(context, steps)

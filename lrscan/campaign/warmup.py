@@ -115,7 +115,7 @@ def check_compilers() -> None:
     try:
         from numba import cuda
 
-        from lrscan.cuda import machine_code
+        from lrscan.cuda import machine_code, numba_cuda
         from lrscan.cuda.memory import SIMULATED
 
         if SIMULATED:
@@ -124,7 +124,7 @@ def check_compilers() -> None:
         def nothing(rows: Any, extents: Any, sizing: Any) -> None:
             cuda.syncthreads()  # type: ignore[call-arg]
 
-        machine_code.link(machine_code.ptx(nothing, OLDEST, (32, 1)), OLDEST)
+        numba_cuda.linked(machine_code.ptx(nothing, OLDEST, (32, 1)), OLDEST)
     except Exception as error:
         words = " ".join(str(error).split())
         raise WarmupError(

@@ -1,7 +1,7 @@
 """Machine code of kernels: where it is looked for, where it is kept, and how it is made.
 
 A kernel becomes machine code in two steps, neither of which needs a GPU: Numba writes PTX, NVIDIA's
-linker a cubin. Three places are asked for it, in this order:
+linker a cubin (:mod:`lrscan.cuda.numba_cuda`). Three places are asked for it, in this order:
 
     carried   the folder that ``LRSCAN_KERNELS`` names, which another machine filled by
               ``lrscan warmup --cuda 9.0 --out FOLDER``. The code is taken if it was made from the
@@ -19,27 +19,21 @@ from __future__ import annotations
 import functools
 import os
 import re
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Protocol
-
-import numpy as np
-from numba import cuda
-from numba.core.caching import FunctionCache
 
 from lrscan.core import kernel_files
 from lrscan.core.compilation import noticed
 from lrscan.core.source_digest import digest
 from lrscan.core.versions import package_version
+from lrscan.cuda import numba_cuda
 from lrscan.cuda.bfloat16 import without_bfloat16
+from lrscan.cuda.numba_cuda import Capability
 from lrscan.cuda.steps import SIGNATURE
 
 CARRIED, KEPT, COMPILED = "carried", "kept", "compiled"
-Capability = tuple[int, int]
 
 
 class Kernel(Protocol):
@@ -57,8 +51,6 @@ class Kernel(Protocol):
 
 # How many kernels of this process came from where.
 tally: Counter[str] = Counter()
-
-_one_at_a_time = threading.RLock()
 
 
 def sources(kernel: Kernel, capability: Capability) -> Iterator[bytes]:
@@ -102,68 +94,16 @@ def export(kernel: Kernel, capability: Capability, folder: Path) -> bool:
 
 def compiled(kernel: Kernel, capability: Capability) -> bytes:
     """The kernel's machine code, made here and now."""
-    return link(ptx(kernel.function, capability, kernel.launch_bounds), capability)
+    text = ptx(kernel.function, capability, kernel.launch_bounds)
+    return numba_cuda.linked(text, capability)
 
 
 def ptx(function: Callable, capability: Capability, launch_bounds: tuple[int, int]) -> str:
     """What the linker takes: the kernel in PTX, with the function's own name."""
-    with _compiling_for(capability):
-        text, _ = cuda.compile(
-            function,
-            SIGNATURE,
-            device=False,
-            abi="numba",
-            cc=capability,
-            output="ptx",
-            debug=False,  # not as Numba's environment has it: the code is kept for all processes
-            opt=True,
-            launch_bounds=launch_bounds,
-        )
+    text = numba_cuda.compiled_to_ptx(function, SIGNATURE, capability, launch_bounds)
     mangled = re.findall(r"\.entry (\w+)", text)[0]
     text = re.sub(rf"\b{mangled}\b", function.__name__, text)
     return text if capability >= (8, 0) else without_bfloat16(text)
-
-
-def link(text: str, capability: Capability) -> bytes:
-    """Machine code from PTX."""
-    try:
-        from cuda.core import Linker, LinkerOptions, ObjectCode
-    except ImportError:  # before cuda-core 0.5
-        from cuda.core.experimental import Linker, LinkerOptions, ObjectCode
-
-    options = LinkerOptions(arch=f"sm_{capability[0]}{capability[1]}")
-    return Linker(ObjectCode.from_ptx(text.encode()), options=options).link("cubin").code
-
-
-@contextmanager
-def _compiling_for(capability: Capability) -> Iterator[None]:
-    """Let Numba take a capability for that of the current device.
-
-    It compiles device functions for the current device, and asks the driver for it, which need not
-    be here.
-    """
-    from numba.cuda import dispatcher
-
-    with _one_at_a_time, numpy_as_numba_knows_it():
-        before = dispatcher.get_current_device
-        dispatcher.get_current_device = lambda: SimpleNamespace(compute_capability=capability)
-        try:
-            yield
-        finally:
-            dispatcher.get_current_device = before
-
-
-@contextmanager
-def numpy_as_numba_knows_it() -> Iterator[None]:
-    """numba-cuda 0.30 asks for a name of NumPy that 2.5 has dropped, when it first compiles."""
-    if hasattr(np, "row_stack"):
-        yield
-        return
-    np.row_stack = np.vstack
-    try:
-        yield
-    finally:
-        del np.row_stack
 
 
 def file_name(kernel: Kernel, capability: Capability) -> str:
@@ -174,11 +114,8 @@ def file_name(kernel: Kernel, capability: Capability) -> str:
 
 def _cache_path(kernel: Kernel, name: str) -> Path | None:
     """Where the code is kept on this machine; None where no folder can be written."""
-    try:
-        folder = Path(FunctionCache(kernel.function).cache_path)
-    except RuntimeError:
-        return None
-    return folder / f"{name}-{_compilers()}.cubin"
+    folder = numba_cuda.folder_of(kernel.function)
+    return None if folder is None else folder / f"{name}-{_compilers()}.cubin"
 
 
 @functools.cache

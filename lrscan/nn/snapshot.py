@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from lrscan.core.time_axis import WHOLE, along
-from lrscan.core.torch_internals import modifications
+from lrscan.core.torch_internals import modifications, own_buffers
 
 _OF_A_CLASS = ("__dict__", "__weakref__")  # what Python itself gives to every class
 
@@ -55,7 +55,7 @@ class Kept:
                 return function(self._net, *given)
             self._check()
             for (module, name, _), value in zip(self._buffers, buffers, strict=True):
-                module._buffers[name] = value.clone()
+                own_buffers(module)[name] = value.clone()
             with along(WHOLE):
                 return function(self._copy, *given)
 
@@ -112,7 +112,7 @@ class Kept:
             inner = name if key in ("_parameters", "_modules") else _join(name, key)
             held = copy.copy(value) if key == "_buffers" else self._copied(value, inner)
             new.__dict__[key] = held
-        for key, buffer in module._buffers.items():
+        for key, buffer in own_buffers(module).items():
             if buffer is not None:
                 self._buffers.append((new, key, buffer))
         return new
