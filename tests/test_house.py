@@ -168,3 +168,12 @@ def test_the_doors_are_there():
     for module in set().union(*DOORS.values()):
         names = [name for name, _ in outside_names(MODULES[module].read_bytes())]
         assert any(map(door_of, names)), f"{module} uses nothing that is not public"
+
+
+def test_no_two_classes_have_one_name():
+    places = {}
+    for module, path in MODULES.items():
+        for node in ast.walk(ast.parse(path.read_bytes())):
+            if isinstance(node, ast.ClassDef):
+                places.setdefault(node.name, []).append(module)
+    assert {name: where for name, where in places.items() if len(where) > 1} == {}

@@ -72,7 +72,7 @@ class Operand(NamedTuple):
     aligned: bool
 
 
-class Layout(NamedTuple):
+class TensorLayout(NamedTuple):
     """What of a tensor decides how it is swept."""
 
     dtype: torch.dtype
@@ -189,7 +189,7 @@ def run(
         _run_with_restarts(tensors, backward, dim, reverse, algorithm, cu_seqlens, backend)
         return
     layouts = tuple(
-        (row, Layout(t.dtype, t.shape, t.stride(), t.data_ptr() % _ALIGNMENT == 0))
+        (row, TensorLayout(t.dtype, t.shape, t.stride(), t.data_ptr() % _ALIGNMENT == 0))
         for row, t in tensors.items()
     )
     if algebra is not SCALAR:
@@ -215,7 +215,7 @@ def run(
         run(part, backward, dim - (axis < dim), reverse, algorithm, cu_seqlens, backend, algebra)
 
 
-def _of_values(layout: Layout, numbers: int) -> Layout:
+def _of_values(layout: TensorLayout, numbers: int) -> TensorLayout:
     """The layout of values that are so many numbers each, side by side along the last axis."""
     if numbers == 1:
         return layout
@@ -282,7 +282,7 @@ def _run_with_restarts(
 
 @functools.lru_cache(maxsize=1024)
 def _prepared(
-    layouts: tuple[tuple[str, Layout], ...],
+    layouts: tuple[tuple[str, TensorLayout], ...],
     backward: bool,
     dim: int,
     reverse: bool,

@@ -36,7 +36,7 @@ from lrscan.cuda.steps import SIGNATURE
 CARRIED, KEPT, COMPILED = "carried", "kept", "compiled"
 
 
-class Kernel(Protocol):
+class Compilable(Protocol):
     """What is asked of a kernel, such as :class:`lrscan.cuda.launch.Kernel`, to compile it.
 
     function       its Python body, with the arguments of :mod:`lrscan.cuda.steps`
@@ -53,7 +53,7 @@ class Kernel(Protocol):
 tally: Counter[str] = Counter()
 
 
-def sources(kernel: Kernel, capability: Capability) -> Iterator[bytes]:
+def sources(kernel: Compilable, capability: Capability) -> Iterator[bytes]:
     """The kernel's machine code, from one place after another.
 
     Who cannot use what comes first asks for the next: a driver may refuse code from a newer linker.
@@ -78,12 +78,12 @@ def sources(kernel: Kernel, capability: Capability) -> Iterator[bytes]:
     yield code
 
 
-def machine_code(kernel: Kernel, capability: Capability) -> bytes:
+def machine_code(kernel: Compilable, capability: Capability) -> bytes:
     """The kernel's machine code for a compute capability, from the first place that has it."""
     return next(sources(kernel, capability))
 
 
-def export(kernel: Kernel, capability: Capability, folder: Path) -> bool:
+def export(kernel: Compilable, capability: Capability, folder: Path) -> bool:
     """Write the kernel's code to a folder for ``LRSCAN_KERNELS``; False if it is there already."""
     path = Path(folder, f"{file_name(kernel, capability)}.cubin")
     if kernel_files.read(path) is not None:
@@ -92,7 +92,7 @@ def export(kernel: Kernel, capability: Capability, folder: Path) -> bool:
     return True
 
 
-def compiled(kernel: Kernel, capability: Capability) -> bytes:
+def compiled(kernel: Compilable, capability: Capability) -> bytes:
     """The kernel's machine code, made here and now."""
     text = ptx(kernel.function, capability, kernel.launch_bounds)
     return numba_cuda.linked(text, capability)
@@ -106,13 +106,13 @@ def ptx(function: Callable, capability: Capability, launch_bounds: tuple[int, in
     return text if capability >= (8, 0) else without_bfloat16(text)
 
 
-def file_name(kernel: Kernel, capability: Capability) -> str:
+def file_name(kernel: Compilable, capability: Capability) -> str:
     """What its file is called, without the ending: the same for the same sources."""
     made_from = digest("cuda")[:16]
     return f"{kernel.name}-sm{capability[0]}{capability[1]}-{made_from}"
 
 
-def _cache_path(kernel: Kernel, name: str) -> Path | None:
+def _cache_path(kernel: Compilable, name: str) -> Path | None:
     """Where the code is kept on this machine; None where no folder can be written."""
     folder = numba_cuda.folder_of(kernel.function)
     return None if folder is None else folder / f"{name}-{_compilers()}.cubin"

@@ -209,7 +209,7 @@ def test_what_is_compiled_is_for_this_gpu(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(phases.warmup, "check_compilers", lambda: None)
     asked = []
     monkeypatch.setattr(phases.warmup, "compile_all", lambda *given: asked.append(given) or (3, 4))
-    context = phases.Context("cuda", "gpu", tmp_path, time.monotonic() + 60)
+    context = phases.PhaseContext("cuda", "gpu", tmp_path, time.monotonic() + 60)
     assert phases.compile_kernels(context) == phases.DONE
     assert asked == [("lrscan.campaign.kernels:needed", (40,), (7, 5), None)]
     assert "=> 3 kernels compiled, 4 were there" in capsys.readouterr().out

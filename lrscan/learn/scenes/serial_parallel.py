@@ -67,7 +67,7 @@ def serial_against_parallel(a: Sequence, x: Sequence, h0: Any = 0, *, processors
     )
 
 
-class Phase(NamedTuple):
+class Rounds(NamedTuple):
     """Rounds of Algorithm 1, ``first`` to ``last``, and what they are for."""
 
     purpose: str
@@ -90,11 +90,11 @@ def _kind(event: Event, steps: int) -> str:
     return "carry" if event.writes.index >= steps else "run"
 
 
-def _phases(traced: Trace) -> list[Phase]:
+def _phases(traced: Trace) -> list[Rounds]:
     kinds = {event.round: _kind(event, len(traced.inputs)) for event in traced.events}
     pairs = _count(1 + max(event.lane for event in traced.events), "pair")
     groups = [(kind, list(rounds)) for kind, rounds in groupby(kinds, key=kinds.__getitem__)]
-    return [Phase(PURPOSES[kind].format(pairs), r[0], r[-1]) for kind, r in groups]
+    return [Rounds(PURPOSES[kind].format(pairs), r[0], r[-1]) for kind, r in groups]
 
 
 def _lanes(traced: Trace, left: float, start: tuple[float, float]) -> Iterator[Shape]:
@@ -124,7 +124,7 @@ def _headings(processors: int) -> Iterator[Shape]:
         yield Text(FIRST + LANE * p, 0.5, str(p))
 
 
-def _bracket(number: int, phase: Phase, x: float) -> Iterator[Shape]:
+def _bracket(number: int, phase: Rounds, x: float) -> Iterator[Shape]:
     """The rounds of a phase, right of the lanes."""
     top, bottom = (-ROUND * k + sign * 0.15 for k, sign in ((phase.first, 1), (phase.last, -1)))
     yield Line(((x, top), (x + 0.15, top), (x + 0.15, bottom), (x, bottom)), frame=phase.first)
