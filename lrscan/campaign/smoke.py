@@ -26,7 +26,7 @@ from torch import Tensor
 from lrscan import linear_recurrence
 from lrscan.core import gradients, sweep
 from lrscan.core.checks import ALGORITHMS
-from lrscan.core.dtypes import KINDS
+from lrscan.core.dtypes import KINDS, state_dtype
 from lrscan.core.reference import Exact, oracle
 from lrscan.experiments.inputs import draw_inputs, lasting
 
@@ -159,7 +159,7 @@ def draw(case: SmokeCase) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
     a[:, ::2] = lasting(a[:, ::2])
     a, x, dh = (t.view(steps, *rest).movedim(0, case.dim).contiguous() for t in (a, x, dh))
     if case.wide_a:
-        a, h0 = a.float(), h0.float()
+        a, h0 = a.to(state_dtype(dtype)), h0.to(state_dtype(dtype))
     a = a[tuple(slice(n) for n in _shape_of_a(case))]
     return a.contiguous(), x, h0.view(rest) if case.start else None, dh
 
@@ -243,7 +243,7 @@ def _shapes(case: SmokeCase) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
     """As :func:`draw`, without data."""
     rest = [n for axis, n in enumerate(case.shape) if axis != case.dim]
     dtype = getattr(torch, case.dtype)
-    wide = torch.float32 if case.wide_a else dtype
+    wide = state_dtype(dtype) if case.wide_a else dtype
     a = torch.empty(_shape_of_a(case), dtype=wide, device="meta")
     x = torch.empty(case.shape, dtype=dtype, device="meta")
     h0 = torch.empty(rest, dtype=wide, device="meta") if case.start else None

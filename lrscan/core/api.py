@@ -10,7 +10,7 @@ from torch import Tensor
 import lrscan.core.torch_library  # noqa: F401  (the operator of torch's dispatcher, for compile)
 from lrscan.core.autograd import intercepted, needs_derivatives, one_step, recurrence
 from lrscan.core.checks import check, converted, lengths_on_the_host, said
-from lrscan.core.dtypes import HALF
+from lrscan.core.dtypes import HALF, state_dtype
 
 
 def linear_recurrence(
@@ -108,7 +108,8 @@ def linear_recurrence_step(a: Tensor | complex, x: Tensor, h: Tensor) -> Tensor:
     check(one_a, one_x, before, 0, False, "auto", state="h")
     dtype = torch.promote_types(x.dtype, before.dtype)
     if x.dtype in HALF:
-        a, x, before = a.float(), x.float(), before.float()
+        wide = state_dtype(x.dtype)
+        a, x, before = a.to(wide), x.to(wide), before.to(wide)
     if needs_derivatives(a, x, before):  # to torch a zero has gradients of NaN
         return one_step(a, x, before).to(dtype)
     after = torch.addcmul(x, a, before)

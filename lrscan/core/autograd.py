@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lrscan.core import dispatch, gradients, sweep
-from lrscan.core.dtypes import HALF
+from lrscan.core.dtypes import HALF, state_dtype
 from lrscan.core.gradients import Gradients
 from lrscan.core.torch_internals import (
     below_autograd,
@@ -259,9 +259,10 @@ def differentiable_gradients(
     """(da, dx, dh0) made of differentiable operations, for derivatives of derivatives."""
     x_shape, dim, reverse, algorithm, cu_seqlens = options
     dtypes = a.dtype, h.dtype, h.dtype if h0 is None else h0.dtype
-    if h.dtype in HALF:  # accumulated in float32, as in a sweep
-        a, h, dh = a.float(), h.float(), dh.float()
-        h0 = None if h0 is None else h0.float()
+    if h.dtype in HALF:  # computed as in a sweep
+        wide = state_dtype(h.dtype)
+        a, h, dh = a.to(wide), h.to(wide), dh.to(wide)
+        h0 = None if h0 is None else h0.to(wide)
     if h.shape[dim] == 0:
         zero = None if h0 is None else torch.zeros_like(h0)
         return _as(dtypes, torch.zeros_like(a), h.new_zeros(x_shape), zero)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lrscan.core.dtypes import DTYPES, HALF, REAL
+from lrscan.core.dtypes import DTYPES, HALF, REAL, state_dtype
 from lrscan.core.sweep import broadcast_shape, state_shape
 from lrscan.core.torch_internals import is_fake
 
@@ -38,7 +38,7 @@ def converted(a: Any, x: Any, h0: Any) -> tuple[Tensor, Tensor, Tensor | None]:
     if isinstance(a, _NUMBER) and not isinstance(a, bool):
         if isinstance(a, complex) and not x.is_complex():
             raise TypeError(f"a is a complex number, but x is {x.dtype}")
-        dtype = torch.float32 if x.dtype in HALF else x.dtype
+        dtype = state_dtype(x.dtype) if x.dtype in HALF else x.dtype
         a = torch.full((), a, dtype=dtype, device=x.device)
     if (real := REAL.get(x.dtype)) is not None:
         a, h0 = (t.to(x.dtype) if isinstance(t, Tensor) and t.dtype == real else t for t in (a, h0))
@@ -97,7 +97,7 @@ def check(
         choices = ", ".join(map(str, DTYPES))
         raise TypeError(f"x on {kind} has one of the dtypes {choices}, not {dtype}")
     for name, tensor in tensors.items():
-        if tensor.dtype != dtype and not (dtype in HALF and tensor.dtype == torch.float32):
+        if tensor.dtype != dtype and tensor.dtype != state_dtype(dtype):
             raise TypeError(f"{name} is {tensor.dtype}, but x is {dtype}")
     try:
         shape = broadcast_shape(a, x)

@@ -57,3 +57,10 @@ def test_a_result_that_is_no_number_is_infinitely_wrong(monkeypatch):
         return linear_recurrence(a, x, h0) + torch.zeros_like(x).masked_fill(x > 1, math.nan)
 
     assert share(monkeypatch, broken) == math.inf
+
+
+def test_a_dtype_that_the_operator_does_not_take_is_an_error():
+    with pytest.raises(ValueError, match="a dtype is one of float64, .*, not 'int32'"):
+        correctness.measure(
+            device="cpu", seed=0, lengths=[3], features=[2], dtypes=["float32", "int32"]
+        )
