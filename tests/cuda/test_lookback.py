@@ -110,10 +110,10 @@ class Scan:
         self.device.barrier()
         index, strip = divmod(block.ticket, strips)
         job = SimpleNamespace(block=block, index=index, first=strip * WIDTH)
-        link = lookback.Link(
+        chain = lookback.Chain(
             lookback.TICKET_BYTES, self.radix, index, TILES, COLUMNS, job.first, WIDTH
         )
-        self.look_back(job, link, thread, THREADS)
+        self.look_back(job, chain, thread, THREADS)
 
     def run(self):
         self.device.run(TILES * COLUMNS // WIDTH, THREADS, self.body)

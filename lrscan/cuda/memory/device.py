@@ -73,7 +73,7 @@ def _narrow(builder, kind, plane):
 
 def _planes(kind):
     """Planes of a value of a kind, of all its numbers."""
-    return described(kind).planes * described(kind).count
+    return described(kind).planes * described(kind).numbers
 
 
 def _numbers_from(context, builder, number, planes):
@@ -191,7 +191,7 @@ def _vector_type(kind, width):
 @intrinsic(prefer_literal=True)
 def load_vector(typingctx, kind, count, address, array, i):
     name, number = kind.literal_value, array.dtype
-    size, each = described(name).bytes, described(name).count
+    size, each = described(name).bytes, described(name).numbers
     width, accesses = _accesses(name, count.literal_value)
 
     def lower(context, builder, signature, args):
@@ -210,7 +210,7 @@ def load_vector(typingctx, kind, count, address, array, i):
 @intrinsic(prefer_literal=True)
 def store_vector(typingctx, kind, count, address, array, i):
     name, number = kind.literal_value, array.dtype
-    size, each = described(name).bytes, described(name).count
+    size, each = described(name).bytes, described(name).numbers
     numbers = count.literal_value * each
     width, accesses = _accesses(name, count.literal_value)
 
@@ -265,7 +265,7 @@ def _got(context, builder, value, array, given, first):
 
 @intrinsic(prefer_literal=True)
 def get(typingctx, kind, array, i):
-    value, each = numba_type(kind.literal_value), described(kind.literal_value).count
+    value, each = numba_type(kind.literal_value), described(kind.literal_value).numbers
 
     def lower(context, builder, signature, args):
         return _got(context, builder, value, array, args[1], _first(builder, args[2], each))
@@ -275,7 +275,7 @@ def get(typingctx, kind, array, i):
 
 @intrinsic(prefer_literal=True)
 def get_after(typingctx, kind, array, first, i):
-    value, each = numba_type(kind.literal_value), described(kind.literal_value).count
+    value, each = numba_type(kind.literal_value), described(kind.literal_value).numbers
 
     def lower(context, builder, signature, args):
         first = _first(builder, args[3], each, args[2])

@@ -112,7 +112,7 @@ def _value_from(numbers):
 
 def load(kind, address):
     info, size = described(kind), number_bytes(kind)
-    return _value_from([_read(kind, address + i * size, info.bytes) for i in range(info.count)])
+    return _value_from([_read(kind, address + i * size, info.bytes) for i in range(info.numbers)])
 
 
 def store(kind, address, value):
@@ -143,7 +143,7 @@ def put(array, i, value):
 
 
 def get_after(kind, array, first, i):
-    count = described(kind).count
+    count = described(kind).numbers
     return _value_from([array[_inside(first + i * count + n)] for n in range(count)])
 
 

@@ -35,7 +35,7 @@ from lrscan.cuda import memory
 from lrscan.cuda.launch import Kernel, Launches
 from lrscan.cuda.memory import divide, finite, get, load, no_unroll, nonzero, put, zero_or_nan
 from lrscan.cuda.single_pass import lookback, tiles_direct, tiles_staged
-from lrscan.cuda.single_pass.lookback import Link
+from lrscan.cuda.single_pass.lookback import Chain
 from lrscan.cuda.single_pass.plan import layout_of, plan
 from lrscan.cuda.single_pass.room import RoomFunctions, make_room, room_of
 from lrscan.cuda.single_pass.tiles import (
@@ -110,7 +110,7 @@ def kernel(variant: Variant, layout: Layout) -> Kernel:
         fill(rows, tile, thread, room, a, x)
         may_forget = scan_steps(a, x, P, R)
         scan_chunks(tile, thread, room, P, R)
-        look_back(Job(rows, tile, room), _link_of(extents, tiling, tile), thread, threads)
+        look_back(Job(rows, tile, room), _chain_of(extents, tiling, tile), thread, threads)
         begin_of_chunk(tile, thread, room, R)
         apply_steps(a, x, R, may_forget)
         before, da = cuda.local.array(for_x, number), cuda.local.array(for_da, number)
@@ -153,10 +153,10 @@ def _make_tile_of(K: int, V: int) -> Callable:
 
 
 @inlined
-def _link_of(extents, tiling, tile):
-    """The place of a tile among the others."""
+def _chain_of(extents, tiling, tile):
+    """Where a tile stands in the chain."""
     row = tile.place.outer * extents.middle + tile.place.middle
-    return Link(
+    return Chain(
         tiling.workspace + lookback.TICKET_BYTES,
         tiling.radix,
         tile.number,

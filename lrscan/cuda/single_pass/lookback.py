@@ -48,8 +48,8 @@ class Words(NamedTuple):
     R: int
 
 
-class Link(NamedTuple):
-    """Where a tile stands among the others.
+class Chain(NamedTuple):
+    """Where a tile stands in the chain of all tiles.
 
     words    address of the words of all tiles: their maps, then the states between groups
     radix    tiles per group
@@ -143,7 +143,7 @@ def make_look_back(
         guarded: whether a map that does not lead to a finite state is not believed
 
     Returns:
-        ``look_back(job, link, thread, threads)``, for each thread of a block. It puts
+        ``look_back(job, chain, thread, threads)``, for each thread of a block. It puts
         ``width * (radix - 1)`` earlier maps at most.
     """
     load_words, store_words, complete = memory.load_words, memory.store_words, memory.complete
@@ -158,17 +158,17 @@ def make_look_back(
     map_bytes = P_bytes + R_bytes
 
     @device
-    def map_address(link, number, j):
+    def map_address(chain, number, j):
         """Of the words of the map of column j of the tile ``number``."""
-        return link.words + (link.first + j) * map_bytes + number * (link.columns * map_bytes)
+        return chain.words + (chain.first + j) * map_bytes + number * (chain.columns * map_bytes)
 
     @device
-    def state_address(link, group, j):
+    def state_address(chain, group, j):
         """Of the words of the state of column j after a group."""
-        states = link.words
-        if link.radix > 1:
-            states = link.words + link.tiles * link.columns * map_bytes
-        return states + (link.first + j) * R_bytes + group * link.columns * R_bytes
+        states = chain.words
+        if chain.radix > 1:
+            states = chain.words + chain.tiles * chain.columns * map_bytes
+        return states + (chain.first + j) * R_bytes + group * chain.columns * R_bytes
 
     @device
     def publish_map(at, P, R):
@@ -192,43 +192,43 @@ def make_look_back(
         return R_of(found)
 
     @device
-    def publish_maps(job, link, rank, thread, threads):
+    def publish_maps(job, chain, rank, thread, threads):
         """The tile's own maps, before any wait; none where a state or nothing is handed on."""
-        if rank == link.radix - 1 or link.number == link.tiles - 1:
+        if rank == chain.radix - 1 or chain.number == chain.tiles - 1:
             return
         j = thread
-        while j < link.width:
+        while j < chain.width:
             P, R = map_of(job, j)
             if not guarded or finite(P):
-                publish_map(map_address(link, link.number, j), P, R)
+                publish_map(map_address(chain, chain.number, j), P, R)
             j += threads
 
     @device
-    def collect_maps(job, link, rank, thread, threads):
+    def collect_maps(job, chain, rank, thread, threads):
         """Those of the earlier tiles of the group: the threads share them, tile after tile."""
         i = thread
-        while i < rank * link.width:
-            tiles, j = divide(i, link.width)
-            P, R = await_map(map_address(link, link.number - rank + tiles, j))
+        while i < rank * chain.width:
+            tiles, j = divide(i, chain.width)
+            P, R = await_map(map_address(chain, chain.number - rank + tiles, j))
             put_earlier(job, i, P, R)
             i += threads
 
     @device
-    def hand_on(job, link, group, rank, thread, threads):
+    def hand_on(job, chain, group, rank, thread, threads):
         """A thread takes a column: the state it begins with, by the earlier maps, and ends with."""
-        closes, ends = rank == link.radix - 1, link.number == link.tiles - 1
+        closes, ends = rank == chain.radix - 1, chain.number == chain.tiles - 1
         j = thread
-        while j < link.width:
+        while j < chain.width:
             P, R = one, zero
             i = j
-            while i < rank * link.width:
+            while i < rank * chain.width:
                 earlier_P, earlier_R = earlier(job, i)
                 P, R = compose(P, R, earlier_P, earlier_R)
-                i += link.width
+                i += chain.width
             if group == 0:
                 h = begin(job, j)
             else:
-                h = await_state(state_address(link, group - 1, j))
+                h = await_state(state_address(chain, group - 1, j))
             start = step(P, R, h)
             carry(job, j, start)
             P, R = map_of(job, j)
@@ -236,18 +236,18 @@ def make_look_back(
             if guarded and not finite(end):
                 end = redo(job, j, rank, h)
             if closes and not ends:
-                store_words(state_address(link, group, j), words_of(end))
+                store_words(state_address(chain, group, j), words_of(end))
             elif guarded and not finite(P) and not ends:
-                publish_map(map_address(link, link.number, j), nothing, end)
+                publish_map(map_address(chain, chain.number, j), nothing, end)
             j += threads
 
     @device
-    def look_back(job, link, thread, threads):
-        group, rank = divide(link.number, link.radix)
-        publish_maps(job, link, rank, thread, threads)
-        collect_maps(job, link, rank, thread, threads)
+    def look_back(job, chain, thread, threads):
+        group, rank = divide(chain.number, chain.radix)
+        publish_maps(job, chain, rank, thread, threads)
+        collect_maps(job, chain, rank, thread, threads)
         barrier()
-        hand_on(job, link, group, rank, thread, threads)
+        hand_on(job, chain, group, rank, thread, threads)
         barrier()
 
     return look_back

@@ -100,7 +100,7 @@ def values_of(variant: Variant) -> int:
     Half as many in backward sweeps of several planes, which compute with more registers.
     """
     info = max(described(variant.product), described(variant.state), key=lambda kind: kind.size)
-    halved = variant.backward and info.planes * info.count > 1
+    halved = variant.backward and info.planes * info.numbers > 1
     fit = REGISTER_BYTES // info.size // (2 if halved else 1)
     return 1 << max(fit, 1).bit_length() - 1
 

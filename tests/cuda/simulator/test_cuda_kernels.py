@@ -303,7 +303,7 @@ def test_a_state_that_is_not_finite_is_that_of_the_loop(
 @pytest.mark.parametrize("reverse", [False, True], ids=["", "reverse"])
 @pytest.mark.parametrize("algorithm", ALGORITHMS["cuda"])
 def test_packed_sequences_are_those_of_the_cpu(algorithm, reverse, small_tiles):
-    cu = torch.tensor([0, 0, 7, 30, 31, 60, 60])
+    cu_seqlens = torch.tensor([0, 0, 7, 30, 31, 60, 60])
     for dtype, dim in ((torch.float64, 0), (torch.complex64, 1)):
         shape, states = ((70, 3), (6, 3)) if dim == 0 else ((3, 70), (3, 6))
         a, x, _, dh = draw(shape, dtype, dim)
@@ -312,7 +312,7 @@ def test_packed_sequences_are_those_of_the_cpu(algorithm, reverse, small_tiles):
         for h0 in (torch.rand(states).to(dtype), None):
             found = []
             for backend, name in (("cpu", "serial"), ("cuda", algorithm)):
-                options = dim, reverse, name, cu
+                options = dim, reverse, name, cu_seqlens
                 h = sweep.forward(a, x, h0, *options, backend=backend)
                 gradients_of = gradients.backward(a, h, h0, dh, shape, *options, backend=backend)
                 found.append([h, *(t for t in gradients_of if t is not None)])
