@@ -258,6 +258,7 @@ class Steps(NamedTuple):
     advance: Callable
 
 
+@functools.cache
 def make_steps(variant: Variant) -> Steps:
     """The steps of a variant's sweep."""
     backward, want_dx, want_da = variant.backward, variant.want_dx, variant.want_da

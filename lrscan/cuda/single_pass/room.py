@@ -12,6 +12,7 @@ step takes their place, one for each slot.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -79,6 +80,7 @@ class RoomFunctions(NamedTuple):
     put_last: Callable
 
 
+@functools.cache
 def make_room(variant: Variant, layout: Layout) -> RoomFunctions:
     """The functions of a kernel's room."""
     product, state = variant.product, variant.state
