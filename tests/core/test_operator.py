@@ -40,7 +40,7 @@ LAYOUTS = [
 def small_thresholds():
     """Cut even short sequences into many pieces, row by row, and write past the cache."""
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in {"PIECE_BYTES": 1, "ROW_STRIPS": 2, "STREAM_BYTES": 0}.items():
+        for name, value in {"CHUNK_BYTES": 1, "ROW_STRIPS": 2, "STREAM_BYTES": 0}.items():
             patch.setattr(dispatch, name, value)
         sweep._prepared.cache_clear()
         yield
@@ -205,7 +205,7 @@ def test_a_state_that_is_not_finite_is_that_of_the_loop(
     shape, algorithm, short_pieces, monkeypatch
 ):
     """Though a product of coefficients is zero by underflow, and 0 times infinity is NaN."""
-    monkeypatch.setattr(dispatch, "PIECE_BYTES", 1024)  # of several steps
+    monkeypatch.setattr(dispatch, "CHUNK_BYTES", 1024)  # of several steps
     inf, nan = float("inf"), float("nan")
     for start, bad in ((-inf, 0.0), (1.0, inf), (1.0, nan), (nan, 0.0)):
         a, x = torch.full(shape, 1e-30), torch.ones(shape)
@@ -229,7 +229,7 @@ def test_a_state_that_is_not_finite_is_that_of_the_loop(
 def test_a_coefficient_of_zero_forgets_nan_and_infinity(
     piece, dtype, algorithm, reverse, short_pieces, monkeypatch
 ):
-    monkeypatch.setattr(dispatch, "PIECE_BYTES", piece)
+    monkeypatch.setattr(dispatch, "CHUNK_BYTES", piece)
     for shape, dim in LAYOUTS:
         a, x, h0, dh = spoiled(*draw(shape, dtype, dim, kind="lasts"))
         results = run(a, x, h0, dh, dim=dim, reverse=reverse, algorithm=algorithm)

@@ -11,7 +11,7 @@ from recurrences import check, draw
 from lrscan import linear_recurrence
 from lrscan.cpu import dispatch
 
-dispatch.PIECE_BYTES, dispatch.ROW_STRIPS = 1, 2
+dispatch.CHUNK_BYTES, dispatch.ROW_STRIPS = 1, 2
 
 for kind in sys.argv[1:]:
     # The pieces of the last layout have 128 steps, those of the others one.
