@@ -83,8 +83,8 @@ def _make_reduce(recipe):
     lanes, strip, backward = recipe.lanes, recipe.strip, recipe.backward
     count = lanes // strip  # steps in a register
     compose = compiled(recipe.algebra).compose
-    coefficients, impulses = make_inputs(recipe, lanes)
-    coefficient, impulse = make_inputs(recipe.one_by_one, strip)
+    coefficients, directed, impulses = make_inputs(recipe, lanes)
+    coefficient, _, impulse = make_inputs(recipe.one_by_one, strip)
     scan_lanes, believed = _make_scan_lanes(recipe), _make_believed(recipe)
     identity = make_identity(recipe, strip)
     _, write_product = make_slots(recipe.coefficient, strip)
@@ -96,7 +96,7 @@ def _make_reduce(recipe):
         while t < t1:
             row = moved(at, time, t)
             if t + count <= t1:
-                a = coefficients(row.a, time.a)
+                a = directed(coefficients(row.a, time.a))
                 a, x = scan_lanes(a, impulses(row.x, time.x))
                 if believed(a):
                     P, R = compose(P, R, repeat_last(a, strip, strip), repeat_last(x, strip, strip))
@@ -105,7 +105,7 @@ def _make_reduce(recipe):
             stop = min(t + count, t1)
             while t < stop:
                 row = moved(at, time, t)
-                a = coefficient(row.a, 0)
+                a = directed(coefficient(row.a, 0))
                 P, R = compose(P, R, a, impulse(row.x, 0))
                 t += 1
         return P, R
@@ -169,21 +169,12 @@ def _make_apply(recipe):
     lanes, strip, backward = recipe.lanes, recipe.strip, recipe.backward
     count = lanes // strip  # steps in a register
     step = compiled(recipe.algebra).step
-    coefficients, impulses = make_inputs(recipe, lanes)
+    coefficients, directed, impulses = make_inputs(recipe, lanes)
     scan_lanes, believed = _make_scan_lanes(recipe), _make_believed(recipe)
     identity, aligned = make_identity(recipe, lanes), _make_aligned(recipe)
     write_register = _make_write_register(recipe)
     advance = make_advance(recipe.one_by_one, strip)
     read, write = make_slots(recipe.state, strip)
-
-    @inlined
-    def is_whole(span, t):
-        """Whether the steps from t on fill a register, and none of them is special."""
-        if t + count > span.t1:
-            return False
-        return not backward or not (
-            span.opens and t == span.t0 or span.closes and t + count >= span.t1
-        )
 
     @inlined
     def apply_steps(span, here, t, stop, h):
@@ -202,18 +193,21 @@ def _make_apply(recipe):
         # Large tensors often begin alike in those, and then what is read next would wait for what
         # has just been written beside it. So it is read before that.
         time, t, t1 = span.time, span.t0, span.t1
+        begin, end = t, t1  # of steps that are alike: the two at the ends of a sequence are not
+        if backward:
+            begin, end = t + 1 if span.opens else t, t1 - 1 if span.closes else t1
         held, (a_held, _) = False, identity()
         while t < t1:
             row = moved(here, time, t)
             stop = t + 1
-            if is_whole(span, t) and aligned(row):
+            if begin <= t and t + count <= end and aligned(row):
                 prefetch(ahead.a + t * time.a)
                 prefetch(ahead.x + t * time.x)
                 a = a_held if held else coefficients(row.a, time.a)
                 held = backward and t + 2 * count <= t1
                 if held:
                     a_held = coefficients(row.a + count * time.a, time.a)
-                a, x = scan_lanes(a, impulses(row.x, time.x))
+                a, x = scan_lanes(directed(a), impulses(row.x, time.x))
                 if believed(a):
                     states = step(a, x, repeat_last(h, strip, lanes))
                     write_register(row, time, states)

@@ -179,23 +179,29 @@ def make_identity(recipe, lanes):
 
 
 def make_inputs(recipe, lanes):
-    """(coefficient, impulse): what the step at an address takes, of ``lanes`` neighbours."""
+    """(coefficient, directed, impulse): what the step at an address takes, of ``lanes`` neighbours.
+
+    ``directed`` makes of a coefficient the one by which the sweep goes over its step.
+    """
     kind_a, kind_x, spacings = recipe.a, recipe.x, recipe.spacings
     space_a, space_x = spacings.a, spacings.x
     backward, adjoint = recipe.backward, compiled(recipe.algebra).adjoint
 
     @inlined
     def coefficient(address, stride):
-        a = load(kind_a, lanes, space_a, address, stride)
+        return load(kind_a, lanes, space_a, address, stride)
+
+    @inlined
+    def directed(a):
         if backward:
-            a = adjoint(a)
+            return adjoint(a)
         return a
 
     @inlined
     def impulse(address, stride):
         return load(kind_x, lanes, space_x, address, stride)
 
-    return coefficient, impulse
+    return coefficient, directed, impulse
 
 
 def make_states(recipe, lanes):
@@ -266,12 +272,12 @@ def _make_forward_step(recipe, lanes):
     """h[t] = step(a[t], x[t], h[t-1]) is written."""
     kind_x, space_out = recipe.x, recipe.spacings.out
     step, guarded = compiled(recipe.algebra).step, recipe.algebra.guarded
-    coefficient, impulse = make_inputs(recipe, lanes)
+    coefficient, directed, impulse = make_inputs(recipe, lanes)
 
     @inlined
     def advance(at, column, h, first, last, a_next, forgets):
         x = impulse(at.x, column.x)
-        a = coefficient(at.a, column.a)
+        a = directed(coefficient(at.a, column.a))
         if guarded:
             if forgets:
                 h = remembered(a, h)
@@ -289,15 +295,13 @@ def _make_backward_step(recipe, lanes):
     """
     kind_a, kind_x, kind_start = recipe.a, recipe.x, recipe.start
     spacings, guarded = recipe.spacings, recipe.algebra.guarded
-    space_a, space_out, space_before, space_da = (
-        spacings.a, spacings.out, spacings.before, spacings.da,
-    )  # fmt: skip
+    space_out, space_before, space_da = spacings.out, spacings.before, spacings.da
     writes_out, writes_da = recipe.writes_out, recipe.writes_da
     functions = compiled(recipe.algebra)
     step, coefficient_gradient = functions.step, functions.coefficient_gradient
     state_gradient = functions.state_gradient
     zero = constant(recipe.state, lanes, recipe.algebra.zero)
-    coefficient, impulse = make_inputs(recipe, lanes)
+    coefficient, directed, impulse = make_inputs(recipe, lanes)
 
     @inlined
     def advance(at, column, g, first, last, a_next, forgets):
@@ -305,7 +309,7 @@ def _make_backward_step(recipe, lanes):
         if first:
             g = dh
         else:
-            a = coefficient(at.a, column.a)
+            a = directed(coefficient(at.a, column.a))
             if guarded:
                 if forgets:
                     g = remembered(a, g)
@@ -320,7 +324,7 @@ def _make_backward_step(recipe, lanes):
                 before = load(kind_start, lanes, "strided", at.start, column.start)
             store(kind_a, space_da, at.da, column.da, coefficient_gradient(before, g))
         if last and at.dstart != 0:
-            a, kept = load(kind_a, lanes, space_a, at.a + a_next, column.a), g
+            a, kept = coefficient(at.a + a_next, column.a), g
             if guarded:
                 kept = remembered(a, g)
             dstart = state_gradient(a, kept)

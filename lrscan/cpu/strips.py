@@ -34,7 +34,7 @@ from lrscan.cpu.steps import (
 def _make_reduce_steps(recipe, lanes):
     """(begin, first_step, reduce_step): the map of a strip's steps, one after the other."""
     backward, compose = recipe.backward, compiled(recipe.algebra).compose
-    coefficient, impulse = make_inputs(recipe, lanes)
+    coefficient, directed, impulse = make_inputs(recipe, lanes)
     identity = make_identity(recipe, lanes)
 
     @inlined
@@ -52,7 +52,7 @@ def _make_reduce_steps(recipe, lanes):
 
     @inlined
     def reduce_step(at, column, P, R):
-        a = coefficient(at.a, column.a)
+        a = directed(coefficient(at.a, column.a))
         return compose(P, R, a, impulse(at.x, column.x))
 
     return begin, first_step, reduce_step
