@@ -193,14 +193,15 @@ def _make_apply(recipe):
         # Large tensors often begin alike in those, and then what is read next would wait for what
         # has just been written beside it. So it is read before that.
         time, t, t1 = span.time, span.t0, span.t1
-        begin, end = t, t1  # of steps that are alike: the two at the ends of a sequence are not
+        begin, end = t, t1  # of steps that are alike: backward, those at both ends are special
         if backward:
             begin, end = t + 1 if span.opens else t, t1 - 1 if span.closes else t1
         held, (a_held, _) = False, identity()
         while t < t1:
             row = moved(here, time, t)
             stop = t + 1
-            if begin <= t and t + count <= end and aligned(row):
+            inside = not backward or begin <= t
+            if inside and t + count <= end and aligned(row):
                 prefetch(ahead.a + t * time.a)
                 prefetch(ahead.x + t * time.x)
                 a = a_held if held else coefficients(row.a, time.a)

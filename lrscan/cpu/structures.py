@@ -15,7 +15,6 @@ reads it (:func:`lrscan.cpu.memory.reader`).
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
 from typing import Any, get_type_hints
 
 NUMBER_BYTES = 8
@@ -43,10 +42,12 @@ def place(structure: type, field: str) -> int:
     raise AttributeError(field)
 
 
-def numbers_of(value: Any) -> Iterator[int]:
+def numbers_of(value: tuple[Any, ...]) -> list[int]:
     """The numbers of a structure, in the order in which they lie in memory."""
+    numbers: list[int] = []
     for part in value:
         if isinstance(part, tuple):
-            yield from numbers_of(part)
+            numbers += numbers_of(part)
         else:
-            yield part
+            numbers.append(part)
+    return numbers
