@@ -99,18 +99,18 @@ def prepare(
     total = -(-task_bytes(placed, most) // NUMBER_BYTES)
     offsets = [(row, Rows._fields.index(row), walk.offset) for row, walk in walks.items()]
     whole = np.array([0, steps])
-    one = 1, whole.ctypes.data
+    whole_address = whole.ctypes.data
 
     def sweep(tensors: Mapping[str, Tensor], cu_seqlens: np.ndarray | None = None) -> None:
         first = [0] * len(Rows._fields)
         for row, place, offset in offsets:
             first[place] = tensors[row].data_ptr() + offset
-        sequences = one
-        if cu_seqlens is not None:
-            sequences = len(cu_seqlens) - 1, cu_seqlens.ctypes.data
+        begins = whole if cu_seqlens is None else cu_seqlens
+        begin = whole_address if begins is whole else begins.ctypes.data
+        call = Call(Rows(*first), sequences=len(begins) - 1, cu_seqlens=begin)
         memory = np.empty(total, np.int64)
         memory[:head_length] = head
-        memory[:call_length] = numbers_of(Call(Rows(*first), *sequences))
+        memory[:call_length] = numbers_of(call)
         # memory.ctypes.data takes four times as long, half a microsecond more.
         address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
         threads.run(kernel, address, most)
