@@ -1,4 +1,4 @@
-"""The packages of lrscan stand on floors, and imports go down only."""
+"""The packages of lrscan stand on floors; imports go down only; what is not public has a door."""
 
 import ast
 from pathlib import Path
@@ -95,3 +95,85 @@ def test_what_is_found_by_name_is_there(name):
     module, _, function = name.partition(":")
     body = ast.parse(MODULES[module].read_bytes()).body
     assert function in {node.name for node in body if isinstance(node, ast.FunctionDef)}
+
+
+# Where alone names that are not public may be used, by the package that they are of.
+DOORS = {
+    "torch": {"lrscan.core.torch_internals"},
+    "numba.cuda": {"lrscan.cuda.numba_cuda", "lrscan.learn.machines.simulator"},
+    "cuda.core": {"lrscan.cuda.numba_cuda"},
+}
+# Modules of numba.cuda whose names it does not hand on.
+NOT_PUBLIC = {"codegen", "compiler", "core", "cudadrv", "dispatcher", "simulator", "target"}
+
+
+def outside_names(source):
+    """The names of other packages that a source uses, written in full, with the line of each."""
+    tree, stands_for = ast.parse(source), {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                name = alias.asname or alias.name.split(".")[0]
+                stands_for[name] = alias.name if alias.asname else name
+                yield alias.name, node.lineno
+        elif isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                stands_for[alias.asname or alias.name] = full
+                yield full, node.lineno
+    for node in ast.walk(tree):
+        parts, one = [], node
+        while isinstance(one, ast.Attribute):
+            parts, one = [one.attr, *parts], one.value
+        if parts and isinstance(one, ast.Name) and one.id in stands_for:
+            yield ".".join([stands_for[one.id], *parts]), node.lineno
+
+
+def door_of(name):
+    """The package whose door the name needs; None if it is public."""
+    parts = name.split(".")
+    private = any(part.startswith("_") and not part.startswith("__") for part in parts)
+    if parts[0] == "torch":
+        return "torch" if private else None
+    if parts[:2] == ["cuda", "core"]:
+        return "cuda.core"
+    if parts[:2] == ["numba", "cuda"]:
+        return "numba.cuda" if private or NOT_PUBLIC & set(parts[2:3]) else None
+    return None
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_what_is_not_public_is_used_through_a_door(module):
+    for name, line in outside_names(MODULES[module].read_bytes()):
+        door = door_of(name)
+        assert door is None or module in DOORS[door], f"{MODULES[module]}:{line}: {name}"
+
+
+@pytest.mark.parametrize(
+    "text, name",
+    [
+        ("import torch\ntorch.cuda._sleep(1)", "torch.cuda._sleep"),
+        ("from torch.autograd import forward_ad as ad\nad._x", "torch.autograd.forward_ad._x"),
+        ("def f():\n    from torch._C import _dispatch", "torch._C._dispatch"),
+        ("from numba.cuda import dispatcher", "numba.cuda.dispatcher"),
+        ("from numba import cuda\ncuda.simulator.kernel", "numba.cuda.simulator.kernel"),
+        ("from cuda.core import Linker", "cuda.core.Linker"),
+    ],
+)
+def test_a_name_that_is_not_public_is_seen(text, name):
+    assert name in [found for found, _ in outside_names(text) if door_of(found)]
+
+
+def test_the_doors_are_there():
+    for module in set().union(*DOORS.values()):
+        names = [name for name, _ in outside_names(MODULES[module].read_bytes())]
+        assert any(map(door_of, names)), f"{module} uses nothing that is not public"
+
+
+def test_no_two_classes_have_one_name():
+    places = {}
+    for module, path in MODULES.items():
+        for node in ast.walk(ast.parse(path.read_bytes())):
+            if isinstance(node, ast.ClassDef):
+                places.setdefault(node.name, []).append(module)
+    assert {name: where for name, where in places.items() if len(where) > 1} == {}

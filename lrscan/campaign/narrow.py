@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import torch
 
-from lrscan.campaign.smoke import Case, Notes, check, simulated
+from lrscan.campaign.smoke import Notes, SmokeCase, check, simulated
 from lrscan.core.checks import ALGORITHMS
 
 # Extents that are tried: around a thread's steps, a warp, a tile, a group of tiles.
@@ -24,13 +24,13 @@ class Found(NamedTuple):
     complete  whether all was tried
     """
 
-    case: Case
+    case: SmokeCase
     told: str
     complete: bool
 
 
 def smallest(
-    failures: list[Case],
+    failures: list[SmokeCase],
     device: torch.device,
     notes: Notes,
     until: float,
@@ -77,17 +77,17 @@ def smallest(
     return Found(case, told, complete)
 
 
-def _passes(case: Case, device: torch.device, notes: Notes) -> bool:
+def _passes(case: SmokeCase, device: torch.device, notes: Notes) -> bool:
     if case not in notes.ended:
         check(case, device, notes)
     return notes.ended[case]["passed"]
 
 
-def _elements(case: Case) -> int:
+def _elements(case: SmokeCase) -> int:
     return math.prod(case.shape)
 
 
-def _smaller(case: Case) -> Iterator[Case]:
+def _smaller(case: SmokeCase) -> Iterator[SmokeCase]:
     """The case with fewer steps or columns, from small to large."""
     axis = max(
         (a for a in range(len(case.shape)) if a != case.dim),
@@ -105,7 +105,7 @@ def _smaller(case: Case) -> Iterator[Case]:
         yield case._replace(shape=shape)
 
 
-def _variants(case: Case) -> Iterator[tuple[str, Case]]:
+def _variants(case: SmokeCase) -> Iterator[tuple[str, SmokeCase]]:
     """(what is changed, the case so changed)"""
     algorithms = ALGORITHMS["cuda" if simulated() else "cpu"]
     if torch.cuda.is_available():

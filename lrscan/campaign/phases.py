@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import torch
 
 from lrscan.campaign import kit, narrow, smoke, warmup
-from lrscan.campaign.worker import DONE, PARTIAL, UNAVAILABLE, Context
+from lrscan.campaign.worker import DONE, PARTIAL, UNAVAILABLE, PhaseContext
 from lrscan.evidence import provenance, records, workspace
 from lrscan.experiments import run
 from lrscan.experiments.problem_2b_search import search_records
@@ -42,7 +42,7 @@ class Phase(NamedTuple):
     about      what it finds out
     limit_s    seconds, which it cannot exceed and no other can take; None: what is left over when
                the others have had theirs
-    call       "module:function", called with a Context and the arguments
+    call       "module:function", called with a PhaseContext and the arguments
     arguments  of the call, JSON values
     attempts   how often it is begun again after its process died
     simulated  whether kernels alone are meant: without a GPU they run in Numba's simulator
@@ -167,11 +167,11 @@ def say(message: str) -> None:
     print(f"=> {message}", flush=True)
 
 
-def _notes(context: Context, name: str) -> smoke.Notes:
+def _notes(context: PhaseContext, name: str) -> smoke.Notes:
     return smoke.Notes(context.work / "notes" / f"{name}.jsonl")
 
 
-def compile_kernels(context: Context) -> int:
+def compile_kernels(context: PhaseContext) -> int:
     """Compile on all cores what the phases launch, and keep it on this machine."""
     device = torch.device(context.device)
     warmup.check_compilers()
@@ -185,7 +185,7 @@ def compile_kernels(context: Context) -> int:
     return DONE
 
 
-def check_kernels(context: Context) -> int:
+def check_kernels(context: PhaseContext) -> int:
     """The smoke test."""
     device = torch.device(context.device)
     wanted, notes = smoke.for_device(device), _notes(context, "smoke")
@@ -206,7 +206,7 @@ def check_kernels(context: Context) -> int:
     return DONE if right == len(wanted) else PARTIAL
 
 
-def narrow_down(context: Context) -> int:
+def narrow_down(context: PhaseContext) -> int:
     """The smallest case that fails."""
     failures = _notes(context, "smoke").failures
     notes, until = _notes(context, "narrow"), context.until - _MARGIN_S
@@ -219,7 +219,7 @@ def narrow_down(context: Context) -> int:
     return DONE if found.complete else PARTIAL
 
 
-def measure(context: Context, steps: list[dict[str, Any]]) -> int:
+def measure(context: PhaseContext, steps: list[dict[str, Any]]) -> int:
     """Experiments, as `lrscan bench --resume` takes them."""
     status, told = DONE, list[str]()
     for step in steps:
@@ -247,7 +247,7 @@ def measure(context: Context, steps: list[dict[str, Any]]) -> int:
     return PARTIAL if status else DONE
 
 
-def _how_much(context: Context, experiment: str) -> str:
+def _how_much(context: PhaseContext, experiment: str) -> str:
     """How much of an experiment is in the records."""
     slug = provenance.device_slug(context.device)
     found = records.find(experiment, slug, directory=context.work / "records")
@@ -262,14 +262,14 @@ def _how_much(context: Context, experiment: str) -> str:
     return f"{told}, {found.left} left to measure" if found.left else told
 
 
-def _tell_search(context: Context, experiments: Iterable[str]) -> None:
+def _tell_search(context: PhaseContext, experiments: Iterable[str]) -> None:
     """Say by whose search the settings of a training were chosen."""
     if "problem_2b" in experiments:
         found = search_records(context.device)
         print(f"settings by the search on {found.device_label}", flush=True)
 
 
-def compare(context: Context, steps: list[dict[str, Any]]) -> int:
+def compare(context: PhaseContext, steps: list[dict[str, Any]]) -> int:
     """:func:`measure`, with the packages that the kit brought."""
     # A build that was ended by force leaves a lock, for which the next one would wait for ever.
     os.environ["TORCH_EXTENSIONS_DIR"] = tempfile.mkdtemp(prefix="lrscan-extensions-")
@@ -282,13 +282,13 @@ def compare(context: Context, steps: list[dict[str, Any]]) -> int:
             sys.path.insert(0, str(site))
     if context.device != "cuda":
         return measure(context, steps)
-    from lrscan.cuda.machine_code import numpy_as_numba_knows_it
+    from lrscan.cuda.numba_cuda import numpy_as_numba_knows_it
 
     with numpy_as_numba_knows_it():  # for those that compile with Numba
         return measure(context, steps)
 
 
-def sanitize(context: Context) -> int:
+def sanitize(context: PhaseContext) -> int:
     """NVIDIA's checkers over small cases."""
     checker = _checker()
     if context.device != "cuda" or checker is None:
@@ -313,7 +313,7 @@ def _checker() -> str | None:
 
 
 def _watch(
-    context: Context, checker: str, tool: str, cases: Iterable[smoke.Case], seconds: float
+    context: PhaseContext, checker: str, tool: str, cases: Iterable[smoke.SmokeCase], seconds: float
 ) -> str:
     """What a checker says of some cases.
 
@@ -349,7 +349,7 @@ def _watch(
     return f"{checked} cases without an error"
 
 
-def test(context: Context) -> int:
+def test(context: PhaseContext) -> int:
     """The rest of the tests on a GPU."""
     if importlib.util.find_spec("pytest") is None:
         say("pytest is not installed")

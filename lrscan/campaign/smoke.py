@@ -26,7 +26,7 @@ from torch import Tensor
 from lrscan import linear_recurrence
 from lrscan.core import gradients, sweep
 from lrscan.core.checks import ALGORITHMS
-from lrscan.core.dtypes import KINDS
+from lrscan.core.dtypes import KINDS, state_dtype
 from lrscan.core.reference import Exact, oracle
 from lrscan.experiments.inputs import draw_inputs, lasting
 
@@ -64,7 +64,7 @@ ENOUGH_FAILURES = 24
 _LARGEST_SIMULATED = 12  # steps or columns
 
 
-class Case(NamedTuple):
+class SmokeCase(NamedTuple):
     """One forward and one backward sweep.
 
     part      "" for coefficients of the shape of the inputs, or one of PARTS
@@ -84,7 +84,7 @@ class Case(NamedTuple):
     public: bool = False
 
     @classmethod
-    def read(cls, given: dict[str, Any]) -> Case:
+    def read(cls, given: dict[str, Any]) -> SmokeCase:
         """A case from its JSON."""
         return cls(**given)._replace(shape=tuple(given["shape"]))
 
@@ -94,33 +94,33 @@ class Case(NamedTuple):
         return " ".join([said, *flags, *filter(None, [self.part])]) + " no-h0" * (not self.start)
 
 
-def cases(algorithms: Iterable[str], dtypes: Iterable[str], large: bool = True) -> list[Case]:
+def cases(algorithms: Iterable[str], dtypes: Iterable[str], large: bool = True) -> list[SmokeCase]:
     """All that is checked, quick and telling ones first."""
     algorithms, dtypes = list(algorithms), list(dtypes)
     # Algorithms innermost: what is exact is found out once for all of them.
-    every = [Case("", dtype, *layout) for dtype in dtypes for layout in LAYOUTS.values()]
-    every += [Case("", "float32", *layout, reverse=True) for layout in LAYOUTS.values()]
+    every = [SmokeCase("", dtype, *layout) for dtype in dtypes for layout in LAYOUTS.values()]
+    every += [SmokeCase("", "float32", *layout, reverse=True) for layout in LAYOUTS.values()]
     for name in _FEW:
-        plain = Case("", "float32", *LAYOUTS[name])
+        plain = SmokeCase("", "float32", *LAYOUTS[name])
         every += [plain._replace(public=True), plain._replace(start=False)]
         every += [plain._replace(part=part) for part in PARTS]
         every += [plain._replace(dtype=d, wide_a=True) for d in dtypes if "16" in d]
     if large:
-        every += [Case("", "float32", *layout) for layout in LARGE.values()]
+        every += [SmokeCase("", "float32", *layout) for layout in LARGE.values()]
     return [case._replace(algorithm=algorithm) for case in every for algorithm in algorithms]
 
 
-def small_cases() -> list[Case]:
+def small_cases() -> list[SmokeCase]:
     """What a checker watches, under which everything takes a hundred times as long."""
     layouts = ("one-column", "columns", "columns-unaligned", "time", "five-axes")
     return [
-        Case(algorithm, "float32", *LAYOUTS[layout])
+        SmokeCase(algorithm, "float32", *LAYOUTS[layout])
         for algorithm in ("single_pass", "blocked")
         for layout in layouts
     ]
 
 
-def for_device(device: torch.device) -> list[Case]:
+def for_device(device: torch.device) -> list[SmokeCase]:
     """The cases of a device. On a CPU with Numba's simulator those of CUDA, in small."""
     if device.type == "cuda":
         return for_cuda()
@@ -135,7 +135,7 @@ def for_device(device: torch.device) -> list[Case]:
     return list(dict.fromkeys(small))
 
 
-def for_cuda() -> list[Case]:
+def for_cuda() -> list[SmokeCase]:
     """The cases of a GPU."""
     return cases(ALGORITHMS["cuda"], list(KINDS))
 
@@ -149,7 +149,7 @@ def simulated() -> bool:
     return SIMULATED
 
 
-def draw(case: Case) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
+def draw(case: SmokeCase) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
     """(a, x, h0, dh) on the CPU. In every other column a state lasts for a thousand steps."""
     steps, columns = case.shape[case.dim], math.prod(case.shape) // case.shape[case.dim]
     rest = [n for axis, n in enumerate(case.shape) if axis != case.dim]
@@ -159,12 +159,12 @@ def draw(case: Case) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
     a[:, ::2] = lasting(a[:, ::2])
     a, x, dh = (t.view(steps, *rest).movedim(0, case.dim).contiguous() for t in (a, x, dh))
     if case.wide_a:
-        a, h0 = a.float(), h0.float()
+        a, h0 = a.to(state_dtype(dtype)), h0.to(state_dtype(dtype))
     a = a[tuple(slice(n) for n in _shape_of_a(case))]
     return a.contiguous(), x, h0.view(rest) if case.start else None, dh
 
 
-def _shape_of_a(case: Case) -> tuple[int, ...]:
+def _shape_of_a(case: SmokeCase) -> tuple[int, ...]:
     kept = {
         "": lambda axis: True, "per-column": lambda axis: axis != case.dim,
         "per-step": lambda axis: axis == case.dim, "constant": lambda axis: False,
@@ -172,20 +172,20 @@ def _shape_of_a(case: Case) -> tuple[int, ...]:
     return tuple(n if kept(axis) else 1 for axis, n in enumerate(case.shape))
 
 
-def _known(case: Case) -> tuple[tuple[Tensor | None, ...], Exact]:
+def _known(case: SmokeCase) -> tuple[tuple[Tensor | None, ...], Exact]:
     """(inputs, exact results); the loop takes longer than all that is held against it."""
     return _known_to_all(case._replace(algorithm="", public=False))
 
 
 @functools.lru_cache(maxsize=4)
-def _known_to_all(case: Case) -> tuple[tuple[Tensor | None, ...], Exact]:
+def _known_to_all(case: SmokeCase) -> tuple[tuple[Tensor | None, ...], Exact]:
     a, x, h0, dh = draw(case)
     start = torch.zeros_like(dh.select(case.dim, 0)) if h0 is None else h0
     whole = oracle(a.expand_as(x), x, start, dh, dim=case.dim, reverse=case.reverse)
     return (a, x, h0, dh), whole
 
 
-def run(case: Case, device: torch.device) -> dict[str, float]:
+def run(case: SmokeCase, device: torch.device) -> dict[str, float]:
     """How much of its rounding bound the worst element of each result uses up; at most 1 is right.
 
     The gradient of a coefficient that was broadcast is a sum, and its bound that of its terms.
@@ -211,7 +211,7 @@ def run(case: Case, device: torch.device) -> dict[str, float]:
 
 
 def _results(
-    case: Case, tensors: Iterable[Tensor | None], backend: str
+    case: SmokeCase, tensors: Iterable[Tensor | None], backend: str
 ) -> list[Tensor | None]:
     """(h, da, dx, dh0) of (a, x, h0, dh)."""
     a, x, h0, dh = tensors
@@ -234,16 +234,16 @@ def _unwritten(like: Tensor) -> Tensor:
     return room if like.is_meta else room.fill_(math.nan)
 
 
-def launch(case: Case) -> None:
+def launch(case: SmokeCase) -> None:
     """The same sweeps over tensors without data, for :func:`lrscan.cuda.launch.noted`."""
     _results(case._replace(public=False), _shapes(case), "cuda")
 
 
-def _shapes(case: Case) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
+def _shapes(case: SmokeCase) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
     """As :func:`draw`, without data."""
     rest = [n for axis, n in enumerate(case.shape) if axis != case.dim]
     dtype = getattr(torch, case.dtype)
-    wide = torch.float32 if case.wide_a else dtype
+    wide = state_dtype(dtype) if case.wide_a else dtype
     a = torch.empty(_shape_of_a(case), dtype=wide, device="meta")
     x = torch.empty(case.shape, dtype=dtype, device="meta")
     h0 = torch.empty(rest, dtype=wide, device="meta") if case.start else None
@@ -255,11 +255,11 @@ class Notes:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.ended: dict[Case, dict[str, Any]] = {}
+        self.ended: dict[SmokeCase, dict[str, Any]] = {}
         begun = None
         for line in path.read_text().splitlines() if path.is_file() else ():
             told = json.loads(line)
-            case = Case.read(told.pop("case"))
+            case = SmokeCase.read(told.pop("case"))
             if told:
                 self.ended[case], begun = told, None
             else:
@@ -267,7 +267,7 @@ class Notes:
         if begun is not None:
             self.write(begun, {"passed": False, "error": "the process died, or it hung"})
 
-    def write(self, case: Case, told: dict[str, Any] | None = None) -> None:
+    def write(self, case: SmokeCase, told: dict[str, Any] | None = None) -> None:
         """That a case has begun, or how it ended."""
         if told:
             self.ended[case] = told
@@ -276,11 +276,11 @@ class Notes:
             file.write(json.dumps({"case": case._asdict()} | (told or {})) + "\n")
 
     @property
-    def failures(self) -> list[Case]:
+    def failures(self) -> list[SmokeCase]:
         return [case for case, told in self.ended.items() if not told["passed"]]
 
 
-def check(case: Case, device: torch.device, notes: Notes) -> bool:
+def check(case: SmokeCase, device: torch.device, notes: Notes) -> bool:
     """Run a case and note how it ended; whether it passed.
 
     Raises:
@@ -315,8 +315,8 @@ def _alive(device: torch.device) -> bool:
 
 
 def sweep_through(
-    wanted: Iterable[Case], device: torch.device, notes: Notes, until: float = math.inf
-) -> Iterator[Case]:
+    wanted: Iterable[SmokeCase], device: torch.device, notes: Notes, until: float = math.inf
+) -> Iterator[SmokeCase]:
     """Check the cases that are not in the notes yet; those that fail are handed on.
 
     None is begun later than ``until``, by ``time.monotonic``.
@@ -335,7 +335,7 @@ def main(arguments: list[str]) -> int:
     """Run cases given as JSON on the GPU; the exit status is 1 if one is wrong."""
     device, wrong = torch.device("cuda"), 0
     for text in arguments:
-        case = Case.read(json.loads(text))
+        case = SmokeCase.read(json.loads(text))
         shares = run(case, device)
         wrong += not all(share <= 1 for share in shares.values())
         print(case, {name: round(share, 3) for name, share in shares.items()}, flush=True)

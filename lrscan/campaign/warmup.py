@@ -116,7 +116,9 @@ def check_compilers() -> None:
         from numba import cuda
 
         from lrscan.cuda import machine_code
+        from lrscan.cuda.launch import Kernel
         from lrscan.cuda.memory import SIMULATED
+        from lrscan.cuda.serial import NoSizing
 
         if SIMULATED:
             raise RuntimeError("Numba's CUDA simulator is on (NUMBA_ENABLE_CUDASIM)")
@@ -124,7 +126,7 @@ def check_compilers() -> None:
         def nothing(rows: Any, extents: Any, sizing: Any) -> None:
             cuda.syncthreads()  # type: ignore[call-arg]
 
-        machine_code.link(machine_code.ptx(nothing, OLDEST, (32, 1)), OLDEST)
+        machine_code.compiled(Kernel(nothing, "nothing", NoSizing, 32), OLDEST)
     except Exception as error:
         words = " ".join(str(error).split())
         raise WarmupError(

@@ -5,7 +5,7 @@ a line of JSON that says which phase it is:
 
     {"call": "module:function", "log": path, "context": {...}, "arguments": {...}}
 
-The function is called with a :class:`Context` and the arguments, and returns its exit status.
+The function is called with a :class:`PhaseContext` and the arguments, and returns its exit status.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ DONE, PARTIAL, UNAVAILABLE, DIED = 0, 75, 69, 70  # as in sysexits.h, but for 0
 
 
 @dataclass
-class Context:
+class PhaseContext:
     """What a phase is given.
 
     device   "cuda" or "cpu"
@@ -79,7 +79,7 @@ def main() -> int:
     module, _, function = told["call"].partition(":")
     call: Any = getattr(importlib.import_module(module), function)
     try:
-        return call(Context(**told["context"]), **told["arguments"])
+        return call(PhaseContext(**told["context"]), **told["arguments"])
     except SystemExit as end:  # the process is of no more use; another one goes on
         print(end, flush=True)
         return DIED

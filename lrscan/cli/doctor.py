@@ -27,7 +27,7 @@ STYLES = {GOOD: "green", NOTE: "yellow", PROBLEM: "bold red"}
 
 
 @dataclass
-class Machine:
+class MachineFacts:
     """The facts that are judged; versions are text, None where something is not installed."""
 
     python: tuple[int, int, int] = sys.version_info[:3]
@@ -43,7 +43,7 @@ class Machine:
 
 
 @dataclass
-class Finding:
+class Diagnosis:
     """One line of the account; a problem has the command that mends it."""
 
     what: str
@@ -62,30 +62,30 @@ TOOLKIT = ("cuda-toolkit", "nvidia-cuda-nvcc", "nvidia-nvjitlink", "nvidia-nvvm"
 def run(folder: Path) -> int:
     """Print the account of this machine; the exit status is 1 if something is wrong with it."""
     machine = inspect(folder)
-    findings = judge(machine)
+    diagnoses = judge(machine)
     if machine.versions["torch"] and machine.versions["numba"]:
-        findings += self_test(["cpu"] + ["cuda"] * bool(machine.gpus))
+        diagnoses += self_test(["cpu"] + ["cuda"] * bool(machine.gpus))
     console = Console(highlight=False)
-    for finding in findings:
-        status = Text(f"{finding.status:8}", STYLES[finding.status])
-        line = status.append(f"{finding.what:18} {finding.found}", "default")
+    for one in diagnoses:
+        status = Text(f"{one.status:8}", STYLES[one.status])
+        line = status.append(f"{one.what:18} {one.found}", "default")
         console.print(line, soft_wrap=True)
-        if finding.mend:
-            console.print(Text(f"{'':27}mend it with: {finding.mend}"), soft_wrap=True)
-    problems = sum(finding.status == PROBLEM for finding in findings)
+        if one.mend:
+            console.print(Text(f"{'':27}mend it with: {one.mend}"), soft_wrap=True)
+    problems = sum(one.status == PROBLEM for one in diagnoses)
     told = "problem" if problems == 1 else "problems"
     console.print(f"{problems} {told}" if problems else "This machine is sound.")
     return 1 if problems else 0
 
 
-def inspect(folder: Path) -> Machine:
+def inspect(folder: Path) -> MachineFacts:
     """Ask this machine; `folder` is where runs write."""
     versions = {name: package_version(name) for name in (*PACKAGES, *TOOLKIT)}
     for major in ("11", "12", "13"):  # the toolkit's older wheels carry the major in their names
         for name in ("nvidia-cuda-nvcc", "nvidia-nvjitlink"):
             if found := package_version(f"{name}-cu{major}"):
                 versions[f"{name}-cu{major}"] = found
-    machine = Machine(
+    machine = MachineFacts(
         versions=versions,
         driver=provenance.driver_version(),
         visible=os.environ.get("CUDA_VISIBLE_DEVICES"),
@@ -108,49 +108,49 @@ def inspect(folder: Path) -> Machine:
     return machine
 
 
-def judge(machine: Machine) -> list[Finding]:
+def judge(machine: MachineFacts) -> list[Diagnosis]:
     """The account of a machine: what was found, and what is wrong."""
     version = ".".join(map(str, machine.python))
     low, high = PYTHONS
     if low <= machine.python[:2] < high:
-        findings = [Finding("Python", version)]
+        diagnoses = [Diagnosis("Python", version)]
     else:
-        findings = [
-            Finding("Python", version, PROBLEM, "make distclean && make venv PYTHON=python3.12")
+        diagnoses = [
+            Diagnosis("Python", version, PROBLEM, "make distclean && make venv PYTHON=python3.12")
         ]
     for name in PACKAGES:
         found = machine.versions.get(name)
         if found:
-            findings.append(Finding(name, found))
+            diagnoses.append(Diagnosis(name, found))
         elif name == "lrscan":
-            findings.append(Finding(name, "a source tree that is not installed", NOTE))
+            diagnoses.append(Diagnosis(name, "a source tree that is not installed", NOTE))
         elif name == "numba-cuda":
-            findings.append(Finding(name, "not installed: CPU only", NOTE))
+            diagnoses.append(Diagnosis(name, "not installed: CPU only", NOTE))
         elif name in ("papermill", "ipykernel"):
             mend = 'pip install -c constraints.txt -e ".[notebooks]"'
-            findings.append(Finding(name, "not installed: no notebooks", PROBLEM, mend))
+            diagnoses.append(Diagnosis(name, "not installed: no notebooks", PROBLEM, mend))
         else:
             mend = "pip install -c constraints.txt -e ."
-            findings.append(Finding(name, "not installed", PROBLEM, mend))
-    findings += _judge_cuda(machine)
-    findings.append(Finding("memory", f"{machine.memory_gib:.1f} GiB"))
+            diagnoses.append(Diagnosis(name, "not installed", PROBLEM, mend))
+    diagnoses += _judge_cuda(machine)
+    diagnoses.append(Diagnosis("memory", f"{machine.memory_gib:.1f} GiB"))
     if machine.free_gib < 1:
-        free = Finding("disk", f"{machine.free_gib:.2f} GiB free", PROBLEM, "make clean")
+        free = Diagnosis("disk", f"{machine.free_gib:.2f} GiB free", PROBLEM, "make clean")
     else:
-        free = Finding("disk", f"{machine.free_gib:.0f} GiB free")
-    findings.append(free)
+        free = Diagnosis("disk", f"{machine.free_gib:.0f} GiB free")
+    diagnoses.append(free)
     if machine.unwritable:
         mend = "export LRSCAN_BUILD=/tmp/lrscan-build"
         told = f"{machine.build}: {machine.unwritable}"
-        return [*findings, Finding("build folder", told, PROBLEM, mend)]
-    return [*findings, Finding("build folder", machine.build)]
+        return [*diagnoses, Diagnosis("build folder", told, PROBLEM, mend)]
+    return [*diagnoses, Diagnosis("build folder", machine.build)]
 
 
-def _judge_cuda(machine: Machine) -> list[Finding]:
-    findings = []
+def _judge_cuda(machine: MachineFacts) -> list[Diagnosis]:
+    diagnoses = []
     major = int(machine.torch_cuda.partition(".")[0]) if machine.torch_cuda else None
     built = f"CUDA {machine.torch_cuda}" if major else "the CPU"
-    findings.append(Finding("torch is built for", built))
+    diagnoses.append(Diagnosis("torch is built for", built))
     majors = {
         name: name.partition("-cu")[2] if "-cu1" in name else found.partition(".")[0]
         for name, found in machine.versions.items()
@@ -160,59 +160,60 @@ def _judge_cuda(machine: Machine) -> list[Finding]:
     if other := {name: found for name, found in majors.items() if found != wanted}:
         told = ", ".join(f"{name} {found}" for name, found in other.items())
         mend = f'pip install --upgrade --force-reinstall "numba-cuda[cu{wanted}]>=0.30"'
-        findings.append(
-            Finding("CUDA toolkit", f"{told} beside CUDA {wanted}: mixed majors", PROBLEM, mend)
+        diagnoses.append(
+            Diagnosis("CUDA toolkit", f"{told} beside CUDA {wanted}: mixed majors", PROBLEM, mend)
         )
     elif majors:
-        findings.append(Finding("CUDA toolkit", ", ".join(sorted(set(majors.values())))))
+        diagnoses.append(Diagnosis("CUDA toolkit", ", ".join(sorted(set(majors.values())))))
     if machine.driver is None:
-        return [*findings, Finding("GPU", "none: everything runs on the CPU")]
+        return [*diagnoses, Diagnosis("GPU", "none: everything runs on the CPU")]
     if major is None:
         mend = "pip install --force-reinstall -c constraints.txt torch"
         found = f"{machine.driver}, but this torch cannot use a GPU"
-        return [*findings, Finding("driver", found, PROBLEM, mend)]
+        return [*diagnoses, Diagnosis("driver", found, PROBLEM, mend)]
     if _numbers(machine.driver) < LEAST_DRIVER.get(major, (0,)):
         least = ".".join(map(str, LEAST_DRIVER[major]))
         mend = "conda env create -f environment.yml"  # it chooses by the driver
         found = f"{machine.driver}, older than the {least} that CUDA {major} needs"
-        return [*findings, Finding("driver", found, PROBLEM, mend)]
-    findings.append(Finding("driver", machine.driver))
+        return [*diagnoses, Diagnosis("driver", found, PROBLEM, mend)]
+    diagnoses.append(Diagnosis("driver", machine.driver))
     for name, capability, gib in machine.gpus:
         told = f"{name}, compute capability {capability[0]}.{capability[1]}, {gib:.0f} GiB"
         if capability < LEAST_CAPABILITY:
             mend = "lrscan run -p device=cpu"
-            findings.append(Finding("GPU", f"{told}: 7.5 is the least", PROBLEM, mend))
+            diagnoses.append(Diagnosis("GPU", f"{told}: 7.5 is the least", PROBLEM, mend))
         else:
-            findings.append(Finding("GPU", told))
+            diagnoses.append(Diagnosis("GPU", told))
     if not machine.gpus and machine.visible is not None:
         hidden = f"hidden: CUDA_VISIBLE_DEVICES is {machine.visible!r}"
-        findings.append(Finding("GPU", hidden, NOTE))
+        diagnoses.append(Diagnosis("GPU", hidden, NOTE))
     elif not machine.gpus:  # as after an update of the driver
-        findings.append(Finding("GPU", "a driver, but torch sees no GPU", PROBLEM, "sudo reboot"))
-    return findings
+        told = "a driver, but torch sees no GPU"
+        diagnoses.append(Diagnosis("GPU", told, PROBLEM, "sudo reboot"))
+    return diagnoses
 
 
-def self_test(devices: list[str]) -> list[Finding]:
+def self_test(devices: list[str]) -> list[Diagnosis]:
     """Copy bandwidth of each device, and each algorithm against the double-precision loop."""
     import torch
 
     from lrscan.core.checks import ALGORITHMS
 
-    findings = []
+    diagnoses = []
     for name in devices:
         device = torch.device(name)
-        findings.append(_guard(f"{name} copy", partial(_bandwidth, device)))
+        diagnoses.append(_guard(f"{name} copy", partial(_bandwidth, device)))
         for algorithm in ALGORITHMS[device.type]:
-            findings.append(_guard(f"{name} {algorithm}", partial(_exact, device, algorithm)))
-    return findings
+            diagnoses.append(_guard(f"{name} {algorithm}", partial(_exact, device, algorithm)))
+    return diagnoses
 
 
-def _guard(what: str, test: Callable[[], str]) -> Finding:
+def _guard(what: str, test: Callable[[], str]) -> Diagnosis:
     try:
-        return Finding(what, test())
+        return Diagnosis(what, test())
     except Exception as error:  # whatever it is, it is what the doctor is for
         told = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-        return Finding(what, told, PROBLEM, "make distclean && make test")
+        return Diagnosis(what, told, PROBLEM, "make distclean && make test")
 
 
 def _bandwidth(device: Any) -> str:

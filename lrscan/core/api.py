@@ -10,7 +10,7 @@ from torch import Tensor
 import lrscan.core.torch_library  # noqa: F401  (the operator of torch's dispatcher, for compile)
 from lrscan.core.autograd import intercepted, needs_derivatives, one_step, recurrence
 from lrscan.core.checks import check, converted, lengths_on_the_host, said
-from lrscan.core.dtypes import HALF
+from lrscan.core.dtypes import HALF, state_dtype
 
 
 def linear_recurrence(
@@ -78,10 +78,10 @@ def linear_recurrence(
 
     Source: Martin and Cundy 2018, arXiv:1709.04057, sections 2.2 and 2.3.
     """
-    cu = None if cu_seqlens is None else lengths_on_the_host(cu_seqlens)
+    cu_seqlens = None if cu_seqlens is None else lengths_on_the_host(cu_seqlens)
     a, x, h0 = converted(a, x, h0)
-    dim = check(a, x, h0, dim, reverse, algorithm, cu)
-    return recurrence(a, x, h0, dim, reverse, algorithm, cu)
+    dim = check(a, x, h0, dim, reverse, algorithm, cu_seqlens)
+    return recurrence(a, x, h0, dim, reverse, algorithm, cu_seqlens)
 
 
 def linear_recurrence_step(a: Tensor | complex, x: Tensor, h: Tensor) -> Tensor:
@@ -108,7 +108,8 @@ def linear_recurrence_step(a: Tensor | complex, x: Tensor, h: Tensor) -> Tensor:
     check(one_a, one_x, before, 0, False, "auto", state="h")
     dtype = torch.promote_types(x.dtype, before.dtype)
     if x.dtype in HALF:
-        a, x, before = a.float(), x.float(), before.float()
+        wide = state_dtype(x.dtype)
+        a, x, before = a.to(wide), x.to(wide), before.to(wide)
     if needs_derivatives(a, x, before):  # to torch a zero has gradients of NaN
         return one_step(a, x, before).to(dtype)
     after = torch.addcmul(x, a, before)
@@ -130,8 +131,10 @@ def packed_linear_recurrence(
     algorithm: str = "auto",
 ) -> Tensor:
     """:func:`linear_recurrence` of many sequences: the same with ``cu_seqlens`` in third place."""
-    cu = lengths_on_the_host(cu_seqlens)
-    return linear_recurrence(a, x, h0, dim=dim, reverse=reverse, algorithm=algorithm, cu_seqlens=cu)
+    cu_seqlens = lengths_on_the_host(cu_seqlens)
+    return linear_recurrence(
+        a, x, h0, dim=dim, reverse=reverse, algorithm=algorithm, cu_seqlens=cu_seqlens
+    )
 
 
 def reset_where(a: Tensor, mask: Tensor) -> Tensor:

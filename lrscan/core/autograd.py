@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lrscan.core import dispatch, gradients, sweep
-from lrscan.core.dtypes import HALF
+from lrscan.core.dtypes import HALF, state_dtype
 from lrscan.core.gradients import Gradients
 from lrscan.core.torch_internals import (
     below_autograd,
@@ -32,17 +32,17 @@ def recurrence(
     dim: int,
     reverse: bool,
     algorithm: str,
-    cu: Tensor | None = None,
+    cu_seqlens: Tensor | None = None,
 ) -> Tensor:
     """The recurrence of checked arguments, with the derivatives that may be asked for.
 
-    ``cu`` as in :func:`lrscan.core.sweep.forward`.
+    ``cu_seqlens`` as in :func:`lrscan.core.sweep.forward`.
     """
-    options = (dim, reverse, algorithm, cu)
+    options = (dim, reverse, algorithm, cu_seqlens)
     if type(x) not in _PLAIN or type(a) not in _PLAIN:
         if _is_distributed(a, x, h0):
             rule = dispatch.found(dispatch.DTENSOR_RULE)
-            return rule(recurrence, a, x, h0, *options[:3], cu=cu)
+            return rule(recurrence, a, x, h0, *options[:3], cu_seqlens=cu_seqlens)
     if torch.compiler.is_compiling():
         if forward_ad_is_on():
             raise NotImplementedError(
@@ -120,7 +120,7 @@ def _needs_gradients(a: Tensor, x: Tensor, h0: Tensor | None) -> bool:
 class Recurrence(torch.autograd.Function):
     """The recurrence with its first and higher derivatives, and forward mode.
 
-    ``apply(a, x, h0, dim, reverse, algorithm, cu)``, of checked arguments.
+    ``apply(a, x, h0, dim, reverse, algorithm, cu_seqlens)``, of checked arguments.
     """
 
     @staticmethod
@@ -148,11 +148,11 @@ class Recurrence(torch.autograd.Function):
         *_: Any,
     ) -> Tensor:
         a, h0, h = ctx.saved_tensors
-        dim, reverse, _, cu = ctx.options
+        dim, reverse, _, cu_seqlens = ctx.options
         impulse = torch.zeros_like(h) if x_tangent is None else x_tangent
         if a_tangent is not None:
             # One step of the recurrence itself, to which zero times NaN is zero too.
-            before = _state_before(h, h0, dim, reverse, cu)
+            before = _state_before(h, h0, dim, reverse, cu_seqlens)
             impulse = one_step(a_tangent, impulse, before)
         return recurrence(a, impulse, h0_tangent, *ctx.options)
 
@@ -185,7 +185,7 @@ def batched(
     dim: int,
     reverse: bool,
     algorithm: str,
-    cu: Tensor | None,
+    cu_seqlens: Tensor | None,
 ) -> tuple[Tensor, int]:
     """The rule of torch.vmap: one more axis of columns, in front. Returns (h, its batched axis)."""
     rank = max(
@@ -198,8 +198,8 @@ def batched(
     a = a if of_a is None else _batch_first(a, of_a, rank)
     x = x if of_x is None else _batch_first(x, of_x, rank)
     if h0 is not None and of_h0 is not None:
-        h0 = _batch_first(h0, of_h0, rank - (cu is None))
-    return recurrence(a, x, h0, dim + 1, reverse, algorithm, cu), 0
+        h0 = _batch_first(h0, of_h0, rank - (cu_seqlens is None))
+    return recurrence(a, x, h0, dim + 1, reverse, algorithm, cu_seqlens), 0
 
 
 def _batch_first(tensor: Tensor, axis: int, rank: int) -> Tensor:
@@ -219,7 +219,7 @@ def _save(
     ctx.save_for_forward(a, h0, h)
 
 
-# (shape of x, dim, reverse, algorithm, cu)
+# (shape of x, dim, reverse, algorithm, cu_seqlens)
 Options = tuple[Sequence[int], int, bool, str, Tensor | None]
 
 
@@ -257,31 +257,32 @@ def differentiable_gradients(
     wanted: Sequence[bool],
 ) -> Gradients:
     """(da, dx, dh0) made of differentiable operations, for derivatives of derivatives."""
-    x_shape, dim, reverse, algorithm, cu = options
+    x_shape, dim, reverse, algorithm, cu_seqlens = options
     dtypes = a.dtype, h.dtype, h.dtype if h0 is None else h0.dtype
-    if h.dtype in HALF:  # accumulated in float32, as in a sweep
-        a, h, dh = a.float(), h.float(), dh.float()
-        h0 = None if h0 is None else h0.float()
+    if h.dtype in HALF:  # computed as in a sweep
+        wide = state_dtype(h.dtype)
+        a, h, dh = a.to(wide), h.to(wide), dh.to(wide)
+        h0 = None if h0 is None else h0.to(wide)
     if h.shape[dim] == 0:
         zero = None if h0 is None else torch.zeros_like(h0)
         return _as(dtypes, torch.zeros_like(a), h.new_zeros(x_shape), zero)
     # The coefficient that leads out of step t is that of the step after it; the last has none.
     along = a.expand(h.shape)
-    sequences, starts, ends = _ends(h.shape[dim], reverse, cu, h.device)
+    sequences, starts, ends = _ends(h.shape[dim], reverse, cu_seqlens, h.device)
     later = along.roll(1 if reverse else -1, dim).index_fill(dim, ends, 0).conj()
-    g = recurrence(later, dh, None, dim, not reverse, algorithm, cu)
+    g = recurrence(later, dh, None, dim, not reverse, algorithm, cu_seqlens)
     da = dx = dh0 = None
     if wanted[0]:
-        da = (_state_before(h, h0, dim, reverse, cu).conj() * g).sum_to_size(a.shape)
+        da = (_state_before(h, h0, dim, reverse, cu_seqlens).conj() * g).sum_to_size(a.shape)
     if wanted[1]:
         dx = g.sum_to_size(x_shape)
     if wanted[2] and h0 is not None:
         first_a = along.index_select(dim, starts)
         dh0 = sweep.product(first_a.conj(), g.index_select(dim, starts))
-        if cu is None:
+        if cu_seqlens is None:
             dh0 = dh0.squeeze(dim)
         else:
-            zero = dh0.new_zeros(sweep.state_shape(h.shape, dim, cu))
+            zero = dh0.new_zeros(sweep.state_shape(h.shape, dim, cu_seqlens))
             dh0 = zero.index_copy(dim, sequences, dh0)
         dh0 = dh0.sum_to_size(h0.shape)
     return _as(dtypes, da, dx, dh0)
@@ -297,35 +298,35 @@ def _as(dtypes: Sequence[torch.dtype], *tensors: Tensor | None) -> Gradients:
 
 
 def _ends(
-    steps: int, reverse: bool, cu: Tensor | None, device: torch.device
+    steps: int, reverse: bool, cu_seqlens: Tensor | None, device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(sequences that are not empty, their first steps, their last ones)."""
-    if cu is None:
+    if cu_seqlens is None:
         first = torch.zeros(1, dtype=torch.int64, device=device)
         last = first + (steps - 1)
         return first, *((last, first) if reverse else (first, last))
-    cu = cu.to(device)
-    sequences = (cu[1:] > cu[:-1]).nonzero().squeeze(1)
-    first, last = cu[sequences], cu[sequences + 1] - 1
+    cu_seqlens = cu_seqlens.to(device)
+    sequences = (cu_seqlens[1:] > cu_seqlens[:-1]).nonzero().squeeze(1)
+    first, last = cu_seqlens[sequences], cu_seqlens[sequences + 1] - 1
     return sequences, *((last, first) if reverse else (first, last))
 
 
 def _state_before(
-    h: Tensor, h0: Tensor | None, dim: int, reverse: bool, cu: Tensor | None
+    h: Tensor, h0: Tensor | None, dim: int, reverse: bool, cu_seqlens: Tensor | None
 ) -> Tensor:
     """h one step earlier, and h0 (or zero) where a sequence starts."""
     steps = h.shape[dim]
     if steps == 0:
         return h
-    sequences, starts, _ = _ends(steps, reverse, cu, h.device)
+    sequences, starts, _ = _ends(steps, reverse, cu_seqlens, h.device)
     before = h.roll(-1 if reverse else 1, dim)
-    if cu is not None and cu[-1] < steps:  # no step leads to those that are left out
-        out = torch.tensor([steps - 1 if reverse else int(cu[-1])], device=h.device)
+    if cu_seqlens is not None and cu_seqlens[-1] < steps:  # no step leads to those left out
+        out = torch.tensor([steps - 1 if reverse else int(cu_seqlens[-1])], device=h.device)
         before = before.index_fill(dim, out, 0)
     if h0 is None:
         return before.index_fill(dim, starts, 0)
-    h0 = h0.to(h.dtype).expand(sweep.state_shape(h.shape, dim, cu))
-    h0 = h0.unsqueeze(dim) if cu is None else h0.index_select(dim, sequences)
+    h0 = h0.to(h.dtype).expand(sweep.state_shape(h.shape, dim, cu_seqlens))
+    h0 = h0.unsqueeze(dim) if cu_seqlens is None else h0.index_select(dim, sequences)
     return before.index_copy(dim, starts, h0)
 
 

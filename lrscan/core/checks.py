@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lrscan.core.dtypes import DTYPES, HALF, REAL
+from lrscan.core.dtypes import DTYPES, HALF, REAL, state_dtype
 from lrscan.core.sweep import broadcast_shape, state_shape
 from lrscan.core.torch_internals import is_fake
 
@@ -38,7 +38,7 @@ def converted(a: Any, x: Any, h0: Any) -> tuple[Tensor, Tensor, Tensor | None]:
     if isinstance(a, _NUMBER) and not isinstance(a, bool):
         if isinstance(a, complex) and not x.is_complex():
             raise TypeError(f"a is a complex number, but x is {x.dtype}")
-        dtype = torch.float32 if x.dtype in HALF else x.dtype
+        dtype = state_dtype(x.dtype) if x.dtype in HALF else x.dtype
         a = torch.full((), a, dtype=dtype, device=x.device)
     if (real := REAL.get(x.dtype)) is not None:
         a, h0 = (t.to(x.dtype) if isinstance(t, Tensor) and t.dtype == real else t for t in (a, h0))
@@ -61,13 +61,13 @@ def check(
     dim: Any,
     reverse: Any,
     algorithm: Any,
-    cu: Tensor | None = None,
+    cu_seqlens: Tensor | None = None,
     state: str = "h0",
 ) -> int:
     """``dim``, counted from the front of the broadcast shape; or the error that fits.
 
-    ``cu`` are the steps where packed sequences begin and the last one ends, if there are several;
-    ``state`` is what errors call h0.
+    ``cu_seqlens`` are the steps where packed sequences begin and the last one ends, if there are
+    several; ``state`` is what errors call h0.
     """
     tensors = {"x": x, "a": a} if h0 is None else {"x": x, "a": a, state: h0}
     for name, tensor in tensors.items():
@@ -97,7 +97,7 @@ def check(
         choices = ", ".join(map(str, DTYPES))
         raise TypeError(f"x on {kind} has one of the dtypes {choices}, not {dtype}")
     for name, tensor in tensors.items():
-        if tensor.dtype != dtype and not (dtype in HALF and tensor.dtype == torch.float32):
+        if tensor.dtype != dtype and tensor.dtype != state_dtype(dtype):
             raise TypeError(f"{name} is {tensor.dtype}, but x is {dtype}")
     try:
         shape = broadcast_shape(a, x)
@@ -108,17 +108,18 @@ def check(
     if not -len(shape) <= dim < len(shape):
         raise ValueError(f"dim is {dim}, but a and x broadcast to the shape {tuple(shape)}")
     dim %= len(shape)
-    if cu is not None:
-        _check_lengths(cu, shape[dim], dim)
+    if cu_seqlens is not None:
+        _check_lengths(cu_seqlens, shape[dim], dim)
     if h0 is not None:
-        columns = state_shape(shape, dim, cu)
+        columns = state_shape(shape, dim, cu_seqlens)
         try:
             h0.expand(columns)
         except RuntimeError:
             raise ValueError(
                 f"{state} has shape {tuple(h0.shape)}; it must broadcast to {tuple(columns)}, "
                 f"the shape {tuple(shape)} "
-                + (f"without dim {dim}" if cu is None else f"with the sequences as dim {dim}")
+                + ("without" if cu_seqlens is None else "with the sequences as")
+                + f" dim {dim}"
             ) from None
     return dim
 
@@ -135,13 +136,14 @@ def lengths_on_the_host(cu_seqlens: Any) -> Tensor:
     return cu_seqlens.to("cpu", torch.int64)
 
 
-def _check_lengths(cu: Tensor, steps: int, dim: int) -> None:
-    if torch.compiler.is_compiling() or is_fake(cu):
+def _check_lengths(cu_seqlens: Tensor, steps: int, dim: int) -> None:
+    if torch.compiler.is_compiling() or is_fake(cu_seqlens):
         return  # known when it runs
-    if cu[0] != 0:
-        raise ValueError(f"cu_seqlens must begin with 0, not {cu[0]}")
-    if (falls := (cu[1:] < cu[:-1]).nonzero()).numel():
+    if cu_seqlens[0] != 0:
+        raise ValueError(f"cu_seqlens must begin with 0, not {cu_seqlens[0]}")
+    if (falls := (cu_seqlens[1:] < cu_seqlens[:-1]).nonzero()).numel():
         at = int(falls[0])
-        raise ValueError(f"cu_seqlens must not fall: [{at}] is {cu[at]}, [{at + 1}] {cu[at + 1]}")
-    if cu[-1] > steps:
-        raise ValueError(f"cu_seqlens ends with {cu[-1]}, but dim {dim} has {steps} steps")
+        before, after = cu_seqlens[at : at + 2]
+        raise ValueError(f"cu_seqlens must not fall: [{at}] is {before}, [{at + 1}] {after}")
+    if cu_seqlens[-1] > steps:
+        raise ValueError(f"cu_seqlens ends with {cu_seqlens[-1]}, but dim {dim} has {steps} steps")

@@ -16,23 +16,23 @@ import torch
 class Kind(NamedTuple):
     """How a value lies in memory.
 
-    bytes   of each plane of a number
-    planes  of each number: 2 if it is complex
-    state   the kind that it is computed in
-    number  the kind of one of its numbers
-    count   of its numbers
+    bytes    of each plane of a number
+    planes   of each number: 2 if it is complex
+    state    the kind that it is computed in
+    number   the kind of one of its numbers
+    numbers  how many they are
     """
 
     bytes: int
     planes: int
     state: str
     number: str
-    count: int = 1
+    numbers: int = 1
 
     @property
     def size(self) -> int:
         """Bytes of a value."""
-        return self.bytes * self.planes * self.count
+        return self.bytes * self.planes * self.numbers
 
 
 KINDS = {
@@ -63,7 +63,7 @@ def described(kind: str) -> Kind:
     """What a kind is."""
     number, _, count = kind.partition("_")
     one, n = KINDS[number], int(count or 1)
-    return one._replace(state=_several(one.state, n), count=n)
+    return one._replace(state=_several(one.state, n), numbers=n)
 
 
 def _several(number: str, count: int) -> str:

@@ -36,22 +36,23 @@ def backward(
     dim: int,
     reverse: bool,
     algorithm: str,
-    cu: Tensor | None = None,
+    cu_seqlens: Tensor | None = None,
     wanted: Sequence[bool] = (True, True, True),
     backend: str | None = None,
 ) -> Gradients:
     """(da, dx, dh0) for an output gradient dh, of the shapes of a, x and h0.
 
-    Those not ``wanted`` are None. ``cu`` and ``backend`` as in :func:`lrscan.core.sweep.forward`.
+    Those not ``wanted`` are None. ``cu_seqlens`` and ``backend`` are as in
+    :func:`lrscan.core.sweep.forward`.
     """
     da, dx, dh0 = outputs = empty_gradients(a, h, h0, x_shape, wanted)
     whole = (
         (da is None or da.shape == h.shape)
         and (dx is None or dx.shape == h.shape)
-        and (dh0 is None or dh0.shape == sweep.state_shape(h.shape, dim, cu))
+        and (dh0 is None or dh0.shape == sweep.state_shape(h.shape, dim, cu_seqlens))
     )
     backward_into = sweep.backward if whole else _summed
-    backward_into(a, h, h0, dh, dim, reverse, algorithm, cu, outputs, backend)
+    backward_into(a, h, h0, dh, dim, reverse, algorithm, cu_seqlens, outputs, backend)
     return outputs
 
 
@@ -81,23 +82,23 @@ def _summed(
     dim: int,
     reverse: bool,
     algorithm: str,
-    cu: Tensor | None,
+    cu_seqlens: Tensor | None,
     outputs: Gradients,
     backend: str | None,
 ) -> None:
     """The gradients, part by part, to ``outputs``."""
-    a, h0 = a.expand_as(h), sweep.expand_state(h0, h, dim, cu)
+    a, h0 = a.expand_as(h), sweep.expand_state(h0, h, dim, cu_seqlens)
     da, dx, dh0 = _Sum(outputs[0], h, a.dtype), _Sum(outputs[1], h, h.dtype), outputs[2]
     whole_dh0 = None if dh0 is None or h0 is None else h0.new_zeros(h0.shape)
     dh_buffer = None  # for the dh of a part with the carry added
-    extents = _part_shape(h, dim, cut_time=cu is None)
+    extents = _part_shape(h, dim, cut_time=cu_seqlens is None)
     ranges = [_cut(size, by) for size, by in zip(h.shape, extents, strict=True)]
-    pieces = ranges[dim] if reverse else ranges[dim][::-1]  # the last one in time first
+    chunks = ranges[dim] if reverse else ranges[dim][::-1]  # the last one in time first
     for state in product(*ranges[:dim], *ranges[dim + 1 :]):
         columns = (*state[:dim], slice(None), *state[dim:])
-        state_part = state if cu is None else columns
+        state_part = state if cu_seqlens is None else columns
         carry = None  # conj(a) * g of the step that follows the part in time
-        for steps in pieces:
+        for steps in chunks:
             part = (*state[:dim], steps, *state[dim:])
             first, last = steps.start, steps.stop - 1
             if reverse:
@@ -112,12 +113,12 @@ def _summed(
                 dh_buffer = _reuse_or_allocate(dh_buffer, dh_part, dh_part.dtype)
                 dh_part = dh_buffer.copy_(dh_part)
                 dh_part.select(dim, last - steps.start).add_(carry)
-            da_terms, dx_terms = da.terms(part), dx.terms(part, always=len(pieces) > 1)
+            da_terms, dx_terms = da.terms(part), dx.terms(part, always=len(chunks) > 1)
             dh0_terms = None if whole_dh0 is None or inside else whole_dh0[state_part]
             targets = (da_terms, dx_terms, dh0_terms)
-            options = (dim, reverse, algorithm, cu, targets, backend)
+            options = (dim, reverse, algorithm, cu_seqlens, targets, backend)
             sweep.backward(a[part], h[part], start, dh_part, *options)
-            if len(pieces) > 1 and dx_terms is not None:
+            if len(chunks) > 1 and dx_terms is not None:
                 at = first - steps.start
                 carry = sweep.product(a[part].select(dim, at).conj(), dx_terms.select(dim, at))
             da.add(part, da_terms)

@@ -38,11 +38,11 @@ def numba_type(kind: str) -> types.Type:
     """Numba's type of the value that one of a kind is computed in: a number, or a tuple of them."""
     state = described(described(kind).state)
     number = _NUMBERS[state.number]
-    return number if state.count == 1 else types.UniTuple(number, state.count)
+    return number if state.numbers == 1 else types.UniTuple(number, state.numbers)
 
 
 @functools.cache
 def numpy_dtype(kind: str) -> np.dtype:
     """NumPy's dtype of that value; an array of several numbers has an axis more, of them."""
     state = described(described(kind).state)
-    return np.dtype(state.number if state.count == 1 else (state.number, (state.count,)))
+    return np.dtype(state.number if state.numbers == 1 else (state.number, (state.numbers,)))

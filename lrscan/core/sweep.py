@@ -13,11 +13,11 @@ Forward and backward are the same sweep over a table of operands, in opposite di
 
 A backend is a function ``prepare(operands, steps, sizes, backward, algorithm, device, algebra)``,
 which :mod:`lrscan.core.dispatch` finds. It returns what runs the sweep: a function of the tensors,
-by row. That is kept for further calls with tensors of the same layout. Where sequences lie end to end
-in time, start and dstart have a stride over sequences in the place of that over time, and the
-function also takes the steps at which the sweep meets a new sequence, with the end of the last
-(the CPU backend alone; for others each sequence starts with a coefficient of zero, which forgets
-all before, see :mod:`lrscan.core.algebra`).
+by row. That is kept for further calls with tensors of the same layout. Where sequences lie end to
+end in time, start and dstart have a stride over sequences in the place of that over time, and the
+function also takes the steps at which the sweep meets a new sequence, with the end of the last (the
+CPU backend alone; for others each sequence starts with a coefficient of zero, which forgets all
+before, see :mod:`lrscan.core.algebra`).
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Operand(NamedTuple):
     aligned: bool
 
 
-class Layout(NamedTuple):
+class TensorLayout(NamedTuple):
     """What of a tensor decides how it is swept."""
 
     dtype: torch.dtype
@@ -88,23 +88,23 @@ def forward(
     dim: int,
     reverse: bool,
     algorithm: str,
-    cu: Tensor | None = None,
+    cu_seqlens: Tensor | None = None,
     out: Tensor | None = None,
     backend: str | None = None,
 ) -> Tensor:
     """h of the recurrence of checked arguments, in ``out`` if that is given.
 
-    ``dim`` counts from the front of the broadcast shape. With ``cu``, an int64 tensor on the CPU,
-    sequence n is from step cu[n] up to cu[n+1], and h0 has the axis of sequences in the place of
-    time. ``backend`` is that of the tensors' device if None.
+    ``dim`` counts from the front of the broadcast shape. With ``cu_seqlens``, an int64 tensor on
+    the CPU, sequence n is from step cu_seqlens[n] up to cu_seqlens[n+1], and h0 has the axis of
+    sequences in the place of time. ``backend`` is that of the tensors' device if None.
     """
     h = empty_output(a, x) if out is None else out
     if a.shape != h.shape:
         a = a.expand(h.shape)
     if x.shape != h.shape:
         x = x.expand(h.shape)
-    tensors = {"a": a, "x": x, "start": expand_state(h0, h, dim, cu), "out": h}
-    run(tensors, False, dim, reverse, algorithm, cu, backend or x.device.type)
+    tensors = {"a": a, "x": x, "start": expand_state(h0, h, dim, cu_seqlens), "out": h}
+    run(tensors, False, dim, reverse, algorithm, cu_seqlens, backend or x.device.type)
     return h
 
 
@@ -116,7 +116,7 @@ def backward(
     dim: int,
     reverse: bool,
     algorithm: str,
-    cu: Tensor | None,
+    cu_seqlens: Tensor | None,
     outputs: tuple[Tensor | None, Tensor | None, Tensor | None],
     backend: str | None = None,
 ) -> None:
@@ -124,9 +124,9 @@ def backward(
     da, dx, dh0 = outputs
     if a.shape != h.shape:
         a = a.expand(h.shape)
-    tensors = {"a": a, "x": dh, "start": expand_state(h0, h, dim, cu), "out": dx}
+    tensors = {"a": a, "x": dh, "start": expand_state(h0, h, dim, cu_seqlens), "out": dx}
     tensors |= {"before": h, "da": da, "dstart": dh0}
-    run(tensors, True, dim, reverse, algorithm, cu, backend or h.device.type)
+    run(tensors, True, dim, reverse, algorithm, cu_seqlens, backend or h.device.type)
 
 
 def empty_output(a: Tensor, x: Tensor) -> Tensor:
@@ -143,15 +143,17 @@ def broadcast_shape(a: Tensor, x: Tensor) -> torch.Size:
     return x.shape if a.shape == x.shape else torch.broadcast_shapes(a.shape, x.shape)
 
 
-def state_shape(shape: Sequence[int], dim: int, cu: Tensor | None) -> tuple[int, ...]:
+def state_shape(shape: Sequence[int], dim: int, cu_seqlens: Tensor | None) -> tuple[int, ...]:
     """Of the states before the first step: without time, or with sequences in its place."""
-    sequences = () if cu is None else (cu.shape[0] - 1,)
+    sequences = () if cu_seqlens is None else (cu_seqlens.shape[0] - 1,)
     return (*shape[:dim], *sequences, *shape[dim + 1 :])
 
 
-def expand_state(h0: Tensor | None, h: Tensor, dim: int, cu: Tensor | None) -> Tensor | None:
+def expand_state(
+    h0: Tensor | None, h: Tensor, dim: int, cu_seqlens: Tensor | None
+) -> Tensor | None:
     """h0 with the columns of h."""
-    return None if h0 is None else h0.expand(state_shape(h.shape, dim, cu))
+    return None if h0 is None else h0.expand(state_shape(h.shape, dim, cu_seqlens))
 
 
 def product(a: Tensor, h: Tensor) -> Tensor:
@@ -166,7 +168,7 @@ def run(
     dim: int,
     reverse: bool,
     algorithm: str,
-    cu: Tensor | None,
+    cu_seqlens: Tensor | None,
     backend: str,
     algebra: Algebra = SCALAR,
 ) -> None:
@@ -175,31 +177,33 @@ def run(
     Where a coefficient or a state of the algebra is several numbers, they are the last axis of its
     tensors, side by side.
     """
+    if backward and algebra.adjoint is None:
+        raise NotImplementedError(f"the algebra {algebra.name} has no gradient")
     tensors = {row: tensor for row, tensor in given.items() if tensor is not None}
-    if cu is not None:
-        tensors = _without_tail(tensors, dim, int(cu[-1]))
+    if cu_seqlens is not None:
+        tensors = _without_tail(tensors, dim, int(cu_seqlens[-1]))
     x = tensors["x"]
     if x.numel() == 0:
         return
-    if cu is not None and not dispatch.BACKENDS[backend].takes_sequences:
+    if cu_seqlens is not None and not dispatch.BACKENDS[backend].takes_sequences:
         if algebra is not SCALAR:
             raise NotImplementedError(f"packed sequences on {backend}, of {algebra.name}")
-        _run_with_restarts(tensors, backward, dim, reverse, algorithm, cu, backend)
+        _run_with_restarts(tensors, backward, dim, reverse, algorithm, cu_seqlens, backend)
         return
     layouts = tuple(
-        (row, Layout(t.dtype, t.shape, t.stride(), t.data_ptr() % _ALIGNMENT == 0))
+        (row, TensorLayout(t.dtype, t.shape, t.stride(), t.data_ptr() % _ALIGNMENT == 0))
         for row, t in tensors.items()
     )
     if algebra is not SCALAR:
         layouts = tuple((row, _of_values(own, algebra.numbers(row))) for row, own in layouts)
-    threads = torch.get_num_threads()
-    options = (backward, dim, reverse, algorithm, cu is not None, backend, x.device, threads)
+    packed, threads = cu_seqlens is not None, torch.get_num_threads()
+    options = (backward, dim, reverse, algorithm, packed, backend, x.device, threads)
     sweep = _prepared(layouts, *options, algebra)
     if sweep is not None:
-        if cu is None:
+        if cu_seqlens is None:
             sweep(tensors)
         else:  # in the order of the sweep
-            begins = x.shape[dim] - cu.flip(0) if reverse != backward else cu
+            begins = x.shape[dim] - cu_seqlens.flip(0) if reverse != backward else cu_seqlens
             sweep(tensors, begins.contiguous().numpy())
         return
     # More axes than a kernel takes: loop over the shortest.
@@ -207,13 +211,13 @@ def run(
     axis = min((d for d, n in enumerate(shape) if d != dim and n != 1), key=shape.__getitem__)
     for i in range(shape[axis]):
         part = {
-            row: tensor.select(axis - (cu is None and row in TIMELESS and axis > dim), i)
+            row: tensor.select(axis - (cu_seqlens is None and row in TIMELESS and axis > dim), i)
             for row, tensor in tensors.items()
         }
-        run(part, backward, dim - (axis < dim), reverse, algorithm, cu, backend, algebra)
+        run(part, backward, dim - (axis < dim), reverse, algorithm, cu_seqlens, backend, algebra)
 
 
-def _of_values(layout: Layout, numbers: int) -> Layout:
+def _of_values(layout: TensorLayout, numbers: int) -> TensorLayout:
     """The layout of values that are so many numbers each, side by side along the last axis."""
     if numbers == 1:
         return layout
@@ -242,13 +246,13 @@ def _run_with_restarts(
     dim: int,
     reverse: bool,
     algorithm: str,
-    cu: Tensor,
+    cu_seqlens: Tensor,
     backend: str,
 ) -> None:
     """Packed sequences by a kernel for one: each starts with a coefficient of zero."""
     a, x, h0 = tensors["a"], tensors["x"], tensors.get("start")
-    filled = (cu[1:] > cu[:-1]).nonzero().squeeze(1)
-    starts = (cu[filled + 1] - 1 if reverse else cu[filled]).to(x.device)
+    filled = (cu_seqlens[1:] > cu_seqlens[:-1]).nonzero().squeeze(1)
+    starts = (cu_seqlens[filled + 1] - 1 if reverse else cu_seqlens[filled]).to(x.device)
     filled = filled.to(x.device)
     first_a = a.index_select(dim, starts)
     h0 = None if h0 is None else h0.index_select(dim, filled)
@@ -280,7 +284,7 @@ def _run_with_restarts(
 
 @functools.lru_cache(maxsize=1024)
 def _prepared(
-    layouts: tuple[tuple[str, Layout], ...],
+    layouts: tuple[tuple[str, TensorLayout], ...],
     backward: bool,
     dim: int,
     reverse: bool,

@@ -5,7 +5,7 @@ not: they ask :func:`current`, which is one of
 
     TimeAxis       one batch of equal length, whole: this, unless something else was entered
     Sequences      sequences of unequal length that lie end to end (:mod:`lrscan.nn.sequences`)
-    Split          pieces of time that lie on different ranks (:mod:`lrscan.distributed.parallel`)
+    Split          chunks of it that lie on different ranks (:mod:`lrscan.distributed.parallel`)
 
 The others are subclasses. They override what differs, and are entered by :func:`along`.
 """
@@ -27,14 +27,14 @@ from lrscan.core.torch_internals import outside_the_compiler
 class TimeAxis:
     """One batch of sequences of equal length, all of it here. A step is (B, ...).
 
-    whole   it may be cut into pieces of time, one after the other
-    split   a piece of it is here, and the others on other ranks
-    cu      cumulative lengths, int64 on the CPU, if sequences lie end to end; else None
+    whole       it may be cut into chunks, one after the other
+    split       a chunk of it is here, and the others on other ranks
+    cu_seqlens  cumulative lengths, int64 on the CPU, if sequences lie end to end; else None
     """
 
     whole: ClassVar[bool] = True
     split: ClassVar[bool] = False
-    cu: Tensor | None = None
+    cu_seqlens: Tensor | None = None
 
     def batch(self, size: int) -> int:
         """How many sequences there are in steps of ``size`` rows."""

@@ -1,13 +1,19 @@
 """What of torch is used here that is not public, each with the reason why nothing public does.
 
+They were seen in torch 2.11 and 2.13, on a CPU and on a GPU. No other module of the package uses a
+name of torch that begins with an underscore.
+
 They are bound by name, not looked up at every call: a call of the operator asks seven of them, and
 takes some 20 microseconds in all.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._functorch.autograd_function import enable_single_level_autograd_function
 from torch._subclasses import FakeTensor
 from torch.autograd import forward_ad
@@ -90,6 +96,31 @@ def modifications(tensor: Tensor) -> int:
 outside_the_compiler = torch._disable_dynamo
 
 
-def data_parallel_at_work() -> torch.nn.parallel.DistributedDataParallel | None:
+def data_parallel_at_work() -> nn.parallel.DistributedDataParallel | None:
     """The DistributedDataParallel whose forward runs in this thread; nothing public tells it."""
-    return getattr(torch.nn.parallel.DistributedDataParallel, "_active_ddp_module", None)
+    return getattr(nn.parallel.DistributedDataParallel, "_active_ddp_module", None)
+
+
+# ---------------------------------------------------------------- modules
+
+
+def own_buffers(module: nn.Module) -> dict[str, Tensor | None]:
+    """The buffers of a module without its submodules, by name: the dictionary that holds them.
+
+    ``named_buffers`` tells them, but the public way to exchange one is an assignment, which goes
+    through ``__setattr__``, and a class may have one of its own.
+    """
+    return module._buffers
+
+
+# ---------------------------------------------------------------- measurements
+
+# Keep the current stream of a GPU busy for so many cycles. Nothing public waits on the device.
+sleep_on_the_gpu = torch.cuda._sleep
+
+
+def associative_scan() -> Callable[..., Any]:
+    """torch's own scan, which has no public name yet. It is for measurements alone."""
+    from torch._higher_order_ops.associative_scan import associative_scan
+
+    return associative_scan

@@ -1,6 +1,6 @@
 """The operators of torch's dispatcher: for compile, export, modes, subclasses.
 
-    torch.ops.lrscan.linear_recurrence(a, x, h0, dim, reverse, algorithm, cu)
+    torch.ops.lrscan.linear_recurrence(a, x, h0, dim, reverse, algorithm, cu_seqlens)
     torch.ops.lrscan.fused_cell(gates, start, name)     [h, the last c], and c where h is another
 
 and their backward. In eager mode :mod:`lrscan.core.autograd` and :mod:`lrscan.nn.fused` go past the
@@ -47,13 +47,14 @@ def _define(
 _recurrence = _define(
     "recurrence",
     "linear_recurrence",
-    "(Tensor a, Tensor x, Tensor? h0, int dim, bool reverse, str algorithm, Tensor? cu) -> Tensor",
+    "(Tensor a, Tensor x, Tensor? h0,"
+    " int dim, bool reverse, str algorithm, Tensor? cu_seqlens) -> Tensor",
 )
 _define(
     "recurrence",
     "linear_recurrence_backward",
     "(Tensor a, Tensor h, Tensor? h0, Tensor dh, SymInt[] x_shape,"
-    " int dim, bool reverse, str algorithm, Tensor? cu, bool[] wanted) -> Tensor[]",
+    " int dim, bool reverse, str algorithm, Tensor? cu_seqlens, bool[] wanted) -> Tensor[]",
 )
 _cell = _define(
     "cells", "fused_cell", "(Tensor gates, Tensor start, str name) -> Tensor[]", ("CPU",)

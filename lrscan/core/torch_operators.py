@@ -25,10 +25,10 @@ def linear_recurrence(
     dim: int,
     reverse: bool,
     algorithm: str,
-    cu: Tensor | None,
+    cu_seqlens: Tensor | None,
 ) -> Tensor:
-    dim = check(a, x, h0, dim, reverse, algorithm, cu)
-    return sweep.forward(plain(a), plain(x), plain(h0), dim, reverse, algorithm, cu)
+    dim = check(a, x, h0, dim, reverse, algorithm, cu_seqlens)
+    return sweep.forward(plain(a), plain(x), plain(h0), dim, reverse, algorithm, cu_seqlens)
 
 
 def linear_recurrence_fake(
@@ -38,9 +38,9 @@ def linear_recurrence_fake(
     dim: int,
     reverse: bool,
     algorithm: str,
-    cu: Tensor | None,
+    cu_seqlens: Tensor | None,
 ) -> Tensor:
-    check(a, x, h0, dim, reverse, algorithm, cu)
+    check(a, x, h0, dim, reverse, algorithm, cu_seqlens)
     if x.is_complex() and torch.onnx.is_in_onnx_export():  # which takes no translation of it
         raise NotImplementedError(
             f"x is {x.dtype}, of which there is no linear_recurrence in ONNX: torch.export and "
@@ -58,11 +58,11 @@ def linear_recurrence_backward(
     dim: int,
     reverse: bool,
     algorithm: str,
-    cu: Tensor | None,
+    cu_seqlens: Tensor | None,
     wanted: Sequence[bool],
 ) -> list[Tensor]:
     tensors = plain(a), plain(h), plain(h0), plain(dh)
-    found = gradients.backward(*tensors, x_shape, dim, reverse, algorithm, cu, wanted)
+    found = gradients.backward(*tensors, x_shape, dim, reverse, algorithm, cu_seqlens, wanted)
     return [gradient for gradient in found if gradient is not None]
 
 
@@ -75,7 +75,7 @@ def linear_recurrence_backward_fake(
     dim: int,
     reverse: bool,
     algorithm: str,
-    cu: Tensor | None,
+    cu_seqlens: Tensor | None,
     wanted: Sequence[bool],
 ) -> list[Tensor]:
     found = gradients.empty_gradients(a, h, h0, x_shape, wanted)
@@ -89,18 +89,18 @@ class Differentiated(SingleLevelFunction):
     def forward(ctx: Any, a: Tensor, x: Tensor, h0: Tensor | None, *options: Any) -> Tensor:
         with torch.enable_grad():  # for the outer levels: torch switches it off in here
             h = _below(a, x, h0, *options)
-        *ctx.options, cu = options
+        *ctx.options, cu_seqlens = options
         ctx.x_shape, ctx.rank = x.shape, h.dim()
         # The gradients of x and h0 take the coefficients alone.
-        ctx.save_for_backward(a, h0, h if ctx.needs_input_grad[0] else None, cu)
+        ctx.save_for_backward(a, h0, h if ctx.needs_input_grad[0] else None, cu_seqlens)
         return h
 
     @staticmethod
     def backward(ctx: Any, dh: Tensor) -> tuple[Tensor | None, ...]:
-        a, h0, h, cu = ctx.saved_tensors
+        a, h0, h, cu_seqlens = ctx.saved_tensors
         dim, reverse, algorithm = ctx.options
         wanted = ctx.needs_input_grad[:3]
-        options = (ctx.x_shape, dim % ctx.rank, reverse, algorithm, cu)
+        options = (ctx.x_shape, dim % ctx.rank, reverse, algorithm, cu_seqlens)
         return *autograd.backward(a, h, h0, dh, options, wanted), None, None, None, None
 
 

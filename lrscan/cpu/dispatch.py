@@ -148,7 +148,7 @@ def _recipe(
     lead = walks.get("out") or walks["x"]
     kinds = {row: walks.get(row, walks["x"]).kind for row in ("a", "x", "start")}
     state = described(described(kinds["x"]).state)
-    lanes = _VECTOR_BYTES // (state.size // state.count)
+    lanes = _VECTOR_BYTES // (state.size // state.numbers)
     strip = _columns_beside_time(walks, lead, steps, sizes, lanes)
     over_time = strip > 0
     while not over_time and lanes > sizes[2]:

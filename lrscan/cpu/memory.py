@@ -93,7 +93,7 @@ class _Place:
     def __init__(self, builder, kind, lanes, address):
         self.builder, self.lanes, self.address = builder, lanes, address
         self.info, self.memory = described(kind), memory_type(kind)
-        self.planes = self.info.planes * self.info.count
+        self.planes = self.info.planes * self.info.numbers
 
     def _moved(self, distance):
         return self.builder.add(self.address, distance)
@@ -214,7 +214,7 @@ def store(typingctx, kind, spacing, address, stride, value):
     a multiple of :func:`stream_alignment`. That needs a :func:`fence` before another thread reads.
     """
     name, number = kind.literal_value, number_of(value)
-    if number is None or count_of(value) != described(name).count:
+    if number is None or count_of(value) != described(name).numbers:
         return None
     placed = spacing.literal_value.removesuffix(" stream")
     streamed = placed != spacing.literal_value

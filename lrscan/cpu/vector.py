@@ -61,7 +61,7 @@ def value_type(kind: str, lanes: int) -> types.Type:
     """The type of a value of a kind: of what it is computed in."""
     one = described(kind)
     bits = 64 if memory_type(one.state) == F64 else 32
-    return _several(Vector(bits, one.planes, lanes), one.count)
+    return _several(Vector(bits, one.planes, lanes), one.numbers)
 
 
 def _several(vector, count):

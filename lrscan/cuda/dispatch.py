@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from lrscan.core.algebra import Algebra
-from lrscan.core.dtypes import KINDS, kind_of
+from lrscan.core.dtypes import described, kind_of
 from lrscan.core.sweep import Operand, Rows
 from lrscan.cuda import blocked, serial
 from lrscan.cuda.launch import processors, streams_of
 from lrscan.cuda.single_pass import kernel as single_pass
-from lrscan.cuda.steps import Variant
+from lrscan.cuda.steps import Extents, Row, Variant
 
 # Where "auto" takes one thread per column, as measured on an H200: 8 to 8,192 steps, 64 to 2**21
 # columns, float32 and bfloat16. single_pass has more to prepare and to hand on, but keeps more of
@@ -48,35 +48,51 @@ def prepare(
     algebra: Algebra,
 ) -> Callable[[Mapping[str, Tensor]], None]:
     """What runs a forward or backward sweep over tensors on one CUDA device."""
-    a, x, start = (kind_of(operands.get(row, operands["x"]).dtype) for row in ("a", "x", "start"))
-    variant = Variant(backward, a, x, start, not backward or "out" in operands, "da" in operands)
-    strides: list[int] = []
-    offsets: list[tuple[int, str, int]] = []
-    for i, row in enumerate(Rows._fields):
-        if row not in operands:
-            strides += (0,) * 5
-            continue
-        dtype, offset, time, columns, aligned = operands[row]
-        size = KINDS[kind_of(dtype)].size
-        offsets.append((5 * i, row, offset * size))
-        # In the place of an address stands one that is not zero and as well aligned.
-        strides += (64 + offset * size % 16 + (not aligned), time * size)
-        strides += (stride * size for stride in columns)
-    extents = (steps, *sizes)
+    variant = _variant(operands, backward, algebra)
+    likely = {row: _row(operand) for row, operand in operands.items()}
+    rows = Rows(*(likely.get(row, _NO_ROW) for row in Rows._fields))
+    extents = Extents(steps, *sizes)
     if algorithm == "auto":
         algorithm = _choose(operands, variant, steps, sizes, processors(device))
-    launch = _BACKENDS[algorithm](variant, tuple(strides), extents, processors(device))
-    strides += extents
+    launch = _BACKENDS[algorithm](variant, rows, extents, processors(device))
+    numbers = [*sum(rows, ()), *extents]
+    each = len(Row._fields)
+    addresses = [
+        (each * Rows._fields.index(row), row, operand.offset * operand.dtype.itemsize)
+        for row, operand in operands.items()
+    ]
     stream_of = streams_of(device)
 
     def sweep(tensors: Mapping[str, Tensor]) -> None:
-        numbers = strides.copy()
-        for i, row, offset in offsets:
-            numbers[i] = tensors[row].data_ptr() + offset
+        real = numbers.copy()
+        for i, row, offset in addresses:
+            real[i] = tensors[row].data_ptr() + offset
         with stream_of(device, tensors) as stream:
-            launch(numbers, stream)
+            launch(real, stream)
 
     return sweep
+
+
+_NO_ROW = Row(*[0] * len(Row._fields))
+
+
+def _row(operand: Operand) -> Row:
+    """Where an operand lies, with an address that is not zero and as well aligned as the real one.
+
+    Kernels are chosen by that.
+    """
+    size = operand.dtype.itemsize
+    address = 64 + operand.offset * size % 16 + (not operand.aligned)
+    return Row(address, operand.time * size, *(stride * size for stride in operand.columns))
+
+
+def _variant(operands: Mapping[str, Operand], backward: bool, algebra: Algebra) -> Variant:
+    a, x, start = (
+        kind_of(operands.get(row, operands["x"]).dtype, algebra.numbers(row))
+        for row in ("a", "x", "start")
+    )
+    want_dx, want_da = not backward or "out" in operands, "da" in operands
+    return Variant(backward, a, x, start, want_dx, want_da, algebra)
 
 
 def _choose(
@@ -87,12 +103,12 @@ def _choose(
     processors: int,
 ) -> str:
     """The algorithm of "auto"."""
-    columns, half = math.prod(sizes), KINDS[variant.x].size == 2
+    columns, half = math.prod(sizes), described(variant.x).size == 2
     few = columns < processors * _THREADS_AN_SM
     if steps < _SHORTEST_STEPS and few:
         return "serial"
     lead = operands.get("out") or operands["x"]
-    if abs(lead.columns[2]) > 1:
+    if abs(lead.columns[2]) > variant.algebra.state:  # columns do not lie side by side
         short = steps <= (_SHORT_STEPS_APART[variant.backward] if few else _SHORTEST_STEPS * half)
         return "serial" if short else "single_pass"
     ahead = serial.steps_ahead(variant)

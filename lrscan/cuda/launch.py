@@ -23,13 +23,12 @@ from numba import cuda
 from torch import Tensor
 
 from lrscan.core import sweep
-from lrscan.core.sweep import Rows
 from lrscan.cuda import machine_code
 from lrscan.cuda.memory import SIMULATED, simulator
-from lrscan.cuda.steps import SIZING
+from lrscan.cuda.steps import NUMBERS, arguments, signature
 
-_NUMBERS = 5 * len(Rows._fields) + 4 + SIZING
-_PACK = struct.Struct(f"={_NUMBERS}q").pack_into
+_MOST_NUMBERS = NUMBERS + 8  # that a launch hands to a kernel
+_PACKS = [struct.Struct(f"={count}q").pack_into for count in range(_MOST_NUMBERS + 1)]
 # Multiprocessors that a launch is sized for in the simulator.
 _SIMULATED_PROCESSORS = 1
 # torch's default stream, also where the bindings take 0 for a default stream of each thread.
@@ -41,17 +40,28 @@ class Kernel:
 
     function      its Python body, with the arguments of :mod:`lrscan.cuda.steps`
     name          of this variant, unique: the file it is kept in
+    sizing        the named tuple of integers that is its third argument
     most_threads  of a block
     fewest_blocks of a multiprocessor, which bounds the registers of a thread
     """
 
     def __init__(
-        self, function: Callable, name: str, most_threads: int, fewest_blocks: int = 1
+        self,
+        function: Callable,
+        name: str,
+        sizing: type[tuple],
+        most_threads: int,
+        fewest_blocks: int = 1,
     ) -> None:
-        self.function, self.name = function, name
+        self.function, self.name, self.sizing = function, name, sizing
         self.launch_bounds = (most_threads, fewest_blocks)
         self._handles: dict[int, object] = {}
         self.simulated: Any = cuda.jit(function) if SIMULATED else None
+
+    @property
+    def signature(self) -> Any:
+        """Numba's signature of its body."""
+        return signature(self.sizing)
 
     def handle(self, device: int) -> object:
         """The loaded kernel on a device, which must be current."""
@@ -106,11 +116,11 @@ class _Parameters(threading.local):
 
     def __init__(self) -> None:
         self.bound = False
-        self.buffer = ctypes.create_string_buffer(8 * _NUMBERS)
-        self._size = ctypes.c_size_t(8 * _NUMBERS)
+        self.buffer = ctypes.create_string_buffer(8 * _MOST_NUMBERS)
+        self.size = ctypes.c_size_t()
         # CU_LAUNCH_PARAM_BUFFER_POINTER, ..., CU_LAUNCH_PARAM_BUFFER_SIZE, ..., end
         self._extra = (ctypes.c_void_p * 5)(
-            1, ctypes.addressof(self.buffer), 2, ctypes.addressof(self._size), 0
+            1, ctypes.addressof(self.buffer), 2, ctypes.addressof(self.size), 0
         )
         self.address = ctypes.addressof(self._extra)
 
@@ -188,11 +198,10 @@ class Stream:
 
     def launch(self, kernel: Kernel, grid: int, threads: int, numbers: Sequence[int]) -> None:
         if SIMULATED:
-            rows = tuple(tuple(numbers[r : r + 5]) for r in range(0, 5 * len(Rows._fields), 5))
-            rest = tuple(numbers[5 * len(Rows._fields) :])
-            kernel.simulated[grid, threads](rows, rest[:4], rest[4:])
+            kernel.simulated[grid, threads](*arguments(numbers, kernel.sizing))
             return
-        _PACK(_parameters.buffer, 0, *numbers)
+        _PACKS[len(numbers)](_parameters.buffer, 0, *numbers)
+        _parameters.size.value = 8 * len(numbers)
         handle = kernel.handle(self.device.index)
         shape = (grid, 1, 1, threads, 1, 1)
         _driver("cuLaunchKernel", handle, *shape, 0, self.handle, 0, _parameters.address)

@@ -1,7 +1,7 @@
 """Machine code of kernels: where it is looked for, where it is kept, and how it is made.
 
 A kernel becomes machine code in two steps, neither of which needs a GPU: Numba writes PTX, NVIDIA's
-linker a cubin. Three places are asked for it, in this order:
+linker a cubin (:mod:`lrscan.cuda.numba_cuda`). Three places are asked for it, in this order:
 
     carried   the folder that ``LRSCAN_KERNELS`` names, which another machine filled by
               ``lrscan warmup --cuda 9.0 --out FOLDER``. The code is taken if it was made from the
@@ -19,33 +19,27 @@ from __future__ import annotations
 import functools
 import os
 import re
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Protocol
-
-import numpy as np
-from numba import cuda
-from numba.core.caching import FunctionCache
+from typing import Any, Protocol
 
 from lrscan.core import kernel_files
 from lrscan.core.compilation import noticed
 from lrscan.core.source_digest import digest
 from lrscan.core.versions import package_version
+from lrscan.cuda import numba_cuda
 from lrscan.cuda.bfloat16 import without_bfloat16
-from lrscan.cuda.steps import SIGNATURE
+from lrscan.cuda.numba_cuda import Capability
 
 CARRIED, KEPT, COMPILED = "carried", "kept", "compiled"
-Capability = tuple[int, int]
 
 
-class Kernel(Protocol):
+class Compilable(Protocol):
     """What is asked of a kernel, such as :class:`lrscan.cuda.launch.Kernel`, to compile it.
 
     function       its Python body, with the arguments of :mod:`lrscan.cuda.steps`
+    signature      their Numba types
     name           of this variant, unique: the file it is kept in
     launch_bounds  most threads of a block, and fewest blocks of a multiprocessor
     """
@@ -54,14 +48,15 @@ class Kernel(Protocol):
     name: str
     launch_bounds: tuple[int, int]
 
+    @property
+    def signature(self) -> Any: ...
+
 
 # How many kernels of this process came from where.
 tally: Counter[str] = Counter()
 
-_one_at_a_time = threading.RLock()
 
-
-def sources(kernel: Kernel, capability: Capability) -> Iterator[bytes]:
+def sources(kernel: Compilable, capability: Capability) -> Iterator[bytes]:
     """The kernel's machine code, from one place after another.
 
     Who cannot use what comes first asks for the next: a driver may refuse code from a newer linker.
@@ -86,12 +81,12 @@ def sources(kernel: Kernel, capability: Capability) -> Iterator[bytes]:
     yield code
 
 
-def machine_code(kernel: Kernel, capability: Capability) -> bytes:
+def machine_code(kernel: Compilable, capability: Capability) -> bytes:
     """The kernel's machine code for a compute capability, from the first place that has it."""
     return next(sources(kernel, capability))
 
 
-def export(kernel: Kernel, capability: Capability, folder: Path) -> bool:
+def export(kernel: Compilable, capability: Capability, folder: Path) -> bool:
     """Write the kernel's code to a folder for ``LRSCAN_KERNELS``; False if it is there already."""
     path = Path(folder, f"{file_name(kernel, capability)}.cubin")
     if kernel_files.read(path) is not None:
@@ -100,85 +95,30 @@ def export(kernel: Kernel, capability: Capability, folder: Path) -> bool:
     return True
 
 
-def compiled(kernel: Kernel, capability: Capability) -> bytes:
+def compiled(kernel: Compilable, capability: Capability) -> bytes:
     """The kernel's machine code, made here and now."""
-    return link(ptx(kernel.function, capability, kernel.launch_bounds), capability)
+    return numba_cuda.linked(ptx(kernel, capability), capability)
 
 
-def ptx(function: Callable, capability: Capability, launch_bounds: tuple[int, int]) -> str:
+def ptx(kernel: Compilable, capability: Capability) -> str:
     """What the linker takes: the kernel in PTX, with the function's own name."""
-    with _compiling_for(capability):
-        text, _ = cuda.compile(
-            function,
-            SIGNATURE,
-            device=False,
-            abi="numba",
-            cc=capability,
-            output="ptx",
-            debug=False,  # not as Numba's environment has it: the code is kept for all processes
-            opt=True,
-            launch_bounds=launch_bounds,
-        )
+    bounds = kernel.launch_bounds
+    text = numba_cuda.compiled_to_ptx(kernel.function, kernel.signature, capability, bounds)
     mangled = re.findall(r"\.entry (\w+)", text)[0]
-    text = re.sub(rf"\b{mangled}\b", function.__name__, text)
+    text = re.sub(rf"\b{mangled}\b", kernel.function.__name__, text)
     return text if capability >= (8, 0) else without_bfloat16(text)
 
 
-def link(text: str, capability: Capability) -> bytes:
-    """Machine code from PTX."""
-    try:
-        from cuda.core import Linker, LinkerOptions, ObjectCode
-    except ImportError:  # before cuda-core 0.5
-        from cuda.core.experimental import Linker, LinkerOptions, ObjectCode
-
-    options = LinkerOptions(arch=f"sm_{capability[0]}{capability[1]}")
-    return Linker(ObjectCode.from_ptx(text.encode()), options=options).link("cubin").code
-
-
-@contextmanager
-def _compiling_for(capability: Capability) -> Iterator[None]:
-    """Let Numba take a capability for that of the current device.
-
-    It compiles device functions for the current device, and asks the driver for it, which need not
-    be here.
-    """
-    from numba.cuda import dispatcher
-
-    with _one_at_a_time, numpy_as_numba_knows_it():
-        before = dispatcher.get_current_device
-        dispatcher.get_current_device = lambda: SimpleNamespace(compute_capability=capability)
-        try:
-            yield
-        finally:
-            dispatcher.get_current_device = before
-
-
-@contextmanager
-def numpy_as_numba_knows_it() -> Iterator[None]:
-    """numba-cuda 0.30 asks for a name of NumPy that 2.5 has dropped, when it first compiles."""
-    if hasattr(np, "row_stack"):
-        yield
-        return
-    np.row_stack = np.vstack
-    try:
-        yield
-    finally:
-        del np.row_stack
-
-
-def file_name(kernel: Kernel, capability: Capability) -> str:
+def file_name(kernel: Compilable, capability: Capability) -> str:
     """What its file is called, without the ending: the same for the same sources."""
     made_from = digest("cuda")[:16]
     return f"{kernel.name}-sm{capability[0]}{capability[1]}-{made_from}"
 
 
-def _cache_path(kernel: Kernel, name: str) -> Path | None:
+def _cache_path(kernel: Compilable, name: str) -> Path | None:
     """Where the code is kept on this machine; None where no folder can be written."""
-    try:
-        folder = Path(FunctionCache(kernel.function).cache_path)
-    except RuntimeError:
-        return None
-    return folder / f"{name}-{_compilers()}.cubin"
+    folder = numba_cuda.folder_of(kernel.function)
+    return None if folder is None else folder / f"{name}-{_compilers()}.cubin"
 
 
 @functools.cache

@@ -5,8 +5,9 @@
           v             |          |          |
                         h          h          h
 
-Bytes an element, float32: 12 forward, 20 backward. Neighbouring threads take neighbouring columns
-of the inner axis, so accesses are coalesced where that axis is contiguous. The sizing is not used.
+Bytes per element, float32: 12 forward, 20 backward. Neighbouring threads take neighbouring columns
+of the inner axis, so accesses are coalesced where that axis is contiguous. A launch has a thread
+for each column, and no sizing.
 """
 
 from __future__ import annotations
@@ -14,117 +15,129 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 from numba import cuda
 
-from lrscan.core.dtypes import KINDS
-from lrscan.cuda.kinds import STATES
+from lrscan.core.dtypes import described
+from lrscan.core.sweep import Rows
 from lrscan.cuda.launch import Kernel, Launches, blocks
-from lrscan.cuda.memory import load, store
+from lrscan.cuda.memory import get, load, put, store
 from lrscan.cuda.steps import (
-    BEFORE,
-    DA,
-    OUT,
-    SIZING,
+    Extents,
     Variant,
-    X,
     addresses_of,
-    coefficient_gradient,
+    columns_of,
+    compiled,
     make_steps,
     place_of,
-    remembered,
-    step,
 )
 
 THREADS = 64
 
 
+class NoSizing(NamedTuple):
+    """A column is not divided."""
+
+
 @functools.cache
 def serial_paper_kernel(variant: Variant) -> Kernel:
     """A step reads, computes and writes, and then the next one does: the paper's baseline."""
-    begin, _, _, advance = make_steps(variant)
+    steps_of = make_steps(variant)
+    begin, advance = steps_of.begin, steps_of.advance
 
     def serial_paper(rows, extents, sizing):
         column = cuda.grid(1)
-        steps = extents[0]
-        if column >= extents[1] * extents[2] * extents[3]:
+        if column >= columns_of(extents):
             return
         at = addresses_of(rows, place_of(column, extents))
         h = begin(rows, at)
-        for t in range(steps):
-            h = advance(rows, at, t, steps, h)
+        for t in range(extents.steps):
+            h = advance(rows, at, t, extents.steps, h)
 
-    return Kernel(serial_paper, variant.named("serial_paper"), THREADS)
+    return Kernel(serial_paper, variant.named("serial_paper"), NoSizing, THREADS)
 
 
 @functools.cache
 def serial_kernel(variant: Variant) -> Kernel:
-    """Reads several steps into registers before it computes them, so that loads overlap."""
-    begin, coefficient, _, advance = make_steps(variant)
-    backward, kind_a, kind_x = variant.backward, variant.a, variant.x
-    state, zero = STATES[variant.state_kind], variant.state.type(0)
-    want_dx, want_da = variant.want_dx, variant.want_da
-    ahead = steps_ahead(variant)
+    """Reads several steps into registers before it computes them, so that loads overlap.
+
+        columns of a thread's registers:   a[0] .. a[ahead - 1]    read together
+        time  |                            x[0] .. x[ahead - 1]
+              v                            step, write; step, write; ..
+
+    Backward, the first and the last step are taken one by one: no coefficient leads into the first,
+    and before the last there is h0.
+    """
+    backward, want_dx, want_da = variant.backward, variant.want_dx, variant.want_da
+    kind_a, kind_x, product, state = variant.a, variant.x, variant.product, variant.state
+    number, ahead = variant.number, steps_ahead(variant)
+    for_a, for_h = ahead * variant.algebra.coefficient, ahead * variant.algebra.state
+    steps_of, algebra = make_steps(variant), compiled(variant)
+    begin, coefficient, arriving = steps_of.begin, steps_of.coefficient, steps_of.arriving
+    advance, step, remembered = steps_of.advance, algebra.step, algebra.remembered
+    coefficient_gradient = algebra.coefficient_gradient
 
     def serial(rows, extents, sizing):
         column = cuda.grid(1)
-        steps = extents[0]
-        if column >= extents[1] * extents[2] * extents[3]:
+        steps = extents.steps
+        if column >= columns_of(extents):
             return
         at = addresses_of(rows, place_of(column, extents))
-        a, x = cuda.local.array(ahead, state), cuda.local.array(ahead, state)
-        before = cuda.local.array(ahead, state)
+        a = cuda.local.array(for_a, number)
+        x, before = cuda.local.array(for_h, number), cuda.local.array(for_h, number)
         h = begin(rows, at)
         t = 0
-        # Backward, the first and the last step are special.
         if backward:
             h = advance(rows, at, 0, steps, h)
             t = 1
         stop = steps - 1 if backward else steps
         while t + ahead <= stop:
             for k in range(ahead):
-                a[k] = coefficient(rows, at, t + k)
-                x[k] = load(kind_x, at[X] + (t + k) * rows[X][1])
+                put(a, k, coefficient(rows, at, t + k))
+                put(x, k, arriving(rows, at, t + k))
                 if backward and want_da:
-                    before[k] = load(kind_x, at[BEFORE] + (t + k) * rows[BEFORE][1])
+                    put(before, k, load(kind_x, at.before + (t + k) * rows.before.time))
             for k in range(ahead):
-                h = step(a[k], x[k], remembered(a[k], h, zero))
+                led = get(product, a, k)
+                h = step(led, get(state, x, k), remembered(led, h))
                 if want_dx:
-                    store(kind_x, at[OUT] + (t + k) * rows[OUT][1], h)
+                    store(kind_x, at.out + (t + k) * rows.out.time, h)
                 if backward and want_da:
-                    da = coefficient_gradient(before[k], h)
-                    store(kind_a, at[DA] + (t + k) * rows[DA][1], da)
+                    da = coefficient_gradient(get(state, before, k), h)
+                    store(kind_a, at.da + (t + k) * rows.da.time, da)
             t += ahead
         while t < steps:
             h = advance(rows, at, t, steps, h)
             t += 1
 
-    return Kernel(serial, variant.named("serial"), THREADS)
+    return Kernel(serial, variant.named("serial"), NoSizing, THREADS)
 
 
 def steps_ahead(variant: Variant) -> int:
     """Steps that "serial" reads before it computes them: 64 to 96 registers of operands."""
-    return (128 if not variant.backward else 64) // KINDS[variant.state_kind].size
+    size = max(described(variant.product).size, described(variant.state).size)
+    return max((64 if variant.backward else 128) // size, 1)
 
 
 def prepare(
-    variant: Variant, numbers: tuple[int, ...], extents: tuple[int, ...], processors: int
+    variant: Variant, rows: Rows, extents: Extents, processors: int
 ) -> Callable[[list[int], Launches], None]:
-    """What launches "serial" over all columns, given the rows and extents as a list."""
+    """What launches "serial" over all columns, given the numbers of real rows and extents."""
     return _launcher(serial_kernel(variant), extents)
 
 
 def prepare_paper(
-    variant: Variant, numbers: tuple[int, ...], extents: tuple[int, ...], processors: int
+    variant: Variant, rows: Rows, extents: Extents, processors: int
 ) -> Callable[[list[int], Launches], None]:
     """What launches "serial_paper"."""
     return _launcher(serial_paper_kernel(variant), extents)
 
 
-def _launcher(kernel: Kernel, extents: tuple[int, ...]) -> Callable[[list[int], Launches], None]:
+def _launcher(kernel: Kernel, extents: Extents) -> Callable[[list[int], Launches], None]:
     grid = blocks(math.prod(extents[1:]), THREADS)
 
     def launch(numbers: list[int], stream: Launches) -> None:
-        stream.launch(kernel, grid, THREADS, (*numbers, *[0] * SIZING))
+        stream.launch(kernel, grid, THREADS, numbers)
 
     return launch

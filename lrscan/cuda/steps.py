@@ -1,37 +1,83 @@
-"""What all CUDA kernels share: their arguments, and one time step.
+"""What all CUDA kernels share: their arguments, the functions of an algebra, and one time step.
 
-A kernel takes three tuples of integers, ``(rows, extents, sizing)``:
+A kernel takes ``(rows, extents, sizing)``, named tuples of integers:
 
-    rows     for each row of :mod:`lrscan.core.sweep`: the address of its first step, then its
-             strides over time and over the outer, middle and inner column axis, all in bytes; zeros
-             where an operand is missing
-    extents  (steps, n2, n1, n0)
-    sizing   six numbers whose meaning is the algorithm's, the last one the address of a workspace
+    rows     :class:`lrscan.core.sweep.Rows` of :class:`Row`: where each operand lies; zeros where
+             one is missing
+    extents  :class:`Extents`: how many steps and columns there are
+    sizing   a tuple of the algorithm, which says into what they are divided
 
 Columns are counted with the inner axis fastest.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
-import numpy as np
 from numba import cuda, types
 
-from lrscan.core import algebra
-from lrscan.core.dtypes import KINDS
+from lrscan.core.algebra import SCALAR, Algebra
+from lrscan.core.dtypes import described
+from lrscan.core.machine_types import numba_type, numpy_dtype
 from lrscan.core.sweep import Rows
-from lrscan.cuda.kinds import state_of
-from lrscan.cuda.memory import SIMULATED, load, store
+from lrscan.cuda.memory import SIMULATED, load, nonzero, store
 
-A, X, START, OUT, BEFORE, DA, DSTART = range(len(Rows._fields))
-SIZING = 6
-SIGNATURE = types.void(
-    types.UniTuple(types.UniTuple(types.int64, 5), len(Rows._fields)),
-    types.UniTuple(types.int64, 4),
-    types.UniTuple(types.int64, SIZING),
-)
+
+class Row(NamedTuple):
+    """Where an operand lies: the address of its first step, and strides, all in bytes.
+
+    time                  from a step to the next
+    outer, middle, inner  from a column to the next along each of the three column axes
+    """
+
+    address: int
+    time: int
+    outer: int
+    middle: int
+    inner: int
+
+
+class Extents(NamedTuple):
+    """Steps, and columns along each of the three column axes."""
+
+    steps: int
+    outer: int
+    middle: int
+    inner: int
+
+
+class Place(NamedTuple):
+    """The index of a column along each of the three column axes."""
+
+    outer: int
+    middle: int
+    inner: int
+
+
+# How many numbers the first two arguments of a kernel are.
+NUMBERS = len(Rows._fields) * len(Row._fields) + len(Extents._fields)
+
+
+def arguments(numbers: Sequence[int], sizing: Callable[..., Any]) -> tuple[Rows, Extents, Any]:
+    """A kernel's arguments from their numbers, one after the other."""
+    each = len(Row._fields)
+    rows = (Row(*numbers[each * i : each * (i + 1)]) for i in range(len(Rows._fields)))
+    extents = Extents(*numbers[NUMBERS - len(Extents._fields) : NUMBERS])
+    return Rows(*rows), extents, sizing(*numbers[NUMBERS:])
+
+
+def signature(sizing: type[tuple]) -> types.Type:
+    """Numba's signature of a kernel whose third argument is of this named tuple."""
+
+    def named(cls: type[tuple], each: types.Type) -> types.Type:
+        return types.NamedUniTuple(each, len(cls._fields), cls)  # type: ignore[attr-defined]
+
+    row = named(Row, types.int64)
+    return types.void(
+        named(Rows, row), named(Extents, types.int64), named(sizing, types.int64)
+    )
 
 
 def inlined(function: Callable) -> Callable:
@@ -42,10 +88,9 @@ def inlined(function: Callable) -> Callable:
     return function if SIMULATED else cuda.jit(device=True, forceinline=True)(function)
 
 
-step = inlined(algebra.step)
-remembered = inlined(algebra.remembered)
-compose = inlined(algebra.compose)
-coefficient_gradient = inlined(algebra.coefficient_gradient)
+# The functions of an algebra are compiled once for all kernels.
+_shared = functools.cache(inlined)
+compose = _shared(SCALAR.compose)  # for kernels that learners write
 
 
 class Variant(NamedTuple):
@@ -54,6 +99,7 @@ class Variant(NamedTuple):
     backward       whether it sweeps for the gradients
     a, x, start    kinds of the coefficients, the inputs and the state before the first step
     want_dx, _da   whether dx and da are written
+    algebra        what its steps compute
     """
 
     backward: bool
@@ -62,21 +108,94 @@ class Variant(NamedTuple):
     start: str
     want_dx: bool = True
     want_da: bool = True
+    algebra: Algebra = SCALAR
 
     @property
-    def state(self) -> np.dtype:
-        return state_of(self.x)
+    def state(self) -> str:
+        """The kind of states, and of the offsets of maps."""
+        return described(self.x).state
 
     @property
-    def state_kind(self) -> str:
-        return KINDS[self.x].state
+    def product(self) -> str:
+        """The kind of the coefficients of maps."""
+        return described(self.a).state
+
+    @property
+    def number(self) -> types.Type:
+        """Numba's type of the numbers that all of these are made of."""
+        return numba_type(described(self.state).number)
+
+    @property
+    def map_numbers(self) -> int:
+        """Numbers of a map: those of its coefficient and of its offset."""
+        return self.algebra.coefficient + self.algebra.state
+
+    def value(self, number: Any) -> Any:
+        """A number of the algebra, or a tuple of them, in the precision of states."""
+        precise = numpy_dtype(described(self.state).number).type
+        return tuple(map(precise, number)) if isinstance(number, tuple) else precise(number)
 
     def named(self, algorithm: str, *more: object) -> str:
         """The name of its kernel of an algorithm."""
         direction = "backward" if self.backward else "forward"
         wanted = "-dx" * self.want_dx + "-da" * self.want_da if self.backward else ""
+        algebra = () if self.algebra is SCALAR else (self.algebra.name,)
         kinds = (self.a, self.x, self.start)
-        return "-".join(map(str, (algorithm, *more, *kinds, direction))) + wanted
+        return "-".join(map(str, (algorithm, *more, *algebra, *kinds, direction))) + wanted
+
+
+class Compiled(NamedTuple):
+    """An algebra as kernels call it; see :class:`lrscan.core.algebra.Algebra`.
+
+    one, zero   the identity map, in the precision of states
+    nothing     a coefficient of zeros, which leads from no state to another
+    remembered  (a, h) -> the state that a step with coefficient ``a`` starts from: h, or zero where
+                every number of ``a`` is zero, if the algebra is guarded
+    leading     a -> the coefficient of the sweep's direction: ``a``, backward its adjoint
+    """
+
+    one: Any
+    zero: Any
+    nothing: Any
+    step: Callable
+    compose: Callable
+    remembered: Callable
+    leading: Callable
+    coefficient_gradient: Callable
+    state_gradient: Callable
+
+
+@functools.cache
+def compiled(variant: Variant) -> Compiled:
+    """The functions of a variant's algebra, for kernels to call."""
+    algebra = variant.algebra
+    zero, guarded = variant.value(algebra.zero), algebra.guarded
+
+    @inlined
+    def remembered(a, h):
+        if guarded and not nonzero(a):
+            return zero
+        return h
+
+    @inlined
+    def unchanged(a):
+        return a
+
+    return Compiled(
+        one=variant.value(algebra.one),
+        zero=zero,
+        nothing=variant.value(0 if algebra.coefficient == 1 else (0,) * algebra.coefficient),
+        step=_shared(algebra.step),
+        compose=_shared(algebra.compose),
+        remembered=remembered,
+        leading=_shared(algebra.adjoint) if variant.backward else unchanged,
+        coefficient_gradient=_shared(algebra.coefficient_gradient or _no_gradient),
+        state_gradient=_shared(algebra.state_gradient or _no_gradient),
+    )
+
+
+def _no_gradient(first, second):
+    raise NotImplementedError
 
 
 @cuda.jit(device=True)
@@ -86,89 +205,109 @@ def barrier():
 
 
 @inlined
-def finite(value):
-    """Whether a number is neither infinite nor NaN."""
-    return value - value == 0
+def place_of(column, extents):
+    """The place of a column."""
+    rest = column // extents.inner
+    return Place(rest // extents.middle, rest % extents.middle, column % extents.inner)
 
 
 @inlined
-def place_of(column, extents):
-    """(outer, middle, inner) index of a column."""
-    rest = column // extents[3]
-    return rest // extents[2], rest % extents[2], column % extents[3]
+def columns_of(extents):
+    """How many columns there are."""
+    return extents.outer * extents.middle * extents.inner
 
 
 @inlined
 def address_of(row, place):
     """Address of a row's first step in a column."""
-    return row[0] + place[0] * row[2] + place[1] * row[3] + place[2] * row[4]
+    return (
+        row.address + place.outer * row.outer + place.middle * row.middle + place.inner * row.inner
+    )
 
 
 @inlined
 def addresses_of(rows, place):
     """:func:`address_of` for all rows."""
-    return (
-        address_of(rows[0], place),
-        address_of(rows[1], place),
-        address_of(rows[2], place),
-        address_of(rows[3], place),
-        address_of(rows[4], place),
-        address_of(rows[5], place),
-        address_of(rows[6], place),
+    return Rows(
+        address_of(rows.a, place),
+        address_of(rows.x, place),
+        address_of(rows.start, place),
+        address_of(rows.out, place),
+        address_of(rows.before, place),
+        address_of(rows.da, place),
+        address_of(rows.dstart, place),
     )
 
 
-def make_steps(variant: Variant):
-    """(begin, coefficient, write, advance): one column, one step at a time.
+class Steps(NamedTuple):
+    """One column, one step at a time. ``at`` are the addresses of its first step.
 
-    begin(rows, at)           the state before the first step
-    coefficient(rows, at, t)  of step t, conjugated backward; zero where none leads into it
-    write(...)                stores what step t yields: h, or dx, da and at the last step dh0
-    advance(...)              the whole of step t, from reading to writing; returns the new state
+    begin(rows, at)            the state before the first step: h0, or zero; backward zero
+    coefficient(rows, at, t)   reads that of step t, its adjoint backward; zero where none leads in
+    arriving(rows, at, t)      reads the input of step t: x, backward dh
+    write(rows, at, t, steps, h)
+                               stores what step t yields: h, or dx, da and at the last step dh0
+    advance(rows, at, t, steps, h)
+                               the whole of step t, from reading to writing; returns the new state
     """
+
+    begin: Callable
+    coefficient: Callable
+    arriving: Callable
+    write: Callable
+    advance: Callable
+
+
+@functools.cache
+def make_steps(variant: Variant) -> Steps:
+    """The steps of a variant's sweep."""
     backward, want_dx, want_da = variant.backward, variant.want_dx, variant.want_da
     kind_a, kind_x, kind_start = variant.a, variant.x, variant.start
-    zero = variant.state.type(0)
+    algebra = compiled(variant)
+    zero, nothing = algebra.zero, algebra.nothing
+    step, remembered, leading = algebra.step, algebra.remembered, algebra.leading
+    coefficient_gradient, state_gradient = algebra.coefficient_gradient, algebra.state_gradient
 
     @inlined
     def begin(rows, at):
         h = zero
-        if not backward and rows[START][0] != 0:
-            h = load(kind_start, at[START])
+        if not backward and rows.start.address != 0:
+            h = load(kind_start, at.start)
         return h
 
     @inlined
     def coefficient(rows, at, t):
-        if not backward:
-            return load(kind_a, at[A] + t * rows[A][1])
-        a = zero
-        if t > 0:  # nothing comes after the last step in forward time
-            a = load(kind_a, at[A] + t * rows[A][1])
-        return a.conjugate()
+        a = nothing
+        if not backward or t > 0:  # nothing comes after the last step in forward time
+            a = load(kind_a, at.a + t * rows.a.time)
+        return leading(a)
+
+    @inlined
+    def arriving(rows, at, t):
+        return load(kind_x, at.x + t * rows.x.time)
 
     @inlined
     def write(rows, at, t, steps, h):
         if want_dx:
-            store(kind_x, at[OUT] + t * rows[OUT][1], h)
+            store(kind_x, at.out + t * rows.out.time, h)
         if backward:
             last = t == steps - 1
             if want_da:
                 before = zero
                 if not last:
-                    before = load(kind_x, at[BEFORE] + t * rows[BEFORE][1])
-                elif rows[START][0] != 0:
-                    before = load(kind_start, at[START])
-                store(kind_a, at[DA] + t * rows[DA][1], coefficient_gradient(before, h))
-            if last and rows[DSTART][0] != 0:
-                first_a = load(kind_a, at[A] + steps * rows[A][1])
-                h = remembered(first_a, h, zero)
-                store(kind_start, at[DSTART], coefficient_gradient(first_a, h))
+                    before = load(kind_x, at.before + t * rows.before.time)
+                elif rows.start.address != 0:
+                    before = load(kind_start, at.start)
+                store(kind_a, at.da + t * rows.da.time, coefficient_gradient(before, h))
+            if last and rows.dstart.address != 0:
+                first_a = load(kind_a, at.a + steps * rows.a.time)
+                store(kind_start, at.dstart, state_gradient(first_a, remembered(first_a, h)))
 
     @inlined
     def advance(rows, at, t, steps, h):
         a = coefficient(rows, at, t)
-        h = step(a, load(kind_x, at[X] + t * rows[X][1]), remembered(a, h, zero))
+        h = step(a, arriving(rows, at, t), remembered(a, h))
         write(rows, at, t, steps, h)
         return h
 
-    return begin, coefficient, write, advance
+    return Steps(begin, coefficient, arriving, write, advance)

@@ -15,8 +15,8 @@ In a file ``split.py``:
     dist.destroy_process_group()
 
 It is started by ``torchrun --standalone --nproc-per-node 2 split.py``. The models of
-:mod:`lrscan.nn` take pieces of time in the same way inside :func:`sequence_parallel`.
-DistributedDataParallel takes the mean over all its ranks, but the gradients of the pieces of one
+:mod:`lrscan.nn` take chunks of time in the same way inside :func:`sequence_parallel`.
+DistributedDataParallel takes the mean over all its ranks, but the gradients of the chunks of one
 sequence add up: a model in it needs :func:`summed`, and the loss stays as it is. What a split costs
 is in :mod:`lrscan.distributed.cost`.
 """

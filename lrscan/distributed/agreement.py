@@ -24,7 +24,7 @@ class Header(NamedTuple):
     direction  of time: 1 if from the last rank to the first
     end        1 if the state after the last step of all is wanted
     columns    extents of a state
-    steps      of this rank's piece: may differ
+    steps      of this rank's chunk: may differ
     gradient   1 if a gradient may be asked for: it then is on every rank
     """
 

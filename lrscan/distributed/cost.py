@@ -1,11 +1,11 @@
 """What a split recurrence costs: a model of bytes, latency and work by rank.
 
 p ranks hold T/p steps of C columns each, in s bytes an element. A rank moves, in each pass
-through its piece, so many bytes an element of it:
+through its chunk, so many bytes an element of it:
 
     forward    3 s  reduce: a and x to the last state, a to the product
                3 s  scan: a, x and h
-    backward   2 s  reduce: a and dh to what leaves the piece
+    backward   2 s  reduce: a and dh to what leaves the chunk
                2 s  copy of dh, during the exchange
                5 s  sweep: a, h, dh, da and dx
 
@@ -38,7 +38,7 @@ from typing import NamedTuple
 
 
 class Passes(NamedTuple):
-    """Elements moved an element of a piece: before an exchange, during and after it."""
+    """Elements moved an element of a chunk: before an exchange, during and after it."""
 
     before: int
     during: int
@@ -56,7 +56,7 @@ class Device:
     """A device that a rank runs on.
 
     call_s        seconds of a call, whatever its size
-    bytes_per_s   of a pass through a piece
+    bytes_per_s   of a pass through a chunk
     at_once       how many ranks run at the same time
     """
 
@@ -80,7 +80,7 @@ class Link:
 
 
 def bytes_a_rank(direction: str, steps: int, columns: int, ranks: int, itemsize: int = 4) -> int:
-    """Bytes that the longest piece moves through the memory of its rank."""
+    """Bytes that the longest chunk moves through the memory of its rank."""
     return sum(PASSES[direction]) * itemsize * columns * math.ceil(steps / ranks)
 
 

@@ -18,9 +18,9 @@ def recurrence(
     h0: DTensor | None,
     dim: int,
     *options: object,
-    cu: Tensor | None = None,
+    cu_seqlens: Tensor | None = None,
 ) -> DTensor:
-    """``local(a, x, h0, dim, *options, cu)`` of what each rank has; nothing is sent.
+    """``local(a, x, h0, dim, *options, cu_seqlens)`` of what each rank has; nothing is sent.
 
     Columns do not depend on each other, so a shard of the result takes the same shards of a, x and
     h0. An input that is replicated is cut to the shard where it has that axis; where it is
@@ -44,17 +44,17 @@ def recurrence(
             raise ValueError(f"{name} is on {tensor.device_mesh}, but x is on {x.device_mesh}")
     mesh, shape = x.device_mesh, sweep.broadcast_shape(a, x)
     axes = {
-        name: _axes(tensor, shape, dim if name == "h0" and cu is None else None)
+        name: _axes(tensor, shape, dim if name == "h0" and cu_seqlens is None else None)
         for name, tensor in tensors.items()
     }
     columns = [_sharded(tensors, axes, over) for over in range(mesh.ndim)]
     if dim in columns:
         raise ValueError(
             f"dim {dim}, which is time, is sharded over mesh dimension {columns.index(dim)}: for "
-            "pieces of time there is lrscan.distributed.linear_recurrence"
+            "chunks of time there is lrscan.distributed.linear_recurrence"
         )
-    pieces = {name: _local(tensor, axes[name], columns) for name, tensor in tensors.items()}
-    h = local(pieces["a"], pieces["x"], pieces.get("h0"), dim, *options, cu)
+    own = {name: _local(tensor, axes[name], columns) for name, tensor in tensors.items()}
+    h = local(own["a"], own["x"], own.get("h0"), dim, *options, cu_seqlens)
     placements = [Replicate() if axis is None else Shard(axis) for axis in columns]
     stride = torch.empty(shape, device="meta").stride()
     return DTensor.from_local(

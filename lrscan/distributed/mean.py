@@ -1,4 +1,4 @@
-"""DistributedDataParallel takes the mean over ranks, but gradients of pieces of time add up."""
+"""DistributedDataParallel takes the mean over ranks, but gradients of chunks of time add up."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from lrscan.core.torch_internals import data_parallel_at_work
 from lrscan.distributed.exchange import Peers
 
-# Over how many pieces of one sequence the gradients of each are summed.
+# Over how many chunks of one sequence the gradients of each are summed.
 _summed: weakref.WeakKeyDictionary[DistributedDataParallel, int] = weakref.WeakKeyDictionary()
 
 
@@ -23,11 +23,11 @@ def summed(
     hook: Callable | None = None,
     state: Any = None,
 ) -> DistributedDataParallel:
-    """The model, whose gradients are now the sum over the pieces of time that ``group`` splits.
+    """The model, whose gradients are now the sum over the chunks of time that ``group`` splits.
 
         model = distributed.summed(DistributedDataParallel(net), group)
 
-    DistributedDataParallel takes the mean over all its ranks, but the gradients of the pieces of
+    DistributedDataParallel takes the mean over all its ranks, but the gradients of the chunks of
     one sequence add up. With this they do, and over the minibatch remains the mean. The loss stays
     as it is: do not multiply it.
 
@@ -70,7 +70,7 @@ def check_summed(peers: Peers) -> None:
     if set(dist.get_process_group_ranks(peers.group)) <= set(over):
         raise RuntimeError(
             f"DistributedDataParallel takes the mean over all its {len(over)} ranks, but the "
-            f"gradients of the {peers.size} pieces of one sequence add up: wrap the model as "
+            f"gradients of the {peers.size} chunks of one sequence add up: wrap the model as "
             "lrscan.distributed.summed(DistributedDataParallel(net), group), with the group of "
-            "the pieces, and leave the loss as it is"
+            "the chunks, and leave the loss as it is"
         )

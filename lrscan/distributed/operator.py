@@ -1,4 +1,4 @@
-"""The recurrence over pieces of time that lie on different ranks, and its gradients."""
+"""The recurrence over chunks of time that lie on different ranks, and its gradients."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from lrscan.distributed.agreement import Header, agree, refuse
 from lrscan.distributed.exchange import Peers
 from lrscan.distributed.mean import check_summed
 
-# Elements whose product is taken at once: torch makes a float64 copy of them.
-_PART = {"cpu": 2**18, "cuda": 2**26}
-_BLOCK = 256
+# Elements of the chunks whose product is taken at once: torch makes a float64 copy of them.
+_ELEMENTS = {"cpu": 2**18, "cuda": 2**26}
+# Steps of the chunks within those, whose products are hardly too small for a number.
+_STEPS = 256
 
 
 def linear_recurrence(
@@ -32,24 +33,24 @@ def linear_recurrence(
     reverse: bool = False,
     algorithm: str = "auto",
 ) -> Tensor:
-    """``h[t] = a[t] * h[t-1] + x[t]`` along ``dim``, over the pieces of all ranks of a group.
+    """``h[t] = a[t] * h[t-1] + x[t]`` along ``dim``, over the chunks of all ranks of a group.
 
-    Every rank holds one piece of time, rank 0 the first. A piece acts on the state before it as
+    Every rank holds one chunk of time, rank 0 the first. A chunk acts on the state before it as
 
-        h -> A h + B        A = product of a[t],  B = the piece's last state, started from zero
+        h -> A h + B        A = product of a[t],  B = the chunk's last state, started from zero
 
-    so each rank reduces its piece to A and B, they are exchanged, and each rank scans its piece
-    from the state that the pieces before it lead to. With g the gradient at h, a piece acts on
-    the gradient that arrives from later pieces in the same way:
+    so each rank reduces its chunk to A and B, they are exchanged, and each rank scans its chunk
+    from the state that the chunks before it lead to. With g the gradient at h, a chunk acts on
+    the gradient that arrives from later chunks in the same way:
 
-        g -> conj(A) g + D        D = conj(a[0]) g[0] of the piece, with none arriving
+        g -> conj(A) g + D        D = conj(a[0]) g[0] of the chunk, with none arriving
 
     A call exchanges two values a column and rank, and its backward one. All ranks of the group
     have to call it, and all or none have to call backward: where a rank's loss does not depend on
-    its piece, ``0 * h.sum()`` does.
+    its chunk, ``0 * h.sum()`` does.
 
     Args:
-        a, x:      this rank's steps, as in :func:`lrscan.linear_recurrence`; pieces may differ in
+        a, x:      this rank's steps, as in :func:`lrscan.linear_recurrence`; chunks may differ in
                    length, and may be empty
         h0:        state before the first step of all: that of rank 0 (of the last rank with
                    ``reverse``) counts, and gets the gradient; on other ranks it is not read
@@ -59,8 +60,8 @@ def linear_recurrence(
         algorithm: of the scans on each rank, as in :func:`lrscan.linear_recurrence`
 
     Returns:
-        This rank's piece of h: within rounding what one process computes from all pieces, as long
-        as products of a over the pieces fit the range of float64. Half precision is exchanged in
+        This rank's chunk of h: within rounding what one process computes from all chunks, as long
+        as products of a over the chunks fit the range of float64. Half precision is exchanged in
         float32. First derivatives only.
 
     Raises:
@@ -89,7 +90,7 @@ def recurrence(
     algorithm: str,
     want_end: bool,
 ) -> tuple[Tensor, Tensor | None]:
-    """This rank's piece of h, and on every rank the state after the last step of all if wanted."""
+    """This rank's chunk of h, and on every rank the state after the last step of all if wanted."""
     check_summed(peers)
     first = peers.position == 0
     h0 = h0 if first else None
@@ -123,7 +124,7 @@ def recurrence(
 
 
 class _Split(torch.autograd.Function):
-    """Exchange of the pairs and the scan of this rank's piece; backward the same from the end."""
+    """Exchange of the pairs and the scan of this rank's chunk; backward the same from the end."""
 
     @staticmethod
     def forward(
@@ -193,7 +194,7 @@ class _Split(torch.autograd.Function):
 
 
 def leaving(a: Tensor, dh: Tensor, dim: int, reverse: bool, algorithm: str) -> Tensor:
-    """D of a piece: conj(a[0]) g[0] with no gradient arriving, in float64 or complex128.
+    """D of a chunk: conj(a[0]) g[0] with no gradient arriving, in float64 or complex128.
 
     A backward sweep that keeps nothing else: it reads a and dh, and writes no step.
     """
@@ -208,9 +209,9 @@ def leaving(a: Tensor, dh: Tensor, dim: int, reverse: bool, algorithm: str) -> T
 def reduced(
     a: Tensor, x: Tensor, dim: int, reverse: bool, algorithm: str
 ) -> tuple[Tensor, Tensor]:
-    """(A, B) of a piece, in float64 or complex128, so that products keep in range.
+    """(A, B) of a chunk, in float64 or complex128, so that products keep in range.
 
-    A is zero where a coefficient of the piece is, and only there: it forgets NaN and infinity.
+    A is zero where a coefficient of the chunk is, and only there: it forgets NaN and infinity.
 
     B is found as a gradient is: what leaves the steps but the last, in the other direction,
 
@@ -236,9 +237,9 @@ def reduced(
 
 def _product(a: Tensor, dim: int, wide: torch.dtype) -> Tensor:
     """The product of a over time, in a wide dtype; zero where an element is, and only there."""
-    size = max(_PART.get(a.device.type, 2**26) * a.shape[dim] // max(a.numel(), 1), 1)
-    blocks = torch.cat([_in_blocks(part, dim, wide) for part in a.split(size, dim)], dim)
-    product = blocks.prod(dim)
+    size = max(_ELEMENTS.get(a.device.type, 2**26) * a.shape[dim] // max(a.numel(), 1), 1)
+    products = torch.cat([_in_chunks(chunk, dim, wide) for chunk in a.split(size, dim)], dim)
+    product = products.prod(dim)
     if not _zero_or_nan(product).any():
         return product
     # Many that are small make the least number there is, with the sign of their product.
@@ -246,7 +247,7 @@ def _product(a: Tensor, dim: int, wide: torch.dtype) -> Tensor:
     if not wide.is_complex:
         least = least.copysign(product)
     product = torch.where(product == 0, least, product)
-    if _zero_or_nan(blocks).any():
+    if _zero_or_nan(products).any():
         product = product.masked_fill(~a.all(dim), 0)
     return product
 
@@ -255,18 +256,18 @@ def _zero_or_nan(tensor: Tensor) -> Tensor:
     return (tensor == 0) | tensor.isnan()
 
 
-def _in_blocks(a: Tensor, dim: int, wide: torch.dtype) -> Tensor:
-    """Products of a few steps each, which are hardly too small for a number."""
-    whole = a.shape[dim] // _BLOCK * _BLOCK
-    if whole <= _BLOCK:
+def _in_chunks(a: Tensor, dim: int, wide: torch.dtype) -> Tensor:
+    """The products of chunks of ``_STEPS`` steps each, and of those that are left over."""
+    whole = a.shape[dim] // _STEPS * _STEPS
+    if whole <= _STEPS:
         return a.prod(dim, keepdim=True, dtype=wide)
-    blocks = a.narrow(dim, 0, whole).unflatten(dim, (-1, _BLOCK)).prod(dim + 1, dtype=wide)
+    products = a.narrow(dim, 0, whole).unflatten(dim, (-1, _STEPS)).prod(dim + 1, dtype=wide)
     rest = a.narrow(dim, whole, a.shape[dim] - whole).prod(dim, keepdim=True, dtype=wide)
-    return torch.cat([blocks, rest], dim)
+    return torch.cat([products, rest], dim)
 
 
 def folded(products: Tensor, ends: Tensor) -> Tensor:
-    """ends[0], carried through the pieces (products[k], ends[k + 1]) one after the other."""
+    """ends[0], carried through the chunks (products[k], ends[k + 1]) one after the other."""
     if not len(products):
         return ends[0]
     if products.isfinite().all():

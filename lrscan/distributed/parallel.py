@@ -22,14 +22,14 @@ from lrscan.distributed.operator import recurrence
 
 @contextmanager
 def sequence_parallel(group: dist.ProcessGroup | None = None) -> Iterator[None]:
-    """Models of ``lrscan.nn`` that are called in it take their inputs as pieces of time.
+    """Models of ``lrscan.nn`` that are called in it take their inputs as chunks of time.
 
         with sequence_parallel(group):
-            output, state = model(piece, state)
+            output, state = model(chunk, state)
 
     Rank 0 of the group holds the first steps. ``output`` belongs to the rank's own steps;
     the state that is given is read on the rank that comes first, and the state that is returned,
-    the one after the last step of all, is the same on every rank. Pieces may differ in length.
+    the one after the last step of all, is the same on every rank. Chunks may differ in length.
     Every rank makes the same calls, and calls backward with a loss of its own (zero times an
     output, where it has none): the loss of the model is the sum over ranks, and so is the
     gradient of a parameter. Dropout draws on every rank from that rank's generator.
@@ -40,7 +40,7 @@ def sequence_parallel(group: dist.ProcessGroup | None = None) -> Iterator[None]:
     Args:
         group: the ranks among which time is split; None: all processes
 
-    DistributedDataParallel takes the mean over all its ranks, but the gradients of the pieces of
+    DistributedDataParallel takes the mean over all its ranks, but the gradients of the chunks of
     one sequence add up: a model in it needs :func:`summed`, and the loss stays as it is.
 
     Raises:
@@ -53,7 +53,7 @@ def sequence_parallel(group: dist.ProcessGroup | None = None) -> Iterator[None]:
 
 
 class Split(TimeAxis):
-    """The pieces of one batch on the ranks of a group, of which one piece is here."""
+    """The chunks of one batch on the ranks of a group, of which one chunk is here."""
 
     whole = False
     split = True
@@ -62,7 +62,7 @@ class Split(TimeAxis):
         self.peers = peers
 
     def turned(self) -> Split:
-        """The pieces lie in the opposite order."""
+        """The chunks lie in the opposite order."""
         return Split(Peers(self.peers.group, not self.peers.turned))
 
     def scan(self, a: Tensor, u: Tensor, start: Tensor, algorithm: str) -> tuple[Tensor, Tensor]:
@@ -80,7 +80,7 @@ class Split(TimeAxis):
 
 @outside_the_compiler
 def _history_of(peers: Peers, recent: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
-    """:meth:`Split.history` from ``recent``, up to k last values of this rank's piece."""
+    """:meth:`Split.history` from ``recent``, up to k last values of this rank's chunk."""
     k = len(start)
     gradient = torch.is_grad_enabled() and (recent.requires_grad or start.requires_grad)
     columns = tuple(start.shape)

@@ -75,20 +75,20 @@ def forward(
 
 
 def sweep_into(
-    a: Tensor, x: Tensor, dim: int, algorithm: str, out: Tensor, cu: Tensor | None = None
+    a: Tensor, x: Tensor, dim: int, algorithm: str, out: Tensor, cu_seqlens: Tensor | None = None
 ) -> Call:
     """A call of the operator that writes to ``out``."""
-    return lambda: sweep.forward(a, x, None, dim, False, algorithm, cu, out=out)
+    return lambda: sweep.forward(a, x, None, dim, False, algorithm, cu_seqlens, out=out)
 
 
 def _packed(a: Tensor, x: Tensor, out: Tensor) -> Call:
     """Many sequences end to end, after it was checked that they are separate."""
-    cu = torch.linspace(0, len(x), _SEQUENCES + 1).long()
-    call = sweep_into(a, x, 0, "auto", out, cu)
+    cu_seqlens = torch.linspace(0, len(x), _SEQUENCES + 1).long()
+    call = sweep_into(a, x, 0, "auto", out, cu_seqlens)
     out.fill_(torch.nan)
     call()
     resets = torch.zeros(len(x), 1, dtype=torch.bool)
-    resets[cu[:-1]] = True
+    resets[cu_seqlens[:-1]] = True
     agreement.same("packed", out, api.linear_recurrence(api.reset_where(a, resets), x))
     return call
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lrscan.core import api, checks
-from lrscan.core.dtypes import DTYPES
+from lrscan.core.dtypes import KINDS
 from lrscan.core.reference import oracle
 from lrscan.evidence import provenance, records, workspace
 from lrscan.evidence.figures import own_settings
@@ -45,14 +45,18 @@ def measure(
     Error and bound are relative to the largest exact value. For the gradients the worst of da, dx
     and dh0 is reported: the one that comes closest to its bound. An error that is no number is
     infinite.
+
+    Raises:
+        ValueError: a dtype that the operator does not take
     """
     where = provenance.resolve_device(device)
-    parameters = {"lengths": list(lengths), "features": list(features), "dtypes": list(dtypes)}
+    lengths, features, dtypes = list(lengths), list(features), list(dtypes)
+    if unknown := [name for name in dtypes if name not in KINDS]:
+        raise ValueError(f"a dtype is one of {', '.join(KINDS)}, not {unknown[0]!r}")
+    parameters = {"lengths": lengths, "features": features, "dtypes": dtypes}
     rows = []
     for name, steps, columns in product(dtypes, lengths, features):
         dtype = getattr(torch, name)
-        if dtype not in DTYPES:
-            continue
         a, x, h0 = draw_inputs(steps, columns, dtype, where, seed)
         a[:, ::2] = lasting(a[:, ::2])
         dh = draw_inputs(steps, columns, dtype, where, seed + 1)[1]

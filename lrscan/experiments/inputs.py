@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from lrscan.core.dtypes import double_dtype
+
 # Steps that a state lasts in columns whose coefficients are near one.
 _MEMORY = 1024
 
@@ -19,7 +21,7 @@ def draw_inputs(
     Drawn on the CPU, so that every device sees the same numbers.
     """
     generator = torch.Generator().manual_seed(seed)
-    wide = torch.complex128 if dtype.is_complex else torch.float64
+    wide = double_dtype(dtype)
     a = torch.rand(steps, columns, generator=generator, dtype=torch.float64) * 2 - 1
     if dtype.is_complex:
         angle = torch.rand(steps, columns, generator=generator, dtype=torch.float64)
@@ -31,5 +33,5 @@ def draw_inputs(
 
 def lasting(a: Tensor) -> Tensor:
     """Coefficients of magnitude u as ones of magnitude u ** (1 / 1024), with sign and angle."""
-    wide = a.to(torch.promote_types(a.dtype, torch.float64))
+    wide = a.to(double_dtype(a.dtype))
     return (torch.sgn(wide) * wide.abs() ** (1 / _MEMORY)).to(a.dtype)

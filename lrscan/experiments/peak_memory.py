@@ -1,4 +1,4 @@
-"""Longer than memory: what a training step holds, in one call and in pieces of time."""
+"""Longer than memory: what a training step holds, in one call and in chunks of time."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _CLEAR = Path("/proc/self/clear_refs")
 
 
 def measure(*, seed: int, whole_steps: int, piece_steps: int) -> Records:
-    """Peak memory of a training step on one sequence, in one call and in pieces; on the CPU.
+    """Peak memory of a training step on one sequence, in one call and in chunks; on the CPU.
 
     A GILR-LSTM of two layers with 64 units on tokens, minibatch 1. In a process each, what a step
     adds to the memory held before it, when kernels have been compiled. Blocks that are freed go
@@ -99,8 +99,8 @@ def plot(records: Records) -> Figure:
     """What a training step adds to the memory of its process, in one call and in pieces."""
     figure, ((panel,),) = canvas.axes(1, 1, width=6.4, height=1.3)
     table = records.table
-    piece = records.provenance["measurements"][-1]["parameters"]["piece_steps"]
-    names = {"whole": "one call", "pieces": f"pieces of {piece:,}"}
+    steps = records.provenance["measurements"][-1]["parameters"]["piece_steps"]
+    names = {"whole": "one call", "pieces": f"pieces of {steps:,}"}
     bars = panel.barh([names[one] for one in table["algorithm"]], table["bytes"] / 2**20)
     panel.bar_label(bars, fmt="%.0f MiB", fontsize=8, padding=3)
     panel.invert_yaxis()

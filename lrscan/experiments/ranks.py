@@ -102,7 +102,7 @@ def _measure_group(
 
 
 def _calls(group: Any, where: torch.device, steps: int, columns: int, seed: int) -> Calls:
-    """The calls to time, once the pieces of the ranks agree with the whole."""
+    """The calls to time, once the chunks of the ranks agree with the whole."""
     a, x, _ = draw_inputs(steps, columns, torch.float32, where, seed)
     dh = draw_inputs(steps, columns, torch.float32, where, seed + 1)[1]
     whole = [t.requires_grad_() for t in (a, x)]
@@ -114,15 +114,15 @@ def _calls(group: Any, where: torch.device, steps: int, columns: int, seed: int)
         return tensor.detach().tensor_split(group.size())[group.rank()].clone()
 
     leaves, own_dh = [own(t).requires_grad_() for t in whole], own(dh)
-    piece = distributed.linear_recurrence(*leaves, group=group)
-    got = [piece.detach(), *torch.autograd.grad(piece, leaves, own_dh, retain_graph=True)]
+    chunk = distributed.linear_recurrence(*leaves, group=group)
+    got = [chunk.detach(), *torch.autograd.grad(chunk, leaves, own_dh, retain_graph=True)]
     for name, one, other in zip(("h", "da", "dx"), got, expected, strict=True):
         if not torch.allclose(one, own(other), rtol=1e-4, atol=1e-4):
             raise RuntimeError(f"{name} on rank {group.rank()} is not that of one process")
     calls: Calls = {
         ("split", "forward"): lambda: distributed.linear_recurrence(*leaves, group=group),
         ("split", "backward"): lambda: torch.autograd.grad(
-            piece, leaves, own_dh, retain_graph=True
+            chunk, leaves, own_dh, retain_graph=True
         ),
     }
     if group.size() == 1:

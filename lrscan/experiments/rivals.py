@@ -15,6 +15,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lrscan.core import torch_internals
+
 
 class Rival(NamedTuple):
     """An implementation.
@@ -107,12 +109,11 @@ def _compose(
 
 
 def _torch_associative_scan(a: Tensor, x: Tensor, dim: int) -> Callable[[], Tensor]:
-    from torch._higher_order_ops.associative_scan import associative_scan
-
+    scanned = torch_internals.associative_scan()
     mode = "pointwise" if x.device.type == "cuda" else "generic"
 
     def scan(a: Tensor, x: Tensor) -> Tensor:
-        return associative_scan(_compose, (a, x), dim, combine_mode=mode)[1]
+        return scanned(_compose, (a, x), dim, combine_mode=mode)[1]
 
     if x.device.type == "cuda":
         scan = torch.compile(scan, fullgraph=True, dynamic=False)

@@ -29,7 +29,7 @@ PAUSED_STATUS = 75  # "try again later" in sysexits.h
 
 
 @dataclass(frozen=True)
-class Plan:
+class MeasurementPlan:
     """What is to be measured.
 
     experiments  each with the parameters of its notebook that it takes
@@ -46,7 +46,7 @@ class Plan:
 
 def plan(
     names: Iterable[str], *, profile: str, device: str, assignments: Iterable[str] = ()
-) -> Plan:
+) -> MeasurementPlan:
     """Look everything up, before anything is measured.
 
     Args:
@@ -78,7 +78,7 @@ def plan(
     if missing := owners - {notebook.name for notebook in needed}:
         raise catalog.ParameterError(f"an experiment belongs to {min(missing)}: no such notebook")
     given = catalog.override(values.parameters, needed, assignments)
-    return Plan(
+    return MeasurementPlan(
         [(one, _own(one, given[one.notebook] | {"device": str(where)})) for one in experiments],
         profile,
         where,
@@ -96,7 +96,7 @@ def _own(experiment: Experiment, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def measure(
-    planned: Plan,
+    planned: MeasurementPlan,
     *,
     record: bool = False,
     out: Path | None = None,

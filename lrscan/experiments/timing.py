@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from lrscan.core.torch_internals import sleep_on_the_gpu
+
 # A sample of a CPU timing lasts at least so long, so that the clock does not matter.
 _SHORTEST_SAMPLE_S = 5e-3
 # What the calls before left in the caches does not matter to a sample that lasts so long.
@@ -121,7 +123,7 @@ def _event_sample(call: Callable[[], Any], idle_cycles: int) -> float:
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     _flush()()
     if idle_cycles:
-        torch.cuda._sleep(idle_cycles)
+        sleep_on_the_gpu(idle_cycles)
     start.record()
     call()
     end.record()

@@ -94,7 +94,7 @@ class FusedCell(torch.autograd.Function):
         from lrscan.cpu import fused_cells
 
         ctx.time = current()
-        c, h = fused_cells.forward(name, gates, start, ctx.time.cu)
+        c, h = fused_cells.forward(name, gates, start, ctx.time.cu_seqlens)
         ctx.name, ctx.recurrence = name, recurrence
         ctx.save_for_backward(gates, start, c)
         ctx.set_materialize_grads(False)
@@ -108,8 +108,9 @@ class FusedCell(torch.autograd.Function):
         dh = torch.zeros_like(c) if dh is None else dh
         second = torch.is_grad_enabled()
         if not (second or is_batched(dh) or (dend is not None and is_batched(dend))):
-            cu = ctx.time.cu
-            return *fused_cells.backward(ctx.name, gates, start, c, dh, dend, cu), None, None
+            lengths = ctx.time.cu_seqlens
+            dgates, dstart = fused_cells.backward(ctx.name, gates, start, c, dh, dend, lengths)
+            return dgates, dstart, None, None
         # As in forward, wherever backward is called.
         with torch.enable_grad(), along(ctx.time):
             results = ctx.recurrence(gates, start)

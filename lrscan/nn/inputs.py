@@ -51,8 +51,8 @@ def extent(x: Input) -> tuple[int, int]:
     return steps, batch
 
 
-def pieces(x: Input, steps: int | list[int]) -> list[Input]:
-    """An input cut along time, into pieces of so many steps, or of each of these numbers.
+def chunks(x: Input, steps: int | list[int]) -> list[Input]:
+    """An input cut along time, into chunks of so many steps, or of each of these numbers.
 
     Backward writes the gradient once, where slices would each time.
     """

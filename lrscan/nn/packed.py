@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lrscan.core.time_axis import along
 from lrscan.nn.checkpointing import checkpointed
-from lrscan.nn.inputs import Input, apply, pieces
+from lrscan.nn.inputs import Input, apply, chunks
 from lrscan.nn.sequences import Sequences
 
 States = list[tuple[Tensor, ...]]
@@ -27,7 +27,7 @@ class Packing:
 
     As long as none ends, they are a batch of equal length: a run, which any layer evaluates. Where
     layers take sequences end to end (:mod:`lrscan.nn.sequences`) all are evaluated at once, without
-    padding, in pieces of time where there are too many steps.
+    padding, in chunks of time where there are too many steps.
 
     Args:
         sizes: how many sequences have a step of each time, on the CPU
@@ -50,15 +50,14 @@ class Packing:
         batches, steps = (t.tolist() for t in self.sizes.unique_consecutive(return_counts=True))
         shapes = list(zip(steps, batches, strict=True))
         outputs, ended = [], []
-        for shape, part in zip(shapes, pieces(x, [t * b for t, b in shapes]), strict=True):
+        for shape, chunk in zip(shapes, chunks(x, [t * b for t, b in shapes]), strict=True):
             ended.append([tuple(p[shape[1] :] for p in state) for state in states])
             states = [tuple(p[: shape[1]] for p in state) for state in states]
 
             def batched(t: Tensor, shape: tuple[int, int] = shape) -> Tensor:
                 return t.reshape(*shape, *t.shape[2:])
 
-            part = apply(part, batched)
-            output, states = function(layers, part, states)
+            output, states = function(layers, apply(chunk, batched), states)
             outputs.append(output.flatten(0, 1).unsqueeze(1))
         ended.append(states)
         of_layers = zip(*ended[::-1], strict=True)  # those that went on come before
@@ -75,13 +74,13 @@ class Packing:
         states: States,
     ) -> tuple[Tensor, States]:
         """:meth:`run` of ``function(net, layers, x, states)``, whose layers take sequences end to
-        end, in pieces if x is long.
+        end, in chunks if x is long.
         """
-        most = net.piece_steps(x)
-        parts = [self.sizes] if most is None else list(_cut(self.sizes, most))
-        rows = [int(part.sum()) for part in parts]
+        most = net.chunk_steps(x)
+        cut = [self.sizes] if most is None else list(_cut(self.sizes, most))
+        rows = [int(sizes.sum()) for sizes in cut]
         firsts = accumulate(rows[:-1], initial=0)
-        packings = dict(zip(firsts, map(Packing, parts), strict=True))
+        packings = dict(zip(firsts, map(Packing, cut), strict=True))
 
         def evaluate(
             net: Any, x: Input, states: States, first: int
@@ -134,7 +133,7 @@ class Packing:
 
 
 def _cut(sizes: Tensor, most: int) -> Iterator[Tensor]:
-    """Stretches of time of up to so many steps of all sequences, or of one time alone."""
+    """The sizes of chunks: each of up to so many steps of all sequences, or of one time alone."""
     first, ends = 0, sizes.cumsum(0)
     while first < len(sizes):
         before = ends[first - 1] if first else 0

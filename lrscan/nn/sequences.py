@@ -22,22 +22,22 @@ class Sequences(TimeAxis):
     """
 
     whole = False
-    cu: Tensor
+    cu_seqlens: Tensor
 
     def __init__(self, lengths: Tensor) -> None:
         self.lengths = lengths
-        self.cu = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
+        self.cu_seqlens = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
         self.number = torch.arange(len(lengths)).repeat_interleave(lengths)  # by step
-        self.time = torch.arange(len(self.number)) - self.cu[self.number]
+        self.time = torch.arange(len(self.number)) - self.cu_seqlens[self.number]
 
     def batch(self, size: int) -> int:
         return len(self.lengths)
 
     def ends(self, steps: Tensor) -> Tensor:
-        return steps[(self.cu[1:] - 1).to(steps.device)].squeeze(1)
+        return steps[(self.cu_seqlens[1:] - 1).to(steps.device)].squeeze(1)
 
     def scan(self, a: Tensor, u: Tensor, start: Tensor, algorithm: str) -> tuple[Tensor, Tensor]:
-        c = packed_linear_recurrence(a, u, self.cu, start.unsqueeze(1), algorithm=algorithm)
+        c = packed_linear_recurrence(a, u, self.cu_seqlens, start.unsqueeze(1), algorithm=algorithm)
         return c, self.ends(c)
 
     def lagged(self, past: Tensor, steps: Tensor) -> Callable[[int], Tensor]:
@@ -75,6 +75,6 @@ class Sequences(TimeAxis):
         One of the two is negative, that which is not meant.
         """
         time = torch.arange(past).unsqueeze(1) - past + self.lengths
-        return torch.where(time >= 0, self.cu[:-1] + time, -1), torch.where(
+        return torch.where(time >= 0, self.cu_seqlens[:-1] + time, -1), torch.where(
             time < 0, time + past, -1
         )

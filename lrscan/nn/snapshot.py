@@ -1,4 +1,4 @@
-"""A net as it is in the forward pass, kept for evaluating a piece of it again in backward."""
+"""A net as it is in the forward pass, kept for evaluating a chunk of it again in backward."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from lrscan.core.time_axis import WHOLE, along
-from lrscan.core.torch_internals import modifications
+from lrscan.core.torch_internals import modifications, own_buffers
 
 _OF_A_CLASS = ("__dict__", "__weakref__")  # what Python itself gives to every class
 
@@ -37,11 +37,11 @@ class Kept:
         self._originals: list[Any] = []  # so that none of them is freed, and its id given away
         self._tensors: list[tuple[str, Tensor, int]] = []
         self._buffers: list[tuple[nn.Module, str, Tensor]] = []
-        self._of_last_piece: list[tuple[int, Tensor]] = []
+        self._of_last_chunk: list[tuple[int, Tensor]] = []
         self._copy = self._copied(net, "")
 
     def evaluation(self, function: Callable) -> Callable:
-        """``function(net, ...)`` of one piece: first with the net itself, again with its copy.
+        """``function(net, ...)`` of one chunk: first with the net itself, again with its copy.
 
         Raises:
             RuntimeError: when it is evaluated again, and a tensor has been modified in place
@@ -55,7 +55,7 @@ class Kept:
                 return function(self._net, *given)
             self._check()
             for (module, name, _), value in zip(self._buffers, buffers, strict=True):
-                module._buffers[name] = value.clone()
+                own_buffers(module)[name] = value.clone()
             with along(WHOLE):
                 return function(self._copy, *given)
 
@@ -65,20 +65,20 @@ class Kept:
         changed = [name for name, tensor, count in self._tensors if modifications(tensor) != count]
         if changed:
             raise RuntimeError(
-                f"backward evaluates the pieces of a long sequence again, but since the forward "
+                f"backward evaluates the chunks of a long sequence again, but since the forward "
                 f"pass {', '.join(changed)} of the {type(self._net).__name__} has been modified "
                 f"in place"
             )
 
     def _buffers_now(self) -> list[Tensor]:
-        """A copy of each buffer; that of the piece before, where it is the same."""
-        last = self._of_last_piece or [(-1, buffer) for _, _, buffer in self._buffers]
-        self._of_last_piece = [
+        """A copy of each buffer; that of the chunk before, where it is the same."""
+        last = self._of_last_chunk or [(-1, buffer) for _, _, buffer in self._buffers]
+        self._of_last_chunk = [
             (now, value if now == version else buffer.detach().clone())
             for (version, value), (_, _, buffer) in zip(last, self._buffers, strict=True)
             for now in [modifications(buffer)]
         ]
-        return [value for _, value in self._of_last_piece]
+        return [value for _, value in self._of_last_chunk]
 
     def _copied(self, value: Any, name: str) -> Any:
         """What stands for a value in the copy of the net; the value itself if it holds nothing."""
@@ -112,7 +112,7 @@ class Kept:
             inner = name if key in ("_parameters", "_modules") else _join(name, key)
             held = copy.copy(value) if key == "_buffers" else self._copied(value, inner)
             new.__dict__[key] = held
-        for key, buffer in module._buffers.items():
+        for key, buffer in own_buffers(module).items():
             if buffer is not None:
                 self._buffers.append((new, key, buffer))
         return new

@@ -215,8 +215,8 @@ class RecurrentStack(nn.Module):
     def _run(
         self, numbers: Iterable[int], x: Input, states: list[State]
     ) -> tuple[Tensor, list[State]]:
-        """Layers on top of each other, and their states at the end; in pieces if x is long."""
-        steps = self.piece_steps(x)
+        """Layers on top of each other, and their states at the end; in chunks if x is long."""
+        steps = self.chunk_steps(x)
         if steps is None:
             return self._through(numbers, x, states)
 
@@ -245,8 +245,8 @@ class RecurrentStack(nn.Module):
         """Whether its layers take sequences end to end: see :mod:`lrscan.nn.sequences`."""
         return False
 
-    def piece_steps(self, x: Input) -> int | None:
-        """Steps of the pieces in which layers are evaluated, and in backward again; None: whole."""
+    def chunk_steps(self, x: Input) -> int | None:
+        """Steps of the chunks in which layers are evaluated, and in backward again; None: whole."""
         return None
 
     def _dropped(self, x: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from lrscan.nn.checkpointing import piece_steps
+from lrscan.nn.checkpointing import chunk_steps
 from lrscan.nn.inputs import Input, Window
 from lrscan.nn.layer import SurrogateLayer
 from lrscan.nn.stack import RecurrentStack, State
@@ -63,7 +63,7 @@ class LinearSurrogateRNN(RecurrentStack):
     gates and recurrences are computed in float32 at least, and so is the state.
 
     Long sequences, of more than 2^21 elements of steps x batch x hidden units on a CPU and 2^31 on
-    a GPU, are worked through in pieces that are checkpointed: backward evaluates each again, with
+    a GPU, are worked through in chunks that are checkpointed: backward evaluates each again, with
     the same random numbers. A parameter that was modified in between is an error then, as it is
     for a short sequence. Hooks and what else a cell does besides its results happen twice.
     ``lrscan.nn.checkpointing.PIECES_KEPT = math.inf`` switches that off, for all models.
@@ -110,8 +110,8 @@ class LinearSurrogateRNN(RecurrentStack):
                 return False
         return True
 
-    def piece_steps(self, x: Input) -> int | None:
-        return piece_steps(x, self.hidden_size)
+    def chunk_steps(self, x: Input) -> int | None:
+        return chunk_steps(x, self.hidden_size)
 
     def reset_parameters(  # type: ignore[override]  # it names what its layers take
         self,

@@ -13,9 +13,9 @@ from onnxscript.onnx_types import TensorType
 Value = TypeVar("Value", bound=TensorType)
 
 
-def linear_recurrence(a, x, h0, dim: int, reverse: bool, algorithm: str, cu):
+def linear_recurrence(a, x, h0, dim: int, reverse: bool, algorithm: str, cu_seqlens):
     """:func:`lrscan.linear_recurrence`; of the tensors the axes are known, and sizes of one."""
-    if cu is not None:
+    if cu_seqlens is not None:
         raise NotImplementedError(
             "cu_seqlens has no translation to ONNX: begin each sequence with a coefficient of "
             "zero, as lrscan.reset_where(a, mask) makes them, or pad the sequences to one length"

@@ -22,7 +22,7 @@ from lrscan.core.versions import package_version
 from lrscan.evidence import context, origin, provenance, workspace
 from lrscan.evidence.records import json_text
 from lrscan.runner.catalog import Notebook
-from lrscan.runner.outcome import PASSED, UNCHANGED, Cell, Outcome
+from lrscan.runner.outcome import PASSED, UNCHANGED, CellOutcome, Outcome
 
 # Variables that change what is computed, how fast, or where it goes.
 _VARIABLES = (
@@ -172,7 +172,7 @@ def _restore(notebook: Notebook, outcome: Outcome) -> None:
     outcome.executed = last["executed"]
     seconds = [cell["seconds"] for cell in last["cells"]]
     outcome.cells = [  # numbers move when prose is added
-        Cell(cell.number, PASSED, taken)
+        CellOutcome(cell.number, PASSED, taken)
         for cell, taken in zip(outcome.cells, seconds, strict=True)
     ]
     executed = workspace.locate(last["executed"])

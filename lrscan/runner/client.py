@@ -21,7 +21,15 @@ from papermill.clientwrap import PapermillNotebookClient
 from lrscan.evidence import origin, workspace
 from lrscan.runner import file_audit
 from lrscan.runner.catalog import Notebook
-from lrscan.runner.outcome import FAILED, INTERRUPTED, PASSED, Cell, Failure, Outcome, shorten
+from lrscan.runner.outcome import (
+    FAILED,
+    INTERRUPTED,
+    PASSED,
+    CellOutcome,
+    Failure,
+    Outcome,
+    shorten,
+)
 
 OUTPUT_TIMEOUT_S = 60  # large figures on a busy machine arrive late
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
@@ -130,7 +138,7 @@ class Client(PapermillNotebookClient):
                 self._run(cell, index, entries[number])
             self.nb_man.cell_complete(cell, cell_index=index)
 
-    def _run(self, cell: nbformat.NotebookNode, index: int, entry: Cell) -> None:
+    def _run(self, cell: nbformat.NotebookNode, index: int, entry: CellOutcome) -> None:
         started = perf_counter()
         try:
             if self.watch.brake.pulled:

@@ -13,7 +13,7 @@ _LINES, _LETTERS = 200, 2000  # of a failure in the report; all of it is in the 
 
 
 @dataclass
-class Cell:
+class CellOutcome:
     """A code cell: its number among all cells of the source notebook, from 1."""
 
     number: int
@@ -49,7 +49,7 @@ class Outcome:
 
     notebook: str
     parameters: dict[str, Any]
-    cells: list[Cell]
+    cells: list[CellOutcome]
     verdict: str = NOT_RUN
     reason: str | None = None
     seconds: float = 0.0
@@ -67,7 +67,7 @@ def expected(notebook: Notebook, parameters: dict[str, Any]) -> Outcome:
     """The outcome of a notebook that has not been run yet."""
     numbered = enumerate(notebook.cells, 1)
     code = [n for n, cell in numbered if cell["cell_type"] == "code" and cell["source"].strip()]
-    return Outcome(notebook.name, parameters, [Cell(number) for number in code])
+    return Outcome(notebook.name, parameters, [CellOutcome(number) for number in code])
 
 
 def where(failure: Failure) -> str:

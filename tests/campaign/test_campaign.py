@@ -209,7 +209,7 @@ def test_what_is_compiled_is_for_this_gpu(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(phases.warmup, "check_compilers", lambda: None)
     asked = []
     monkeypatch.setattr(phases.warmup, "compile_all", lambda *given: asked.append(given) or (3, 4))
-    context = phases.Context("cuda", "gpu", tmp_path, time.monotonic() + 60)
+    context = phases.PhaseContext("cuda", "gpu", tmp_path, time.monotonic() + 60)
     assert phases.compile_kernels(context) == phases.DONE
     assert asked == [("lrscan.campaign.kernels:needed", (40,), (7, 5), None)]
     assert "=> 3 kernels compiled, 4 were there" in capsys.readouterr().out
@@ -475,12 +475,12 @@ def test_the_kit_has_every_kernel_that_a_model_launches(in_checkout, monkeypatch
 
     calls, run = [], sweep.run
 
-    def spy(tensors, backward, dim, reverse, algorithm, cu, backend):
+    def spy(tensors, backward, dim, reverse, algorithm, cu_seqlens, backend):
         shapes = {
             row: None if t is None else (t.shape, t.stride(), t.dtype) for row, t in tensors.items()
         }
         calls.append((shapes, backward, dim, reverse))
-        run(tensors, backward, dim, reverse, algorithm, cu, backend)
+        run(tensors, backward, dim, reverse, algorithm, cu_seqlens, backend)
 
     monkeypatch.setattr(sweep, "run", spy)
     for width, batch in ((24, 1), (256, 8), (64, 1)):

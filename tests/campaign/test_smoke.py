@@ -12,14 +12,14 @@ import torch
 from projects import PYTHONPATH, make_project
 
 from lrscan.campaign import narrow, phases, smoke
-from lrscan.campaign.smoke import LAYOUTS, Case, Notes
-from lrscan.campaign.worker import DONE, PARTIAL, Context
+from lrscan.campaign.smoke import LAYOUTS, Notes, SmokeCase
+from lrscan.campaign.worker import DONE, PARTIAL, PhaseContext
 from lrscan.core.checks import ALGORITHMS
 from lrscan.core.dtypes import DTYPES
 from lrscan.evidence import records
 
 CPU = torch.device("cpu")
-PLAIN = Case("serial", "float32", (40, 6), 0)
+PLAIN = SmokeCase("serial", "float32", (40, 6), 0)
 VARIANTS = [
     PLAIN, PLAIN._replace(reverse=True), PLAIN._replace(start=False), PLAIN._replace(public=True),
     PLAIN._replace(shape=(6, 40), dim=1), PLAIN._replace(shape=(2, 3, 40, 2), dim=2),
@@ -71,9 +71,9 @@ def test_an_element_that_nobody_writes_is_found(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["columns", "time", "thin", "one-column"])
-def test_a_state_that_does_not_get_through_a_piece_is_found(name, monkeypatch):
-    """As if the product of a piece were zero: what enters it does not count at its end."""
-    case, right = Case("serial", "float32", *LAYOUTS[name]), smoke.sweep.forward
+def test_a_state_that_does_not_get_through_a_chunk_is_found(name, monkeypatch):
+    """As if the product of a chunk were zero: what enters it does not count at its end."""
+    case, right = SmokeCase("serial", "float32", *LAYOUTS[name]), smoke.sweep.forward
 
     def forward(a, x, h0, dim, *options, **others):
         h = right(a, x, h0, dim, *options, **others)
@@ -99,7 +99,7 @@ def test_every_algorithm_dtype_and_layout_is_checked():
     for algorithm in ALGORITHMS["cuda"]:
         for dtype in DTYPES:
             for layout in LAYOUTS.values():
-                assert Case(algorithm, str(dtype).removeprefix("torch."), *layout) in cases
+                assert SmokeCase(algorithm, str(dtype).removeprefix("torch."), *layout) in cases
     # As launched without data, by those who compile ahead.
     shapes = [tuple(t.shape) for t in smoke._shapes(PLAIN._replace(part="per-step"))]
     assert shapes == [tuple(t.shape) for t in smoke.draw(PLAIN._replace(part="per-step"))]
@@ -144,7 +144,7 @@ def test_a_case_that_hangs_ends_its_process(tmp_path):
         "from pathlib import Path\n"
         "from lrscan.campaign import smoke\n"
         "smoke.HANGS_AFTER_S, smoke.run = 0.2, lambda *given: time.sleep(600)\n"
-        "case = smoke.Case('serial', 'float32', (4, 3), 0)\n"
+        "case = smoke.SmokeCase('serial', 'float32', (4, 3), 0)\n"
         "smoke.check(case, torch.device('cpu'), smoke.Notes(Path(sys.argv[1])))\n"
     )
     done = subprocess.run(
@@ -152,7 +152,7 @@ def test_a_case_that_hangs_ends_its_process(tmp_path):
         env=os.environ | {"PYTHONPATH": PYTHONPATH},
     )  # fmt: skip
     assert done.returncode == 1 and "Timeout" in done.stderr
-    assert Notes(tmp_path / "notes").failures == [Case("serial", "float32", (4, 3), 0)]
+    assert Notes(tmp_path / "notes").failures == [SmokeCase("serial", "float32", (4, 3), 0)]
 
 
 def test_the_smallest_case_is_found_and_what_it_depends_on(tmp_path, monkeypatch):
@@ -166,7 +166,7 @@ def test_the_smallest_case_is_found_and_what_it_depends_on(tmp_path, monkeypatch
         return {"h": 0.1, "da": 9.0 if wrong and case.dtype != "float64" else 0.1}
 
     monkeypatch.setattr(smoke, "run", run)
-    failures = [Case("blocked", dtype, *LAYOUTS[name])
+    failures = [SmokeCase("blocked", dtype, *LAYOUTS[name])
                 for dtype in ("bfloat16", "float32") for name in ("thin", "columns")]  # fmt: skip
     notes = Notes(tmp_path / "notes")
     found = narrow.smallest(failures, CPU, notes, time.monotonic() + 600)
@@ -192,7 +192,7 @@ def test_narrowing_needs_a_failure(tmp_path):
 
 
 def context(work, seconds=600.0):
-    return Context("cpu", "quick", work, time.monotonic() + seconds)
+    return PhaseContext("cpu", "quick", work, time.monotonic() + seconds)
 
 
 def test_a_smoke_test_ends_itself_in_time_and_goes_on(tmp_path, monkeypatch, capsys):

@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from lrscan.cli import doctor
-from lrscan.cli.doctor import GOOD, NOTE, PROBLEM, Machine
+from lrscan.cli.doctor import GOOD, NOTE, PROBLEM, MachineFacts
 from lrscan.experiments import inputs
 
 ROOT = Path(__file__).parents[2]
 VERSIONS = {name: "1.0" for name in doctor.PACKAGES} | {"nvidia-cuda-nvcc": "13.0.88"}
-LAPTOP = Machine((3, 12, 1), VERSIONS, memory_gib=16, free_gib=100)
+LAPTOP = MachineFacts((3, 12, 1), VERSIONS, memory_gib=16, free_gib=100)
 H100 = replace(
     LAPTOP, torch_cuda="13.0", driver="580.65.06", gpus=[("NVIDIA H100 80GB HBM3", (9, 0), 79.6)]
 )

@@ -148,12 +148,12 @@ def test_steps_after_the_last_sequence_are_left_out(bad, reverse, kernels):
 
 
 def test_steps_that_are_left_out_under_transforms_and_compiled():
-    cu = torch.tensor([0, 2, 2, 5])
+    cu_seqlens = torch.tensor([0, 2, 2, 5])
     a, x = (torch.rand(3, 7, 2, dtype=torch.float64) for _ in range(2))
     a[:, 5:] = x[:, 5:] = float("nan")
 
     def loss(a, x):
-        return linear_recurrence(a, x, cu_seqlens=cu).square().sum()
+        return linear_recurrence(a, x, cu_seqlens=cu_seqlens).square().sum()
 
     expected = [torch.autograd.functional.jacobian(loss, (a[k], x[k])) for k in range(3)]
     expected = [torch.stack(of_one) for of_one in zip(*expected, strict=True)]
@@ -164,11 +164,11 @@ def test_steps_that_are_left_out_under_transforms_and_compiled():
     torch.testing.assert_close(tangent, inner)
     torch._dynamo.reset()
     compiled = torch.compile(
-        lambda a, x, cu: linear_recurrence(a, x, cu_seqlens=cu),
+        lambda a, x, cu_seqlens: linear_recurrence(a, x, cu_seqlens=cu_seqlens),
         fullgraph=True,
         backend="aot_eager",
     )
-    for lengths in (cu, torch.tensor([0, 1, 2, 3])):
+    for lengths in (cu_seqlens, torch.tensor([0, 1, 2, 3])):
         inputs = [t[0].clone().requires_grad_() for t in (a, x)]
         h = compiled(*inputs, lengths)
         assert not h[lengths[-1] :].any()
@@ -181,7 +181,7 @@ def test_steps_that_are_left_out_under_transforms_and_compiled():
 @pytest.mark.parametrize("reverse", [False, True], ids=["", "reverse"])
 @pytest.mark.parametrize("left_out", [0, 2], ids=["", "tail"])
 def test_packed_derivatives_to_second_order_and_in_forward_mode(left_out, reverse, dtype, kernels):
-    cu = torch.tensor([0, 2, 2, 5])
+    cu_seqlens = torch.tensor([0, 2, 2, 5])
     generator = torch.Generator().manual_seed(0)
     a, x, h0 = (
         torch.randn(n, 2, dtype=dtype, generator=generator, requires_grad=True)
@@ -189,18 +189,18 @@ def test_packed_derivatives_to_second_order_and_in_forward_mode(left_out, revers
     )
 
     def packed(a, x, h0):
-        return packed_linear_recurrence(a, x, cu, h0, reverse=reverse)
+        return packed_linear_recurrence(a, x, cu_seqlens, h0, reverse=reverse)
 
     assert gradcheck(packed, (a, x, h0), check_forward_ad=True)
     assert gradgradcheck(packed, (a, x, h0))
 
 
 def test_the_packed_name_means_the_keyword():
-    a, x, cu = torch.rand(6, 3), torch.rand(6, 3), torch.tensor([0, 2, 5])
+    a, x, cu_seqlens = torch.rand(6, 3), torch.rand(6, 3), torch.tensor([0, 2, 5])
     h0 = torch.rand(2, 3)
     options = {"reverse": True, "algorithm": "serial"}
-    named = packed_linear_recurrence(a, x, cu, h0, **options)
-    assert torch.equal(named, linear_recurrence(a, x, h0, cu_seqlens=cu, **options))
+    named = packed_linear_recurrence(a, x, cu_seqlens, h0, **options)
+    assert torch.equal(named, linear_recurrence(a, x, h0, cu_seqlens=cu_seqlens, **options))
 
 
 @pytest.mark.parametrize("reverse", [False, True], ids=["", "reverse"])

@@ -189,8 +189,8 @@ def test_meta_tensors_have_shapes_alone():
     assert h.is_meta and h.shape == (6, 3)
     h.sum().backward()
     assert a.grad.is_meta and a.grad.shape == (6, 3)
-    cu = torch.tensor([0, 2, 6])
-    assert packed_linear_recurrence(a, x, cu).shape == (6, 3)
+    cu_seqlens = torch.tensor([0, 2, 6])
+    assert packed_linear_recurrence(a, x, cu_seqlens).shape == (6, 3)
 
 
 def test_a_default_device_costs_no_dispatch(monkeypatch):
@@ -204,8 +204,8 @@ def test_a_default_device_costs_no_dispatch(monkeypatch):
 
 def test_exports_with_a_length_that_may_change():
     class Packed(torch.nn.Module):
-        def forward(self, a, x, cu):
-            return packed_linear_recurrence(a, x, cu)
+        def forward(self, a, x, cu_seqlens):
+            return packed_linear_recurrence(a, x, cu_seqlens)
 
     dims = {0: torch.export.Dim("T")}
     lengths = torch.tensor([0, 2, 6])

@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from matrices import MATRICES
+
+from lrscan.core.algebra import SCALAR
 
 SIMULATOR = Path(__file__).with_name("simulator")
 SITE = Path(sysconfig.get_paths()["purelib"])
@@ -111,6 +114,7 @@ class Limits(NamedTuple):
 # name of a kernel: (algorithm, backward, (kinds of a, x, h0), (order, lanes, same_a), limits)
 SINGLE, HALF, COMPLEX = ("float32",) * 3, ("bfloat16",) * 3, ("complex64",) * 3
 MIXED = ("float32", "float16", "float32")
+MATRIX = ("float32_4", "float32_2", "float32_2")
 ONE = "single_pass"
 CASES = {
     "columns": (ONE, False, SINGLE, ("columns", 4, False), Limits(128, 28700, 16)),
@@ -124,6 +128,10 @@ CASES = {
     "bfloat16-thin-backward": (ONE, True, HALF, ("thin", 1, False), Limits(128, 33900)),
     "mixed-backward": (ONE, True, MIXED, ("columns", 8, False), Limits(128, 41100, 16)),
     "complex-backward": (ONE, True, COMPLEX, ("columns", 2, False), Limits(128, 28700, 12)),
+    "matrices": (ONE, False, MATRIX, ("columns", 2, False), Limits(128, 32800, 12)),
+    "matrices-time-backward": (ONE, True, MATRIX, ("time", 1, False), Limits(128, 24600)),
+    "matrices-serial-backward": ("serial", True, MATRIX, None, Limits(96)),
+    "matrices-carries": ("carries", True, MATRIX, None, Limits(64)),
     "serial_paper": ("serial_paper", True, SINGLE, None, Limits(64)),
     "serial": ("serial", False, SINGLE, None, Limits(104)),
     "serial-backward": ("serial", True, SINGLE, None, Limits(176)),
@@ -141,7 +149,7 @@ IDS = [f"{case}-sm_{major}{minor}" for case, (major, minor) in BUILDS]
 def ptx_of(kernel, capability):
     from lrscan.cuda import machine_code
 
-    return machine_code.ptx(kernel.function, capability, kernel.launch_bounds)
+    return machine_code.ptx(kernel, capability)
 
 
 def kernel_of(case: str, **changes):
@@ -151,7 +159,8 @@ def kernel_of(case: str, **changes):
     from lrscan.cuda.steps import Variant
 
     algorithm, backward, kinds, layout, _ = CASES[case]
-    variant = Variant(backward, *kinds, True, backward)._replace(**changes)
+    algebra = MATRICES if kinds == MATRIX else SCALAR
+    variant = Variant(backward, *kinds, True, backward, algebra)._replace(**changes)
     if algorithm == "single_pass":
         return single_pass.kernel(variant, Layout(*layout))
     if algorithm in ("serial", "serial_paper"):
@@ -182,9 +191,10 @@ def test_machine_code_is_within_its_limits(case, capability):
 
 @pytest.mark.parametrize(("case", "capability"), BUILDS, ids=IDS)
 def test_a_kernel_takes_the_numbers_that_a_launch_packs(case, capability):
-    from lrscan.cuda import launch
+    from lrscan.cuda.steps import NUMBERS
 
-    assert build(case, capability).parameters == ["u64"] * launch._NUMBERS
+    count = NUMBERS + len(kernel_of(case).sizing._fields)
+    assert build(case, capability).parameters == ["u64"] * count
 
 
 def polls(ops: list[tuple[int, str, str]]) -> tuple[int, int]:
@@ -233,16 +243,20 @@ def test_a_poll_taken_out_of_its_loop_would_be_seen(capability, volatile, monkey
         return assembly(kind, text, constraints.removesuffix(",~{memory}"), side_effect=volatile)
 
     monkeypatch.setattr(device.ir, "InlineAsm", marked)
-    load_word, store_word = device.load_word, device.store_word
+    load_words, store_words, complete = device.load_words, device.store_words, device.complete
+
+    class Address(NamedTuple):
+        words: int
 
     def spin(rows, extents, sizing):
         if cuda.grid(1) == 0:
-            word = load_word(sizing[5])
-            while word >> 32 == 0:
-                word = load_word(sizing[5])
-            store_word(sizing[5] + 8, word)
+            words = load_words(sizing.words, 1)
+            while not complete(words):
+                words = load_words(sizing.words, 1)
+            store_words(sizing.words + 8, words)
 
-    listing = disassemble(ptx_of(launch.Kernel(spin, "spin", 32), capability), capability)[1]
+    kernel = launch.Kernel(spin, "spin", Address, 32)
+    listing = disassemble(ptx_of(kernel, capability), capability)[1]
     assert (polls(read_listing(listing))[1] == 1) == volatile
 
 

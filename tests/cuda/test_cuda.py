@@ -91,11 +91,11 @@ def test_a_coefficient_of_zero_forgets_nan_and_infinity(dtype, algorithm):
 
 def test_nothing_of_one_packed_sequence_reaches_another():
     a, x, h0, dh = on_gpu(*draw((4000, 70), torch.float32, 0, kind="lasts"))
-    cu = torch.tensor([0, 700, 701, 3000, 4000])
+    cu_seqlens = torch.tensor([0, 700, 701, 3000, 4000])
     a[800, :9] = x[2000, :9] = dh[2500, :9] = float("nan")
     h0 = h0.expand(4, 70)
     leaves = [t.clone().requires_grad_() for t in (a, x, h0)]
-    h = linear_recurrence(*leaves, cu_seqlens=cu)
+    h = linear_recurrence(*leaves, cu_seqlens=cu_seqlens)
     *found, dh0 = torch.autograd.grad(h, leaves, dh)
     for whole in (h, *found):
         assert whole[:701].isfinite().all() and whole[3000:].isfinite().all()
@@ -201,13 +201,13 @@ def test_a_kernel_may_be_loaded_in_a_capture():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("reverse", [False, True], ids=["", "reverse"])
 def test_packed_sequences(dtype, reverse):
-    cu = torch.tensor([0, 0, 7, 300, 301, 900])
+    cu_seqlens = torch.tensor([0, 0, 7, 300, 301, 900])
     a, x = torch.rand(900, 40), torch.randn(900, 40).to(dtype)
     h0, dh = torch.randn(5, 40), torch.randn(900, 40).to(dtype)
     found = []
     for device in ("cpu", "cuda"):
         inputs = [t.detach().to(device).requires_grad_() for t in (a, x, h0)]
-        h = packed_linear_recurrence(inputs[0], inputs[1], cu, inputs[2], reverse=reverse)
+        h = packed_linear_recurrence(inputs[0], inputs[1], cu_seqlens, inputs[2], reverse=reverse)
         found.append([h, *torch.autograd.grad(h, inputs, dh.to(device))])
     near = 1e-4 if dtype == torch.float32 else 2e-2
     for expected, got in zip(*found, strict=True):

@@ -11,7 +11,7 @@ import torch
 pytest.importorskip("numba.cuda")
 from lrscan.core import sweep  # noqa: E402
 from lrscan.core.sweep import Rows  # noqa: E402
-from lrscan.cuda import launch
+from lrscan.cuda import launch, serial  # noqa: E402
 from lrscan.cuda.single_pass import lookback  # noqa: E402
 
 
@@ -62,7 +62,7 @@ def test_a_single_pass_clears_its_workspace_and_launches_once(calls):
     assert shape == (tiles * strips, 1, 1, -(-vectors * chunks // 32) * 32, 1, 1)
     assert (address, 4 * count) == (
         workspace,
-        lookback.workspace_bytes(1, tiles, 64, radix),
+        lookback.workspace_bytes(lookback.Words(1, 1), tiles, 64, radix),
     )
 
 
@@ -136,7 +136,7 @@ def test_a_kernel_is_loaded_with_the_capture_relaxed_and_only_then(monkeypatch, 
     monkeypatch.setattr(launch, "_driver", driver)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     monkeypatch.setattr(launch.machine_code, "sources", lambda kernel, capability: iter([b"code"]))
-    kernel = launch.Kernel(lambda: None, "name", 128)
+    kernel = launch.Kernel(lambda: None, "name", serial.NoSizing, 128)
     if fails:
         with pytest.raises(RuntimeError):
             kernel.handle(0)

@@ -38,8 +38,11 @@ def step(P, R, h):
     return INFINITE if INFINITE in (P, h) else algebra.step(P, R, h) % PRIME
 
 
+# Two words a number, so that one may be seen without the other.
+WORDS = lookback.Words(2, 2)
+
+
 def words_of(value):
-    """Two words a number, so that one may be seen without the other."""
     return value & 0xFFFF | FLAG, value >> 16 | FLAG
 
 
@@ -57,24 +60,22 @@ class Scan:
         self.carries = {}
         self.by_ticket = mutations.get("by_ticket", True)
         store = mutations.get("store_word", lambda device, at, word: device.store_word(at, word))
-        load = mutations.get("load_word", lambda device, at: device.load_word(at))
+        load = mutations.get("load_words", lambda device, at, count: device.load_words(at, count))
+
+        def store_words(at, words):
+            for i, word in enumerate(words):
+                store(device, at + lookback.WORD_BYTES * i, word)
+
         self.look_back = lookback.make_look_back(
-            2,
+            WORDS,
             SimpleNamespace(
-                store_word=lambda at, word: store(device, at, word),
-                load_word=lambda at: load(device, at),
-                words_of=words_of,
-                value_of=value_of,
+                store_words=store_words, load_words=lambda at, count: load(device, at, count),
+                complete=all, words_of=words_of, P_of=value_of, R_of=value_of,
+                finite=lambda P: P != INFINITE, divide=divmod,
             ),
-            SimpleNamespace(
-                step=step, compose=compose, finite=lambda P: P != INFINITE, divide=divmod,
-                one=1, zero=0,
-            ),
+            SimpleNamespace(step=step, compose=compose, one=1, zero=0, nothing=0),
+            self,
             mutations.get("barrier", device.barrier),
-            SimpleNamespace(
-                map_of=self.map_of, begin=self.begin, put=self.put, get=self.get,
-                carry=self.carry, redo=self.redo,
-            ),
             lambda function: function,
         )  # fmt: skip
 
@@ -85,13 +86,13 @@ class Scan:
     def begin(self, job, j):
         return 11 + job.first + j
 
-    def put(self, job, i, value):
+    def put_earlier(self, job, i, P, R):
         self.device.shared_access()
-        job.block.room[i] = value
+        job.block.room[i] = P, R
 
-    def get(self, job, i):
+    def earlier(self, job, i):
         self.device.shared_access()
-        return job.block.room.get(i, 0)
+        return job.block.room.get(i, (0, 0))
 
     def carry(self, job, j, h):
         self.carries[job.index, job.first + j] = h
@@ -109,10 +110,10 @@ class Scan:
         self.device.barrier()
         index, strip = divmod(block.ticket, strips)
         job = SimpleNamespace(block=block, index=index, first=strip * WIDTH)
-        self.look_back(
-            job, thread, THREADS, lookback.TICKET_BYTES, self.radix, index, TILES, COLUMNS,
-            job.first, WIDTH,
-        )  # fmt: skip
+        chain = lookback.Chain(
+            lookback.TICKET_BYTES, self.radix, index, TILES, COLUMNS, job.first, WIDTH
+        )
+        self.look_back(job, chain, thread, THREADS)
 
     def run(self):
         self.device.run(TILES * COLUMNS // WIDTH, THREADS, self.body)
@@ -148,7 +149,7 @@ def test_the_workspace_holds_every_word_and_no_more():
         device = Device(100, 0)
         Scan(device, radix).run()
         used = [address for address, word in device.words.items() if word]
-        size = lookback.workspace_bytes(2, TILES, COLUMNS, radix)
+        size = lookback.workspace_bytes(WORDS, TILES, COLUMNS, radix)
         assert 0 <= min(used) and max(used) + 8 <= size
         if radix < TILES:  # the states between groups come last
             assert max(used) + 8 == size
@@ -176,12 +177,13 @@ def store_apart(fenced):
             device.fence()
         device.store_word(address, FLAG)
 
-    def load_word(device, address):
-        if device.load_word(address) == 0:
-            return 0
-        return device.words[("value", address)] | FLAG
+    def load_words(device, address, count):
+        flags = device.load_words(address, count)
+        places = [address + lookback.WORD_BYTES * i for i in range(count)]
+        values = (device.words[("value", place)] | FLAG for place in places)
+        return tuple(value if flag else 0 for flag, value in zip(flags, values, strict=True))
 
-    return {"store_word": store_word, "load_word": load_word}
+    return {"store_word": store_word, "load_words": load_words}
 
 
 def store_early(device, address, word):

@@ -137,7 +137,7 @@ def test_carried_kernels_need_no_compiler(tmp_path):
         "if len(sys.argv) > 1:\n"
         "    cubins.export(one, (9, 0), Path(sys.argv[1]))\n"
         "else:\n"
-        "    cubins.cuda.compile = cubins.link = None\n"
+        "    cubins.numba_cuda.compiled_to_ptx = cubins.numba_cuda.linked = None\n"
         "    code = cubins.machine_code(one, (9, 0))\n"
         "    print(code[:4], dict(cubins.tally))\n"
     )

@@ -6,12 +6,13 @@ import pytest
 import torch
 
 pytest.importorskip("numba.cuda")
-from lrscan.core.dtypes import KINDS  # noqa: E402
-from lrscan.core.sweep import Operand  # noqa: E402
+from lrscan.core.dtypes import KINDS, described  # noqa: E402
+from lrscan.core.sweep import Operand, Rows  # noqa: E402
 from lrscan.cuda.dispatch import _choose  # noqa: E402
 from lrscan.cuda.single_pass.plan import CHAINED_ELEMENTS, UNCHAINED_THREADS, layout_of, plan  # noqa: E402
-from lrscan.cuda.single_pass.tiles import MOST_THREADS, Layout, shape_of, sizes_of  # noqa: E402
-from lrscan.cuda.steps import Variant  # noqa: E402
+from lrscan.cuda.single_pass.room import room_of  # noqa: E402
+from lrscan.cuda.single_pass.tiles import MOST_THREADS, Layout, shape_of  # noqa: E402
+from lrscan.cuda.steps import Extents, Row, Variant  # noqa: E402
 
 SHAPES = [
     (steps, n1, n0)
@@ -27,9 +28,10 @@ def variant(kind="float32", backward=False):
 
 
 def rows(*strides, address=64, size=4):
-    """Rows A, X and OUT of a forward sweep with (time, outer, inner) strides in elements."""
-    own = [address, strides[0] * size, 0, strides[1] * size, strides[2] * size]
-    return [own, own, [0] * 5, own, *[[0] * 5] * 3]
+    """Those of a forward sweep with (time, outer, inner) strides in elements."""
+    own = Row(address, strides[0] * size, 0, strides[1] * size, strides[2] * size)
+    none = Row(*[0] * 5)
+    return Rows(own, own, none, own, none, none, none)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -41,40 +43,41 @@ def test_tiles_cover_everything_and_fit(order, kind):
         if n0 % lanes:
             continue
         K, V = shape_of(own, layout)
-        chosen = plan(own, layout, (steps, 1, n1, n0), PROCESSORS)
+        chosen = plan(own, layout, Extents(steps, 1, n1, n0), PROCESSORS)
         width, length = chosen.vectors * V, chosen.chunks * K
         assert 1 <= chosen.vectors * chosen.chunks <= chosen.threads <= MOST_THREADS
         assert chosen.tiles * length >= steps > (chosen.tiles - 1) * length
         assert chosen.strips == -(-n0 // width)
         assert chosen.grid == chosen.tiles * n1 * chosen.strips < 2**31
-        assert 2 * width * (chosen.radix - 1) <= sizes_of(own, layout).gathered
-        assert sizes_of(own, layout).room * KINDS[own.state_kind].size <= 48 * 1024 - 8
+        room = room_of(own, layout)
+        assert width * (chosen.radix - 1) <= room.maps
+        assert room.numbers * described(own.state).size <= 48 * 1024 - 8
 
 
 def test_two_tiles_for_each_multiprocessor_where_there_is_work_for_them():
     for steps, columns in [(2**20, 1), (2**16, 32), (2**13, 256)]:
-        chosen = plan(variant(), Layout("time", 4), (steps, 1, 1, columns), PROCESSORS)
+        chosen = plan(variant(), Layout("time", 4), Extents(steps, 1, 1, columns), PROCESSORS)
         assert chosen.grid >= 1.5 * PROCESSORS
 
 
 def test_states_are_handed_on_in_groups_only_where_columns_are_few():
-    many = plan(variant(), Layout("columns", 4), (65_536, 1, 1, 12_288), PROCESSORS)
-    few = plan(variant(), Layout("columns", 4), (2**20, 1, 1, 32), PROCESSORS)
+    many = plan(variant(), Layout("columns", 4), Extents(65_536, 1, 1, 12_288), PROCESSORS)
+    few = plan(variant(), Layout("columns", 4), Extents(2**20, 1, 1, 32), PROCESSORS)
     assert many.radix == 1 and few.radix > 16
 
 
 def test_blocks_are_smaller_only_where_no_maps_are_handed_on():
     for order, extents in (("columns", (8192, 1, 8, 1024)), ("time", (1024, 1, 1, 65_536))):
-        chosen = plan(variant(), Layout(order, 4), extents, PROCESSORS)
+        chosen = plan(variant(), Layout(order, 4), Extents(*extents), PROCESSORS)
         assert chosen.radix == 1 and chosen.threads == UNCHAINED_THREADS
     for order, extents in (("columns", (65_536, 1, 4, 256)), ("time", (2**21, 1, 1, 32))):
-        chosen = plan(variant(), Layout(order, 4), extents, PROCESSORS)
+        chosen = plan(variant(), Layout(order, 4), Extents(*extents), PROCESSORS)
         assert chosen.radix > 1 and chosen.threads == MOST_THREADS
 
 
 @pytest.mark.parametrize("columns", [256, 1024, 2048, 4096])
 def test_a_group_of_tiles_is_as_large_as_handing_on_a_state_takes_and_no_larger(columns):
-    chosen = plan(variant(), Layout("columns", 4), (65_536, 1, 1, columns), PROCESSORS)
+    chosen = plan(variant(), Layout("columns", 4), Extents(65_536, 1, 1, columns), PROCESSORS)
     elements = chosen.radix * chosen.chunks * 8 * columns
     assert CHAINED_ELEMENTS <= elements < 2 * CHAINED_ELEMENTS
 
@@ -97,16 +100,15 @@ def test_a_group_of_tiles_is_as_large_as_handing_on_a_state_takes_and_no_larger(
     ],
 )
 def test_layouts_are_recognised(operands, extents, expected):
-    assert layout_of(variant(), operands, extents) == expected
+    assert layout_of(variant(), operands, Extents(*extents)) == expected
 
 
 def test_a_coefficient_that_is_the_same_for_all_lanes_is_read_once():
-    operands = rows(64, 0, 1)
-    operands[0] = [64, 4, 0, 0, 0]
-    assert layout_of(variant(), operands, (100, 1, 1, 64)) == Layout("columns", 4, same_a=True)
-    operands = rows(1, 0, 100)
-    operands[0] = [68, 0, 0, 0, 4]
-    assert layout_of(variant(), operands, (100, 1, 1, 64)) == Layout("time", 4, same_a=True)
+    extents = Extents(100, 1, 1, 64)
+    operands = rows(64, 0, 1)._replace(a=Row(64, 4, 0, 0, 0))
+    assert layout_of(variant(), operands, extents) == Layout("columns", 4, same_a=True)
+    operands = rows(1, 0, 100)._replace(a=Row(68, 0, 0, 0, 4))
+    assert layout_of(variant(), operands, extents) == Layout("time", 4, same_a=True)
 
 
 @pytest.mark.parametrize(
@@ -131,7 +133,7 @@ def test_a_coefficient_that_is_the_same_for_all_lanes_is_read_once():
 def test_auto_takes_one_thread_per_column_only_where_that_was_faster(
     dtype, steps, columns, apart, forward, backward
 ):
-    operands = {"X": Operand(getattr(torch, dtype), 0, 1, (0, 0, apart), True)}
+    operands = {"x": Operand(getattr(torch, dtype), 0, 1, (0, 0, apart), True)}
     for way, algorithm in ((False, forward), (True, backward)):
         own = variant(dtype, way)
         assert _choose(operands, own, steps, (1, 1, columns), PROCESSORS) == algorithm

@@ -1,4 +1,4 @@
-"""The recurrence over ranks equals that of one process: values and gradients, for any pieces."""
+"""The recurrence over ranks equals that of one process: values and gradients, for any chunks."""
 
 import re
 import subprocess
@@ -18,9 +18,9 @@ from lrscan.distributed import operator
 
 SIZES = (1, 2, 3, 4)
 T = 37
-PIECES = {"even": (10, 9, 9, 9), "uneven": (3, 20, 1, 13), "empty": (0, 17, 0, 20)}
+CHUNKS = {"even": (10, 9, 9, 9), "uneven": (3, 20, 1, 13), "empty": (0, 17, 0, 20)}
 every_size = pytest.mark.parametrize("size", SIZES, ids="ranks-{}".format)
-every_cut = pytest.mark.parametrize("cut", PIECES)
+every_cut = pytest.mark.parametrize("cut", CHUNKS)
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def ranks(tmp_path_factory):
 
 def lengths(cut, size):
     """The steps of each rank: those of the last one are what is left."""
-    first = PIECES[cut][: size - 1]
+    first = CHUNKS[cut][: size - 1]
     return [*first, T - sum(first)]
 
 
@@ -41,7 +41,7 @@ def cut_up(tensor, cut, size, dim):
 
 
 def on_a_rank(group, tensors, cut, dim, reverse):
-    """(h, da, dx, dh0) of this rank's piece."""
+    """(h, da, dx, dh0) of this rank's chunk."""
     rank, size = group.rank(), group.size()
     a, x, h0, dh = tensors
     a, x, dh = (cut_up(t, cut, size, dim)[rank].clone() for t in (a, x, dh))
@@ -64,7 +64,7 @@ def joined(results, reverse, dim):
 @pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.complex64], ids=str)
 @pytest.mark.parametrize("kind", KINDS)
-def test_pieces_on_ranks_give_the_values_and_gradients_of_the_whole(
+def test_chunks_on_ranks_give_the_values_and_gradients_of_the_whole(
     ranks, size, cut, reverse, dtype, kind
 ):
     dim = 1
@@ -75,37 +75,37 @@ def test_pieces_on_ranks_give_the_values_and_gradients_of_the_whole(
 
 
 class Together(torch.autograd.Function):
-    """The recurrence of whole tensors, which all ranks hold, computed on pieces."""
+    """The recurrence of whole tensors, which all ranks hold, computed on chunks."""
 
     @staticmethod
     def forward(ctx, a, x, h0, group, cut, reverse):
         size, rank = group.size(), group.rank()
-        pieces = [cut_up(t, cut, size, 0)[rank].clone().requires_grad_() for t in (a, x)]
+        chunks = [cut_up(t, cut, size, 0)[rank].clone().requires_grad_() for t in (a, x)]
         start = h0.clone().requires_grad_()
         with torch.enable_grad():
-            h = distributed.linear_recurrence(*pieces, start, group=group, reverse=reverse)
-        ctx.of_piece, ctx.leaves = (group, cut, rank, size), (*pieces, start)
+            h = distributed.linear_recurrence(*chunks, start, group=group, reverse=reverse)
+        ctx.of_chunk, ctx.leaves = (group, cut, rank, size), (*chunks, start)
         ctx.h = h
-        return assembled(h.detach(), *ctx.of_piece)
+        return assembled(h.detach(), *ctx.of_chunk)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, dh):
-        group, cut, rank, size = ctx.of_piece
+        group, cut, rank, size = ctx.of_chunk
         dh = cut_up(dh, cut, size, 0)[rank]
         da, dx, dh0 = torch.autograd.grad(
             ctx.h, ctx.leaves, dh, retain_graph=True, allow_unused=True
         )
         dh0 = torch.zeros_like(ctx.leaves[2]) if dh0 is None else dh0
         dist.all_reduce(dh0, group=group)
-        whole = [assembled(part, *ctx.of_piece) for part in (da, dx)]
+        whole = [assembled(part, *ctx.of_chunk) for part in (da, dx)]
         return *whole, dh0, None, None, None
 
 
-def assembled(piece, group, cut, rank, size):
-    """The pieces of all ranks in one tensor, on every rank."""
-    parts = [piece.new_zeros(n, *piece.shape[1:]) for n in lengths(cut, size)]
-    parts[rank] = piece
+def assembled(chunk, group, cut, rank, size):
+    """The chunks of all ranks in one tensor, on every rank."""
+    parts = [chunk.new_zeros(n, *chunk.shape[1:]) for n in lengths(cut, size)]
+    parts[rank] = chunk
     whole = torch.cat(parts)
     dist.all_reduce(whole, group=group)
     return whole
@@ -128,7 +128,7 @@ def test_gradients_are_those_of_finite_differences(ranks, size, cut, dtype):
 
 
 def forgetting(group, *arguments):
-    """A wrong forward: every piece starts from what the piece before it made of zero."""
+    """A wrong forward: every chunk starts from what the chunk before it made of zero."""
     whole = operator.folded
     operator.folded = lambda products, ends: ends[-1]
     try:
@@ -263,7 +263,7 @@ def test_two_values_a_column_cross_a_border(ranks):
 
 
 def order_on_a_rank(group):
-    """When exchanges begin, when they are waited for, and when the piece is scanned."""
+    """When exchanges begin, when they are waited for, and when the chunk is scanned."""
     events, gather, forward = [], dist.all_gather, operator.sweep.forward
 
     class Watched:
@@ -296,7 +296,7 @@ def test_the_first_rank_scans_during_the_exchange(ranks):
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.complex64, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("steps", [0, 1, 2, 9])
-def test_a_piece_acts_as_its_pair(steps, dtype, reverse):
+def test_a_chunk_acts_as_its_pair(steps, dtype, reverse):
     a, x, h0, dh = draw((3, steps, 2), dtype, 1)
     product, end = operator.reduced(a, x, 1, reverse, "auto")
     wide = product.dtype
@@ -311,7 +311,7 @@ def test_a_piece_acts_as_its_pair(steps, dtype, reverse):
     torch.testing.assert_close(left, wanted[2].grad, **close)
 
 
-def test_pieces_are_carried_one_after_the_other():
+def test_chunks_are_carried_one_after_the_other():
     products, ends = torch.randn(5, 3, dtype=torch.float64), torch.randn(6, 3, dtype=torch.float64)
     state = ends[0]
     for product, end in zip(products, ends[1:], strict=True):

@@ -1,4 +1,4 @@
-"""Models on pieces of time on several ranks: outputs, states, gradients, training, and a mesh."""
+"""Models on chunks of time on several ranks: outputs, states, gradients, training, and a mesh."""
 
 import threading
 import warnings
@@ -50,13 +50,13 @@ def loss_of(output, state):
 
 def on_a_rank(group, name, options, lengths):
     model, x, state = model_of(name, **options)
-    piece = x.split(lengths)[group.rank()].clone().requires_grad_()
+    chunk = x.split(lengths)[group.rank()].clone().requires_grad_()
     with sequence_parallel(group):
-        output, end = model(piece, state)
+        output, end = model(chunk, state)
     (output.square().sum() + sum(p.sin().sum() for p in end) / group.size()).backward()
     for parameter in model.parameters():
         dist.all_reduce(parameter.grad, group=group)
-    return output.detach(), [p.detach() for p in end], piece.grad, [
+    return output.detach(), [p.detach() for p in end], chunk.grad, [
         p.grad for p in model.parameters()
     ]  # fmt: skip
 
@@ -64,7 +64,7 @@ def on_a_rank(group, name, options, lengths):
 @pytest.mark.parametrize("lengths", [(6, 7), (5, 1, 7), (0, 2, 0, 11)], ids=str)
 @pytest.mark.parametrize("two", [False, True], ids=["", "bidirectional"])
 @pytest.mark.parametrize("name", MODELS)
-def test_a_model_on_pieces_is_the_model_on_the_whole(ranks, name, two, lengths):
+def test_a_model_on_chunks_is_the_model_on_the_whole(ranks, name, two, lengths):
     options = {"bidirectional": two}
     results = ranks.results(on_a_rank, name, options, lengths, size=len(lengths))
     model, x, state = model_of(name, **options)
@@ -108,11 +108,11 @@ def classifier():
     return Classifier(SETTINGS, torch.device("cpu")).double()
 
 
-def loss_on_pieces(model, group, tokens, label):
+def loss_on_chunks(model, group, tokens, label):
     """The loss on the rank that holds the last step, and zero on the others."""
-    piece = tokens.map(lambda t: t.split(CUT)[group.rank()])
+    chunk = tokens.map(lambda t: t.split(CUT)[group.rank()])
     with sequence_parallel(group):
-        logit = model(piece)
+        logit = model(chunk)
     last = group.rank() == group.size() - 1
     return F.binary_cross_entropy_with_logits(logit, label.double()) * last
 
@@ -125,7 +125,7 @@ def trained_on_a_rank(group):
             dist.all_reduce(parameter.grad, group=group)
 
     def step(tokens, label):
-        loss = loss_on_pieces(model, group, tokens, label)
+        loss = loss_on_chunks(model, group, tokens, label)
         return loss, loss
 
     return losses_of(step, model, added_up)
@@ -139,7 +139,7 @@ def trained_on_a_mesh(group):
 
     def step(tokens, label):
         half = slice(2 * row, 2 * row + 2)
-        loss = loss_on_pieces(model, pairs[row], tokens.map(lambda t: t[:, half]), label[half])
+        loss = loss_on_chunks(model, pairs[row], tokens.map(lambda t: t[:, half]), label[half])
         return loss, loss
 
     return losses_of(step, model)
@@ -181,14 +181,14 @@ class Wrapped(torch.nn.Module):
 def gradients_on_a_rank(group, what, by_ddp, hook=None):
     """The gradients of a sum over all steps, added up by hand or by DistributedDataParallel."""
     model, x, _ = model_of("GILR") if what == "model" else (Wrapped(group), *model_of("GILR")[1:])
-    piece = x.split((6, 7))[group.rank()]
+    chunk = x.split((6, 7))[group.rank()]
     call = model
     if by_ddp:
         call = DistributedDataParallel(model, process_group=group)
     if by_ddp == "summed":
         call = summed(call, group, hook, group if hook else None)
     with sequence_parallel(group):
-        output = call(piece)
+        output = call(chunk)
     (output[0] if isinstance(output, tuple) else output).square().sum().backward()
     if not by_ddp:
         for parameter in model.parameters():
@@ -197,7 +197,7 @@ def gradients_on_a_rank(group, what, by_ddp, hook=None):
 
 
 @pytest.mark.parametrize("what", ["model", "operator"])
-def test_gradients_of_pieces_add_up_in_data_parallel_too_or_are_refused(ranks, what):
+def test_gradients_of_chunks_add_up_in_data_parallel_too_or_are_refused(ranks, what):
     expected = ranks.results(gradients_on_a_rank, what, False, size=2)
     for hook in (None, bf16_compress_hook):
         found = ranks.results(gradients_on_a_rank, what, "summed", hook, size=2)
@@ -224,16 +224,16 @@ def test_summed_takes_a_model_in_data_parallel():
 
 
 def checkpointed_on_a_rank(group):
-    """The gradients of a piece, with and without a checkpoint; backward after the ``with``."""
+    """The gradients of a chunk, with and without a checkpoint; backward after the ``with``."""
     model, x, state = model_of("GILRLSTM", bidirectional=True)
-    piece = x.split((6, 7))[group.rank()].clone().requires_grad_()
+    chunk = x.split((6, 7))[group.rank()].clone().requires_grad_()
 
-    def part(piece):
+    def part(chunk):
         with sequence_parallel(group):
-            return model(piece, state)[0]
+            return model(chunk, state)[0]
 
-    outputs = part(piece), checkpoint(part, piece, use_reentrant=False)
-    return [torch.autograd.grad(output.square().sum(), piece)[0] for output in outputs]
+    outputs = part(chunk), checkpoint(part, chunk, use_reentrant=False)
+    return [torch.autograd.grad(output.square().sum(), chunk)[0] for output in outputs]
 
 
 def test_a_checkpoint_that_enters_sequence_parallel_is_split_in_backward_too(ranks):

@@ -25,7 +25,7 @@ def share(monkeypatch, operator):
 
 
 def without_products(a, x, h0, *, algorithm):
-    """Three pieces; into the third only the end of the second from zero is carried."""
+    """Three chunks; into the third only the end of the second from zero is carried."""
     (a1, a2, a3), (x1, x2, x3) = a.split(100), x.split(100)
     h1 = linear_recurrence(a1, x1, h0)
     h2 = linear_recurrence(a2, x2, h1[-1])
@@ -36,7 +36,7 @@ def test_the_operator_keeps_to_the_bound(monkeypatch):
     assert share(monkeypatch, linear_recurrence) < 1
 
 
-def test_a_carry_without_the_product_of_a_piece_is_beyond_the_bound(monkeypatch):
+def test_a_carry_without_the_product_of_a_chunk_is_beyond_the_bound(monkeypatch):
     assert share(monkeypatch, without_products) > 1
     # With coefficients that forget nobody would have seen it.
     monkeypatch.setattr(correctness, "lasting", lambda a: a)
@@ -57,3 +57,10 @@ def test_a_result_that_is_no_number_is_infinitely_wrong(monkeypatch):
         return linear_recurrence(a, x, h0) + torch.zeros_like(x).masked_fill(x > 1, math.nan)
 
     assert share(monkeypatch, broken) == math.inf
+
+
+def test_a_dtype_that_the_operator_does_not_take_is_an_error():
+    with pytest.raises(ValueError, match="a dtype is one of float64, .*, not 'int32'"):
+        correctness.measure(
+            device="cpu", seed=0, lengths=[3], features=[2], dtypes=["float32", "int32"]
+        )

@@ -53,7 +53,7 @@ def test_the_model_is_what_was_measured_where_it_was_fitted(measured):
     assert (table["model_ms"] > 0).all()
 
 
-def test_a_wrong_piece_is_not_timed(tmp_path, monkeypatch):
+def test_a_wrong_chunk_is_not_timed(tmp_path, monkeypatch):
     monkeypatch.setattr(distributed, "linear_recurrence", lambda a, x, group: a * x)
     torch.distributed.init_process_group("gloo", f"file://{tmp_path}/at", rank=0, world_size=1)
     try:
@@ -117,7 +117,7 @@ def test_the_notebooks_claim_holds_and_can_fail(capsys):
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="elsewhere less exact")
-def test_pieces_hold_less_than_one_call(tmp_path, monkeypatch):
+def test_chunks_hold_less_than_one_call(tmp_path, monkeypatch):
     monkeypatch.chdir(make_project(tmp_path / "project"))
     one = peak_memory.measure(seed=0, whole_steps=8192, piece_steps=512)
     held = one.table.set_index("algorithm")["bytes"]

@@ -71,7 +71,7 @@ def takes_two(context):
 
 
 def wrong(context):
-    case = smoke.Case("blocked", "float32", (300, 128), 0)
+    case = smoke.SmokeCase("blocked", "float32", (300, 128), 0)
     line = {"case": case._asdict(), "passed": False, "shares": {"h": 7.0}}
     note(context, "smoke.jsonl", json.dumps(line) + "\n")
     raise RuntimeError("1 of 2 cases failed")

@@ -75,15 +75,21 @@ class Device:
         self.words[address] += 1
         return self.words[address] - 1
 
-    def load_word(self, address):
-        self.current.pause()
-        me = self.current
-        own = [word for block, at, word in self.pending if (block, at) == (me.block, address)]
-        word = own[-1] if own else self.words[address]
-        if word == 0 and me.polled == address:  # a loop, which goes on when the word is there
-            me.awaits = ("word", address)
-        me.polled = address
-        return word
+    def load_words(self, address, count):
+        """Words one after the other, each as it is seen when its turn comes."""
+        words = []
+        for at in range(address, address + 8 * count, 8):
+            self.current.pause()
+            words.append(self._seen(at))
+        if 0 in words and self.current.polled == address:  # a loop, which goes on when it is there
+            self.current.awaits = ("word", address + 8 * words.index(0))
+        self.current.polled = address
+        return tuple(words)
+
+    def _seen(self, address):
+        mine = (self.current.block, address)
+        own = [word for block, at, word in self.pending if (block, at) == mine]
+        return own[-1] if own else self.words[address]
 
     def store_word(self, address, word):
         self.current.pause()

@@ -76,53 +76,62 @@ def draw(shape, dtype=torch.float32, seed=0):
 def exact(a, x, h0, dh, reverse):
     """((value, bound), ...) of h, dA, dx and dh0 in float64, by a loop and by torch's autograd.
 
-    The bound is that of :func:`lrscan.core.reference.rounding_bound`, to whose two roundings of a
-    term in a step comes the sum of a row's two products; absolute values take the same way.
+    A bound is one for all numbers of a state, as :func:`lrscan.core.reference.rounding_bound` with
+    norms in the place of absolute values: to first order, with the unit roundoff u, the error is at
+    most u * K[t], where
+
+        H[t] = |A[t]| * H[t-1] + |x[t]|                           H before the start = |h0|
+        K[t] = |A[t]| * (K[t-1] + 5 * H[t-1]) + d * |x[t]|        K before the start = d * |h0|
+
+    A product of a matrix and a state rounds each number three times, of terms that are sqrt(2)
+    times as large as its norm at most: hence the 5. Each of log2(T) + 2 levels of a tree does so
+    once: d is 5 of them.
     """
     a, x, h0, dh = (tensor.double() for tensor in (a, x, h0, dh))
-    depth = math.ceil(math.log2(max(len(x), 2))) + 2
-    unit = torch.finfo(torch.float32).eps / 2
+    order = list(range(len(x)))[:: -1 if reverse else 1]
+    depth, unit = 5 * (math.ceil(math.log2(len(x))) + 2), torch.finfo(torch.float32).eps / 2
+    first = order[0]
+
+    def before(states, start):
+        """A value of each step one step earlier."""
+        last = [states[1:], start[None]] if reverse else [start[None], states[:-1]]
+        return torch.cat(last)
 
     def loop(a, x, h, order):
-        states = [None] * len(x)
+        states = [h] * len(x)
         for t in order:
-            h = torch.einsum("...ij,...j->...i", a[t], h) + x[t]
-            states[t] = h
+            states[t] = h = torch.einsum("...ij,...j->...i", a[t], h) + x[t]
         return torch.stack(states)
 
     def bounded(a, x, h, order):
-        H = loop(a.abs(), x.abs(), h.abs(), order)
-        before = torch.cat([h.abs()[None], H[:-1]]) if order[0] == 0 else torch.cat(
-            [H[1:], h.abs()[None]]
-        )
-        arising = 2 * depth * x.abs() + 3 * torch.einsum("...ij,...j->...i", a.abs(), before)
-        return unit * loop(a.abs(), arising, 2 * depth * h.abs(), order), before
+        norms = torch.linalg.matrix_norm(a, 2), x.norm(dim=-1), h.norm(dim=-1)
+        H, K = norms[2], depth * norms[2]
+        bounds = [K] * len(x)
+        for t in order:
+            K = norms[0][t] * (K + 5 * H) + depth * norms[1][t]
+            H = norms[0][t] * H + norms[1][t]
+            bounds[t] = K
+        return unit * torch.stack(bounds)
 
-    order = range(len(x))[::-1] if reverse else range(len(x))
     leaves = [tensor.clone().requires_grad_() for tensor in (a, x, h0)]
     h = loop(*leaves, order)
     da, dx, dh0 = torch.autograd.grad(h, leaves, dh)
-    h_bound, before = bounded(a, x, h0, order)
+    h = h.detach()
     later = torch.zeros_like(a)
-    if reverse:
-        later[1:] = a[:-1].mT
-    else:
-        later[:-1] = a[1:].mT
-    g_bound, _ = bounded(later, dh, torch.zeros_like(h0), order[::-1])
-    g = dx
-    before_bound = torch.cat([torch.zeros_like(h0)[None], h_bound[:-1]]) if not reverse else (
-        torch.cat([h_bound[1:], torch.zeros_like(h0)[None]])
+    later[order[:-1]] = a[order[1:]].mT
+    h_bound = bounded(a, x, h0, order)
+    g_bound = bounded(later, dh, torch.zeros_like(h0), order[::-1])
+    h_before, error_before = before(h, h0), before(h_bound, torch.zeros_like(h_bound[0]))
+    da_bound = g_bound * h_before.norm(dim=-1) + dx.norm(dim=-1) * error_before
+    da_bound += unit * dx.norm(dim=-1) * h_before.norm(dim=-1)
+    size = torch.linalg.matrix_norm(a[first], 2)
+    dh0_bound = size * (g_bound[first] + 5 * unit * dx[first].norm(dim=-1))
+    return (
+        (h, h_bound[..., None]),
+        (da, da_bound[..., None, None]),
+        (dx, g_bound[..., None]),
+        (dh0, dh0_bound[..., None]),
     )
-    da_bound = (
-        g_bound[..., :, None] * (before + before_bound)[..., None, :]
-        + g.abs()[..., :, None] * before_bound[..., None, :]
-        + 2 * unit * da.abs()
-    )
-    first = order[0]
-    dh0_bound = torch.einsum("...ji,...j->...i", a[first].abs(), g_bound[first]) + 3 * unit * (
-        torch.einsum("...ji,...j->...i", a[first].abs(), g[first].abs())
-    )
-    return (h.detach(), h_bound), (da, da_bound), (dx, g_bound), (dh0, dh0_bound)
 
 
 def by_kernels(a, x, h0, dh, reverse, algorithm, backend, dim=0):

@@ -176,15 +176,15 @@ def test_the_explorer_is_a_plain_stepper_in_a_headless_run(monkeypatch):
 
 
 @pytest.mark.parametrize("steps", [1, 2, 9, 64])
-def test_pieces_cover_time_and_equal_the_loop(steps):
+def test_chunks_cover_time_and_equal_the_loop(steps):
     a, x = [(-1) ** t * (t % 3) for t in range(steps)], [t - 4 for t in range(steps)]
     for processors in range(1, steps + 1):
-        pieces = trace.pieces(a, x, 7, processors=processors)
-        assert [p.start for p in pieces] == [0, *(p.stop for p in pieces[:-1])]
-        assert pieces[-1].stop == steps
-        assert [h for p in pieces for h in p.states] == trace.serial(a, x, 7).states
-        for piece in pieces:
-            assert piece.states[-1] == piece.product * piece.carry + piece.end
+        chunks = trace.chunks(a, x, 7, processors=processors)
+        assert [p.start for p in chunks] == [0, *(p.stop for p in chunks[:-1])]
+        assert chunks[-1].stop == steps
+        assert [h for p in chunks for h in p.states] == trace.serial(a, x, 7).states
+        for chunk in chunks:
+            assert chunk.states[-1] == chunk.product * chunk.carry + chunk.end
 
 
 def test_a_warp_shuffles_in_lock_step():

@@ -41,8 +41,8 @@ def operations(scene):
 @pytest.mark.parametrize(("n", "p"), SPLITS)
 def test_the_counts_shown_are_those_of_the_closed_forms(n, p):
     scene = split(n, p)[2]
-    piece, compose, step = -(-n // p), machine.FLOPS["compose"], machine.FLOPS["step"]
-    flops = {"serial": n * step, "blocked": piece * (compose + step) + (p - 1) * step}
+    chunk, compose, step = -(-n // p), machine.FLOPS["compose"], machine.FLOPS["step"]
+    flops = {"serial": n * step, "blocked": chunk * (compose + step) + (p - 1) * step}
     shown = [s.text.replace("\n", " ") for s in scene.shapes if isinstance(s, Text) and s.bold]
     for name, some in flops.items():
         rounds, work = counts.cost(name, n, p)

@@ -46,7 +46,7 @@ def test_a_cell_may_have_complex_states(dtype, monkeypatch):
     step, _ = net.step(x[7], carried)
     torch.testing.assert_close(step, expected[7])
     for kept in (math.inf, 1):
-        monkeypatch.setattr(nn.checkpointing, "PIECE_ELEMENTS", {"cpu": 64})
+        monkeypatch.setattr(nn.checkpointing, "CHUNK_ELEMENTS", {"cpu": 64})
         monkeypatch.setattr(nn.checkpointing, "PIECES_KEPT", kept)
         found = torch.autograd.grad(net(x)[0].square().sum(), weights)
         torch.testing.assert_close(found, of_loop)

@@ -1,4 +1,4 @@
-"""Nets worked through in pieces of time: one call's result, one piece's memory."""
+"""Nets worked through in chunks of time: one call's result, one chunk's memory."""
 
 import math
 import os
@@ -34,7 +34,7 @@ def _gradients(net, value, x):
 
 
 @pytest.mark.parametrize("steps", [1, 4, 13, 50])
-def test_pieces_give_the_result_and_the_gradients_of_one_call(net, steps):
+def test_chunks_give_the_result_and_the_gradients_of_one_call(net, steps):
     x = torch.randn(13, 2, 3, dtype=torch.float64, requires_grad=True)
     whole, end = net(x)
     last, state = in_pieces(net, x, steps=steps)
@@ -83,7 +83,7 @@ class Thinned(nn.LinearSurrogateRNN):
 
 def cut(monkeypatch, yes):
     """Whether even short sequences are cut, or none is."""
-    monkeypatch.setattr(nn.checkpointing, "PIECE_ELEMENTS", {"cpu": 64})
+    monkeypatch.setattr(nn.checkpointing, "CHUNK_ELEMENTS", {"cpu": 64})
     monkeypatch.setattr(nn.checkpointing, "PIECES_KEPT", 1 if yes else math.inf)
 
 
@@ -94,7 +94,7 @@ either = pytest.mark.parametrize("yes", [False, True], ids=["whole", "cut"])
 def test_a_random_cell_draws_the_same_again_whatever_mode_backward_finds_it_in(yes, monkeypatch):
     cut(monkeypatch, yes)
     net, x = Thinned(1, 32), torch.ones(20, 1, 1, requires_grad=True)
-    assert (net.piece_steps(x) == 2) == yes
+    assert (net.chunk_steps(x) == 2) == yes
     with torch.no_grad():
         net.layers[0].weight_x[32:] = 1
     output, _ = net(x)
@@ -226,7 +226,7 @@ def step(length, cut):
     tokens, _ = problem_2b(length, 1, seed=0)
     last = nn.in_pieces(net, tokens, steps=8192)[0] if cut else net(tokens)[0][-1]
     last.sum().backward()
-step(8192, True)  # kernels are compiled, and a piece's memory was used once
+step(8192, True)  # kernels are compiled, and a chunk's memory was used once
 before = peak()
 if sys.argv[2] == "kept":  # all that backward needs
     nn.checkpointing.PIECES_KEPT = 10**9
@@ -236,7 +236,7 @@ print(peak() - before)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peak memory is read from /proc")
-def test_memory_is_that_of_one_piece_and_of_the_output_if_there_is_one():
+def test_memory_is_that_of_one_chunk_and_of_the_output_if_there_is_one():
     def peak(length, how):
         command = [sys.executable, "-c", _PEAK, str(length), how]
         # glibc then gives freed blocks back, and the peak is that of what is in use.
@@ -248,7 +248,7 @@ def test_memory_is_that_of_one_piece_and_of_the_output_if_there_is_one():
     tokens, _ = problem_2b(length, 1, seed=0)
     inputs, outputs = sum(t.numel() * t.element_size() for t in tokens), 4 * 64 * length
     kept, whole, cut = (peak(length, how) for how in ("kept", "whole", "cut"))
-    # One piece's memory was there before: what is added is the input, as it is drawn and cut.
+    # One chunk's memory was there before: what is added is the input, as it is drawn and cut.
     limit = 8 * inputs
     assert cut < limit, (kept, whole, cut)
     # A net called as usual adds its output and the gradient of that, whatever its layers.
@@ -262,15 +262,15 @@ from lrscan import nn
 from lrscan.tasks import problem_2b
 torch.set_num_threads(1)
 net = nn.GILRLSTM(128, 64, 2)
-def step(length, pieces):
+def step(length, chunks):
     tokens, _ = problem_2b(length, 1, seed=0)
-    last = nn.in_pieces(net, tokens, steps=2048)[0] if pieces else net(tokens)[0][-1]
+    last = nn.in_pieces(net, tokens, steps=2048)[0] if chunks else net(tokens)[0][-1]
     last.sum().backward()
 step(4096, True), step(4096, False)  # kernels are compiled
 held = int(re.search(r"VmData:\\s+(\\d+) kB", open("/proc/self/status").read())[1]) * 1024
 resource.setrlimit(resource.RLIMIT_DATA, (held + int(sys.argv[2]),) * 2)
 try:
-    step(32768, sys.argv[1] == "pieces")
+    step(32768, sys.argv[1] == "chunks")
     print("done")
 except (MemoryError, RuntimeError) as error:
     print("out of memory" if "alloc" in str(error) else error)
@@ -286,5 +286,5 @@ def test_a_step_in_pieces_runs_under_a_limit_that_one_call_exceeds():
         return done.stdout.strip()
 
     limit = 48 * 2**20
-    assert told("pieces", limit) == "done"
+    assert told("chunks", limit) == "done"
     assert told("whole", 3 * limit) == "out of memory"

@@ -67,11 +67,11 @@ def test_compiled_tokens_and_autocast_are_those_of_eager_torch():
         torch.testing.assert_close(in_one_graph(model)(x), model(x), rtol=0.02, atol=0.02)
 
 
-def test_a_long_input_is_compiled_in_its_pieces(monkeypatch):
-    monkeypatch.setattr(checkpointing, "PIECE_ELEMENTS", {"cpu": 4 * B * N})
+def test_a_long_input_is_compiled_in_its_chunks(monkeypatch):
+    monkeypatch.setattr(checkpointing, "CHUNK_ELEMENTS", {"cpu": 4 * B * N})
     monkeypatch.setattr(checkpointing, "PIECES_KEPT", 1)
     model, x = GILRLSTM(M, N, 2), torch.randn(T, B, M, requires_grad=True)
-    assert model.piece_steps(x) == 4
+    assert model.chunk_steps(x) == 4
     expected = results(model, model, x)
     torch.testing.assert_close(results(model, in_one_graph(model), x), expected, **close)
 
@@ -88,24 +88,24 @@ def test_an_exported_model_is_the_model(make, strict):
 @pytest.mark.parametrize("name", [name for name in MODELS if name != "SerialLSTM"])
 def test_an_exported_model_takes_any_number_of_steps_and_sequences(name, strict, monkeypatch):
     """But a SerialLSTM is a loop over time, of as many steps as it was exported with."""
-    monkeypatch.setattr(checkpointing, "PIECE_ELEMENTS", {"cpu": 4 * B * N})
+    monkeypatch.setattr(checkpointing, "CHUNK_ELEMENTS", {"cpu": 4 * B * N})
     monkeypatch.setattr(checkpointing, "PIECES_KEPT", 4)
     model, x = MODELS[name](M, N, 2, bidirectional=True), torch.randn(T, B, M)
     axes = {0: Dim("T", min=3), 1: Dim("B")}  # 3: the steps that the widest window looks back
     exported = export(model, (x,), dynamic_shapes=(axes,), strict=strict).module()
-    for shape in [(3, 2, M), (5 * T, 4, M)]:  # whole in eager torch, and in pieces
+    for shape in [(3, 2, M), (5 * T, 4, M)]:  # whole in eager torch, and in chunks
         x = torch.randn(shape)
         torch.testing.assert_close(exported(x), model(x), **close)
 
 
-SHAPES = [(1, 3), (0, 3), (5, 1), (5 * T, 2)]  # the last is worked through in pieces where it runs
+SHAPES = [(1, 3), (0, 3), (5, 1), (5 * T, 2)]  # the last is worked through in chunks where it runs
 
 
 @ways
 @pytest.mark.parametrize("name", [name for name in MODELS if name != "SerialLSTM"])
 def test_a_traced_model_takes_any_number_of_steps_and_sequences(name, two, monkeypatch):
     """Whatever it was traced with; a SerialLSTM is a loop again, of which torch warns."""
-    monkeypatch.setattr(checkpointing, "PIECE_ELEMENTS", {"cpu": 4 * B * N})
+    monkeypatch.setattr(checkpointing, "CHUNK_ELEMENTS", {"cpu": 4 * B * N})
     monkeypatch.setattr(checkpointing, "PIECES_KEPT", 4)
     model = MODELS[name](M, N, 2, bidirectional=two)
     for example in SHAPES:

@@ -92,7 +92,7 @@ def test_threads_change_no_bit(name, monkeypatch):
     monkeypatch.setattr(fused_cells, "ELEMENTS_A_THREAD", 1)
     torch.manual_seed(0)
     gates, start = torch.randn(T, B, fused_cells.GATES[name] * 48), torch.randn(B, 48)
-    cu = torch.tensor([0, 60, 61, T * B])
+    cu_seqlens = torch.tensor([0, 60, 61, T * B])
     dh, dend, results, before = (
         torch.randn(T, B, 48),
         torch.randn(B, 48),
@@ -105,9 +105,10 @@ def test_threads_change_no_bit(name, monkeypatch):
             c, h = fused_cells.forward(name, gates, start)
             results.append([c, h, *fused_cells.backward(name, gates, start, c, dh, dend)])
             rows = gates.reshape(T * B, 1, -1)
-            c, h = fused_cells.forward(name, rows, start, cu)
+            c, h = fused_cells.forward(name, rows, start, cu_seqlens)
             dh_rows = dh.reshape(h.shape)
-            results[-1] += [c, h, *fused_cells.backward(name, rows, start, c, dh_rows, dend, cu)]
+            given = (rows, start, c, dh_rows, dend, cu_seqlens)
+            results[-1] += [c, h, *fused_cells.backward(name, *given)]
     finally:
         torch.set_num_threads(before)
     for got in results[1:]:

@@ -37,9 +37,9 @@ def dense(*shape):
 
 
 @pytest.fixture
-def small_pieces(monkeypatch):
-    """Make every sequence long enough to be worked through in pieces."""
-    monkeypatch.setattr(checkpointing, "PIECE_ELEMENTS", {"cpu": 4 * B * N})
+def small_chunks(monkeypatch):
+    """Make every sequence long enough to be worked through in chunks."""
+    monkeypatch.setattr(checkpointing, "CHUNK_ELEMENTS", {"cpu": 4 * B * N})
     monkeypatch.setattr(checkpointing, "PIECES_KEPT", 1)
 
 
@@ -123,7 +123,7 @@ def test_tokens_are_one_hot_vectors(make, signed):
 
 
 @every_model
-def test_pieces_change_nothing(make, small_pieces, monkeypatch):
+def test_chunks_change_nothing(make, small_chunks, monkeypatch):
     model, x = make(M, N, 2, bidirectional=True, **DOUBLE), dense(T, B, M).requires_grad_()
     results = []
     for kept in (1, 10**9):
@@ -134,7 +134,7 @@ def test_pieces_change_nothing(make, small_pieces, monkeypatch):
     torch.testing.assert_close(*results, **close)
 
 
-def test_pieces_keep_outputs_alone(small_pieces):
+def test_chunks_keep_outputs_alone(small_chunks):
     """What a graph saves of a long sequence grows by its inputs and outputs, not by its gates."""
     model, kept = GILRLSTM(M, N), []
 

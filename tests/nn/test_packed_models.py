@@ -90,14 +90,14 @@ def test_however_many_lengths_there_are_a_layer_is_evaluated_once_without_paddin
 
 @ways
 @pytest.mark.parametrize("name", ["GILRLSTM", "QRNN-4"])
-def test_pieces_of_packed_sequences_hold_few_steps_and_change_nothing(name, two, monkeypatch):
+def test_chunks_of_packed_sequences_hold_few_steps_and_change_nothing(name, two, monkeypatch):
     model, sequences, state = case(name, two)
     rows, results = [], []
     for layer in model.layers:
         layer.register_forward_pre_hook(lambda _, given: rows.append(given[0].shape[:2].numel()))
     monkeypatch.setattr(checkpointing, "PIECES_KEPT", 1)
     for elements in (6 * N, 10**9):
-        monkeypatch.setattr(checkpointing, "PIECE_ELEMENTS", {"cpu": elements})
+        monkeypatch.setattr(checkpointing, "CHUNK_ELEMENTS", {"cpu": elements})
         rows.clear()
         packed, ends = model(pack_sequence(sequences, enforce_sorted=False), state)
         total = sum(part.sin().sum() for part in (packed.data, *ends))
@@ -136,8 +136,8 @@ def test_what_comes_back_is_what_the_lstm_of_torch_gives(two):
 
 
 @ways
-def test_tokens_pieces_and_zero_states_are_taken(two, monkeypatch):
-    monkeypatch.setattr(checkpointing, "PIECE_ELEMENTS", {"cpu": 2 * N})
+def test_tokens_chunks_and_zero_states_are_taken(two, monkeypatch):
+    monkeypatch.setattr(checkpointing, "CHUNK_ELEMENTS", {"cpu": 2 * N})
     monkeypatch.setattr(checkpointing, "PIECES_KEPT", 1)
     model = GILRLSTM(M, N, 2, bidirectional=two, **DOUBLE)
     sequences = [torch.randint(0, M, (t,)) for t in LENGTHS]

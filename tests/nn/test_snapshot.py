@@ -1,4 +1,4 @@
-"""Backward evaluates the pieces of a long sequence with the net as it was in the forward pass."""
+"""Backward evaluates the chunks of a long sequence with the net as it was in the forward pass."""
 
 import math
 
@@ -110,7 +110,7 @@ def test_whatever_is_changed_after_forward_backward_has_the_net_of_forward(way):
 
 
 def long_ones_are_cut(monkeypatch, yes):
-    monkeypatch.setattr(nn.checkpointing, "PIECE_ELEMENTS", {"cpu": 64})
+    monkeypatch.setattr(nn.checkpointing, "CHUNK_ELEMENTS", {"cpu": 64})
     monkeypatch.setattr(nn.checkpointing, "PIECES_KEPT", 1 if yes else math.inf)
 
 
@@ -126,7 +126,7 @@ def test_a_functional_call_of_a_long_sequence_has_the_weights_that_it_was_called
     found = []
     for yes in (False, True):
         long_ones_are_cut(monkeypatch, yes)
-        assert (net.piece_steps(x) == 2) == yes
+        assert (net.chunk_steps(x) == 2) == yes
         output, _ = torch.func.functional_call(net, others, (x,))
         found.append(torch.autograd.grad(output.square().sum(), list(others.values())))
     torch.testing.assert_close(found[1], found[0])

@@ -1,25 +1,47 @@
-"""Memory as kernels see it: addresses in bytes, one body on a GPU and one in the simulator.
+"""Memory as kernels see it: one body on a GPU and one in the simulator.
 
-    load(kind, address)                            an element, widened to the type of its state
+A *value* is what an algebra computes with: one number, real or complex, or a tuple of several,
+which lie side by side. ``kind`` says which, see :mod:`lrscan.core.dtypes`.
+
+Global memory, by addresses in bytes:
+
+    load(kind, address)                            a value, widened to the kind of its state
     store(kind, address, value)                    the same, rounded to nearest
-    load_vector(kind, count, address, array, at)   neighbouring elements to array[at], array[at+1]..
-    store_vector(kind, count, address, array, at)  back; both in accesses of 16 bytes, aligned so
-    divide(n, m)                                   (n // m, n % m) of numbers below 2**31
-    fresh(n)                                       n, of which the compiler knows nothing: what is
-                                                   computed from it is not kept in registers from
-                                                   an earlier phase of a kernel, but computed again
-    padded(i, shift)                               i + i // 2**shift, below 2**32
-    rolled()                                       keeps the loop that it is in from being unrolled
+    load_vector(kind, count, address, array, i)    ``count`` values side by side, to an array from
+                                                   its value i on
+    store_vector(kind, count, address, array, i)   back; both in accesses of 16 bytes, aligned so
+
+Arrays of numbers, in registers or in the memory that a block shares:
+
+    get(kind, array, i)                  value i
+    put(array, i, value)
+    get_after(kind, array, first, i)     value i of those that begin with the number array[first]
+    put_after(array, first, i, value)
+
+Values:
+
+    finite(value)       whether none of its numbers is infinite or NaN
+    nonzero(value)      whether one of its numbers is not zero; NaN is not
+    zero_or_nan(value)  whether all of its numbers are zero, or one is NaN
 
 What blocks share goes through *words* of 8 bytes, read and written whole: 32 bits of a value, and
 above them a flag. A word is either all zero or complete, whatever the order in which memory shows
 it to other blocks, so no fence is needed.
 
-    take_ticket(address)   add one to the counter there, atomically; returns the count before
-    load_word(address)     read a word; a loop of it reads again and again
-    store_word(address, word)
-    words_of(value)        a state as flagged words: a tuple of 1 (float32), 2 or 4
-    value_of(kind, words)  the state of that kind back from its words
+    take_ticket(address)          add one to the counter there, atomically; returns the count before
+    load_words(address, count)    read so many words, a tuple; a loop of it reads again and again
+    store_words(address, words)
+    complete(words)               whether all of them are there
+    words_of(value)               a value as flagged words, a tuple
+    value_of(kind, words)         the value of that kind back from its words
+
+And numbers that a kernel counts with:
+
+    divide(n, m)        (n // m, n % m) of numbers below 2**31
+    opaque(n)           n, of which the compiler knows nothing: what is computed from it is not kept
+                        in registers from an earlier phase of a kernel, but computed again
+    padded(i, shift)    i + i // 2**shift, below 2**32
+    no_unroll()         asks for the loop that it is in not to be unrolled
 """
 
 from numba.core import config

@@ -6,43 +6,44 @@ bfloat16 needs no type of its own.
 
 from __future__ import annotations
 
+import functools
+
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from lrscan.core.dtypes import KINDS
-from lrscan.cuda.kinds import STATES
+from lrscan.core.dtypes import described
+from lrscan.core.machine_types import memory_type, numba_type
 
 __all__ = [
+    "complete",
     "divide",
-    "fresh",
+    "finite",
+    "get",
+    "get_after",
     "load",
     "load_vector",
-    "load_word",
+    "load_words",
+    "nonzero",
+    "opaque",
     "padded",
-    "rolled",
+    "put",
+    "put_after",
+    "no_unroll",
     "store",
     "store_vector",
-    "store_word",
+    "store_words",
     "take_ticket",
     "value_of",
     "words_of",
+    "zero_or_nan",
 ]
 
 _I16, _I32, _I64 = ir.IntType(16), ir.IntType(32), ir.IntType(64)
 _F32, _F64 = ir.FloatType(), ir.DoubleType()
 _GLOBAL = 1  # LLVM's address space of global memory
 _FLAG = 1 << 32
-
-_NUMBERS = {
-    "float16": ir.HalfType(),
-    "bfloat16": _I16,
-    "float32": _F32,
-    "float64": _F64,
-    "complex64": _F32,
-    "complex128": _F64,
-}
 
 
 def _pointer(builder, address, pointee, offset=0):
@@ -51,159 +52,304 @@ def _pointer(builder, address, pointee, offset=0):
     return builder.inttoptr(address, pointee.as_pointer(_GLOBAL))
 
 
-def _widen(builder, kind, number):
-    if kind == "bfloat16":  # the upper half of a float32
-        bits = builder.shl(builder.zext(number, _I32), ir.Constant(_I32, 16))
+def _widen(builder, kind, plane):
+    number = described(kind).number
+    if number == "bfloat16":  # the upper half of a float32
+        bits = builder.shl(builder.zext(plane, _I32), ir.Constant(_I32, 16))
         return builder.bitcast(bits, _F32)
-    return builder.fpext(number, _F32) if kind == "float16" else number
+    return builder.fpext(plane, _F32) if number == "float16" else plane
 
 
-def _narrow(builder, kind, number):
+def _narrow(builder, kind, plane):
     """Back again, rounded to nearest, ties to even."""
-    if kind == "bfloat16":
+    number = described(kind).number
+    if number == "bfloat16":
         # The hardware's own, which LLVM does not know; before sm_80 lrscan.cuda.bfloat16 stands in.
-        kind = ir.FunctionType(_I16, [_F32])
-        code = ir.InlineAsm(kind, "cvt.rn.bf16.f32 $0, $1;", "=h,f", side_effect=False)
-        return builder.call(code, [number])
-    return builder.fptrunc(number, _NUMBERS[kind]) if kind == "float16" else number
+        conversion = ir.FunctionType(_I16, [_F32])
+        code = ir.InlineAsm(conversion, "cvt.rn.bf16.f32 $0, $1;", "=h,f", side_effect=False)
+        return builder.call(code, [plane])
+    return builder.fptrunc(plane, memory_type(kind)) if number == "float16" else plane
 
 
-def _combine(context, builder, kind, numbers):
-    """A state from its real number, or its two."""
-    if KINDS[kind].planes == 1:
-        return numbers[0]
-    value = context.make_complex(builder, STATES[KINDS[kind].state])
-    value.real, value.imag = numbers
-    return value._getvalue()
+def _planes(kind):
+    """Planes of a value of a kind, of all its numbers."""
+    return described(kind).planes * described(kind).numbers
 
 
-def _split(context, builder, state, value):
-    if not isinstance(state, types.Complex):
-        return [value]
-    parts = context.make_complex(builder, state, value=value)
-    return [parts.real, parts.imag]
+def _numbers_from(context, builder, number, planes):
+    """Numbers of Numba's type ``number`` from their planes: one each, or two."""
+    if not isinstance(number, types.Complex):
+        return planes
+    found = []
+    for real, imaginary in zip(planes[::2], planes[1::2], strict=True):
+        value = context.make_complex(builder, number)
+        value.real, value.imag = real, imaginary
+        found.append(value._getvalue())
+    return found
+
+
+def _value_from(context, builder, value, planes):
+    """A value of Numba's type ``value`` from the planes of its numbers."""
+    if not isinstance(value, types.BaseTuple):
+        return _numbers_from(context, builder, value, planes)[0]
+    numbers = _numbers_from(context, builder, value.dtype, planes)
+    return cgutils.pack_array(builder, numbers)
+
+
+def _numbers_of(builder, value, given):
+    """(Numba's type of its numbers, the numbers) of a value of Numba's type ``value``."""
+    if not isinstance(value, types.BaseTuple):
+        return value, [given]
+    return value.dtype, cgutils.unpack_tuple(builder, given)
+
+
+def _planes_of(context, builder, value, given):
+    """The planes of the numbers of a value of Numba's type ``value``."""
+    number, numbers = _numbers_of(builder, value, given)
+    if not isinstance(number, types.Complex):
+        return list(numbers)
+    parts = (context.make_complex(builder, number, value=one) for one in numbers)
+    return [plane for part in parts for plane in (part.real, part.imag)]
+
+
+# ---------------------------------------------------------------- global memory
 
 
 @intrinsic(prefer_literal=True)
 def load(typingctx, kind, address):
     name = kind.literal_value
-    info = KINDS[name]
-    state = STATES[info.state]
+    size, value = described(name).bytes, numba_type(name)
 
     def lower(context, builder, signature, args):
-        numbers = []
-        for plane in range(info.planes):
-            pointer = _pointer(builder, args[1], _NUMBERS[name], plane * info.bytes)
-            numbers.append(_widen(builder, name, builder.load(pointer, align=info.bytes)))
-        return _combine(context, builder, name, numbers)
+        planes = []
+        for plane in range(_planes(name)):
+            pointer = _pointer(builder, args[1], memory_type(name), plane * size)
+            planes.append(_widen(builder, name, builder.load(pointer, align=size)))
+        return _value_from(context, builder, value, planes)
 
-    return state(kind, types.int64), lower
+    return value(kind, types.int64), lower
 
 
 @intrinsic(prefer_literal=True)
 def store(typingctx, kind, address, value):
     name = kind.literal_value
-    info = KINDS[name]
-    state = STATES[info.state]
+    size, value = described(name).bytes, numba_type(name)
 
     def lower(context, builder, signature, args):
-        for plane, number in enumerate(_split(context, builder, state, args[2])):
-            pointer = _pointer(builder, args[1], _NUMBERS[name], plane * info.bytes)
-            builder.store(_narrow(builder, name, number), pointer, align=info.bytes)
+        for i, plane in enumerate(_planes_of(context, builder, value, args[2])):
+            pointer = _pointer(builder, args[1], memory_type(name), i * size)
+            builder.store(_narrow(builder, name, plane), pointer, align=size)
         return context.get_dummy_value()
 
-    return types.none(kind, types.int64, state), lower
+    return types.none(kind, types.int64, value), lower
 
 
-def _pieces(info, count):
-    """(numbers in an access, accesses) of so many elements, 16 bytes an access at most."""
-    numbers = count * info.planes
-    width = min(numbers, 16 // info.bytes)
-    return width, numbers // width
+def _accesses(kind, count):
+    """(planes in an access, accesses) of so many values, 16 bytes an access at most."""
+    planes = count * _planes(kind)
+    width = min(planes, 16 // described(kind).bytes)
+    return width, planes // width
 
 
 def _unpacked(builder, kind, vector):
-    """The numbers of a vector as it was read; two halves come in a word of 32 bits."""
-    numbers = []
+    """The planes of a vector as it was read; two halves come in a word of 32 bits."""
+    planes = []
     for lane in range(vector.type.count):
-        number = builder.extract_element(vector, ir.Constant(_I32, lane))
-        if number.type != _I32:
-            numbers.append(_widen(builder, kind, number))
+        plane = builder.extract_element(vector, ir.Constant(_I32, lane))
+        if plane.type != _I32:
+            planes.append(_widen(builder, kind, plane))
             continue
-        high = builder.lshr(number, ir.Constant(_I32, 16))
-        for part in (number, high):
+        high = builder.lshr(plane, ir.Constant(_I32, 16))
+        for part in (plane, high):
             half = builder.trunc(part, _I16)
-            numbers.append(_widen(builder, kind, builder.bitcast(half, _NUMBERS[kind])))
-    return numbers
+            planes.append(_widen(builder, kind, builder.bitcast(half, memory_type(kind))))
+    return planes
 
 
-def _packed(builder, kind, vector_type, numbers):
+def _packed(builder, kind, vector_type, planes):
     """Back again: a vector to be written."""
-    numbers = [_narrow(builder, kind, number) for number in numbers]
+    planes = [_narrow(builder, kind, plane) for plane in planes]
     if vector_type.element == _I32:
-        bits = [builder.zext(builder.bitcast(number, _I16), _I32) for number in numbers]
-        numbers = [
+        bits = [builder.zext(builder.bitcast(plane, _I16), _I32) for plane in planes]
+        planes = [
             builder.or_(low, builder.shl(high, ir.Constant(_I32, 16)))
             for low, high in zip(bits[::2], bits[1::2], strict=True)
         ]
     vector = ir.Constant(vector_type, ir.Undefined)
-    for lane, number in enumerate(numbers):
-        vector = builder.insert_element(vector, number, ir.Constant(_I32, lane))
+    for lane, plane in enumerate(planes):
+        vector = builder.insert_element(vector, plane, ir.Constant(_I32, lane))
     return vector
 
 
 def _vector_type(kind, width):
-    """What so many numbers are accessed as. Halves go in pairs: LLVM splits a vector of eight."""
-    if KINDS[kind].bytes == 2 and width % 2 == 0:
+    """What so many planes are accessed as. Halves go in pairs: LLVM splits a vector of eight."""
+    if described(kind).bytes == 2 and width % 2 == 0:
         return ir.VectorType(_I32, width // 2)
-    return ir.VectorType(_NUMBERS[kind], width)
+    return ir.VectorType(memory_type(kind), width)
 
 
 @intrinsic(prefer_literal=True)
-def load_vector(typingctx, kind, count, address, array, at):
-    name, length = kind.literal_value, count.literal_value
-    info = KINDS[name]
-    width, accesses = _pieces(info, length)
+def load_vector(typingctx, kind, count, address, array, i):
+    name, number = kind.literal_value, array.dtype
+    size, each = described(name).bytes, described(name).numbers
+    width, accesses = _accesses(name, count.literal_value)
 
     def lower(context, builder, signature, args):
         vector = _vector_type(name, width)
-        numbers = []
+        planes = []
         for access in range(accesses):
-            pointer = _pointer(builder, args[2], vector, access * width * info.bytes)
-            packed = builder.load(pointer, align=width * info.bytes)
-            numbers += _unpacked(builder, name, packed)
-        data = context.make_array(array)(context, builder, args[3]).data
-        for i in range(length):
-            own = numbers[i * info.planes : (i + 1) * info.planes]
-            place = builder.gep(data, [builder.add(args[4], ir.Constant(_I64, i))])
-            value = _combine(context, builder, name, own)
-            context.pack_value(builder, array.dtype, value, place)
+            pointer = _pointer(builder, args[2], vector, access * width * size)
+            planes += _unpacked(builder, name, builder.load(pointer, align=width * size))
+        numbers = _numbers_from(context, builder, number, planes)
+        _write(context, builder, array, args[3], _first(builder, args[4], each), numbers)
         return context.get_dummy_value()
 
     return types.none(kind, count, types.int64, array, types.int64), lower
 
 
 @intrinsic(prefer_literal=True)
-def store_vector(typingctx, kind, count, address, array, at):
-    name, length = kind.literal_value, count.literal_value
-    info = KINDS[name]
-    width, accesses = _pieces(info, length)
+def store_vector(typingctx, kind, count, address, array, i):
+    name, number = kind.literal_value, array.dtype
+    size, each = described(name).bytes, described(name).numbers
+    numbers = count.literal_value * each
+    width, accesses = _accesses(name, count.literal_value)
 
     def lower(context, builder, signature, args):
-        data = context.make_array(array)(context, builder, args[3]).data
-        numbers = []
-        for i in range(length):
-            place = builder.gep(data, [builder.add(args[4], ir.Constant(_I64, i))])
-            value = context.unpack_value(builder, array.dtype, place)
-            numbers += _split(context, builder, array.dtype, value)
+        first = _first(builder, args[4], each)
+        found = _read(context, builder, array, args[3], first, numbers)
+        planes = [p for n in found for p in _planes_of(context, builder, number, n)]
         for access in range(accesses):
-            own = numbers[access * width : (access + 1) * width]
+            own = planes[access * width : (access + 1) * width]
             vector = _packed(builder, name, _vector_type(name, width), own)
-            pointer = _pointer(builder, args[2], vector.type, access * width * info.bytes)
-            builder.store(vector, pointer, align=width * info.bytes)
+            pointer = _pointer(builder, args[2], vector.type, access * width * size)
+            builder.store(vector, pointer, align=width * size)
         return context.get_dummy_value()
 
     return types.none(kind, count, types.int64, array, types.int64), lower
+
+
+# ---------------------------------------------------------------- arrays of numbers
+
+
+def _first(builder, i, each, before=None):
+    """The index of the first number of value i, each of so many; 32 bits are enough."""
+    index = builder.mul(builder.trunc(i, _I32), ir.Constant(_I32, each))
+    if before is not None:
+        index = builder.add(builder.trunc(before, _I32), index)
+    return index
+
+
+def _places(context, builder, array, given, first, count):
+    data = context.make_array(array)(context, builder, given).data
+    for i in range(count):
+        index = builder.add(first, ir.Constant(_I32, i))
+        yield builder.gep(data, [builder.zext(index, _I64)])
+
+
+def _read(context, builder, array, given, first, count):
+    places = _places(context, builder, array, given, first, count)
+    return [context.unpack_value(builder, array.dtype, place) for place in places]
+
+
+def _write(context, builder, array, given, first, numbers):
+    places = _places(context, builder, array, given, first, len(numbers))
+    for place, number in zip(places, numbers, strict=True):
+        context.pack_value(builder, array.dtype, number, place)
+
+
+def _got(context, builder, value, array, given, first):
+    count = value.count if isinstance(value, types.BaseTuple) else 1
+    numbers = _read(context, builder, array, given, first, count)
+    return cgutils.pack_array(builder, numbers) if count > 1 else numbers[0]
+
+
+@intrinsic(prefer_literal=True)
+def get(typingctx, kind, array, i):
+    value, each = numba_type(kind.literal_value), described(kind.literal_value).numbers
+
+    def lower(context, builder, signature, args):
+        return _got(context, builder, value, array, args[1], _first(builder, args[2], each))
+
+    return value(kind, array, types.int64), lower
+
+
+@intrinsic(prefer_literal=True)
+def get_after(typingctx, kind, array, first, i):
+    value, each = numba_type(kind.literal_value), described(kind.literal_value).numbers
+
+    def lower(context, builder, signature, args):
+        first = _first(builder, args[3], each, args[2])
+        return _got(context, builder, value, array, args[1], first)
+
+    return value(kind, array, types.int64, types.int64), lower
+
+
+@intrinsic
+def put(typingctx, array, i, value):
+    def lower(context, builder, signature, args):
+        _, numbers = _numbers_of(builder, value, args[2])
+        _write(context, builder, array, args[0], _first(builder, args[1], len(numbers)), numbers)
+        return context.get_dummy_value()
+
+    return types.none(array, types.int64, value), lower
+
+
+@intrinsic
+def put_after(typingctx, array, first, i, value):
+    def lower(context, builder, signature, args):
+        _, numbers = _numbers_of(builder, value, args[3])
+        first = _first(builder, args[2], len(numbers), args[1])
+        _write(context, builder, array, args[0], first, numbers)
+        return context.get_dummy_value()
+
+    return types.none(array, types.int64, types.int64, value), lower
+
+
+# ---------------------------------------------------------------- values
+
+
+def _compared(context, builder, value, given, comparison, ordered=True):
+    """How each plane of a value compares with zero."""
+    compare = builder.fcmp_ordered if ordered else builder.fcmp_unordered
+    return [
+        compare(comparison, plane, ir.Constant(plane.type, 0.0))
+        for plane in _planes_of(context, builder, value, given)
+    ]
+
+
+@intrinsic
+def finite(typingctx, value):
+    def lower(context, builder, signature, args):
+        planes = _planes_of(context, builder, value, args[0])
+        nothing = [builder.fsub(plane, plane) for plane in planes]  # or NaN
+        zeros = [builder.fcmp_ordered("==", n, ir.Constant(n.type, 0.0)) for n in nothing]
+        return functools.reduce(builder.and_, zeros)
+
+    return types.boolean(value), lower
+
+
+@intrinsic
+def nonzero(typingctx, value):
+    def lower(context, builder, signature, args):
+        zeros = _compared(context, builder, value, args[0], "==")
+        return builder.not_(functools.reduce(builder.and_, zeros))
+
+    return types.boolean(value), lower
+
+
+@intrinsic
+def zero_or_nan(typingctx, value):
+    def lower(context, builder, signature, args):
+        either = _compared(context, builder, value, args[0], "==", ordered=False)
+        if len(either) == 1:
+            return either[0]
+        zeros = functools.reduce(
+            builder.and_, _compared(context, builder, value, args[0], "==")
+        )
+        nans = _compared(context, builder, value, args[0], "uno", ordered=False)
+        return builder.or_(zeros, functools.reduce(builder.or_, nans))
+
+    return types.boolean(value), lower
 
 
 # ---------------------------------------------------------------- what blocks share
@@ -229,40 +375,58 @@ def take_ticket(typingctx, address):
     return types.int64(types.int64), lower
 
 
-@intrinsic
-def load_word(typingctx, address):
+@intrinsic(prefer_literal=True)
+def load_words(typingctx, address, count):
+    words = types.UniTuple(types.int64, count.literal_value)
+
     def lower(context, builder, signature, args):
-        return _assembly(builder, _I64, "ld.relaxed.gpu.global.u64 $0, [$1];", "=l,l", args)
+        found = []
+        for i in range(len(words)):
+            at = builder.add(args[0], ir.Constant(_I64, 8 * i))
+            text = "ld.relaxed.gpu.global.u64 $0, [$1];"
+            found.append(_assembly(builder, _I64, text, "=l,l", [at]))
+        return cgutils.pack_array(builder, found)
 
-    return types.int64(types.int64), lower
+    return words(types.int64, count), lower
 
 
 @intrinsic
-def store_word(typingctx, address, word):
+def store_words(typingctx, address, words):
     def lower(context, builder, signature, args):
-        text = "st.relaxed.gpu.global.u64 [$0], $1;"
-        _assembly(builder, ir.VoidType(), text, "l,l", args)
+        for i, word in enumerate(cgutils.unpack_tuple(builder, args[1])):
+            at = builder.add(args[0], ir.Constant(_I64, 8 * i))
+            text = "st.relaxed.gpu.global.u64 [$0], $1;"
+            _assembly(builder, ir.VoidType(), text, "l,l", [at, word])
         return context.get_dummy_value()
 
-    return types.none(types.int64, types.int64), lower
+    return types.none(types.int64, words), lower
+
+
+@intrinsic
+def complete(typingctx, words):
+    def lower(context, builder, signature, args):
+        together = functools.reduce(builder.and_, cgutils.unpack_tuple(builder, args[0]))
+        flag = builder.and_(together, ir.Constant(_I64, _FLAG))
+        return builder.icmp_unsigned("!=", flag, ir.Constant(_I64, 0))
+
+    return types.boolean(words), lower
 
 
 @intrinsic
 def words_of(typingctx, value):
-    parts = [_I32] if value.bitwidth == 32 else [_I32, _I32]
-    if isinstance(value, types.Complex):
-        parts = [_I32] * (value.bitwidth // 32)
-    result = types.UniTuple(types.int64, len(parts))
+    number = value.dtype if isinstance(value, types.BaseTuple) else value
+    bits = (value.count if isinstance(value, types.BaseTuple) else 1) * number.bitwidth
+    result = types.UniTuple(types.int64, bits // 32)
 
     def lower(context, builder, signature, args):
         words = []
-        for number in _split(context, builder, value, args[0]):
-            if number.type is _F32 or isinstance(number.type, ir.FloatType):
-                words.append(builder.zext(builder.bitcast(number, _I32), _I64))
+        for plane in _planes_of(context, builder, value, args[0]):
+            if plane.type == _F32:
+                words.append(builder.zext(builder.bitcast(plane, _I32), _I64))
             else:
-                bits = builder.bitcast(number, _I64)
-                words.append(builder.and_(bits, ir.Constant(_I64, 0xFFFFFFFF)))
-                words.append(builder.lshr(bits, ir.Constant(_I64, 32)))
+                whole = builder.bitcast(plane, _I64)
+                words.append(builder.and_(whole, ir.Constant(_I64, 0xFFFFFFFF)))
+                words.append(builder.lshr(whole, ir.Constant(_I64, 32)))
         flagged = [builder.or_(word, ir.Constant(_I64, _FLAG)) for word in words]
         return cgutils.pack_array(builder, flagged)
 
@@ -272,21 +436,24 @@ def words_of(typingctx, value):
 @intrinsic(prefer_literal=True)
 def value_of(typingctx, kind, words):
     name = kind.literal_value
-    state = STATES[name]
+    value = numba_type(name)
 
     def lower(context, builder, signature, args):
         parts = [builder.trunc(w, _I32) for w in cgutils.unpack_tuple(builder, args[1])]
-        if KINDS[name].bytes == 4:
-            numbers = [builder.bitcast(part, _F32) for part in parts]
+        if described(name).bytes == 4:
+            planes = [builder.bitcast(part, _F32) for part in parts]
         else:
-            numbers = []
+            planes = []
             for low, high in zip(parts[::2], parts[1::2], strict=True):
                 high = builder.shl(builder.zext(high, _I64), ir.Constant(_I64, 32))
                 bits = builder.or_(builder.zext(low, _I64), high)
-                numbers.append(builder.bitcast(bits, _F64))
-        return _combine(context, builder, name, numbers)
+                planes.append(builder.bitcast(bits, _F64))
+        return _value_from(context, builder, value, planes)
 
-    return state(kind, words), lower
+    return value(kind, words), lower
+
+
+# ---------------------------------------------------------------- numbers to count with
 
 
 @intrinsic
@@ -300,7 +467,7 @@ def divide(typingctx, n, m):
 
 
 @intrinsic
-def fresh(typingctx, n):
+def opaque(typingctx, n):
     def lower(context, builder, signature, args):
         n = context.cast(builder, args[0], signature.args[0], types.int64)
         return _assembly(builder, _I64, "mov.b64 $0, $1;", "=l,l", [n])
@@ -309,7 +476,7 @@ def fresh(typingctx, n):
 
 
 @intrinsic
-def rolled(typingctx):
+def no_unroll(typingctx):
     def lower(context, builder, signature, args):
         kind = ir.FunctionType(ir.VoidType(), [])
         code = ir.InlineAsm(kind, r".pragma \22nounroll\22;", "", side_effect=True)

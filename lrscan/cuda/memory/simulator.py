@@ -14,23 +14,31 @@ from collections.abc import Iterable
 import numpy as np
 from torch import Tensor
 
-from lrscan.core.dtypes import KINDS
-from lrscan.cuda.kinds import state_of
+from lrscan.core.dtypes import described
+from lrscan.core.machine_types import numpy_dtype
 
 __all__ = [
+    "complete",
     "divide",
-    "fresh",
+    "finite",
+    "get",
+    "get_after",
     "load",
     "load_vector",
-    "load_word",
+    "load_words",
+    "nonzero",
+    "opaque",
     "padded",
-    "rolled",
+    "put",
+    "put_after",
+    "no_unroll",
     "store",
     "store_vector",
-    "store_word",
+    "store_words",
     "take_ticket",
     "value_of",
     "words_of",
+    "zero_or_nan",
 ]
 
 _FLAG = 1 << 32
@@ -63,50 +71,104 @@ def _bytes(address: int, size: int, alignment: int):
     return (ctypes.c_char * size).from_address(address)
 
 
+def number_bytes(kind):
+    """Bytes of a number."""
+    return described(kind).bytes * described(kind).planes
+
+
 def _read(kind, address, alignment):
-    info = KINDS[kind]
-    raw = _bytes(address, info.size, alignment).raw
-    if kind == "bfloat16":
-        numbers = struct.unpack("<f", b"\0\0" + raw)
+    """One number."""
+    info = described(kind)
+    raw = _bytes(address, number_bytes(kind), alignment).raw
+    if info.number == "bfloat16":
+        planes = struct.unpack("<f", b"\0\0" + raw)
     else:
-        numbers = struct.unpack(f"<{info.planes}{_FORMATS[info.bytes]}", raw)
-    return state_of(kind).type(complex(*numbers) if info.planes == 2 else numbers[0])
+        planes = struct.unpack(f"<{info.planes}{_FORMATS[info.bytes]}", raw)
+    return numpy_dtype(info.number).type(complex(*planes) if info.planes == 2 else planes[0])
 
 
-def _write(kind, address, value, alignment):
-    info = KINDS[kind]
-    if kind == "bfloat16":
-        bits = int(np.float32(value).view(np.uint32))
-        if value != value:
+def _write(kind, address, number, alignment):
+    """One number."""
+    name = described(kind).number
+    if name == "bfloat16":
+        bits = int(np.float32(number).view(np.uint32))
+        if number != number:
             bits = 0x7FFFFFFF
         else:
             bits += (bits >> 16 & 1) + 0x7FFF
         raw = (bits >> 16).to_bytes(2, "little")
     else:
-        raw = np.asarray(value).astype(kind).tobytes()
-    ctypes.memmove(_bytes(address, info.size, alignment), raw, info.size)
+        raw = np.asarray(number).astype(name).tobytes()
+    ctypes.memmove(_bytes(address, number_bytes(kind), alignment), raw, number_bytes(kind))
+
+
+def _numbers_of(value):
+    return value if isinstance(value, tuple) else (value,)
+
+
+def _value_from(numbers):
+    return tuple(numbers) if len(numbers) > 1 else numbers[0]
 
 
 def load(kind, address):
-    return _read(kind, address, KINDS[kind].bytes)
+    info, size = described(kind), number_bytes(kind)
+    return _value_from([_read(kind, address + i * size, info.bytes) for i in range(info.numbers)])
 
 
 def store(kind, address, value):
-    _write(kind, address, value, KINDS[kind].bytes)
+    for i, number in enumerate(_numbers_of(value)):
+        _write(kind, address + i * number_bytes(kind), number, described(kind).bytes)
 
 
-def load_vector(kind, count, address, array, at):
-    size = KINDS[kind].size
+def load_vector(kind, count, address, array, i):
+    size = described(kind).size
     _bytes(address, count * size, min(count * size, 16))
-    for i in range(count):
-        array[at + i] = load(kind, address + i * size)
+    for k in range(count):
+        put(array, i + k, load(kind, address + k * size))
 
 
-def store_vector(kind, count, address, array, at):
-    size = KINDS[kind].size
+def store_vector(kind, count, address, array, i):
+    size = described(kind).size
     _bytes(address, count * size, min(count * size, 16))
-    for i in range(count):
-        store(kind, address + i * size, array[at + i])
+    for k in range(count):
+        store(kind, address + k * size, get(kind, array, i + k))
+
+
+def get(kind, array, i):
+    return get_after(kind, array, 0, i)
+
+
+def put(array, i, value):
+    put_after(array, 0, i, value)
+
+
+def get_after(kind, array, first, i):
+    count = described(kind).numbers
+    return _value_from([array[_inside(first + i * count + n)] for n in range(count)])
+
+
+def put_after(array, first, i, value):
+    numbers = _numbers_of(value)
+    for n, number in enumerate(numbers):
+        array[_inside(first + i * len(numbers) + n)] = number
+
+
+def _inside(index):
+    if index < 0:  # NumPy would count from the end
+        raise IndexError(f"an array has no number {index}")
+    return index
+
+
+def finite(value):
+    return all(number - number == 0 for number in _numbers_of(value))
+
+
+def nonzero(value):
+    return any(number != 0 for number in _numbers_of(value))
+
+
+def zero_or_nan(value):
+    return not nonzero(value) or any(number != number for number in _numbers_of(value))
 
 
 def take_ticket(address):
@@ -116,24 +178,30 @@ def take_ticket(address):
         return word.value - 1
 
 
-def load_word(address):
-    word = struct.unpack("<q", _bytes(address, 8, 8).raw)[0]
-    if word == 0:  # the simulator runs one block after the other, so waiting would be for ever
-        raise RuntimeError(f"the word at {address:#x} was not published by an earlier block")
-    return word
+def load_words(address, count):
+    words = struct.unpack(f"<{count}q", _bytes(address, 8 * count, 8).raw)
+    if 0 in words:  # the simulator runs one block after the other, so waiting would be for ever
+        raise RuntimeError(f"a word at {address:#x} was not published by an earlier block")
+    return words
 
 
-def store_word(address, word):
-    ctypes.memmove(_bytes(address, 8, 8), struct.pack("<q", word), 8)
+def store_words(address, words):
+    size = 8 * len(words)
+    ctypes.memmove(_bytes(address, size, 8), struct.pack(f"<{len(words)}q", *words), size)
+
+
+def complete(words):
+    return all(word >> 32 for word in words)
 
 
 def words_of(value):
-    return tuple(part | _FLAG for part in np.asarray(value).reshape(1).view(np.uint32).tolist())
+    parts = np.array(_numbers_of(value)).view(np.uint32)
+    return tuple(part | _FLAG for part in parts.tolist())
 
 
 def value_of(kind, words):
     parts = np.array([word & 0xFFFFFFFF for word in words], np.uint32)
-    return parts.view(kind)[0]
+    return _value_from(list(parts.view(described(kind).number)))
 
 
 def divide(n, m):
@@ -142,11 +210,11 @@ def divide(n, m):
     return n // m, n % m
 
 
-def fresh(n):
+def opaque(n):
     return n
 
 
-def rolled():
+def no_unroll():
     pass
 
 

@@ -24,7 +24,8 @@ which order a device shows words to other blocks. All words have to be zero at t
 it would make NaN of an infinite state. Maps also take a coefficient of exactly zero, which forgets
 NaN and infinity, for a number as any other. So the state that maps lead to at the end of a tile
 counts only if it is finite; else all steps of the group up to there are run one after the other. A
-tile whose P is not finite waits for that, and publishes the constant map h -> 0 h + R.
+tile whose P is not finite waits for that, and publishes the constant map h -> 0 h + R. An algebra
+that is not guarded needs none of this.
 
 These functions are compiled into the kernels. tests/cuda/test_lookback.py runs them on a model of
 memory that delays and reorders as much as it may, and tests/cuda/test_compiled_code.py looks for
@@ -34,166 +35,219 @@ the loads and stores of words in the machine code.
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import SimpleNamespace
+from typing import Any, NamedTuple, Protocol
 
 TICKET_BYTES = 8  # at the start of a workspace
 WORD_BYTES = 8
 
 
-def workspace_bytes(parts: int, tiles: int, columns: int, radix: int) -> int:
+class Words(NamedTuple):
+    """How many words a value is: P, the coefficient of a map, and R, or a state."""
+
+    P: int
+    R: int
+
+
+class Chain(NamedTuple):
+    """Where a tile stands in the chain of all tiles.
+
+    words    address of the words of all tiles: their maps, then the states between groups
+    radix    tiles per group
+    number   of the tile, in time
+    tiles    in time
+    columns  of all strips
+    first    the tile's first column
+    width    columns that it has
+    """
+
+    words: int
+    radix: int
+    number: int
+    tiles: int
+    columns: int
+    first: int
+    width: int
+
+
+class Memory(Protocol):
+    """What blocks share, and whole numbers: functions of :mod:`lrscan.cuda.memory`.
+
+    ``P_of(words)`` and ``R_of(words)`` are its ``value_of`` for the two kinds of values.
+    """
+
+    load_words: Callable
+    store_words: Callable
+    complete: Callable
+    words_of: Callable
+    P_of: Callable
+    R_of: Callable
+    finite: Callable
+    divide: Callable
+
+
+class Composition(Protocol):
+    """What is asked of an algebra, see :class:`lrscan.cuda.steps.Compiled`."""
+
+    one: Any
+    zero: Any
+    nothing: Any
+    step: Callable
+    compose: Callable
+
+
+class TileFunctions(Protocol):
+    """What a tile knows about itself, as functions of its ``job``, whatever that is.
+
+    map_of(job, j)           (P, R) of its column j
+    begin(job, j)            the state before the first step of all
+    put_earlier(job, i, P, R)
+                             keep a map for all threads of the block, as number i
+    earlier(job, i)          what was put there
+    carry(job, j, h)         take h as the state that column j begins with
+    redo(job, j, tiles, h)   run column j step by step, from the state h that so many tiles before
+                             it begin with; carry the state that the tile begins with, and return
+                             the one it ends with
+    """
+
+    map_of: Callable
+    begin: Callable
+    put_earlier: Callable
+    earlier: Callable
+    carry: Callable
+    redo: Callable
+
+
+def workspace_bytes(words: Words, tiles: int, columns: int, radix: int) -> int:
     """Size of the workspace: the ticket counter, the maps of tiles, the states between groups."""
     maps = tiles if radix > 1 else 0
     states = (tiles - 1) // radix
-    return TICKET_BYTES + WORD_BYTES * parts * columns * (2 * maps + states)
+    return TICKET_BYTES + WORD_BYTES * columns * ((words.P + words.R) * maps + words.R * states)
 
 
 def make_look_back(
-    parts: int,
-    memory: SimpleNamespace,
-    algebra: SimpleNamespace,
+    words: Words,
+    memory: Memory,
+    algebra: Composition,
+    tile: TileFunctions,
     barrier: Callable,
-    tile: SimpleNamespace,
     device: Callable,
+    guarded: bool = True,
 ) -> Callable:
     """The function by which the threads of a block learn the state that their tile begins with.
 
     Args:
-        parts:   words a state
-        memory:  load_word, store_word, words_of, value_of (see :mod:`lrscan.cuda.memory`)
-        algebra: step, compose, finite, divide, and the states one and zero
+        words:   how many a value is
+        memory, algebra, tile: functions, see the protocols
         barrier: waits for all threads of the block
-        tile:    what a tile knows about itself, as functions of its ``job``:
-                 map_of(job, j)        (P, R) of its column j
-                 begin(job, j)         the state before the first step
-                 put(job, i, value)    keep a number for all threads of the block
-                 get(job, i)           what was put there
-                 carry(job, j, h)      take h as the state that column j begins with
-                 redo(job, j, n, h)    run column j step by step, from the state h that the n
-                                       tiles before it begin with; carries the state that the
-                                       tile begins with, and returns the one it ends with
         device:  compiles a function (the tests do not)
+        guarded: whether a map that does not lead to a finite state is not believed
 
     Returns:
-        ``look_back(job, thread, threads, words, radix, index, tiles, columns, first, width)``, for
-        each thread of a block: ``words`` is the address of the words, ``index`` the tile's place
-        in time among ``tiles``, and it has the columns ``first`` to ``first + width`` of
-        ``columns``. Numbers 0 to ``2 * width * (radix - 1)`` are put.
+        ``look_back(job, chain, thread, threads)``, for each thread of a block. It puts
+        ``width * (radix - 1)`` earlier maps at most.
     """
-    load_word, store_word = memory.load_word, memory.store_word
-    words_of, value_of = memory.words_of, memory.value_of
-    step, compose, finite = algebra.step, algebra.compose, algebra.finite
-    divide, one, zero = algebra.divide, algebra.one, algebra.zero
-    map_of, begin, put, get = tile.map_of, tile.begin, tile.put, tile.get
-    carry, redo = tile.carry, tile.redo
-    state_bytes = WORD_BYTES * parts
+    load_words, store_words, complete = memory.load_words, memory.store_words, memory.complete
+    words_of, P_of, R_of = memory.words_of, memory.P_of, memory.R_of
+    finite, divide = memory.finite, memory.divide
+    step, compose = algebra.step, algebra.compose
+    one, zero, nothing = algebra.one, algebra.zero, algebra.nothing
+    map_of, begin, carry, redo = tile.map_of, tile.begin, tile.carry, tile.redo
+    put_earlier, earlier = tile.put_earlier, tile.earlier
+    P_words, R_words, map_words = words.P, words.R, words.P + words.R
+    P_bytes, R_bytes = WORD_BYTES * P_words, WORD_BYTES * R_words
+    map_bytes = P_bytes + R_bytes
 
     @device
-    def publish(address, value):
-        words = words_of(value)
-        for i in range(parts):
-            store_word(address + 8 * i, words[i])
+    def map_address(chain, number, j):
+        """Of the words of the map of column j of the tile ``number``."""
+        return chain.words + (chain.first + j) * map_bytes + number * (chain.columns * map_bytes)
 
     @device
-    def wait(word, address):
-        """The word at the address, which was read before, once it is there."""
-        while word >> 32 == 0:
-            word = load_word(address)
-        return word
+    def state_address(chain, group, j):
+        """Of the words of the state of column j after a group."""
+        states = chain.words
+        if chain.radix > 1:
+            states = chain.words + chain.tiles * chain.columns * map_bytes
+        return states + (chain.first + j) * R_bytes + group * chain.columns * R_bytes
+
+    @device
+    def publish_map(at, P, R):
+        store_words(at, words_of(P))
+        store_words(at + P_bytes, words_of(R))
 
     # All words of what is awaited are read before any is waited for: one way to memory for all.
-    if parts == 1:
-
-        @device
-        def await_value(at):
-            return value_of((wait(load_word(at), at),))
-
-        @device
-        def await_map(at):
-            P, R = load_word(at), load_word(at + 8)
-            return value_of((wait(P, at),)), value_of((wait(R, at + 8),))
-
-    elif parts == 2:
-
-        @device
-        def await_value(at):
-            low, high = load_word(at), load_word(at + 8)
-            return value_of((wait(low, at), wait(high, at + 8)))
-
-        @device
-        def await_map(at):
-            P = load_word(at), load_word(at + 8)
-            R = load_word(at + 16), load_word(at + 24)
-            P = wait(P[0], at), wait(P[1], at + 8)
-            return value_of(P), value_of((wait(R[0], at + 16), wait(R[1], at + 24)))
-
-    else:
-
-        @device
-        def await_value(at):
-            a, b = load_word(at), load_word(at + 8)
-            c, d = load_word(at + 16), load_word(at + 24)
-            low = wait(a, at), wait(b, at + 8)
-            return value_of((low[0], low[1], wait(c, at + 16), wait(d, at + 24)))
-
-        @device
-        def await_map(at):
-            return await_value(at), await_value(at + 32)
 
     @device
-    def look_back(job, thread, threads, words, radix, index, tiles, columns, first, width):
-        group, rank = divide(index, radix)
-        closes, ends = rank == radix - 1, index == tiles - 1
-        states = words
-        if radix > 1:
-            states = words + tiles * columns * (2 * state_bytes)
-        row = columns * (2 * state_bytes)
-        maps = words + first * (2 * state_bytes) + (index - rank) * row
-        # Publish before any wait.
+    def await_map(at):
+        found = load_words(at, map_words)
+        while not complete(found):
+            found = load_words(at, map_words)
+        return P_of(found[:P_words]), R_of(found[P_words:])
+
+    @device
+    def await_state(at):
+        found = load_words(at, R_words)
+        while not complete(found):
+            found = load_words(at, R_words)
+        return R_of(found)
+
+    @device
+    def publish_maps(job, chain, rank, thread, threads):
+        """The tile's own maps, before any wait; none where a state or nothing is handed on."""
+        if rank == chain.radix - 1 or chain.number == chain.tiles - 1:
+            return
         j = thread
-        while j < width:
+        while j < chain.width:
             P, R = map_of(job, j)
-            if finite(P) and not closes and not ends:
-                own = maps + rank * row + j * (2 * state_bytes)
-                publish(own, P)
-                publish(own + state_bytes, R)
+            if not guarded or finite(P):
+                publish_map(map_address(chain, chain.number, j), P, R)
             j += threads
-        # Collect the maps of the earlier tiles of the group, all threads together.
+
+    @device
+    def collect_maps(job, chain, rank, thread, threads):
+        """Those of the earlier tiles of the group: the threads share them, tile after tile."""
         i = thread
-        while i < rank * width:
-            earlier, j = divide(i, width)
-            other = maps + earlier * row + j * (2 * state_bytes)
-            P, R = await_map(other)
-            put(job, 2 * i, P)
-            put(job, 2 * i + 1, R)
+        while i < rank * chain.width:
+            tiles, j = divide(i, chain.width)
+            P, R = await_map(map_address(chain, chain.number - rank + tiles, j))
+            put_earlier(job, i, P, R)
             i += threads
-        barrier()
+
+    @device
+    def hand_on(job, chain, group, rank, thread, threads):
+        """A thread takes a column: the state it begins with, by the earlier maps, and ends with."""
+        closes, ends = rank == chain.radix - 1, chain.number == chain.tiles - 1
         j = thread
-        while j < width:
+        while j < chain.width:
             P, R = one, zero
             i = j
-            while i < rank * width:
-                P, R = compose(P, R, get(job, 2 * i), get(job, 2 * i + 1))
-                i += width
-            place = states + (first + j) * state_bytes + group * columns * state_bytes
+            while i < rank * chain.width:
+                earlier_P, earlier_R = earlier(job, i)
+                P, R = compose(P, R, earlier_P, earlier_R)
+                i += chain.width
             if group == 0:
                 h = begin(job, j)
             else:
-                h = await_value(place - columns * state_bytes)
+                h = await_state(state_address(chain, group - 1, j))
             start = step(P, R, h)
             carry(job, j, start)
             P, R = map_of(job, j)
             end = step(P, R, start)
-            if finite(end):
-                h = end
-            else:
-                h = redo(job, j, rank, h)
+            if guarded and not finite(end):
+                end = redo(job, j, rank, h)
             if closes and not ends:
-                publish(place, h)
-            elif not finite(P) and not ends:
-                own = maps + rank * row + j * (2 * state_bytes)
-                publish(own, zero)
-                publish(own + state_bytes, h)
+                store_words(state_address(chain, group, j), words_of(end))
+            elif guarded and not finite(P) and not ends:
+                publish_map(map_address(chain, chain.number, j), nothing, end)
             j += threads
+
+    @device
+    def look_back(job, chain, thread, threads):
+        group, rank = divide(chain.number, chain.radix)
+        publish_maps(job, chain, rank, thread, threads)
+        collect_maps(job, chain, rank, thread, threads)
+        barrier()
+        hand_on(job, chain, group, rank, thread, threads)
         barrier()
 
     return look_back

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
 from typing import NamedTuple
 
-from lrscan.core.dtypes import KINDS
-from lrscan.cuda.single_pass.tiles import MOST_THREADS, Layout, shape_of, sizes_of
-from lrscan.cuda.steps import BEFORE, DA, OUT, A, Variant, X
+from lrscan.core.dtypes import described
+from lrscan.core.sweep import Rows
+from lrscan.cuda.single_pass.room import room_of
+from lrscan.cuda.single_pass.tiles import MOST_THREADS, Layout, shape_of, values_of
+from lrscan.cuda.steps import Extents, Variant
 
 FEWEST_THREADS = 32
 WARP = 32
@@ -49,63 +51,66 @@ class Plan(NamedTuple):
         return -(-self.vectors * self.chunks // WARP) * WARP
 
 
-def layout_of(variant: Variant, rows: Sequence[Sequence[int]], extents: Sequence[int]) -> Layout:
+def layout_of(variant: Variant, rows: Rows, extents: Extents) -> Layout:
     """The layout of operands, given as the rows and extents of :mod:`lrscan.cuda.steps`."""
-    steps, n2, n1, n0 = extents
-    kinds = {A: variant.a, X: variant.x, OUT: variant.x, BEFORE: variant.x, DA: variant.a}
-    there = {row: KINDS[kind].size for row, kind in kinds.items() if rows[row][0]}
-    size = there[X]
-    lanes = max(16 // size, 1)
-    lead = OUT if OUT in there else X
-    others = {row: own for row, own in there.items() if row != A}
-    along_columns = all(rows[row][4] == own for row, own in others.items())
-    if along_columns and n0 * size >= SECTOR_BYTES and rows[A][4] in (0, there[A]):
-        same_a = rows[A][4] == 0
-        wide = others if same_a else there
-        aligned = n0 % lanes == 0 and all(
-            number % 16 == 0 for row in wide for number in rows[row][:4]
+    kinds = {"a": variant.a, "da": variant.a} | dict.fromkeys(("x", "out", "before"), variant.x)
+    # The rows along time that are there, each with the bytes of a value.
+    sizes = {
+        row: (getattr(rows, row), described(kind).size)
+        for row, kind in kinds.items()
+        if getattr(rows, row).address
+    }
+    (a, a_size), (x, x_size) = sizes["a"], sizes["x"]
+    others = {name: own for name, own in sizes.items() if name != "a"}
+    lead = rows.out if "out" in sizes else x
+    lanes = min(max(16 // x_size, 1), values_of(variant))
+    along_columns = all(row.inner == size for row, size in others.values())
+    if along_columns and extents.inner * x_size >= SECTOR_BYTES and a.inner in (0, a_size):
+        same_a = a.inner == 0
+        aligned = extents.inner % lanes == 0 and all(
+            number % 16 == 0
+            for row, _ in (others if same_a else sizes).values()
+            for number in (row.address, row.time, row.outer, row.middle)
         )
         return Layout("columns", lanes if aligned else 1, same_a)
-    if n0 == 1 or abs(rows[lead][1]) < abs(rows[lead][4]):
-        same_a = rows[A][1] == 0
-        wide = others if same_a else there
-        back = (lanes - 1) * size if rows[X][1] < 0 else 0
-        aligned = steps % lanes == 0 and all(
-            rows[row][1] == (own if rows[X][1] > 0 else -own)
-            and (rows[row][0] - back * own // size) % 16 == 0
-            and all(number % 16 == 0 for number in rows[row][2:])
-            for row, own in wide.items()
+    if extents.inner == 1 or abs(lead.time) < abs(lead.inner):
+        same_a, down = a.time == 0, x.time < 0
+        # Where time runs down, a unit of lanes begins at its last step.
+        aligned = extents.steps % lanes == 0 and all(
+            row.time == (-size if down else size)
+            and (row.address - (lanes - 1) * size * down) % 16 == 0
+            and all(number % 16 == 0 for number in (row.outer, row.middle, row.inner))
+            for row, size in (others if same_a else sizes).values()
         )
         if variant.backward or not aligned:  # backward two operands are a step off
             lanes = 1
-        return Layout("time", lanes, same_a, lanes > 1 and back > 0)
+        return Layout("time", lanes, same_a, lanes > 1 and down)
     return Layout("thin", 1)
 
 
-def plan(variant: Variant, layout: Layout, extents: Sequence[int], processors: int) -> Plan:
+def plan(variant: Variant, layout: Layout, extents: Extents, processors: int) -> Plan:
     """The sizes of a launch over ``extents``.
 
     Tiles are as short in time as the width of memory accesses allows where columns are many, and
     as long as they can be where columns are few, so that few states are handed on.
     """
-    steps, n2, n1, n0 = extents
     K, V = shape_of(variant, layout)
     most = MOST_THREADS
     # Fewer threads a tile, until every multiprocessor has tiles enough.
-    elements = steps * n2 * n1 * n0
+    elements = math.prod(extents)
     while most > FEWEST_THREADS and elements < processors * TILES_AN_SM * most * K * V:
         most //= 2
     smaller = _plan(variant, layout, extents, min(most, UNCHAINED_THREADS))
     return smaller if smaller.radix == 1 else _plan(variant, layout, extents, most)
 
 
-def _plan(variant: Variant, layout: Layout, extents: Sequence[int], most: int) -> Plan:
+def _plan(variant: Variant, layout: Layout, extents: Extents, most: int) -> Plan:
     """The sizes of a launch with at most so many threads a tile."""
-    steps, n2, n1, n0 = extents
+    steps, outer, middle, inner = extents
     K, V = shape_of(variant, layout)
-    across = -(-n0 // V)  # threads side by side over a whole row of columns
+    across = -(-inner // V)  # threads side by side over a whole row of columns
     if layout.order == "columns":
-        vectors = min(across, max(LINE_BYTES // (V * KINDS[variant.x].size), 1))
+        vectors = min(across, max(LINE_BYTES // (V * described(variant.x).size), 1))
     else:
         vectors = 1 if layout.order == "time" else min(across, WARP)
     vectors = min(vectors, most)
@@ -116,7 +121,7 @@ def _plan(variant: Variant, layout: Layout, extents: Sequence[int], most: int) -
     chunks = -(-steps // (tiles * K))  # of equal length, so that the last tile is not nearly empty
     tiles = -(-steps // (chunks * K))
     strips = -(-across // vectors)
-    wanted = -(-CHAINED_ELEMENTS // (chunks * K * n2 * n1 * n0))
-    room = 1 + sizes_of(variant, layout).gathered // (2 * vectors * V)
+    wanted = -(-CHAINED_ELEMENTS // (chunks * K * outer * middle * inner))
+    room = 1 + room_of(variant, layout).maps // (vectors * V)
     radix = min(wanted, RADIX, tiles, room)
-    return Plan(vectors, chunks, radix, tiles, strips, tiles * n2 * n1 * strips)
+    return Plan(vectors, chunks, radix, tiles, strips, tiles * outer * middle * strips)

@@ -2,63 +2,52 @@
 
 from __future__ import annotations
 
-from numba import uint32
-
-from lrscan.cuda.memory import divide, fresh, load, load_vector, rolled, store_vector
-from lrscan.cuda.single_pass.tiles import MOST_THREADS, Layout, beside, make_finish, shape_of
-from lrscan.cuda.steps import (
-    BEFORE,
-    DA,
-    OUT,
-    A,
-    Variant,
-    X,
-    address_of,
-    coefficient_gradient,
-    inlined,
-)
+from lrscan.cuda.memory import divide, get, load, load_vector, no_unroll, opaque, put, store_vector
+from lrscan.cuda.single_pass.room import make_room
+from lrscan.cuda.single_pass.tiles import Layout, TileAccess, beside, make_finish, shape_of
+from lrscan.cuda.steps import Variant, address_of, compiled, inlined
 
 
-def make_tiles(variant: Variant, layout: Layout):
-    """(owner, part_of, fill, spill), see :mod:`lrscan.cuda.single_pass.tiles`."""
+def make_tiles(variant: Variant, layout: Layout) -> TileAccess:
+    """The access to tiles whose columns are contiguous."""
     backward, want_dx, want_da = variant.backward, variant.want_dx, variant.want_da
-    kind_a, kind_x, state = variant.a, variant.x, variant.state.type
-    one, zero = state(1), state(0)
-    same_a = layout.same_a
+    kind_a, kind_x, product, state = variant.a, variant.x, variant.product, variant.state
+    algebra, same_a = compiled(variant), layout.same_a
+    one, zero, nothing, leading = algebra.one, algebra.zero, algebra.nothing, algebra.leading
+    coefficient_gradient = algebra.coefficient_gradient
     K, V = shape_of(variant, layout)
-    finish = make_finish(variant)
-    kept = 3 * MOST_THREADS * V
+    finish, room_functions = make_finish(variant), make_room(variant, layout)
+    put_last, last_at = room_functions.put_last, room_functions.last_at
 
     @inlined
     def owner(tile, chunk, vector):
-        return chunk * tile[4] + vector
+        return chunk * tile.vectors + vector
 
     @inlined
     def part_of(tile, thread):
-        return divide(thread, tile[4])
+        return divide(thread, tile.vectors)
 
     @inlined
     def own(tile, thread):
         """(steps that are there, the first of them, place) of a thread."""
-        place, begin, length, width, vectors, chunks = tile
         chunk, vector = part_of(tile, thread)
-        count = min(max(length - chunk * K, 0), K)
-        if chunk >= chunks or vector * V >= width:
+        count = min(max(tile.length - chunk * K, 0), K)
+        if chunk >= tile.chunks or vector * V >= tile.width:
             count = 0
-        return count, begin + chunk * K, beside(place, vector * V)
+        return count, tile.begin + chunk * K, beside(tile.place, vector * V)
 
     @inlined
     def fill(rows, tile, thread, room, a, x):
         count, first, place = own(tile, thread)
-        from_a = address_of(rows[A], place) + first * rows[A][1]
-        from_x = address_of(rows[X], place) + first * rows[X][1]
+        from_a = address_of(rows.a, place) + first * rows.a.time
+        from_x = address_of(rows.x, place) + first * rows.x.time
         for k in range(K):
             inside = k < count
             if inside:
                 load_vector(kind_x, V, from_x, x, k * V)
             else:
                 for v in range(V):
-                    x[k * V + v] = zero
+                    put(x, k * V + v, zero)
             # Backward nothing comes after the last step in forward time: no coefficient leads on.
             leads = not backward or k > 0 or first > 0
             if inside and leads and not same_a:
@@ -66,52 +55,54 @@ def make_tiles(variant: Variant, layout: Layout):
             else:
                 factor = one
                 if inside:
-                    factor = zero
+                    factor = nothing
                     if leads:
                         factor = load(kind_a, from_a)
                 for v in range(V):
-                    a[k * V + v] = factor
-            from_a += rows[A][1]
-            from_x += rows[X][1]
+                    put(a, k * V + v, factor)
+            from_a += rows.a.time
+            from_x += rows.x.time
         if backward:
             for i in range(K * V):
-                a[i] = a[i].conjugate()
+                put(a, i, leading(get(product, a, i)))
 
     @inlined
-    def spill(rows, tile, thread, room, a, x):
-        thread = fresh(thread)
+    def spill(rows, tile, thread, room, x, before, da):
+        thread = opaque(thread)
         count, first, place = own(tile, thread)
-        last = tile[2] - 1 - (first - tile[1])  # the last step of time, if it is the thread's
+        # The last step of time, if it is the thread's.
+        last = tile.length - 1 - (first - tile.begin)
         if backward and want_da:
-            source = address_of(rows[BEFORE], place) + first * rows[BEFORE][1]
+            source = address_of(rows.before, place) + first * rows.before.time
             for k in range(K):
                 if k < count and k != last:
-                    load_vector(kind_x, V, source, a, k * V)
-                source += rows[BEFORE][1]
+                    load_vector(kind_x, V, source, before, k * V)
+                source += rows.before.time
         if want_dx:
-            target = address_of(rows[OUT], place) + first * rows[OUT][1]
+            target = address_of(rows.out, place) + first * rows.out.time
             for k in range(K):
                 if k < count:
                     store_vector(kind_x, V, target, x, k * V)
-                target += rows[OUT][1]
+                target += rows.out.time
         if backward and want_da:
-            target = address_of(rows[DA], place) + first * rows[DA][1]
+            target = address_of(rows.da, place) + first * rows.da.time
             for k in range(K):
-                for v in range(V):
-                    a[k * V + v] = coefficient_gradient(a[k * V + v], x[k * V + v])
                 if k < count and k != last:
-                    store_vector(kind_a, V, target, a, k * V)
-                target += rows[DA][1]
+                    for v in range(V):
+                        i = k * V + v
+                        gradient = coefficient_gradient(get(state, before, i), get(state, x, i))
+                        put(da, v, gradient)
+                    store_vector(kind_a, V, target, da, 0)
+                target += rows.da.time
         if backward and count > 0 and last < K:
             for k in range(K):
                 if k <= last:  # the last one stays; an equality would index registers with it
                     for v in range(V):
-                        room[uint32(kept + thread * V + v)] = x[k * V + v]
+                        put_last(room, thread * V + v, get(state, x, k * V + v))
             v = 0
             while v < V:
-                rolled()
-                g = room[uint32(kept + thread * V + v)]
-                finish(rows, beside(place, v), first + last, g)
+                no_unroll()
+                finish(rows, beside(place, v), first + last, last_at(room, thread * V + v))
                 v += 1
 
-    return owner, part_of, fill, spill
+    return TileAccess(owner, part_of, fill, spill)

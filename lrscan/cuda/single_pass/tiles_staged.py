@@ -2,43 +2,42 @@
 
 from __future__ import annotations
 
-from numba import uint32
-
-from lrscan.cuda.memory import divide, fresh, load, load_vector, padded, rolled, store_vector
-from lrscan.cuda.single_pass.tiles import Layout, beside, make_finish, numbers_of
-from lrscan.cuda.steps import (
-    BEFORE,
-    DA,
-    OUT,
-    A,
-    Variant,
-    X,
-    address_of,
-    barrier,
-    coefficient_gradient,
-    inlined,
+from lrscan.cuda.memory import (
+    divide,
+    get,
+    load,
+    load_vector,
+    no_unroll,
+    opaque,
+    padded,
+    put,
+    store_vector,
 )
+from lrscan.cuda.single_pass.tiles import Layout, TileAccess, beside, make_finish, values_of
+from lrscan.cuda.steps import Variant, address_of, barrier, compiled, inlined
 
 
-def make_tiles(variant: Variant, layout: Layout):
-    """(owner, part_of, fill, spill), see :mod:`lrscan.cuda.single_pass.tiles`."""
+def make_tiles(variant: Variant, layout: Layout) -> TileAccess:
+    """The access to tiles of any layout."""
     backward, want_dx, want_da = variant.backward, variant.want_dx, variant.want_da
-    kind_a, kind_x, state = variant.a, variant.x, variant.state.type
-    one, zero = state(1), state(0)
+    kind_a, kind_x, product, state = variant.a, variant.x, variant.product, variant.state
+    algebra = compiled(variant)
+    one, zero, nothing, leading = algebra.one, algebra.zero, algebra.nothing, algebra.leading
+    coefficient_gradient = algebra.coefficient_gradient
     along_time, L, same_a = layout.order == "time", layout.lanes, layout.same_a
     # The place in time of the first element in memory of a unit, and the way to the next one.
     origin, way = (L - 1, -1) if layout.down else (0, 1)
-    K = numbers_of(variant)
+    K = values_of(variant)
     units, shift = K // L, K.bit_length() - 1
     finish = make_finish(variant)
 
     @inlined
     def owner(tile, chunk, vector):
-        return vector * tile[5] + chunk
+        return vector * tile.chunks + chunk
 
     @inlined
     def part_of(tile, thread):
-        vector, chunk = divide(thread, tile[5])
+        vector, chunk = divide(thread, tile.chunks)
         return chunk, vector
 
     @inlined
@@ -48,15 +47,15 @@ def make_tiles(variant: Variant, layout: Layout):
         Returns (units that are there, units before the last step of time, step of the first one
         within the tile, steps to the next one, column).
         """
-        _, _, stop, width, vectors, chunks = tile
+        stop = tile.length
         if along_time:
-            column, s = divide(fresh(thread), chunks)
-            s, pace = s * L, chunks * L
+            column, s = divide(opaque(thread), tile.chunks)
+            s, pace = s * L, tile.chunks * L
         else:
-            s, column = divide(fresh(thread), vectors)
-            pace = chunks
+            s, column = divide(opaque(thread), tile.vectors)
+            pace = tile.chunks
         count = before_last = 0
-        if column < width and thread < vectors * chunks:
+        if column < tile.width and thread < tile.vectors * tile.chunks:
             if s < stop:
                 count, _ = divide(stop - s + pace - 1, pace)
             if s < stop - 1:
@@ -66,117 +65,121 @@ def make_tiles(variant: Variant, layout: Layout):
     @inlined
     def start(row, tile, s, column):
         """The lowest address of a thread's first unit."""
-        return address_of(row, beside(tile[0], column)) + (tile[1] + s + origin) * row[1]
+        return address_of(row, beside(tile.place, column)) + (tile.begin + s + origin) * row.time
 
     @inlined
-    def to_owners(tile, thread, room, numbers):
+    def to_owners(kind, tile, thread, room, values):
         """From the order of memory to K steps a thread, through the room."""
         _, _, s, pace, column = walk(tile, thread)
-        if thread < tile[4] * tile[5]:
-            i = column * (tile[5] * K) + s
+        if thread < tile.vectors * tile.chunks:
+            i = column * (tile.chunks * K) + s
             for u in range(units):
-                place = padded(i, shift)
+                place = padded(i, shift) + origin
                 for lane in range(L):
-                    room[uint32(place + origin + way * lane)] = numbers[u * L + lane]
+                    put(room, place + way * lane, get(kind, values, u * L + lane))
                 i += pace
         barrier()
-        if thread < tile[4] * tile[5]:
+        if thread < tile.vectors * tile.chunks:
             for k in range(K):
-                numbers[k] = room[uint32(thread * (K + 1) + k)]
+                put(values, k, get(kind, room, thread * (K + 1) + k))
         barrier()
 
     @inlined
-    def put_down(thread, room, numbers):
-        """Leave a thread's K steps in the room, and wait for those of the others."""
+    def put_down(thread, room, x):
+        """Leave a thread's K states in the room, and wait for those of the others."""
         barrier()
         for k in range(K):
-            room[uint32(thread * (K + 1) + k)] = numbers[k]
+            put(room, thread * (K + 1) + k, get(state, x, k))
         barrier()
 
     @inlined
-    def to_memory_order(tile, thread, room, numbers):
-        """What all threads have put down, in the order of memory. It stays in the room, too."""
+    def to_memory_order(tile, thread, room, x):
+        """The states that all threads have put down, in the order of memory.
+
+        They stay in the room, too.
+        """
         _, _, s, pace, column = walk(tile, thread)
-        if thread < tile[4] * tile[5]:
-            i = column * (tile[5] * K) + s
+        if thread < tile.vectors * tile.chunks:
+            i = column * (tile.chunks * K) + s
             for u in range(units):
-                place = padded(i, shift)
+                place = padded(i, shift) + origin
                 for lane in range(L):
-                    numbers[u * L + lane] = room[uint32(place + origin + way * lane)]
+                    put(x, u * L + lane, get(state, room, place + way * lane))
                 i += pace
 
     @inlined
     def fill(rows, tile, thread, room, a, x):
         count, _, s, pace, column = walk(tile, thread)
-        from_a, from_x = start(rows[A], tile, s, column), start(rows[X], tile, s, column)
+        from_a, from_x = start(rows.a, tile, s, column), start(rows.x, tile, s, column)
         # Backward nothing comes after the last step in forward time: no coefficient leads on.
-        leads = not backward or s > 0 or tile[1] > 0
+        leads = not backward or s > 0 or tile.begin > 0
         for u in range(units):
             if u < count:
                 load_vector(kind_x, L, from_x, x, u * L)
             else:
                 for lane in range(L):
-                    x[u * L + lane] = zero
+                    put(x, u * L + lane, zero)
             if not same_a:
                 if u < count and (u > 0 or leads):
                     load_vector(kind_a, L, from_a, a, u * L)
                 else:
                     for lane in range(L):
-                        a[u * L + lane] = zero if u < count else one
-            from_a, from_x = from_a + pace * rows[A][1], from_x + pace * rows[X][1]
+                        put(a, u * L + lane, nothing if u < count else one)
+            from_a, from_x = from_a + pace * rows.a.time, from_x + pace * rows.x.time
         if not same_a:
-            to_owners(tile, thread, room, a)
-        to_owners(tile, thread, room, x)
+            to_owners(product, tile, thread, room, a)
+        to_owners(state, tile, thread, room, x)
         if same_a:
-            place, begin, stop, width, _, _ = tile
             chunk, vector = part_of(tile, thread)
-            factor, count = one, stop - chunk * K
-            if vector < width:
-                factor = load(kind_a, address_of(rows[A], beside(place, vector)))
+            factor, count = one, tile.length - chunk * K
+            if vector < tile.width:
+                factor = load(kind_a, address_of(rows.a, beside(tile.place, vector)))
             for k in range(K):
-                a[k] = factor if k < count else one
-            if backward and begin == 0 and chunk == 0:
-                a[0] = zero
+                put(a, k, factor if k < count else one)
+            if backward and tile.begin == 0 and chunk == 0:
+                put(a, 0, nothing)
         if backward:
             for k in range(K):
-                a[k] = a[k].conjugate()
+                put(a, k, leading(get(product, a, k)))
 
     @inlined
-    def spill(rows, tile, thread, room, a, x):
-        place, begin, stop, width, vectors, chunks = tile
-        thread = fresh(thread)
+    def spill(rows, tile, thread, room, x, before, da):
+        stop = tile.length
+        thread = opaque(thread)
+        begin = opaque(tile.number) * (tile.chunks * K)  # which is not kept meanwhile
         put_down(thread, room, x)
         if backward and want_da:  # while no states are in registers
             _, before_last, s, pace, column = walk(tile, thread)
-            source = start(rows[BEFORE], tile, s, column)
+            source = start(rows.before, tile, s, column)
             for u in range(units):
                 if u < before_last:
-                    load_vector(kind_x, L, source, a, u * L)
-                source += pace * rows[BEFORE][1]
+                    load_vector(kind_x, L, source, before, u * L)
+                source += pace * rows.before.time
         to_memory_order(tile, thread, room, x)
         if want_dx:
             count, _, s, pace, column = walk(tile, thread)
-            target = start(rows[OUT], tile, s, column)
+            target = start(rows.out, tile, s, column)
             for u in range(units):
                 if u < count:
                     store_vector(kind_x, L, target, x, u * L)
-                target += pace * rows[OUT][1]
+                target += pace * rows.out.time
         if backward and want_da:
             _, before_last, s, pace, column = walk(tile, thread)
-            target = start(rows[DA], tile, s, column)
+            target = start(rows.da, tile, s, column)
             for u in range(units):
-                for lane in range(L):
-                    i = u * L + lane
-                    a[i] = coefficient_gradient(a[i], x[i])
                 if u < before_last:
-                    store_vector(kind_a, L, target, a, u * L)
-                target += pace * rows[DA][1]
-        if backward and stop <= chunks * K:
+                    for lane in range(L):
+                        i = u * L + lane
+                        gradient = coefficient_gradient(get(state, before, i), get(state, x, i))
+                        put(da, lane, gradient)
+                    store_vector(kind_a, L, target, da, 0)
+                target += pace * rows.da.time
+        if backward and stop <= tile.chunks * K:
             column = thread
-            while column < width:
-                rolled()
-                g = room[uint32(padded(column * (chunks * K) + stop - 1, shift))]
-                finish(rows, beside(place, column), begin + stop - 1, g)
-                column += vectors * chunks
+            while column < tile.width:
+                no_unroll()
+                g = get(state, room, padded(column * (tile.chunks * K) + stop - 1, shift))
+                finish(rows, beside(tile.place, column), begin + stop - 1, g)
+                column += tile.vectors * tile.chunks
 
-    return owner, part_of, fill, spill
+    return TileAccess(owner, part_of, fill, spill)

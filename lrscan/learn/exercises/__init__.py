@@ -5,7 +5,7 @@ function that the learner writes, and is called with it:
 
     from lrscan.learn.exercises import lesson_01 as check
 
-    check.reduce_piece(reduce_piece)
+    check.reduce_chunk(reduce_chunk)
 
 It prints its verdict. In a headless run, where the marked solutions take the place of the stubs,
 it raises instead, so that a wrong solution fails the notebook.

@@ -1,4 +1,4 @@
-"""Why the loop is stuck: checks of `reduce_piece` and `in_pieces`."""
+"""Why the loop is stuck: checks of `reduce_chunk` and `in_chunks`."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def _swapped(a1: int, x1: int, a2: int, x2: int) -> tuple:
     return algebra.compose(a2, x2, a1, x1)
 
 
-reduce_piece = compared(
-    "the piece is one pair (P, R)",
+reduce_chunk = compared(
+    "the chunk is one pair (P, R)",
     _reduce,
     [([2], [3]), ([1, 1, 2], [1, 5, 9]), (_A[3:], _X[3:]), (_A, _X)],
     {
@@ -36,7 +36,7 @@ reduce_piece = compared(
         ),
         "inputs not multiplied": Mistake(
             lambda a, x: (int(np.prod(a)), sum(x)),
-            "R is the state that the piece ends in from a zero start. An early input passes "
+            "R is the state that the chunk ends in from a zero start. An early input passes "
             "through every later coefficient; a plain sum forgets that.",
         ),
         "sum for product": Mistake(
@@ -48,8 +48,8 @@ reduce_piece = compared(
 )
 
 
-def _pieces(a: list, x: list, h0: int, processors: int, onward: Callable) -> list:
-    edges, states, carry = trace.piece_edges(len(a), processors), [], h0
+def _chunks(a: list, x: list, h0: int, processors: int, onward: Callable) -> list:
+    edges, states, carry = trace.chunk_edges(len(a), processors), [], h0
     for start, stop in zip(edges, edges[1:], strict=False):
         h = carry
         for t in range(start, stop):
@@ -59,24 +59,24 @@ def _pieces(a: list, x: list, h0: int, processors: int, onward: Callable) -> lis
     return states
 
 
-in_pieces = compared(
-    "the pieces together are the loop",
-    lambda a, x, h0, p: _pieces(a, x, h0, p, lambda h0, carry, P, R: P * carry + R),
+in_chunks = compared(
+    "the chunks together are the loop",
+    lambda a, x, h0, p: _chunks(a, x, h0, p, lambda h0, carry, P, R: P * carry + R),
     [(_A, _X, 5, 1), (_A, _X, 5, 2), (_A, _X, 5, 3), (_A, _X, -1, 7)],
     {
         "forgotten carry": Mistake(
-            lambda a, x, h0, p: _pieces(a, x, h0, p, lambda h0, carry, P, R: 0),
-            "Every piece after the first starts from zero. It has to start from the state at the "
-            "end of the piece before.",
+            lambda a, x, h0, p: _chunks(a, x, h0, p, lambda h0, carry, P, R: 0),
+            "Every chunk after the first starts from zero. It has to start from the state at the "
+            "end of the chunk before.",
         ),
         "h0 for the carry": Mistake(
-            lambda a, x, h0, p: _pieces(a, x, h0, p, lambda h0, carry, P, R: h0),
-            "Every piece starts from h0. Only the first one does; the others start from the state "
-            "at the end of the piece before.",
+            lambda a, x, h0, p: _chunks(a, x, h0, p, lambda h0, carry, P, R: h0),
+            "Every chunk starts from h0. Only the first one does; the others start from the state "
+            "at the end of the chunk before.",
         ),
         "R for the carry": Mistake(
-            lambda a, x, h0, p: _pieces(a, x, h0, p, lambda h0, carry, P, R: R),
-            "R is where a piece ends if it starts from zero. It started from its own carry: the "
+            lambda a, x, h0, p: _chunks(a, x, h0, p, lambda h0, carry, P, R: R),
+            "R is where a chunk ends if it starts from zero. It started from its own carry: the "
             "next carry is P * carry + R.",
         ),
     },

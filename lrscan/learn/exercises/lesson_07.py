@@ -20,7 +20,7 @@ def _longest(decay: float, floor: float, up: bool = False) -> int:
 
 
 longest_block = compared(
-    "the longest piece whose product is still a normal number",
+    "the longest chunk whose product is still a normal number",
     lambda decay: _longest(decay, TINY),
     [(0.5,), (0.9,), (0.99,), (0.7,)],
     {
@@ -30,7 +30,7 @@ longest_block = compared(
         ),
         "rounded up": Mistake(
             lambda decay: _longest(decay, TINY, up=True),
-            "Round down: a piece that is a little too long has lost its product.",
+            "Round down: a chunk that is a little too long has lost its product.",
         ),
         "precision for range": Mistake(
             lambda decay: _longest(decay, EPS),

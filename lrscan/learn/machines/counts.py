@@ -39,7 +39,7 @@ def cost(algorithm: str, n: int, processors: int = 1) -> Cost:
         raise ValueError(f"n is {n}, expected at least 1 step")
     L = levels(n)
     p, K = processors, levels(processors)
-    piece = -(-n // p)
+    chunk = -(-n // p)
     match algorithm:
         case "serial":
             return Cost(n, n)
@@ -48,9 +48,9 @@ def cost(algorithm: str, n: int, processors: int = 1) -> Cost:
         case "Blelloch":
             return Cost(2 * L + 1, 2 * (2**L - 1) + n)
         case "blocked":
-            return Cost(2 * piece + p - 1, 2 * n + p - 1)
+            return Cost(2 * chunk + p - 1, 2 * n + p - 1)
         case "blocked, tree":
-            return Cost(2 * piece + K + (p > 1), 2 * n + p * K - (2**K - 1) + p - 1)
+            return Cost(2 * chunk + K + (p > 1), 2 * n + p * K - (2**K - 1) + p - 1)
     raise ValueError(f"algorithm is {algorithm!r}, which has no closed form here")
 
 

@@ -5,6 +5,13 @@ Import this module before anything that imports ``numba.cuda``: it switches the 
 Threads run one at a time here, each up to its next barrier, in an order that can be chosen. So a
 kernel with a missing barrier gives the same wrong result every time, and the log says which two
 accesses had no barrier between them. Times mean nothing in a simulator and are never shown.
+
+Nothing of Numba's simulator is public but the variable that switches it on: it has no order of
+threads, no log and no hook for either. So its classes of a thread, of shared memory and of what a
+kernel sees as ``cuda`` are extended here, and put into the place of its own while a kernel is
+watched. The names were seen in numba-cuda 0.30.4, and in numba 0.68.1, whose own simulator runs
+where there is no numba-cuda. What else is particular to numba-cuda is in
+:mod:`lrscan.cuda.numba_cuda`.
 """
 
 from __future__ import annotations
@@ -233,6 +240,26 @@ def watching(order: str | int = "ascending", late: str | None = None) -> Iterato
         mock.patch.object(_kernels.FakeCUDAKernel, "__call__", call),
     ):
         yield session.log
+
+
+@contextmanager
+def one_array_for_a_block() -> Iterator[None]:
+    """In it a shared array is made once for a block; Numba lets two threads make it at once.
+
+    That is for kernels that are launched without :func:`watching`.
+    """
+    lock = threading.Lock()
+
+    def array(shared: Any, shape: Any, dtype: Any) -> Any:
+        caller = sys._getframe(1)
+        with lock:
+            place = caller.f_code, caller.f_lineno
+            if place not in shared._allocations:
+                shared._allocations[place] = np.empty(shape, numpy_support.as_dtype(dtype))
+            return shared._allocations[place]
+
+    with mock.patch.object(FakeCUDAShared, "array", array):
+        yield
 
 
 def launch(

@@ -87,11 +87,11 @@ def blelloch(a: Sequence, x: Sequence, h0: Any = 0) -> Trace:
 def blocked(
     a: Sequence, x: Sequence, h0: Any = 0, *, processors: int, carries: str = "chain"
 ) -> Trace:
-    """Algorithm 1 of Martin and Cundy (2018): reduce the pieces, pass carries, run them again.
+    """Algorithm 1 of Martin and Cundy (2018): reduce the chunks, pass carries, run them again.
 
     Args:
         a, x, h0:   the recurrence
-        processors: one piece for each, as even as can be
+        processors: one chunk for each, as even as can be
         carries:    "chain", one after the other, or "tree", by a scan
 
     Raises:
@@ -99,7 +99,7 @@ def blocked(
     """
     if carries not in ("chain", "tree"):
         raise ValueError(f"carries is {carries!r}, expected 'chain' or 'tree'")
-    edges = piece_edges(len(a), processors)
+    edges = chunk_edges(len(a), processors)
     n, bounds = len(a), list(pairwise(edges))
     machine = Machine("blocked" if carries == "chain" else "blocked, tree", a, x, h0)
     whole = [Cell("pair", n + p) for p in range(processors)]
@@ -109,21 +109,21 @@ def blocked(
     machine.put(START, h0)
     longest = max(stop - start for start, stop in bounds)
     for k in range(longest):
-        with machine.round(f"reduce: step {k} of every piece"):
+        with machine.round(f"reduce: step {k} of every chunk"):
             for p, (start, stop) in enumerate(bounds):
                 if start + k < stop:
                     machine.compose(p, whole[p], Cell("pair", start + k), whole[p])
     if carries == "chain":
         for p in range(1, processors):
-            with machine.round(f"carry into piece {p}"):
+            with machine.round(f"carry into chunk {p}"):
                 machine.step(p, whole[p - 1], into[p - 1], into[p])
     elif processors > 1:
         _hillis_steele_rounds(machine, [cell.index for cell in whole])
-        with machine.round("carries into all pieces"):
+        with machine.round("carries into all chunks"):
             for p in range(1, processors):
                 machine.step(p, whole[p - 1], into[0], into[p])
     for k in range(longest):
-        with machine.round(f"run: step {k} of every piece"):
+        with machine.round(f"run: step {k} of every chunk"):
             for p, (start, stop) in enumerate(bounds):
                 if start + k < stop:
                     before = Cell("state", start + k - 1) if k else into[p]
@@ -132,8 +132,8 @@ def blocked(
     return machine.finish([Cell("state", t) for t in range(n)])
 
 
-class Piece(NamedTuple):
-    """The part of one processor in Algorithm 1.
+class Chunk(NamedTuple):
+    """The chunk of one processor in Algorithm 1.
 
     start, stop  the steps that it holds
     product      P, the product of its coefficients
@@ -150,21 +150,21 @@ class Piece(NamedTuple):
     states: list[Any]
 
 
-def pieces(a: Sequence, x: Sequence, h0: Any = 0, *, processors: int) -> list[Piece]:
-    """Algorithm 1 piece by piece, read from the trace of :func:`blocked`."""
+def chunks(a: Sequence, x: Sequence, h0: Any = 0, *, processors: int) -> list[Chunk]:
+    """Algorithm 1 chunk by chunk, read from the trace of :func:`blocked`."""
     traced = blocked(a, x, h0, processors=processors)
     whole = {e.writes.index - len(a): e.value for e in traced.events if e.op == "compose"}
     totals = [whole[p] for p in range(processors)]
-    edges = piece_edges(len(a), processors)
+    edges = chunk_edges(len(a), processors)
     before = [h0, *traced.states]
     return [
-        Piece(start, stop, product, end, before[start], traced.states[start:stop])
+        Chunk(start, stop, product, end, before[start], traced.states[start:stop])
         for (start, stop), (product, end) in zip(pairwise(edges), totals, strict=True)
     ]
 
 
-def piece_edges(steps: int, processors: int) -> list[int]:
-    """Where the pieces of that many processors begin, and the end of the last."""
+def chunk_edges(steps: int, processors: int) -> list[int]:
+    """Where the chunks of that many processors begin, and the end of the last."""
     if not 1 <= processors <= steps:
         raise ValueError(f"processors is {processors}, expected 1 to {steps}, the steps")
     return [steps * p // processors for p in range(processors + 1)]

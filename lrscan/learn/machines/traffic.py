@@ -13,7 +13,6 @@ import lrscan.learn.machines.simulator  # noqa: F401  before anything that uses 
 import torch
 
 from lrscan.core import sweep
-from lrscan.core.dtypes import KINDS
 from lrscan.cuda.memory import simulator
 
 
@@ -43,11 +42,11 @@ def _sizes_of_accesses() -> Iterator[list[int]]:
     read, write = simulator._read, simulator._write
 
     def counted_read(kind: str, address: int, alignment: int) -> Any:
-        sizes.append(KINDS[kind].size)
+        sizes.append(simulator.number_bytes(kind))
         return read(kind, address, alignment)
 
     def counted_write(kind: str, address: int, value: Any, alignment: int) -> None:
-        sizes.append(KINDS[kind].size)
+        sizes.append(simulator.number_bytes(kind))
         write(kind, address, value, alignment)
 
     with (

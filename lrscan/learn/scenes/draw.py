@@ -41,7 +41,7 @@ def scan(traced: Trace) -> Scene:
         y = -ROW * event.round
         for cell, source in zip(event.reads, event.sources, strict=True):
             if source == 0 and cell.index >= len(traced.inputs):
-                continue  # an identity: what a piece starts from, or padding
+                continue  # an identity: what a chunk starts from, or padding
             if cell == START:
                 shapes += _from_start(start, here, y, event.round)
                 continue
@@ -75,7 +75,7 @@ def _from_start(start: Box, x: float, y: float, frame: int) -> list[Shape]:
 
 
 def _columns(traced: Trace) -> dict[Cell, float]:
-    """Where each cell stands; pairs of a whole piece at its end, states into it at its start."""
+    """Where each cell stands; pairs of a whole chunk at its end, states into it at its start."""
     n = len(traced.inputs)
     columns = {START: -1.25}
     written = {event.writes for event in traced.events}
@@ -83,10 +83,10 @@ def _columns(traced: Trace) -> dict[Cell, float]:
         columns[cell] = float(cell.index)
     extra = [cell for cell in written if cell.index >= n]
     if traced.algorithm.startswith("blocked"):
-        edges = trace.piece_edges(n, len({c for c in extra if c.kind == "pair"}))
+        edges = trace.chunk_edges(n, len({c for c in extra if c.kind == "pair"}))
         for cell in extra:
-            piece = cell.index - n
-            columns[cell] = edges[piece] if cell.kind == "state" else edges[piece + 1] - 1.0
+            chunk = cell.index - n
+            columns[cell] = edges[chunk] if cell.kind == "state" else edges[chunk + 1] - 1.0
     return columns
 
 
@@ -101,9 +101,9 @@ def _captions(traced: Trace) -> list[str]:
 
 
 def _place(cell: Cell, traced: Trace) -> str:
-    """A step; or a piece, whose pair and carry a blocked scan keeps after those of the steps."""
-    piece = cell.index - len(traced.inputs)
-    return f"piece {piece}" if piece >= 0 and "blocked" in traced.algorithm else str(cell.index)
+    """A step; or a chunk, whose pair and carry a blocked scan keeps after those of the steps."""
+    chunk = cell.index - len(traced.inputs)
+    return f"chunk {chunk}" if chunk >= 0 and "blocked" in traced.algorithm else str(cell.index)
 
 
 def chain(a: Sequence, x: Sequence, h0: Any = 0) -> Scene:

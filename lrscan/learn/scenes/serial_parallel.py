@@ -19,14 +19,14 @@ LANE = 1.27  # from one processor to the next
 COUNT = 1.2  # where the rounds are counted, right of the loop
 FIRST = 3.6  # where processor 0 of Algorithm 1 stands
 PURPOSES = {
-    "reduce": "reduce each piece to a pair (P, R)",
+    "reduce": "reduce each chunk to a pair (P, R)",
     "carry": "scan the {} from h0",
-    "run": "run each piece again",
+    "run": "run each chunk again",
 }
 STYLES = {"reduce": "pair", "carry": "carry", "run": "state"}
 LEGEND = {
     "reduce": ("t", "Compose (P, R) with step t: {} flops"),
-    "carry": ("carry", "P * carry + R, of the piece before: {} flops"),
+    "carry": ("carry", "P * carry + R, of the chunk before: {} flops"),
     "run": ("t", "h[t] = a[t] * h[t-1] + x[t]: {} flops"),
 }
 
@@ -67,7 +67,7 @@ def serial_against_parallel(a: Sequence, x: Sequence, h0: Any = 0, *, processors
     )
 
 
-class Phase(NamedTuple):
+class Rounds(NamedTuple):
     """Rounds of Algorithm 1, ``first`` to ``last``, and what they are for."""
 
     purpose: str
@@ -90,11 +90,11 @@ def _kind(event: Event, steps: int) -> str:
     return "carry" if event.writes.index >= steps else "run"
 
 
-def _phases(traced: Trace) -> list[Phase]:
+def _phases(traced: Trace) -> list[Rounds]:
     kinds = {event.round: _kind(event, len(traced.inputs)) for event in traced.events}
     pairs = _count(1 + max(event.lane for event in traced.events), "pair")
     groups = [(kind, list(rounds)) for kind, rounds in groupby(kinds, key=kinds.__getitem__)]
-    return [Phase(PURPOSES[kind].format(pairs), r[0], r[-1]) for kind, r in groups]
+    return [Rounds(PURPOSES[kind].format(pairs), r[0], r[-1]) for kind, r in groups]
 
 
 def _lanes(traced: Trace, left: float, start: tuple[float, float]) -> Iterator[Shape]:
@@ -124,7 +124,7 @@ def _headings(processors: int) -> Iterator[Shape]:
         yield Text(FIRST + LANE * p, 0.5, str(p))
 
 
-def _bracket(number: int, phase: Phase, x: float) -> Iterator[Shape]:
+def _bracket(number: int, phase: Rounds, x: float) -> Iterator[Shape]:
     """The rounds of a phase, right of the lanes."""
     top, bottom = (-ROUND * k + sign * 0.15 for k, sign in ((phase.first, 1), (phase.last, -1)))
     yield Line(((x, top), (x + 0.15, top), (x + 0.15, bottom), (x, bottom)), frame=phase.first)
@@ -171,7 +171,7 @@ def _done(traced: Trace, k: int) -> str:
     """The values that a round computes."""
     if k > traced.rounds:
         return "done"
-    names = {"reduce": "(P, R) of piece {}", "carry": "carry into piece {}", "run": "h[{}]"}
+    names = {"reduce": "(P, R) of chunk {}", "carry": "carry into chunk {}", "run": "h[{}]"}
     words = []
     for event in traced.events:
         if event.round == k:

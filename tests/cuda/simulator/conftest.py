@@ -5,9 +5,7 @@ It runs a Python thread for every CUDA thread, so tiles are small here: fewer nu
 
 import os
 import sys
-import threading
 
-import numpy as np
 import pytest
 
 collect_ignore_glob = [] if os.environ.get("NUMBA_ENABLE_CUDASIM") == "1" else ["*"]
@@ -26,17 +24,7 @@ def small_threads():
 
 @pytest.fixture(autouse=True, scope="session")
 def one_array_for_a_block():
-    """Numba's simulator lets two threads of a block make a shared array twice, at once."""
-    from numba.cuda.simulator.kernelapi import FakeCUDAShared, numpy_support
+    from lrscan.learn.machines import simulator
 
-    lock = threading.Lock()
-
-    def array(self, shape, dtype):
-        caller = sys._getframe(1)
-        with lock:
-            place = caller.f_code, caller.f_lineno
-            if place not in self._allocations:
-                self._allocations[place] = np.empty(shape, numpy_support.as_dtype(dtype))
-            return self._allocations[place]
-
-    FakeCUDAShared.array = array
+    with simulator.one_array_for_a_block():
+        yield

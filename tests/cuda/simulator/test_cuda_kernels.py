@@ -18,7 +18,7 @@ from lrscan.cuda.memory import simulator
 from lrscan.cuda.single_pass import kernel as single_pass
 from lrscan.cuda.single_pass import plan
 from lrscan.cuda.single_pass.tiles import Layout, shape_of
-from lrscan.cuda.steps import Variant
+from lrscan.cuda.steps import Extents, Variant
 
 # NumPy warns of what the tests of states that are not finite are about.
 not_finite = pytest.mark.filterwarnings(
@@ -201,11 +201,11 @@ def test_a_plain_chain_where_columns_are_many(small_tiles, monkeypatch):
 def test_time_may_have_more_steps_than_32_bits_count(small_tiles, monkeypatch):
     """The last tile alone, with the memory that it touches and the state handed to it."""
     monkeypatch.setattr(plan, "CHAINED_ELEMENTS", 1)  # that state is the one word it waits for
-    extents = (2**33 + 21, 1, 1, 1)
+    extents = Extents(2**33 + 21, 1, 1, 1)
     variant, layout = Variant(False, *["float32"] * 3), Layout("time", 1)
     chosen = plan.plan(variant, layout, extents, 1)
     begin = (chosen.tiles - 1) * chosen.chunks * shape_of(variant, layout)[0]
-    a, x, _, _ = draw((extents[0] - begin,), torch.float32, 0)
+    a, x, _, _ = draw((extents.steps - begin,), torch.float32, 0)
     out = torch.full_like(x, float("nan"))
     workspace = torch.from_numpy(np.zeros(1 + chosen.tiles, np.int64))
     workspace[0], workspace[-2] = chosen.tiles - 1, simulator.words_of(np.float32(0.75))[0]
@@ -303,7 +303,7 @@ def test_a_state_that_is_not_finite_is_that_of_the_loop(
 @pytest.mark.parametrize("reverse", [False, True], ids=["", "reverse"])
 @pytest.mark.parametrize("algorithm", ALGORITHMS["cuda"])
 def test_packed_sequences_are_those_of_the_cpu(algorithm, reverse, small_tiles):
-    cu = torch.tensor([0, 0, 7, 30, 31, 60, 60])
+    cu_seqlens = torch.tensor([0, 0, 7, 30, 31, 60, 60])
     for dtype, dim in ((torch.float64, 0), (torch.complex64, 1)):
         shape, states = ((70, 3), (6, 3)) if dim == 0 else ((3, 70), (3, 6))
         a, x, _, dh = draw(shape, dtype, dim)
@@ -312,7 +312,7 @@ def test_packed_sequences_are_those_of_the_cpu(algorithm, reverse, small_tiles):
         for h0 in (torch.rand(states).to(dtype), None):
             found = []
             for backend, name in (("cpu", "serial"), ("cuda", algorithm)):
-                options = dim, reverse, name, cu
+                options = dim, reverse, name, cu_seqlens
                 h = sweep.forward(a, x, h0, *options, backend=backend)
                 gradients_of = gradients.backward(a, h, h0, dh, shape, *options, backend=backend)
                 found.append([h, *(t for t in gradients_of if t is not None)])
@@ -348,6 +348,6 @@ def test_memory_outside_the_tensors_is_refused(monkeypatch):
 
 
 def test_blocked_has_pieces_for_the_device_and_none_too_short():
-    assert blocked.block_of(100, 4, 132) == 64
-    assert blocked.block_of(2**16, 128, 132) == 64
-    assert -(-(2**16) // blocked.block_of(2**16, 4096, 132)) * 4096 >= 132 * 1024 * 0.9
+    assert blocked.chunk_length(100, 4, 132) == 64
+    assert blocked.chunk_length(2**16, 128, 132) == 64
+    assert -(-(2**16) // blocked.chunk_length(2**16, 4096, 132)) * 4096 >= 132 * 1024 * 0.9
