@@ -111,16 +111,16 @@ def _make_reduce(recipe):
         return P, R
 
     @inlined
-    def reduce(span, product, end):
-        """Read the inputs of a span; write the maps of its steps, strip after strip."""
-        for s in range(strips_of(span.columns, strip)):
+    def reduce(section, product, end):
+        """Read the inputs of a section; write the maps of its steps, strip after strip."""
+        for s in range(strips_of(section.columns, strip)):
             P, R = identity()
-            here = moved(span.at, span.column, first_column(s, span.columns, strip))
-            t = span.t0
-            if backward and span.opens:  # no coefficient leads to the first step
-                R = impulse(here.x + t * span.time.x, 0)
+            here = moved(section.at, section.column, first_column(s, section.columns, strip))
+            t = section.t0
+            if backward and section.opens:  # no coefficient leads to the first step
+                R = impulse(here.x + t * section.time.x, 0)
                 t += 1
-            P, R = reduce_strip(here, span.time, t, span.t1, P, R)
+            P, R = reduce_strip(here, section.time, t, section.t1, P, R)
             write_product(product, s, P)
             write_end(end, s, R)
 
@@ -177,25 +177,25 @@ def _make_apply(recipe):
     read, write = make_slots(recipe.state, strip)
 
     @inlined
-    def apply_steps(span, here, t, stop, h):
+    def apply_steps(section, here, t, stop, h):
         """The state after the steps from t up to stop, one by one."""
         while t < stop:
-            first, last = span.opens and t == span.t0, span.closes and t == span.t1 - 1
-            at = moved(here, span.time, t)
-            h = advance(at, span.column, h, first, last, span.time.a, bool(0))
+            first, last = section.opens and t == section.t0, section.closes and t == section.t1 - 1
+            at = moved(here, section.time, t)
+            h = advance(at, section.column, h, first, last, section.time.a, bool(0))
             t += 1
         return h
 
     @inlined
-    def apply_strip(span, here, ahead, h):
-        """The state after the span's steps, of the strip that lies here."""
+    def apply_strip(section, here, ahead, h):
+        """The state after the section's steps, of the strip that lies here."""
         # Processors tell a load from the stores before it by the last 12 bits of the address first.
         # Large tensors often begin alike in those, and then what is read next would wait for what
         # has just been written beside it. So it is read before that.
-        time, t, t1 = span.time, span.t0, span.t1
+        time, t, t1 = section.time, section.t0, section.t1
         begin, end = t, t1  # of steps that are alike: backward, those at both ends are special
         if backward:
-            begin, end = t + 1 if span.opens else t, t1 - 1 if span.closes else t1
+            begin, end = t + 1 if section.opens else t, t1 - 1 if section.closes else t1
         held, (a_held, _) = False, identity()
         while t < t1:
             row = moved(here, time, t)
@@ -217,17 +217,19 @@ def _make_apply(recipe):
                     continue
                 stop = t + count
             held = False
-            h = apply_steps(span, here, t, stop, h)
+            h = apply_steps(section, here, t, stop, h)
             t = stop
         return h
 
     @inlined
-    def apply(span, ahead, states):
-        """Take the steps of a span from the states, which become those after it; fetch ``ahead``,
-        the inputs that will be read next."""
-        for s in range(strips_of(span.columns, strip)):
-            here = moved(span.at, span.column, first_column(s, span.columns, strip))
-            following = Inputs(ahead.a + here.a - span.at.a, ahead.x + here.x - span.at.x)
-            write(states, s, apply_strip(span, here, following, read(states, s)))
+    def apply(section, ahead, states):
+        """Take the steps of a section from the states, which become those after it.
+
+        ``ahead``, the inputs that will be read next, are fetched meanwhile.
+        """
+        for s in range(strips_of(section.columns, strip)):
+            here = moved(section.at, section.column, first_column(s, section.columns, strip))
+            following = Inputs(ahead.a + here.a - section.at.a, ahead.x + here.x - section.at.x)
+            write(states, s, apply_strip(section, here, following, read(states, s)))
 
     return apply

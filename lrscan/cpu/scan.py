@@ -38,7 +38,7 @@ from lrscan.cpu.memory import fence, fetch_add, int64_at, load_acquire, reader, 
 from lrscan.cpu.steps import (
     Inputs,
     Recipe,
-    Span,
+    Section,
     make_apply_again,
     make_states,
     moved,
@@ -210,7 +210,7 @@ def _make_carry(recipe, reduce):
         began = int64_at(call.cu_seqlens, last)
         opens = began >= tile.t0  # a sequence begins in this tile
         if not tile.last:
-            span = Span(
+            section = Section(
                 at=tile.at,
                 time=_over_time(task.strides.time),
                 column=column,
@@ -220,7 +220,7 @@ def _make_carry(recipe, reduce):
                 opens=opens,
                 closes=False,
             )
-            reduce(span, room.product, room.end)
+            reduce(section, room.product, room.end)
         while load_acquire(tile.done) < tile.chunk:
             pass
         copy(room.states, tile.before, tile.columns)
@@ -268,7 +268,7 @@ def _make_apply_tile(recipe, apply):
             own = moved(tile.at, _over_sequences(strides.time), n)
             h0 = own.start if wanted_start else 0
             opens = int64_at(cu_seqlens, n) == t
-            span = Span(
+            section = Section(
                 at=own,
                 time=_over_time(strides.time),
                 column=column,
@@ -282,14 +282,14 @@ def _make_apply_tile(recipe, apply):
                 begin(room.states, h0, column.start, columns)
             elif guarded:
                 copy(kept, room.states, columns)
-            apply(span, tile.ahead, room.states)
+            apply(section, tile.ahead, room.states)
             if guarded:
                 if not finite(room.states, columns):
                     if opens:
                         begin(room.states, h0, column.start, columns)
                     else:
                         copy(room.states, kept, columns)
-                    apply_again(span, room.states)
+                    apply_again(section, room.states)
             t = stop
             n += 1
             while n < call.sequences and int64_at(cu_seqlens, n + 1) == t:  # an empty one

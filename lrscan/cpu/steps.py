@@ -91,7 +91,7 @@ def compiled(algebra: Algebra) -> SimpleNamespace:
     )
 
 
-class Span(NamedTuple):
+class Section(NamedTuple):
     """Steps of one sequence, in the columns of a group.
 
     at              addresses of the group's first column at step 0
@@ -335,19 +335,22 @@ def _make_backward_step(recipe, lanes):
 
 
 def make_apply_again(recipe, lanes):
-    """All steps of a span, one by one: coefficients of zero forget all."""
+    """All steps of a section, one by one: coefficients of zero forget all."""
     read, write = make_slots(recipe.state, lanes)
     advance = make_advance(recipe, lanes)
 
     @inlined
-    def apply_again(span, states):
-        for s in range(strips_of(span.columns, lanes)):
+    def apply_again(section, states):
+        for s in range(strips_of(section.columns, lanes)):
             h = read(states, s)
-            here = moved(span.at, span.column, first_column(s, span.columns, lanes))
-            for t in range(span.t0, span.t1):
-                at = moved(here, span.time, t)
-                first, last = span.opens and t == span.t0, span.closes and t == span.t1 - 1
-                h = advance(at, span.column, h, first, last, span.time.a, bool(1))
+            here = moved(section.at, section.column, first_column(s, section.columns, lanes))
+            for t in range(section.t0, section.t1):
+                at = moved(here, section.time, t)
+                first, last = (
+                    section.opens and t == section.t0,
+                    section.closes and t == section.t1 - 1,
+                )
+                h = advance(at, section.column, h, first, last, section.time.a, bool(1))
             write(states, s, h)
 
     return apply_again

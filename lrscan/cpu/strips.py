@@ -46,9 +46,9 @@ def _make_reduce_steps(recipe, lanes):
         return P, R
 
     @inlined
-    def first_step(span):
+    def first_step(section):
         """The step that comes after :func:`begin`."""
-        return span.t0 + 1 if backward and span.opens else span.t0
+        return section.t0 + 1 if backward and section.opens else section.t0
 
     @inlined
     def reduce_step(at, column, P, R):
@@ -74,13 +74,13 @@ def _make_reduce_strips(recipe, lanes):
     _, write_end = make_slots(recipe.state, lanes)
 
     @inlined
-    def reduce(span, product, end):
-        """Read the inputs of a span; write the maps of its steps, strip after strip."""
-        for s in range(strips_of(span.columns, lanes)):
-            here = moved(span.at, span.column, first_column(s, span.columns, lanes))
-            P, R = begin(moved(here, span.time, span.t0), span.column, span.opens)
-            for t in range(first_step(span), span.t1):
-                P, R = reduce_step(moved(here, span.time, t), span.column, P, R)
+    def reduce(section, product, end):
+        """Read the inputs of a section; write the maps of its steps, strip after strip."""
+        for s in range(strips_of(section.columns, lanes)):
+            here = moved(section.at, section.column, first_column(s, section.columns, lanes))
+            P, R = begin(moved(here, section.time, section.t0), section.column, section.opens)
+            for t in range(first_step(section), section.t1):
+                P, R = reduce_step(moved(here, section.time, t), section.column, P, R)
             write_product(product, s, P)
             write_end(end, s, R)
 
@@ -93,22 +93,24 @@ def _make_apply_strips(recipe, lanes):
     advance = make_advance(recipe, lanes)
 
     @inlined
-    def apply(span, ahead, states):
-        """Take the steps of a span from the states, which become those after it; fetch ``ahead``,
-        the inputs that will be read next."""
+    def apply(section, ahead, states):
+        """Take the steps of a section from the states, which become those after it.
+
+        ``ahead``, the inputs that will be read next, are fetched meanwhile.
+        """
         no, yes = bool(0), bool(1)  # Numba would compile what is called for each literal anew
-        time, column, t0, t1 = span.time, span.column, span.t0, span.t1
-        for s in range(strips_of(span.columns, lanes)):
-            here = moved(span.at, column, first_column(s, span.columns, lanes))
+        time, column, t0, t1 = section.time, section.column, section.t0, section.t1
+        for s in range(strips_of(section.columns, lanes)):
+            here = moved(section.at, column, first_column(s, section.columns, lanes))
             h = read(states, s)
             t, stop = t0, t1
             if backward:  # the two steps at the ends are special
-                if span.opens:
-                    last = span.closes and t1 - t0 == 1
+                if section.opens:
+                    last = section.closes and t1 - t0 == 1
                     h = advance(moved(here, time, t0), column, h, yes, last, time.a, no)
                     t += 1
-                stop = max(t, t1 - 1 if span.closes else t1)
-            next_a, next_x = ahead.a + here.a - span.at.a, ahead.x + here.x - span.at.x
+                stop = max(t, t1 - 1 if section.closes else t1)
+            next_a, next_x = ahead.a + here.a - section.at.a, ahead.x + here.x - section.at.x
             for k in range(t, stop):
                 prefetch(next_a + k * time.a)
                 prefetch(next_x + k * time.x)
@@ -126,17 +128,17 @@ def _make_reduce_rows(recipe, lanes):
     read_end, write_end = make_slots(recipe.state, lanes)
 
     @inlined
-    def reduce(span, product, end):
-        """Read the inputs of a span; write the maps of its steps, strip after strip."""
-        columns, column = span.columns, span.column
-        row = moved(span.at, span.time, span.t0)
+    def reduce(section, product, end):
+        """Read the inputs of a section; write the maps of its steps, strip after strip."""
+        columns, column = section.columns, section.column
+        row = moved(section.at, section.time, section.t0)
         for s in range(strips_of(columns, lanes)):
             here = moved(row, column, first_column(s, columns, lanes))
-            P, R = begin(here, column, span.opens)
+            P, R = begin(here, column, section.opens)
             write_product(product, s, P)
             write_end(end, s, R)
-        for t in range(first_step(span), span.t1):
-            row = moved(span.at, span.time, t)
+        for t in range(first_step(section), section.t1):
+            row = moved(section.at, section.time, t)
             for s in range(strips_of(columns, lanes)):
                 here = moved(row, column, first_column(s, columns, lanes))
                 P, R = reduce_step(here, column, read_product(product, s), read_end(end, s))
@@ -160,21 +162,29 @@ def _make_apply_rows(recipe, lanes):
             write(states, s, h)
 
     @inlined
-    def apply(span, ahead, states):
-        """Take the steps of a span from the states, which become those after it; fetch ``ahead``,
-        the inputs that will be read next."""
+    def apply(section, ahead, states):
+        """Take the steps of a section from the states, which become those after it.
+
+        ``ahead``, the inputs that will be read next, are fetched meanwhile.
+        """
         no, yes = bool(0), bool(1)  # Numba would compile what is called for each literal anew
-        time, column, columns, t0, t1 = span.time, span.column, span.columns, span.t0, span.t1
+        time, column, columns, t0, t1 = (
+            section.time,
+            section.column,
+            section.columns,
+            section.t0,
+            section.t1,
+        )
         t, stop = t0, t1
         if backward:
-            if span.opens:
-                row = moved(span.at, time, t0)
-                only = span.closes and t1 - t0 == 1
+            if section.opens:
+                row = moved(section.at, time, t0)
+                only = section.closes and t1 - t0 == 1
                 advance_end(row, column, columns, states, yes, only, time.a)
                 t += 1
-            stop = max(t, t1 - 1 if span.closes else t1)
+            stop = max(t, t1 - 1 if section.closes else t1)
         for k in range(t, stop):
-            row = moved(span.at, time, k)
+            row = moved(section.at, time, k)
             next_a, next_x = ahead.a + k * time.a, ahead.x + k * time.x
             for s in range(strips_of(columns, lanes)):
                 c = first_column(s, columns, lanes)
@@ -183,6 +193,6 @@ def _make_apply_rows(recipe, lanes):
                 h = advance(moved(row, column, c), column, read(states, s), no, no, time.a, no)
                 write(states, s, h)
         if backward and stop < t1:
-            advance_end(moved(span.at, time, stop), column, columns, states, no, yes, time.a)
+            advance_end(moved(section.at, time, stop), column, columns, states, no, yes, time.a)
 
     return apply

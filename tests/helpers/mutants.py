@@ -14,7 +14,7 @@ from lrscan.cpu import dispatch
 dispatch.CHUNK_BYTES, dispatch.ROW_STRIPS = 1, 2
 
 for kind in sys.argv[1:]:
-    # The pieces of the last layout have 128 steps, those of the others one.
+    # The chunks of the last layout have 128 steps, those of the others one.
     for shape, dim in [((40, 4), 0), ((40, 35), 0), ((2, 300), 1)]:
         a, x, h0, dh = draw(shape, torch.complex64, dim, kind=kind)
         for start in (h0, None):
