@@ -50,6 +50,7 @@ from lrscan.cpu.task import LINE, Task
 
 _read_task = reader(Task)
 _TAKEN, _ARRIVED = place(Task, "taken"), place(Task, "arrived")
+_SPACED = {"unit": 1, "mirror": -1, "same": 0}
 _ORDERS = {"strips": make_strips, "rows": make_rows, "times": make_times}
 
 
@@ -98,6 +99,49 @@ def _over_time(strides):
 def _over_sequences(strides):
     """Strides from one of several sequences to the next, which start and dstart alone have."""
     return Rows(0, 0, strides.start, 0, 0, 0, strides.dstart)
+
+
+def _make_strides(recipe):
+    """(over time, over columns): functions of a task's strides.
+
+    Along the lanes, most strides follow from the spacings that the kernel is made for. As constants
+    they take no multiplications, in the loop over the steps of "times" and the strips of "rows".
+    "strips" adds a stride over time in its inner loop, and gains nothing.
+    """
+    along = recipe.strip if recipe.order == "times" else 1
+    sizes = {"a": described(recipe.a).size, "da": described(recipe.a).size}
+    strides = {
+        row: _SPACED[spacing.split(" ")[0]] * along * sizes.get(row, described(recipe.x).size)
+        for row, spacing in recipe.spacings._asdict().items()
+        if spacing != "strided"
+    }
+    known = Rows(*[row in strides for row in Rows._fields])
+    a, x, _, out, before, da, _ = (strides.get(row, 0) for row in Rows._fields)
+    known_a, known_x, _, known_out, known_before, known_da, _ = known
+    of_time, of_columns = recipe.order == "times", recipe.order == "rows"
+
+    @inlined
+    def known_or(given):
+        return Rows(
+            a=a if known_a else given.a,
+            x=x if known_x else given.x,
+            start=given.start,
+            out=out if known_out else given.out,
+            before=before if known_before else given.before,
+            da=da if known_da else given.da,
+            dstart=given.dstart,
+        )
+
+    @inlined
+    def over_time(strides):
+        time = _over_time(strides.time)
+        return known_or(time) if of_time else time
+
+    @inlined
+    def over_columns(strides):
+        return known_or(strides.column) if of_columns else strides.column
+
+    return over_time, over_columns
 
 
 @inlined
@@ -196,6 +240,7 @@ def _make_carry(recipe, reduce):
     """Bring the state to a tile, and past it."""
     wanted_start = not recipe.backward
     begin, copy, carry_over, _ = make_states(recipe, recipe.strip)
+    over_time, over_columns = _make_strides(recipe)
 
     @inlined
     def enter(task, tile, room):
@@ -205,14 +250,14 @@ def _make_carry(recipe, reduce):
         writes room.states, and the carry after. Returns whether that is passed on: it is not where
         it is not to be believed, and has no use after the last chunk.
         """
-        call, column = task.call, task.strides.column
+        call, column = task.call, over_columns(task.strides)
         last = _sequence_of(tile.t1 - 1, call)
         began = int64_at(call.cu_seqlens, last)
         opens = began >= tile.t0  # a sequence begins in this tile
         if not tile.last:
             section = Section(
                 at=tile.at,
-                time=_over_time(task.strides.time),
+                time=over_time(task.strides),
                 column=column,
                 columns=tile.columns,
                 t0=max(tile.t0, began),
@@ -249,6 +294,7 @@ def _make_apply_tile(recipe, apply):
     """Take all steps of a tile."""
     wanted_start, guarded = not recipe.backward, recipe.algebra.guarded
     begin, copy, _, finite = make_states(recipe, recipe.strip)
+    over_time, over_columns = _make_strides(recipe)
     one_by_one = recipe.one_by_one if recipe.order == "times" else recipe
     apply_again = make_apply_again(one_by_one, recipe.strip)
 
@@ -259,7 +305,7 @@ def _make_apply_tile(recipe, apply):
         Sequence after sequence: each begins with its own h0, or with the state before the tile.
         """
         call, strides = task.call, task.strides
-        cu_seqlens, column, columns = call.cu_seqlens, strides.column, tile.columns
+        cu_seqlens, columns, column = call.cu_seqlens, tile.columns, over_columns(strides)
         kept = room.product  # which is not needed any more
         t, n = tile.t0, _sequence_of(tile.t0, call)
         while t < tile.t1:
@@ -270,7 +316,7 @@ def _make_apply_tile(recipe, apply):
             opens = int64_at(cu_seqlens, n) == t
             section = Section(
                 at=own,
-                time=_over_time(strides.time),
+                time=over_time(strides),
                 column=column,
                 columns=columns,
                 t0=t,
