@@ -59,13 +59,14 @@ class _PartCompiler(Compiler):
 
 # A part of a kernel. LLVM inlines it, so that flags known at compile time prune the branches there.
 # Nothing but kernels calls it, so it needs no wrappers for others.
-inlined = njit(
-    forceinline=True,
-    error_model="numpy",
-    no_cpython_wrapper=True,
-    no_cfunc_wrapper=True,
-    pipeline_class=_PartCompiler,
-)
+_PART: dict[str, Any] = {
+    "forceinline": True,
+    "error_model": "numpy",
+    "no_cpython_wrapper": True,
+    "no_cfunc_wrapper": True,
+    "pipeline_class": _PartCompiler,
+}
+inlined = njit(**_PART)
 
 
 class _KernelCache(FunctionCache):
