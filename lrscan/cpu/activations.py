@@ -12,7 +12,7 @@ from __future__ import annotations
 from llvmlite import ir
 from numba.extending import intrinsic
 
-from lrscan.cpu.steps import inlined
+from lrscan.cpu.compile import inlined
 from lrscan.cpu.vector import FUSE, I32, fill, pack, planes_of
 
 _LARGEST = 87.0

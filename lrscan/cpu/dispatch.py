@@ -2,32 +2,56 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from lrscan.core.algebra import Algebra
-from lrscan.core.dtypes import KINDS, kind_of
+from lrscan.core.dtypes import described, kind_of
 from lrscan.core.sweep import TIMELESS, Operand, Rows
 from lrscan.cpu import threads
-from lrscan.cpu.scan import HEAD, groups_of, sweep_kernel, workspace_bytes
+from lrscan.cpu.scan import sweep_kernel
+from lrscan.cpu.steps import Recipe
+from lrscan.cpu.structures import NUMBER_BYTES, length, numbers_of
+from lrscan.cpu.task import Call, Strides, Task, groups_of, places, task_bytes
 
-# Steps x columns of a piece, in bytes of state: a few pieces fit into an L2 cache together, with
+# Steps x columns of a chunk, in bytes of state: a few chunks fit into an L2 cache together, with
 # their two inputs. One that is done row by row is twice as large, to pass on states less often.
-PIECE_BYTES = 64 * 1024
+CHUNK_BYTES = 64 * 1024
 # Columns that one thread takes together when lanes run over columns: the states stay in L1.
 MOST_COLUMNS = 4096
-# Strips of columns from which a piece is done row by row.
+# Strips of columns from which a chunk is done row by row.
 ROW_STRIPS = 64
 # Outputs from this size on are written past the cache, which they would only sweep empty.
 STREAM_BYTES = 4 * 2**20
 # A thread is woken for this many elements; less is done sooner than the thread wakes.
 ELEMENTS_A_THREAD = 128 * 1024
+# Of state in a vector of one plane: an AVX-512 register, two of AVX, four of NEON.
+_VECTOR_BYTES = 64
 
-_SPACING = {1: "unit", -1: "mirror", 0: "same"}
+
+class _Walk(NamedTuple):
+    """How a kernel walks through a tensor: as :class:`lrscan.core.sweep.Operand`, in bytes.
+
+    kind, size    of a value
+    offset        from the tensor's first value to that of the first step
+    time, column  strides over time, and over the inner axis of columns
+    outer         strides over the two outer axes of columns
+    aligned       whether the tensor begins at a multiple of 64 bytes
+    """
+
+    kind: str
+    size: int
+    offset: int
+    time: int
+    outer: tuple[int, int]
+    column: int
+    aligned: bool
 
 
 def prepare(
@@ -40,65 +64,119 @@ def prepare(
     algebra: Algebra,
 ) -> Callable[..., None]:
     """What runs a forward or backward sweep over tensors in CPU memory."""
-    lead = operands.get("out") or operands["x"]
-    kinds = tuple(kind_of(operands.get(row, operands["x"]).dtype) for row in ("a", "x", "start"))
-    # As many lanes as fill 64 bytes of state: an AVX-512 register, two of AVX, four of NEON.
-    state = KINDS[KINDS[kinds[1]].state].size
-    lanes = 64 // state
-    strip = _columns_beside_time(operands, lead, steps, sizes, lanes)
-    over_time = strip > 0
-    while not over_time and lanes > sizes[2]:
-        lanes //= 2
-    spacings = dict.fromkeys(Rows._fields, "unit")
-    first = operands.get("out") or operands.get("da") or lead
-    for row, operand in operands.items():
-        spacings[row] = _spacing(operand, strip)
-        if row in ("out", "da") and _streams(operand, first, strip, lanes, steps, sizes):
-            spacings[row] += " stream"
-    order = "times" if over_time else "rows" if sizes[2] >= ROW_STRIPS * lanes else "strips"
-    strip = strip or lanes
-    kernel = sweep_kernel(
-        order,
-        lanes,
-        strip,
-        backward,
-        kinds,
-        tuple(spacings[row] for row in ("a", "x", "out", "before", "da")),
-        ("out" in operands, "da" in operands),
-    )
-    width, block = _divide(order, lanes, strip, steps, sizes, state, algorithm)
-    groups, pieces = groups_of(sizes, width), -(-steps // block)
+    walks = {row: _walk(operand, algebra.numbers(row)) for row, operand in operands.items()}
+    recipe = _recipe(walks, steps, sizes, backward, algebra)
+    kernel = sweep_kernel(recipe)
+    width, chunk = _divide(recipe, steps, sizes, algorithm)
+    tiles = groups_of(sizes, width) * -(-steps // chunk)
     enough = max(steps * math.prod(sizes) // ELEMENTS_A_THREAD, 1)
-    most = min(groups * pieces, enough, torch.get_num_threads())
-    table = np.zeros((len(Rows._fields), 5), np.int64)
-    for row, operand in operands.items():
-        strides = (operand.time, *operand.columns)
-        table[Rows._fields.index(row), 1:] = np.array(strides) * operand.dtype.itemsize
-    numbers = (steps, *sizes, width, block, most, 0, 0, *[0] * (2 + groups))
-    head = np.concatenate([table.ravel(), np.array(numbers, np.int64)])
-    length = len(head) + workspace_bytes(sizes, width, strip, state, most) // 8
-    entries = [
-        (row, 5 * Rows._fields.index(row), operand.offset * operand.dtype.itemsize)
-        for row, operand in operands.items()
-    ]
-
+    most = min(tiles, enough, torch.get_num_threads())
+    coefficient, state = described(recipe.coefficient).size, described(recipe.state).size
+    placed = places(sizes, width, recipe.strip, coefficient, state)
+    n2, n1, n0 = sizes
+    task = Task(
+        call=Call(Rows(*[0] * len(Rows._fields)), 0, 0),
+        strides=Strides(
+            time=_of_rows(walks, lambda walk: walk.time),
+            outer2=_of_rows(walks, lambda walk: walk.outer[0]),
+            outer1=_of_rows(walks, lambda walk: walk.outer[1]),
+            column=_of_rows(walks, lambda walk: walk.column),
+        ),
+        steps=steps,
+        n2=n2,
+        n1=n1,
+        n0=n0,
+        width=width,
+        chunk=chunk,
+        threads=most,
+        places=placed,
+        taken=0,
+        arrived=0,
+    )
+    # Nothing has been done yet: as many zeros follow as there are groups.
+    head = np.array([*numbers_of(task), *[0] * groups_of(sizes, width)], np.int64)
+    head_length, call_length = len(head), length(Call)
+    total = -(-task_bytes(placed, most) // NUMBER_BYTES)
+    offsets = [(row, Rows._fields.index(row), walk.offset) for row, walk in walks.items()]
     whole = np.array([0, steps])
+    whole_address = whole.ctypes.data
 
-    def sweep(tensors: Mapping[str, Tensor], cu: np.ndarray | None = None) -> None:
-        block = np.empty(length, np.int64)
-        block[: len(head)] = head
-        for row, at, offset in entries:
-            block[at] = tensors[row].data_ptr() + offset
-        cu = whole if cu is None else cu
-        block[HEAD - 2], block[HEAD - 1] = len(cu) - 1, cu.ctypes.data
-        threads.run(kernel, block.ctypes.data, most)
+    def sweep(tensors: Mapping[str, Tensor], cu_seqlens: np.ndarray | None = None) -> None:
+        first = [0] * len(Rows._fields)
+        for row, place, offset in offsets:
+            first[place] = tensors[row].data_ptr() + offset
+        begins = whole if cu_seqlens is None else cu_seqlens
+        begin = whole_address if begins is whole else begins.ctypes.data
+        call = Call(Rows(*first), sequences=len(begins) - 1, cu_seqlens=begin)
+        memory = np.empty(total, np.int64)
+        memory[:head_length] = head
+        memory[:call_length] = numbers_of(call)
+        # memory.ctypes.data takes four times as long, half a microsecond more.
+        address = ctypes.addressof(ctypes.c_char.from_buffer(memory.data))
+        threads.run(kernel, address, most)
 
     return sweep
 
 
+def _walk(operand: Operand, numbers: int) -> _Walk:
+    """How to walk through values that are so many numbers each."""
+    itemsize = operand.dtype.itemsize
+    outer2, outer1, column = (stride * itemsize for stride in operand.columns)
+    return _Walk(
+        kind_of(operand.dtype, numbers),
+        numbers * itemsize,
+        operand.offset * itemsize,
+        operand.time * itemsize,
+        (outer2, outer1),
+        column,
+        operand.aligned,
+    )
+
+
+def _of_rows(walks: Mapping[str, _Walk], what: Callable[[_Walk], int]) -> Rows:
+    return Rows(*[what(walks[row]) if row in walks else 0 for row in Rows._fields])
+
+
+def _recipe(
+    walks: Mapping[str, _Walk],
+    steps: int,
+    sizes: tuple[int, ...],
+    backward: bool,
+    algebra: Algebra,
+) -> Recipe:
+    """What the kernel for these tensors is made from."""
+    lead = walks.get("out") or walks["x"]
+    kinds = {row: walks.get(row, walks["x"]).kind for row in ("a", "x", "start")}
+    state = described(described(kinds["x"]).state)
+    lanes = _VECTOR_BYTES // (state.size // state.numbers)
+    strip = _columns_beside_time(walks, lead, steps, sizes, lanes)
+    over_time = strip > 0
+    while not over_time and lanes > sizes[2]:
+        lanes //= 2
+    spacings = dict.fromkeys(Rows._fields, "unit")
+    first = walks.get("out") or walks.get("da") or lead
+    for row, walk in walks.items():
+        if row in TIMELESS:
+            continue
+        spacings[row] = _spacing(walk, strip)
+        if row in ("out", "da") and _streams(walk, first, strip, lanes, steps, sizes):
+            spacings[row] += " stream"
+    return Recipe(
+        algebra,
+        backward,
+        order="times" if over_time else "rows" if sizes[2] >= ROW_STRIPS * lanes else "strips",
+        lanes=lanes,
+        strip=strip or lanes,
+        **kinds,
+        spacings=Rows(**spacings),
+        writes_out="out" in walks,
+        writes_da="da" in walks,
+    )
+
+
 def _columns_beside_time(
-    operands: Mapping[str, Operand],
-    lead: Operand,
+    walks: Mapping[str, _Walk],
+    lead: _Walk,
     steps: int,
     sizes: tuple[int, ...],
     lanes: int,
@@ -110,53 +188,46 @@ def _columns_beside_time(
     lies between; every operand must be so, as all are moved by whole registers.
     """
     columns = sizes[2]
-    if lead.columns[2] not in (1, -1):
-        return 1 if abs(lead.time) == 1 else 0
+    if abs(lead.column) != lead.size:
+        return 1 if abs(lead.time) == lead.size else 0
     dense = all(
-        operand.columns[2] == 1 and abs(operand.time) == columns
-        for row, operand in operands.items()
+        walk.column == walk.size and abs(walk.time) == columns * walk.size
+        for row, walk in walks.items()
         if row not in TIMELESS
     )
     fits = columns < lanes and lanes % columns == 0 and steps >= lanes // columns
     return columns if dense and fits else 0
 
 
-def _spacing(operand: Operand, strip: int) -> str:
-    """How the elements of a register are spaced; ``strip`` is zero if its lanes are columns."""
+def _spacing(walk: _Walk, strip: int) -> str:
+    """How the values of a register are spaced; ``strip`` is zero if its lanes are columns."""
     if strip > 1:
-        return "unit" if operand.time > 0 else f"mirror {strip}"
-    return _SPACING.get(operand.time if strip else operand.columns[2], "strided")
+        return "unit" if walk.time > 0 else f"mirror {strip}"
+    names = {walk.size: "unit", -walk.size: "mirror", 0: "same"}
+    return names.get(walk.time if strip else walk.column, "strided")
 
 
 def _streams(
-    operand: Operand,
-    first: Operand,
+    walk: _Walk,
+    first: _Walk,
     strip: int,
     lanes: int,
     steps: int,
     sizes: tuple[int, ...],
 ) -> bool:
     """Whether an output is written past the cache, in whole vectors; ``strip`` as above."""
-    size = operand.dtype.itemsize
-    if not operand.aligned or steps * math.prod(sizes) * size < STREAM_BYTES:
+    if not walk.aligned or steps * math.prod(sizes) * walk.size < STREAM_BYTES:
         return False
     if strip:  # where vectors begin is found on the way, by the first output
-        return abs(operand.time) == strip and operand == first
-    apart = (operand.offset, operand.time, *operand.columns[:2], sizes[2])
-    return operand.columns[2] == 1 and all(stride % lanes == 0 for stride in apart)
+        return abs(walk.time) == strip * walk.size and walk == first
+    apart = (walk.offset, walk.time, *walk.outer, sizes[2] * walk.size)
+    return walk.column == walk.size and all(n % (lanes * walk.size) == 0 for n in apart)
 
 
-def _divide(
-    order: str,
-    lanes: int,
-    strip: int,
-    steps: int,
-    sizes: tuple[int, ...],
-    state: int,
-    algorithm: str,
-) -> tuple[int, int]:
-    """(columns a group, steps a piece) of an algorithm; "auto" is decided here."""
+def _divide(recipe: Recipe, steps: int, sizes: tuple[int, ...], algorithm: str) -> tuple[int, int]:
+    """(columns a group, steps a chunk) of an algorithm; "auto" is decided here."""
     outer, inner = sizes[0] * sizes[1], sizes[2]
+    order, strip, state = recipe.order, recipe.strip, described(recipe.state).size
     threads, over_time = torch.get_num_threads(), order == "times"
     width = strip if over_time else min(inner, MOST_COLUMNS)
     elements, groups = steps * outer * inner, outer * (inner // width)
@@ -174,8 +245,9 @@ def _divide(
         elif cached and shared:
             algorithm = "serial"
     if algorithm == "blocked":
-        piece = PIECE_BYTES * (2 if order == "rows" else 1) // state
-        return width, max(piece // width, 16 * (lanes // strip) if over_time else 1)
+        values = CHUNK_BYTES * (2 if order == "rows" else 1) // state
+        least = 16 * (recipe.lanes // strip) if over_time else 1
+        return width, max(values // width, least)
     if shared:
         share = max(outer * (inner // strip) // threads, 1) * strip
         return min(width, share), steps

@@ -21,6 +21,7 @@ c: GILR 12 forward (two gates, c) and 24 backward (the gates and their gradients
 from __future__ import annotations
 
 import functools
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -28,15 +29,44 @@ from torch import Tensor
 
 from lrscan.cpu import threads
 from lrscan.cpu.activations import make_sigmoids, tanh
-from lrscan.cpu.compile import kernel
+from lrscan.cpu.compile import inlined, kernel
 from lrscan.cpu.dispatch import ELEMENTS_A_THREAD
-from lrscan.cpu.memory import fetch_add, load, load_acquire, store
-from lrscan.cpu.steps import inlined
+from lrscan.cpu.memory import fetch_add, int64_at, load, reader, store
+from lrscan.cpu.structures import numbers_of, place
 from lrscan.cpu.vector import fill
 
 LANES = 16
 GATES = {"gilr": 2, "gilr-lstm": 4}
 _BYTES = 4 * LANES
+
+
+class _Task(NamedTuple):
+    """What a kernel is called with the address of (:mod:`lrscan.cpu.structures`).
+
+    pre, start, c, h  addresses of the tensors of :func:`forward`; backward, h is dh
+    dpre, flow        of the gradients at pre and, in and out, at the last c and the first
+    cu_seqlens        address of the rows where sequences begin, with the end of the last
+    batch, across     extent of b, and strips across the columns of a b
+    stretches         that the strips of a row are cut into
+    parts             stretches of all sequences
+    taken             counts the parts that some thread has taken
+    """
+
+    pre: int
+    start: int
+    c: int
+    h: int
+    dpre: int
+    flow: int
+    cu_seqlens: int
+    batch: int
+    across: int
+    stretches: int
+    parts: int
+    taken: int
+
+
+_read_task, _TAKEN = reader(_Task), place(_Task, "taken")
 
 
 @inlined
@@ -47,11 +77,6 @@ def _read(address):
 @inlined
 def _write(address, value):
     store("float32", "unit", address, 0, value)
-
-
-@inlined
-def _number(address, index):
-    return load_acquire(address + 8 * index)
 
 
 def _make_cell(name):
@@ -107,51 +132,39 @@ def _kernel(name: str, backward: bool) -> int:
 
     @kernel(f"{name} {backward}", f"of the cell {name}, {'backward' if backward else 'forward'}")
     def run(address):
-        # The addresses of forward's tensors or of backward's, and of the rows where sequences
-        # begin, with the end of the last; sizes; and a counter of parts taken.
-        pre, start, c, h = (
-            _number(address, 0),
-            _number(address, 1),
-            _number(address, 2),
-            _number(address, 3),
-        )
-        dpre, flow = _number(address, 4), _number(address, 5)
-        begins, batch, across, stretches, parts = (
-            _number(address, 6),
-            _number(address, 7),
-            _number(address, 8),
-            _number(address, 9),
-            _number(address, 10),
-        )
+        task = _read_task(address)
+        across = task.across
         gate = across * _BYTES
-        row = batch * gate
+        row = task.batch * gate
+        strips = task.batch * across
         while True:
-            part = fetch_add(address + 88, 1)
-            if part >= parts:
+            part = fetch_add(address + _TAKEN, 1)
+            if part >= task.parts:
                 break
-            sequence, stretch = part // stretches, part % stretches
-            begin, end = _number(begins, sequence), _number(begins, sequence + 1)
-            own_start, own_flow = start + sequence * row, flow + sequence * row
+            sequence, stretch = part // task.stretches, part % task.stretches
+            begin = int64_at(task.cu_seqlens, sequence)
+            end = int64_at(task.cu_seqlens, sequence + 1)
+            own_start, own_flow = task.start + sequence * row, task.flow + sequence * row
             # A strip further on, or a step: own addresses are of (T, B, n), gates' of (T, B, G n).
-            strips = batch * across
-            first, stop = strips * stretch // stretches, strips * (stretch + 1) // stretches
+            first = strips * stretch // task.stretches
+            stop = strips * (stretch + 1) // task.stretches
             for k in range(end - begin):
                 t = end - 1 - k if backward else begin + k
-                previous = c + (t - 1) * row if t > begin else own_start
+                previous = task.c + (t - 1) * row if t > begin else own_start
                 b, j = first // across, first % across
                 for strip in range(first, stop):
                     at = strip * _BYTES
                     own = t * row + at
-                    gates_at = (t * batch + b) * gates * gate + j * _BYTES
+                    gates_at = (t * task.batch + b) * gates * gate + j * _BYTES
+                    pre, c, h = task.pre + gates_at, task.c + own, task.h + own
                     before = _read(previous + at)
                     if backward:
                         flowing = _read(own_flow + at)
-                        flowing = backward_strip(
-                            pre + gates_at, gate, before, c + own, h + own, flowing, dpre + gates_at
-                        )
+                        dpre = task.dpre + gates_at
+                        flowing = backward_strip(pre, gate, before, c, h, flowing, dpre)
                         _write(own_flow + at, flowing)
                     else:
-                        forward_strip(pre + gates_at, gate, before, c + own, h + own)
+                        forward_strip(pre, gate, before, c, h)
                     j += 1
                     if j == across:
                         b, j = b + 1, 0
@@ -160,23 +173,35 @@ def _kernel(name: str, backward: bool) -> int:
 
 
 def _run(
-    name: str, backward: bool, tensors: tuple[Tensor, ...], c: Tensor, cu: Tensor | None
+    name: str,
+    backward: bool,
+    tensors: dict[str, Tensor],
+    c: Tensor,
+    cu_seqlens: Tensor | None,
 ) -> None:
     rows, batch, n = c.shape
-    begins = np.array([0, rows], np.int64) if cu is None else cu.contiguous().numpy()
+    begins = np.array([0, rows]) if cu_seqlens is None else cu_seqlens.contiguous().numpy()
     sequences, strips = len(begins) - 1, max(batch * n // LANES, 1)
     enough = max(2 * c.numel() // ELEMENTS_A_THREAD, 1)  # an element takes longer than in a scan
     most = min(torch.get_num_threads(), enough)
     stretches = min(-(-most // sequences), strips)
     parts = sequences * stretches
-    addresses = [t.data_ptr() for t in tensors] + [0] * (6 - len(tensors))
-    sizes = begins.ctypes.data, batch, n // LANES, stretches, parts, 0
-    block = np.array([*addresses, *sizes], np.int64)
-    threads.run(_kernel(name, backward), block.ctypes.data, min(parts, most))
+    addresses = dict(dpre=0, flow=0) | {name: t.data_ptr() for name, t in tensors.items()}
+    task = _Task(
+        **addresses,
+        cu_seqlens=begins.ctypes.data,
+        batch=batch,
+        across=n // LANES,
+        stretches=stretches,
+        parts=parts,
+        taken=0,
+    )
+    memory = np.array(numbers_of(task), np.int64)
+    threads.run(_kernel(name, backward), memory.ctypes.data, min(parts, most))
 
 
 def forward(
-    name: str, pre: Tensor, start: Tensor, cu: Tensor | None = None
+    name: str, pre: Tensor, start: Tensor, cu_seqlens: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """(c, h) of a cell; h is c for a GILR.
 
@@ -184,12 +209,13 @@ def forward(
         name:  of GATES
         pre:   (T, B, gates * n), contiguous float32, the pre-activations
         start: (B, n), float32
-        cu:    (N + 1) int64 on the CPU: the rows of ``pre`` where N sequences begin, which lie end
-               to end, and the end of the last; then B is 1, and ``start`` (N, n)
+        cu_seqlens: (N + 1) int64 on the CPU: the rows of ``pre`` where N sequences begin, which
+               lie end to end, and the end of the last; then B is 1, and ``start`` (N, n)
     """
     c = pre.new_empty(*pre.shape[:2], start.shape[-1])
     h = c if name == "gilr" else torch.empty_like(c)
-    _run(name, False, (pre, start.contiguous(), c, h), c, cu)
+    tensors = dict(pre=pre, start=start.contiguous(), c=c, h=h)
+    _run(name, False, tensors, c, cu_seqlens)
     return c, h
 
 
@@ -200,11 +226,12 @@ def backward(
     c: Tensor,
     dh: Tensor,
     dend: Tensor | None,
-    cu: Tensor | None = None,
+    cu_seqlens: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The gradients at ``pre`` and ``start``; ``dend`` is that at the last c of each sequence, or
     None."""
     dpre = torch.empty_like(pre)
     flow = start.new_zeros(start.shape) if dend is None else dend.clone().contiguous()
-    _run(name, True, (pre, start.contiguous(), c, dh.contiguous(), dpre, flow), c, cu)
+    tensors = dict(pre=pre, start=start.contiguous(), c=c, h=dh.contiguous(), dpre=dpre, flow=flow)
+    _run(name, True, tensors, c, cu_seqlens)
     return dpre, flow

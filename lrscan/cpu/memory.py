@@ -1,35 +1,56 @@
-"""Memory access for Numba's CPU target: vector loads and stores, and what threads share.
+"""Memory access for Numba's CPU target: loads and stores of values, and what threads share.
 
 Addresses are plain integers in bytes, so one compiled kernel serves every layout of a tensor, and
-element types that NumPy does not have (bfloat16) need no detour.
+element types that NumPy does not have (bfloat16) need no detour. The numbers of a value lie side by
+side, and so do the planes of a number.
 """
 
 from __future__ import annotations
+
+import itertools
+import math
 
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from lrscan.cpu.vector import F32, I16, I32, I64, KINDS, Vector, indices, pack, planes_of
+from lrscan.core.dtypes import described
+from lrscan.core.machine_types import memory_type
+from lrscan.cpu.compile import inlined
+from lrscan.cpu.structures import NUMBER_BYTES, parts
+from lrscan.cpu.vector import (
+    F32,
+    I32,
+    count_of,
+    indices,
+    number_of,
+    pack,
+    planes_of,
+    value_type,
+)
+
+_I16, _I64 = ir.IntType(16), ir.IntType(64)
+_LINE = 64  # bytes of a cache line
 
 
 def _widen(builder, kind, value):
     """From the type in memory to the type of the arithmetic."""
     lanes = value.type.count
-    if kind.memory is I16:  # bfloat16 is the upper half of a float32
+    if described(kind).number == "bfloat16":  # the upper half of a float32
         bits = builder.zext(value, ir.VectorType(I32, lanes))
         bits = builder.shl(bits, ir.Constant(bits.type, [16] * lanes))
         return builder.bitcast(bits, ir.VectorType(F32, lanes))
-    if kind.memory is not kind.arithmetic:
-        return builder.fpext(value, ir.VectorType(kind.arithmetic, lanes))
+    arithmetic = memory_type(described(kind).state)
+    if value.type.element != arithmetic:
+        return builder.fpext(value, ir.VectorType(arithmetic, lanes))
     return value
 
 
 def _narrow(builder, kind, value):
     """Back again, rounded to nearest, ties to even."""
     lanes = value.type.count
-    if kind.memory is I16:
+    if described(kind).number == "bfloat16":
         integers = ir.VectorType(I32, lanes)
 
         def number(n):
@@ -41,15 +62,16 @@ def _narrow(builder, kind, value):
         quiet_nan = builder.or_(bits, number(0x00400000))
         is_nan = builder.fcmp_unordered("uno", value, value)
         rounded = builder.lshr(builder.select(is_nan, quiet_nan, rounded), number(16))
-        return builder.trunc(rounded, ir.VectorType(I16, lanes))
-    if kind.memory is not kind.arithmetic:
-        return builder.fptrunc(value, ir.VectorType(kind.memory, lanes))
+        return builder.trunc(rounded, ir.VectorType(_I16, lanes))
+    memory = memory_type(kind)
+    if value.type.element != memory:
+        return builder.fptrunc(value, ir.VectorType(memory, lanes))
     return value
 
 
-def _pointer(builder, address, pointee, offset=None):
-    if offset is not None:
-        address = builder.add(address, offset)
+def _pointer(builder, address, pointee, offset=0):
+    """A pointer to what lies so many bytes behind an address."""
+    address = builder.add(address, ir.Constant(_I64, offset))
     return builder.inttoptr(address, pointee.as_pointer())
 
 
@@ -62,102 +84,151 @@ def _mirrored(spacing, lanes):
     return [lanes - n - lane // n * n + lane % n for lane in range(lanes)]
 
 
+class _Place:
+    """Where the planes of a value lie in memory, and how they get there and back.
+
+    ``address`` is that of lane 0. Planes are as they lie in memory, neither widened nor narrowed.
+    """
+
+    def __init__(self, builder, kind, lanes, address):
+        self.builder, self.lanes, self.address = builder, lanes, address
+        self.info, self.memory = described(kind), memory_type(kind)
+        self.planes = self.info.planes * self.info.numbers
+
+    def _moved(self, distance):
+        return self.builder.add(self.address, distance)
+
+    def _numbers(self, lane, stride):
+        """(plane, pointer) of every number of a lane."""
+        at = self._moved(self.builder.mul(stride, ir.Constant(_I64, lane)))
+        for p in range(self.planes):
+            yield p, _pointer(self.builder, at, self.memory, p * self.info.bytes)
+
+    def _dense(self, order):
+        """A pointer to the lowest address of lanes side by side, which lie in this order."""
+        lowest = -order[0] * self.info.size if order else 0
+        packed = ir.VectorType(self.memory, self.lanes * self.planes)
+        return _pointer(self.builder, self._moved(ir.Constant(_I64, lowest)), packed)
+
+    def read_scattered(self, stride):
+        plane = ir.VectorType(self.memory, self.lanes)
+        planes = [ir.Constant(plane, ir.Undefined)] * self.planes
+        for lane in range(self.lanes):
+            for p, pointer in self._numbers(lane, stride):
+                number = self.builder.load(pointer, align=self.info.bytes)
+                planes[p] = self.builder.insert_element(planes[p], number, ir.Constant(I32, lane))
+        return planes
+
+    def write_scattered(self, stride, planes):
+        for lane in range(self.lanes):
+            for p, pointer in self._numbers(lane, stride):
+                number = self.builder.extract_element(planes[p], ir.Constant(I32, lane))
+                self.builder.store(number, pointer, align=self.info.bytes)
+
+    def read_same(self):
+        planes = []
+        one = ir.Constant(ir.VectorType(self.memory, 1), ir.Undefined)
+        for _, pointer in self._numbers(0, ir.Constant(_I64, 0)):
+            number = self.builder.load(pointer, align=self.info.bytes)
+            plane = self.builder.insert_element(one, number, ir.Constant(I32, 0))
+            planes.append(self.builder.shuffle_vector(plane, plane, indices([0] * self.lanes)))
+        return planes
+
+    def read_dense(self, order):
+        packed = self.builder.load(self._dense(order), align=self.info.bytes)
+        planes = [
+            self.builder.shuffle_vector(
+                packed, packed, indices(range(p, self.lanes * self.planes, self.planes))
+            )
+            for p in range(self.planes)
+        ]
+        return self._turned(planes, order)
+
+    def write_dense(self, order, planes, streamed):
+        packed = self._interleaved(self._turned(planes, order))
+        align = stream_alignment(self.info.size, self.lanes) if streamed else self.info.bytes
+        write = self.builder.store(packed, self._dense(order), align=align)
+        if streamed:
+            hint = self.builder.module.add_metadata([ir.Constant(I32, 1)])
+            write.set_metadata("nontemporal", hint)
+
+    def _turned(self, planes, order):
+        """Lanes that lie in this order in memory, in their own; and back again."""
+        if not order:
+            return planes
+        return [self.builder.shuffle_vector(p, p, indices(order)) for p in planes]
+
+    def _interleaved(self, planes):
+        """One vector: lane 0 of all planes, then lane 1 of all, and so on."""
+        if len(planes) == 1:
+            return planes[0]
+        order = [p * self.lanes + lane for lane in range(self.lanes) for p in range(len(planes))]
+        while len(planes) > 2:  # pairs become one vector each, until there are two
+            if len(planes) % 2:
+                planes = [*planes, ir.Constant(planes[0].type, ir.Undefined)]
+            both = indices(range(2 * planes[0].type.count))
+            pairs = zip(planes[::2], planes[1::2], strict=True)
+            planes = [self.builder.shuffle_vector(p, q, both) for p, q in pairs]
+        return self.builder.shuffle_vector(*planes, indices(order))
+
+
+def stream_alignment(size: int, lanes: int) -> int:
+    """What the lowest address of ``lanes`` values of ``size`` bytes is a multiple of, where they
+    are written past the cache."""
+    return math.gcd(size * lanes, _LINE)
+
+
 @intrinsic(prefer_literal=True)
 def load(typingctx, kind, lanes, spacing, address, stride):
-    """Read a vector. ``address`` is that of lane 0, in bytes; ``kind``, ``lanes``, ``spacing``
+    """Read a value. ``address`` is that of lane 0, in bytes; ``kind``, ``lanes``, ``spacing``
     are literals.
 
     spacing     lane i is at
-    "unit"      address + i * size of an element
-    "mirror"    address - i * size of an element
+    "unit"      address + i * size of a value of one lane
+    "mirror"    address - i * size of a value of one lane
     "mirror n"  as "mirror", n lanes at a time: they lie as in "unit", the next n before them
     "same"      address
     "strided"   address + i * stride
     """
-    element, width = KINDS[kind.literal_value], lanes.literal_value
-    vector = Vector.of(kind.literal_value, width)
-
-    def scattered(builder, address, stride):
-        planes = [ir.Constant(ir.VectorType(element.memory, width), ir.Undefined)] * element.planes
-        for lane in range(width):
-            at = builder.add(address, builder.mul(stride, ir.Constant(I64, lane)))
-            for p in range(element.planes):
-                offset = ir.Constant(I64, p * element.bytes)
-                pointer = _pointer(builder, at, element.memory, offset)
-                number = builder.load(pointer, align=element.bytes)
-                planes[p] = builder.insert_element(planes[p], number, ir.Constant(I32, lane))
-        return planes
-
-    def dense(builder, address):
-        count = width * element.planes
-        packed_type = ir.VectorType(element.memory, count)
-        packed = builder.load(_pointer(builder, address, packed_type), align=element.bytes)
-        planes = [range(p, count, element.planes) for p in range(element.planes)]
-        return [builder.shuffle_vector(packed, packed, indices(list(p))) for p in planes]
+    name, width, placed = kind.literal_value, lanes.literal_value, spacing.literal_value
+    value = value_type(name, width)
 
     def lower(context, builder, signature, args):
-        address, stride = args[3], args[4]
-        if spacing.literal_value == "unit":
-            planes = dense(builder, address)
-        elif order := _mirrored(spacing.literal_value, width):
-            back = ir.Constant(I64, -order[0] * element.bytes * element.planes)
-            planes = dense(builder, builder.add(address, back))
-            planes = [builder.shuffle_vector(p, p, indices(order)) for p in planes]
-        elif spacing.literal_value == "same":
-            planes = []
-            for p in range(element.planes):
-                offset = ir.Constant(I64, p * element.bytes)
-                pointer = _pointer(builder, address, element.memory, offset)
-                one = ir.Constant(ir.VectorType(element.memory, 1), ir.Undefined)
-                number = builder.load(pointer, align=element.bytes)
-                one = builder.insert_element(one, number, ir.Constant(I32, 0))
-                planes.append(builder.shuffle_vector(one, one, indices([0] * width)))
+        place, stride = _Place(builder, name, width, args[3]), args[4]
+        if placed == "strided":
+            planes = place.read_scattered(stride)
+        elif placed == "same":
+            planes = place.read_same()
         else:
-            planes = scattered(builder, address, stride)
-        return pack(builder, vector, [_widen(builder, element, p) for p in planes])
+            planes = place.read_dense(_mirrored(placed, width))
+        return pack(builder, value, [_widen(builder, name, p) for p in planes])
 
-    return vector(kind, lanes, spacing, types.int64, types.int64), lower
+    return value(kind, lanes, spacing, types.int64, types.int64), lower
 
 
 @intrinsic(prefer_literal=True)
-def store(typingctx, kind, spacing, address, stride, vector):
-    """Write a vector, lanes spaced as in :func:`load` (all but "same").
+def store(typingctx, kind, spacing, address, stride, value):
+    """Write a value, lanes spaced as in :func:`load` (all but "same").
 
     With " stream" after it, "unit" or "mirror" writes past the cache, where the lowest address is
-    a multiple of the vector's bytes. That needs a :func:`fence` before another thread reads.
+    a multiple of :func:`stream_alignment`. That needs a :func:`fence` before another thread reads.
     """
-    element, width = KINDS[kind.literal_value], vector.lanes
+    name, number = kind.literal_value, number_of(value)
+    if number is None or count_of(value) != described(name).numbers:
+        return None
     placed = spacing.literal_value.removesuffix(" stream")
     streamed = placed != spacing.literal_value
 
     def lower(context, builder, signature, args):
-        address, stride = args[2], args[3]
-        planes = [_narrow(builder, element, p) for p in planes_of(builder, vector, args[4])]
+        place, stride = _Place(builder, name, number.lanes, args[2]), args[3]
+        planes = [_narrow(builder, name, p) for p in planes_of(builder, value, args[4])]
         if placed == "strided":
-            for lane in range(width):
-                at = builder.add(address, builder.mul(stride, ir.Constant(I64, lane)))
-                for p, plane in enumerate(planes):
-                    offset = ir.Constant(I64, p * element.bytes)
-                    number = builder.extract_element(plane, ir.Constant(I32, lane))
-                    pointer = _pointer(builder, at, element.memory, offset)
-                    builder.store(number, pointer, align=element.bytes)
-            return context.get_dummy_value()
-        if order := _mirrored(placed, width):
-            address = builder.add(
-                address, ir.Constant(I64, -order[0] * element.bytes * element.planes)
-            )
-            planes = [builder.shuffle_vector(p, p, indices(order)) for p in planes]
-        packed = planes[0]
-        if element.planes == 2:
-            order = indices([lane + p * width for lane in range(width) for p in range(2)])
-            packed = builder.shuffle_vector(planes[0], planes[1], order)
-        align = element.bytes * (packed.type.count if streamed else 1)
-        write = builder.store(packed, _pointer(builder, address, packed.type), align=align)
-        if streamed:
-            write.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(I32, 1)]))
+            place.write_scattered(stride, planes)
+        else:
+            place.write_dense(_mirrored(placed, number.lanes), planes, streamed)
         return context.get_dummy_value()
 
-    return types.none(kind, spacing, types.int64, types.int64, vector), lower
+    return types.none(kind, spacing, types.int64, types.int64, value), lower
 
 
 @intrinsic
@@ -175,6 +246,35 @@ def prefetch(typingctx, address):
     return types.none(types.int64), lower
 
 
+# ---------------------------------------------------------------- structures of int64
+
+
+def reader(structure):
+    """A function that reads a structure of :mod:`lrscan.cpu.structures` from an address."""
+
+    def numba_type(structure):
+        fields = [numba_type(own) if own else types.int64 for own in parts(structure).values()]
+        return types.BaseTuple.from_types(fields, structure)
+
+    whole = numba_type(structure)
+
+    @intrinsic
+    def read(typingctx, address):
+        def lower(context, builder, signature, args):
+            offsets = itertools.count(0, NUMBER_BYTES)
+
+            def read_one(field):
+                if field == types.int64:
+                    return builder.load(_pointer(builder, args[0], _I64, next(offsets)))
+                return context.make_tuple(builder, field, [read_one(own) for own in field.types])
+
+            return read_one(whole)
+
+        return whole(types.int64), lower
+
+    return read
+
+
 # ---------------------------------------------------------------- threads
 
 
@@ -183,7 +283,7 @@ def fetch_add(typingctx, address, amount):
     """Add ``amount`` to the int64 at ``address``, atomically; returns the value before."""
 
     def lower(context, builder, signature, args):
-        return builder.atomic_rmw("add", _pointer(builder, args[0], I64), args[1], "monotonic")
+        return builder.atomic_rmw("add", _pointer(builder, args[0], _I64), args[1], "monotonic")
 
     return types.int64(types.int64, types.int64), lower
 
@@ -193,7 +293,7 @@ def load_acquire(typingctx, address):
     """Read the int64 at ``address``; later reads see what was written before its release."""
 
     def lower(context, builder, signature, args):
-        return builder.load_atomic(_pointer(builder, args[0], I64), "acquire", 8)
+        return builder.load_atomic(_pointer(builder, args[0], _I64), "acquire", 8)
 
     return types.int64(types.int64), lower
 
@@ -203,7 +303,7 @@ def store_release(typingctx, address, value):
     """Write the int64 at ``address`` after everything that this thread wrote before."""
 
     def lower(context, builder, signature, args):
-        builder.store_atomic(args[1], _pointer(builder, args[0], I64), "release", 8)
+        builder.store_atomic(args[1], _pointer(builder, args[0], _I64), "release", 8)
         return context.get_dummy_value()
 
     return types.none(types.int64, types.int64), lower
@@ -218,3 +318,9 @@ def fence(typingctx):
         return context.get_dummy_value()
 
     return types.none(), lower
+
+
+@inlined
+def int64_at(array, index):
+    """An element of an array of int64 that begins at an address."""
+    return load_acquire(array + 8 * index)

@@ -1,25 +1,26 @@
 """The scan kernel for the CPU: a grid of columns x time, handed out to threads.
 
-A *group* is a set of columns that one thread takes together, a *piece* a stretch of time of a
-group. With one piece a group this is the serial algorithm, parallel over columns only. With more
-it is Algorithm 1 of Martin and Cundy (2018), chained:
+A *group* is a set of columns that one thread takes together, a *chunk* consecutive steps, and a
+*tile* a chunk of a group. With one chunk this is the serial algorithm, parallel over columns only.
+With more it is Algorithm 1 of Martin and Cundy (2018), chained:
 
-    time ->      piece 0          piece 1          piece 2
+    time ->      chunk 0          chunk 1          chunk 2
     group 0   reduce, apply -> reduce, apply -> reduce, apply      -> is the carry: the state
-    group 1   reduce, apply -> reduce, apply -> reduce, apply         between two pieces
+    group 1   reduce, apply -> reduce, apply -> reduce, apply         between two chunks
 
-A thread takes the next piece from a shared counter, earlier times first. It reduces the piece to
-a pair (P, R), waits for the carry of the piece before, passes its own carry P * carry + R on, and
-then applies: runs the piece again, from the carry, and writes. Pieces are small enough to be still
-in the cache then, so memory is read once. A thread waits only for pieces that were taken earlier,
-and the result does not depend on how many threads there are.
+A thread takes the next tile from a shared counter, earlier times first. It reduces the tile to a
+map (P, R), waits for the carry of the chunk before, passes its own carry P * carry + R on, and then
+applies: runs the tile again, from the carry, and writes. Tiles are small enough to be still in the
+cache then, so memory is read once. A thread waits only for tiles that were taken earlier, and the
+result does not depend on how many threads there are.
 
-**States that are not finite.** A product P may overflow where the states do not, may be zero by
-underflow, of which an infinite state would become NaN, and takes a coefficient of exactly zero,
-which forgets NaN and infinity (:mod:`lrscan.core.algebra`), for a number as any other. None of them
-gives a finite carry; a piece without one passes on the state that it has applied its steps to. Nor
-do the steps ask for zeros while they are applied. They never lead from a state that is not finite
-to one that is; so where the last is not finite, they are applied again, one by one, and ask.
+**States that are not finite.** Of an algebra that is guarded (:mod:`lrscan.core.algebra`): a
+product P may overflow where the states do not, may be zero by underflow, of which an infinite state
+would become NaN, and takes a coefficient of exactly zero, which forgets NaN and infinity, for a
+number as any other. None of them gives a finite carry; a tile without one passes on the state that
+it has applied its steps to. Nor do the steps ask for zeros while they are applied. They never lead
+from a state that is not finite to one that is; so where the last is not finite, they are applied
+again, one by one, and ask.
 
 Bytes moved an element, float32: 12 forward (a, x, h), 20 backward (a, dh, h, dx, da).
 """
@@ -27,67 +28,129 @@ Bytes moved an element, float32: 12 forward (a, x, h), 20 backward (a, dh, h, dx
 from __future__ import annotations
 
 import functools
+from typing import NamedTuple
 
+from lrscan.core.dtypes import described
 from lrscan.core.sweep import Rows
-from lrscan.cpu.compile import kernel
+from lrscan.cpu.compile import inlined, kernel
 from lrscan.cpu.lanes_over_time import make_times
-from lrscan.cpu.memory import fence, fetch_add, load_acquire, store_release
+from lrscan.cpu.memory import fence, fetch_add, int64_at, load_acquire, reader, store_release
 from lrscan.cpu.steps import (
-    DSTART,
-    START,
-    A,
-    Variant,
-    X,
-    inlined,
+    Inputs,
+    Recipe,
+    Section,
     make_apply_again,
     make_states,
     moved,
     slots_of,
 )
 from lrscan.cpu.strips import make_rows, make_strips
+from lrscan.cpu.structures import place
+from lrscan.cpu.task import LINE, Task
 
-_TABLE = 5 * len(Rows._fields)
-HEAD = _TABLE + 9
+_read_task = reader(Task)
+_TAKEN, _ARRIVED = place(Task, "taken"), place(Task, "arrived")
+_SPACED = {"unit": 1, "mirror": -1, "same": 0}
+_ORDERS = {"strips": make_strips, "rows": make_rows, "times": make_times}
+
+
+class _Room(NamedTuple):
+    """Addresses of what a thread has for itself, see :class:`lrscan.cpu.task.Places`."""
+
+    product: int
+    end: int
+    states: int
+
+
+class _Tile(NamedTuple):
+    """A chunk of a group.
+
+    at       addresses of the group's first column at the first step of all
+    ahead    those of the inputs of the tile that this thread will probably take next, moved by as
+             many steps as lie between the two tiles
+    columns  of the group
+    chunk    which of the group's
+    t0, t1   its steps, from t0 up to t1
+    last     whether it is the last chunk
+    done     address of the number of the group's carries that are there
+    before   address of the carry that leads into the tile
+    after    address of the one that leads out of it
+    """
+
+    at: Rows
+    ahead: Inputs
+    columns: int
+    chunk: int
+    t0: int
+    t1: int
+    last: bool
+    done: int
+    before: int
+    after: int
 
 
 @inlined
-def _number(address, index):
-    return load_acquire(address + 8 * index)
+def _over_time(strides):
+    """Strides over time: start and dstart have none."""
+    return Rows(strides.a, strides.x, 0, strides.out, strides.before, strides.da, 0)
 
 
 @inlined
-def _entries(address, column):
-    """A column of the operand table: what it says of every row."""
-    return (
-        _number(address, column),
-        _number(address, column + 5),
-        _number(address, column + 10),
-        _number(address, column + 15),
-        _number(address, column + 20),
-        _number(address, column + 25),
-        _number(address, column + 30),
-    )
+def _over_sequences(strides):
+    """Strides from one of several sequences to the next, which start and dstart alone have."""
+    return Rows(0, 0, strides.start, 0, 0, 0, strides.dstart)
+
+
+def _make_strides(recipe):
+    """(over time, over columns): functions of a task's strides.
+
+    Along the lanes, most strides follow from the spacings that the kernel is made for. As constants
+    they take no multiplications, in the loop over the steps of "times" and the strips of "rows".
+    "strips" adds a stride over time in its inner loop, and gains nothing.
+    """
+    along = recipe.strip if recipe.order == "times" else 1
+    sizes = {"a": described(recipe.a).size, "da": described(recipe.a).size}
+    strides = {
+        row: _SPACED[spacing.split(" ")[0]] * along * sizes.get(row, described(recipe.x).size)
+        for row, spacing in recipe.spacings._asdict().items()
+        if spacing != "strided"
+    }
+    known = Rows(*[row in strides for row in Rows._fields])
+    a, x, _, out, before, da, _ = (strides.get(row, 0) for row in Rows._fields)
+    known_a, known_x, _, known_out, known_before, known_da, _ = known
+    of_time, of_columns = recipe.order == "times", recipe.order == "rows"
+
+    @inlined
+    def known_or(given):
+        return Rows(
+            a=a if known_a else given.a,
+            x=x if known_x else given.x,
+            start=given.start,
+            out=out if known_out else given.out,
+            before=before if known_before else given.before,
+            da=da if known_da else given.da,
+            dstart=given.dstart,
+        )
+
+    @inlined
+    def over_time(strides):
+        time = _over_time(strides.time)
+        return known_or(time) if of_time else time
+
+    @inlined
+    def over_columns(strides):
+        return known_or(strides.column) if of_columns else strides.column
+
+    return over_time, over_columns
 
 
 @inlined
-def _steps_apart(strides):
-    """Strides over time: START and DSTART have none."""
-    return strides[0], strides[1], 0, strides[3], strides[4], strides[5], 0
-
-
-@inlined
-def _sequences_apart(strides):
-    """Strides from one of several sequences to the next, which START and DSTART alone have."""
-    return 0, 0, strides[START], 0, 0, 0, strides[DSTART]
-
-
-@inlined
-def _sequence_of(t, cu, sequences):
+def _sequence_of(t, call):
     """The sequence that step t belongs to."""
-    low, high = 0, sequences
+    low, high = 0, call.sequences
     while high - low > 1:
         middle = (low + high) // 2
-        if _number(cu, middle) <= t:
+        if int64_at(call.cu_seqlens, middle) <= t:
             low = middle
         else:
             high = middle
@@ -95,153 +158,226 @@ def _sequence_of(t, cu, sequences):
 
 
 @inlined
-def _first_step(base, outer2, outer1, lane, group, across, n1, width):
+def _groups_across(task):
+    """Groups that the inner axis of columns is cut into."""
+    return max(task.n0 // task.width, 1)
+
+
+@inlined
+def _chunks(task):
+    return max((task.steps + task.chunk - 1) // task.chunk, 1)
+
+
+@inlined
+def _tiles(task):
+    return task.n2 * task.n1 * _groups_across(task) * _chunks(task)
+
+
+@inlined
+def _first_step(task, group):
     """The addresses of a group's first column at the first step."""
+    across, strides = _groups_across(task), task.strides
     outer, nth = group // across, group % across
-    at = moved(moved(base, outer2, outer // n1), outer1, outer % n1)
-    return moved(at, lane, nth * width)
+    at = moved(task.call.first, strides.outer2, outer // task.n1)
+    at = moved(at, strides.outer1, outer % task.n1)
+    return moved(at, strides.column, nth * task.width)
 
 
-def groups_of(sizes: tuple[int, ...], width: int) -> int:
-    """How many groups of ``width`` columns the column axes are cut into."""
-    n2, n1, n0 = sizes
-    return n2 * n1 * max(n0 // width, 1)
+@inlined
+def _aligned(address):
+    return (address + LINE - 1) // LINE * LINE
 
 
-def workspace_bytes(
-    sizes: tuple[int, ...], width: int, strip: int, state: int, threads: int
-) -> int:
-    """Room for the states of every thread and two carries of every group, ``state`` bytes each."""
-    n2, n1, n0 = sizes
-    return state * (threads * 3 * 2 * width + 2 * n2 * n1 * (n0 + strip)) + 64
+@inlined
+def _take_room(task, address):
+    """The room of a thread that has just come."""
+    places = task.places
+    own = _aligned(address) + places.rooms
+    own += places.room * fetch_add(address + _ARRIVED, 1)
+    return _Room(own + places.product, own + places.end, own + places.states)
+
+
+def _make_tile(recipe):
+    """Which tile is meant by its number: all groups' first chunks, then all second ones, ..."""
+    size, strip = described(recipe.state).size, recipe.strip
+
+    @inlined
+    def tile_of(task, address, number):
+        across = _groups_across(task)
+        groups = task.n2 * task.n1 * across
+        chunk, group = number // groups, number % groups
+        outer, nth = group // across, group % across
+        # What this thread will probably do next is fetched from memory meanwhile.
+        likely = number + task.threads if _chunks(task) > 1 else number
+        later, time = (likely // groups - chunk) * task.chunk, task.strides.time
+        ahead = _first_step(task, likely % groups)
+        ahead = Inputs(ahead.a + later * time.a, ahead.x + later * time.x)
+        columns = task.width if nth + 1 < across else task.n0 - nth * task.width
+        t0, t1 = chunk * task.chunk, min((chunk + 1) * task.chunk, task.steps)
+        # Two carries a group take turns: one is written when the other has been read.
+        before = _aligned(address) + task.places.carries
+        before += 2 * size * (outer * (task.n0 + strip) + nth * task.width)
+        after = before + size * slots_of(columns, strip)
+        if chunk % 2 == 0:
+            before, after = after, before
+        return _Tile(
+            at=_first_step(task, group),
+            ahead=ahead,
+            columns=columns,
+            chunk=chunk,
+            t0=t0,
+            t1=t1,
+            last=chunk == _chunks(task) - 1,
+            done=address + task.places.done + 8 * group,
+            before=before,
+            after=after,
+        )
+
+    return tile_of
+
+
+def _make_carry(recipe, reduce):
+    """Bring the state to a tile, and past it."""
+    wanted_start = not recipe.backward
+    begin, copy, carry_over, _ = make_states(recipe, recipe.strip)
+    over_time, over_columns = _make_strides(recipe)
+
+    @inlined
+    def enter(task, tile, room):
+        """Wait for the carry before a tile, and pass on the one after it.
+
+        Reads the tile's inputs, from the last sequence that begins in it, and the carry before;
+        writes room.states, and the carry after. Returns whether that is passed on: it is not where
+        it is not to be believed, and has no use after the last chunk.
+        """
+        call, column = task.call, over_columns(task.strides)
+        last = _sequence_of(tile.t1 - 1, call)
+        began = int64_at(call.cu_seqlens, last)
+        opens = began >= tile.t0  # a sequence begins in this tile
+        if not tile.last:
+            section = Section(
+                at=tile.at,
+                time=over_time(task.strides),
+                column=column,
+                columns=tile.columns,
+                t0=max(tile.t0, began),
+                t1=tile.t1,
+                opens=opens,
+                closes=False,
+            )
+            reduce(section, room.product, room.end)
+        while load_acquire(tile.done) < tile.chunk:
+            pass
+        copy(room.states, tile.before, tile.columns)
+        if tile.last:
+            return True
+        if opens:
+            own = moved(tile.at, _over_sequences(task.strides.time), last)
+            h0 = own.start if wanted_start else 0
+            begin(room.states, h0, column.start, tile.columns)
+        passed_on = carry_over(tile.after, room.product, room.end, room.states, tile.columns)
+        copy(room.states, tile.before, tile.columns)
+        if passed_on:  # the next chunk but one may write to tile.before from now on
+            store_release(tile.done, tile.chunk + 1)
+        return passed_on
+
+    @inlined
+    def leave(tile, room):
+        """Pass on room.states, which the steps of a tile have been applied to."""
+        copy(tile.after, room.states, tile.columns)
+        store_release(tile.done, tile.chunk + 1)
+
+    return enter, leave
+
+
+def _make_apply_tile(recipe, apply):
+    """Take all steps of a tile."""
+    wanted_start, guarded = not recipe.backward, recipe.algebra.guarded
+    begin, copy, _, finite = make_states(recipe, recipe.strip)
+    over_time, over_columns = _make_strides(recipe)
+    one_by_one = recipe.one_by_one if recipe.order == "times" else recipe
+    apply_again = make_apply_again(one_by_one, recipe.strip)
+
+    @inlined
+    def apply_tile(task, tile, room):
+        """Reads the tile's inputs and room.states; writes its outputs, and the states after it.
+
+        Sequence after sequence: each begins with its own h0, or with the state before the tile.
+        """
+        call, strides = task.call, task.strides
+        cu_seqlens, columns, column = call.cu_seqlens, tile.columns, over_columns(strides)
+        kept = room.product  # which is not needed any more
+        t, n = tile.t0, _sequence_of(tile.t0, call)
+        while t < tile.t1:
+            end = int64_at(cu_seqlens, n + 1)
+            stop = min(end, tile.t1)
+            own = moved(tile.at, _over_sequences(strides.time), n)
+            h0 = own.start if wanted_start else 0
+            opens = int64_at(cu_seqlens, n) == t
+            section = Section(
+                at=own,
+                time=over_time(strides),
+                column=column,
+                columns=columns,
+                t0=t,
+                t1=stop,
+                opens=opens,
+                closes=end == stop,
+            )
+            if opens:
+                begin(room.states, h0, column.start, columns)
+            elif guarded:
+                copy(kept, room.states, columns)
+            apply(section, tile.ahead, room.states)
+            if guarded:
+                if not finite(room.states, columns):
+                    if opens:
+                        begin(room.states, h0, column.start, columns)
+                    else:
+                        copy(room.states, kept, columns)
+                    apply_again(section, room.states)
+            t = stop
+            n += 1
+            while n < call.sequences and int64_at(cu_seqlens, n + 1) == t:  # an empty one
+                n += 1
+
+    return apply_tile
 
 
 @functools.cache
-def sweep_kernel(
-    order: str, lanes: int, strip: int, backward: bool, kinds, spacings, wanted=(True, True)
-):
-    """The compiled kernel of a variant.
+def sweep_kernel(recipe: Recipe) -> int:
+    """The address of the compiled kernel that a recipe makes.
 
-    ``order`` is that in which the elements of a piece are visited: "strips" and "rows" of columns
-    (:mod:`lrscan.cpu.strips`), or "times" (:mod:`lrscan.cpu.lanes_over_time`). A strip is so many
-    columns carried together: as many as there are lanes, if those are not consecutive "times".
+    It is called as ``sweep(address)``, on every thread that takes part, with the address of a
+    :class:`lrscan.cpu.task.Task`. Tiles are taken in this order, of three groups, each by whichever
+    thread is free:
 
-    It is called as ``sweep(address)``, on every thread that takes part, with the address of int64
-    numbers: the operand table (:mod:`lrscan.cpu.steps`); steps, then the extents of the column
-    axes; columns a group (the last group of the inner axis takes what is left too, and none is
-    narrower than a strip); steps a piece; threads; how many sequences lie end to end, and the
-    address of the steps where they begin, with the end of the last; zeros: two counters and, for
-    each of :func:`groups_of` groups, how many of its carries are there; and room for
-    :func:`workspace_bytes`.
+        time ->  chunk 0   chunk 1   chunk 2
+        group 0     0         3         6
+        group 1     1         4         7
+        group 2     2         5         8
     """
-    v = Variant(backward, kinds, spacings, wanted)
-    size, wanted_start = v.size, not backward
-    begin, copy, carry_over, finite = make_states(v, strip)
-    apply_again = make_apply_again(v.one_by_one if order == "times" else v, strip)
-    if order == "times":
-        reduce, apply = make_times(v, lanes, strip)
-    else:
-        reduce, apply = (make_rows if order == "rows" else make_strips)(v, strip)
+    reduce, apply = _ORDERS[recipe.order](recipe)
+    tile_of = _make_tile(recipe)
+    enter, leave = _make_carry(recipe, reduce)
+    apply_tile = _make_apply_tile(recipe, apply)
+    direction = "backward" if recipe.backward else "forward"
 
-    direction = "backward" if backward else "forward"
-    variant = f"{order} {lanes} {strip} {backward} {kinds} {spacings} {wanted}"
-
-    @kernel(variant, f"for {kinds[1]}, {direction}, by {order}")
+    @kernel(recipe.key, f"for {recipe.x}, {direction}, by {recipe.order}")
     def sweep(address):
-        base, time, apart, outer2, outer1, lane = (
-            _entries(address, 0),
-            _steps_apart(_entries(address, 1)),
-            _sequences_apart(_entries(address, 1)),
-            _entries(address, 2),
-            _entries(address, 3),
-            _entries(address, 4),
-        )
-        steps = _number(address, _TABLE)
-        n2, n1, n0 = (
-            _number(address, _TABLE + 1),
-            _number(address, _TABLE + 2),
-            _number(address, _TABLE + 3),
-        )
-        width, block, threads, sequences, cu = (
-            _number(address, _TABLE + 4),
-            _number(address, _TABLE + 5),
-            _number(address, _TABLE + 6),
-            _number(address, _TABLE + 7),
-            _number(address, _TABLE + 8),
-        )
-        across = max(n0 // width, 1)
-        groups = n2 * n1 * across
-        pieces = max((steps + block - 1) // block, 1)
-        counter = address + 8 * HEAD
-        done = counter + 16
-        room = 2 * width * size
-        carries = (done + 8 * groups + 63) // 64 * 64
-        product = carries + 2 * size * n2 * n1 * (n0 + strip)
-        product += 3 * room * fetch_add(counter + 8, 1)
-        end, states = product + room, product + 2 * room
+        task = _read_task(address)
+        room = _take_room(task, address)
         while True:
-            ticket = fetch_add(counter, 1)
-            if ticket >= groups * pieces:
+            number = fetch_add(address + _TAKEN, 1)
+            if number >= _tiles(task):
                 break
-            piece, group = ticket // groups, ticket % groups
-            outer, nth = group // across, group % across
-            at = _first_step(base, outer2, outer1, lane, group, across, n1, width)
-            # What this thread will probably do next is fetched from memory meanwhile.
-            likely = ticket + threads if pieces > 1 else ticket
-            ahead = _first_step(base, outer2, outer1, lane, likely % groups, across, n1, width)
-            ahead = moved(ahead, time, (likely // groups - piece) * block)
-            count = width if nth + 1 < across else n0 - nth * width
-            t0, t1 = piece * block, min((piece + 1) * block, steps)
-            # Two carries a group take turns: one is written when the other has been read.
-            before = carries + 2 * size * (outer * (n0 + strip) + nth * width)
-            here = before + size * slots_of(count, strip)
-            if piece % 2 == 0:
-                before, here = here, before
-            last = _sequence_of(t1 - 1, cu, sequences)
-            inside = _number(cu, last) >= t0  # a sequence begins in this piece
-            passed_on = piece == pieces - 1
-            if piece > 0:
-                if not passed_on:
-                    cut = max(t0, _number(cu, last))
-                    reduce(at, time, lane, cut, t1, inside, count, product, end)
-                while load_acquire(done + 8 * group) < piece:
-                    pass
-                copy(states, before, count)
-                if not passed_on:
-                    if inside:
-                        h0 = at[START] + last * apart[START] if wanted_start else 0
-                        begin(states, h0, lane[START], count)
-                    passed_on = carry_over(here, product, end, states, count)
-                    copy(states, before, count)
-                    if passed_on:  # the next piece but one may write to ``before`` from now on
-                        store_release(done + 8 * group, piece + 1)
-            kept = product  # which is not needed any more
-            t, n = t0, _sequence_of(t0, cu, sequences)
-            while t < t1:
-                opens = _number(cu, n) == t
-                stop = min(_number(cu, n + 1), t1)
-                own = moved(at, apart, n)
-                h0 = own[START] if wanted_start else 0
-                if opens:
-                    begin(states, h0, lane[START], count)
-                else:
-                    copy(kept, states, count)
-                closes = _number(cu, n + 1) == stop
-                following = ahead[A], ahead[X]
-                apply(own, following, time, lane, t, stop, opens, closes, count, states)
-                if not finite(states, count):
-                    if opens:
-                        begin(states, h0, lane[START], count)
-                    else:
-                        copy(states, kept, count)
-                    apply_again(own, time, lane, t, stop, opens, closes, count, states)
-                t = stop
-                n += 1
-                while n < sequences and _number(cu, n + 1) == t:  # an empty one
-                    n += 1
+            tile = tile_of(task, address, number)
+            passed_on = tile.last
+            if tile.chunk > 0:
+                passed_on = enter(task, tile, room)
+            apply_tile(task, tile, room)
             if not passed_on:
-                copy(here, states, count)
-                store_release(done + 8 * group, piece + 1)
+                leave(tile, room)
         fence()
 
     return sweep

@@ -1,195 +1,356 @@
-"""What the CPU kernels share: a time step of a few lanes, and the states of a group of columns.
+"""What the CPU kernels share: what one is made from, a time step of a strip, the states of a group.
 
-An operand is a row of an int64 table, in bytes: address of the first step, then the strides over
-time (START and DSTART: over sequences), over the two outer column axes, and over the inner one.
-:mod:`lrscan.core.sweep` says what the rows are; running from the end is a matter of addresses and
-negative strides.
+Columns are taken in *strips* of as many as there are lanes. Where the number of a group's columns
+is no multiple of that, its last strip ends with the group and overlaps the one before: the columns
+of both are done twice, with the same result. With 10 columns and 4 lanes:
 
-Columns are taken in *strips* of as many as there are lanes. Where the width of a group is no
-multiple of that, its last strip ends with it and overlaps the one before: the columns of both are
-done twice, with the same result. States lie strip after strip.
+    columns   0 1 2 3 4 5 6 7 8 9
+    strip 0   -------
+    strip 1           -------
+    strip 2               -------
+
+States lie strip after strip, 12 of them here. Addresses and strides are in bytes, and a
+:class:`lrscan.core.sweep.Rows` has one for each tensor. Running from the end is a matter of
+addresses and negative strides.
 """
 
 from __future__ import annotations
 
 import functools
+from types import SimpleNamespace
+from typing import NamedTuple
 
 from numba import njit
 
-from lrscan.core import algebra
-from lrscan.core.dtypes import KINDS
+from lrscan.core.algebra import SCALAR, Algebra
+from lrscan.core.dtypes import described
 from lrscan.core.sweep import Rows
+from lrscan.cpu.compile import inlined
 from lrscan.cpu.memory import load, store
-from lrscan.cpu.vector import all_finite, fill, remembered
-
-A, X, START, OUT, BEFORE, DA, DSTART = range(len(Rows._fields))
-
-# Inlined by LLVM, so that flags known at compile time prune the branches of a kernel.
-inlined = njit(forceinline=True, error_model="numpy")
-
-step = njit(inline="always")(algebra.step)
-compose = njit(inline="always")(algebra.compose)
-coefficient_gradient = njit(inline="always")(algebra.coefficient_gradient)
+from lrscan.cpu.vector import all_finite, constant, remembered
 
 
-class Variant:
+class Recipe(NamedTuple):
     """What distinguishes one compiled kernel from another.
 
-    kinds     element types of a, x and h0
-    spacings  spacings of the rows A, X, OUT, BEFORE, DA along the lanes (see memory.load)
-    wanted    which of dx and da are written (backward)
+    algebra     what coefficients and states are
+    backward    the direction of the sweep
+    order       that in which the elements of a tile are visited: "strips" or "rows" of columns
+                (:mod:`lrscan.cpu.strips`), or "times" (:mod:`lrscan.cpu.lanes_over_time`)
+    lanes       of a vector
+    strip       columns carried together: as many as lanes, if those are not consecutive "times"
+    a, x, start the kinds of coefficients, inputs and h0
+    spacings    of each row along the lanes, see :func:`lrscan.cpu.memory.load`
+    writes_out  whether h, or dx, is wanted
+    writes_da   whether da is
     """
 
-    def __init__(self, backward, kinds, spacings, wanted=(True, True)):
-        self.backward = backward
-        self.a, self.x, self.start = kinds
-        self.spacings = spacings
-        self.want_dx, self.want_da = wanted
-        self.state = KINDS[self.x].state
-        self.size = KINDS[self.state].size
+    algebra: Algebra
+    backward: bool
+    order: str
+    lanes: int
+    strip: int
+    a: str
+    x: str
+    start: str
+    spacings: Rows
+    writes_out: bool
+    writes_da: bool
 
-    @functools.cached_property
-    def one_by_one(self):
-        """The variant that takes single steps where the lanes run over time."""
-        kinds, wanted = (self.a, self.x, self.start), (self.want_dx, self.want_da)
-        return Variant(self.backward, kinds, ("unit",) * len(self.spacings), wanted)
+    @property
+    def coefficient(self) -> str:
+        """The kind that coefficients are computed in, and the products of many."""
+        return described(self.a).state
+
+    @property
+    def state(self) -> str:
+        """The kind that states are computed in."""
+        return described(self.x).state
+
+    @property
+    def one_by_one(self) -> Recipe:
+        """The same for single steps, where the lanes run over time."""
+        return self._replace(spacings=Rows(*["unit"] * len(Rows._fields)))
+
+    @property
+    def key(self) -> str:
+        """By which the compiled kernel is kept."""
+        parts = self._asdict() | {"algebra": self.algebra.name, "spacings": tuple(self.spacings)}
+        if self.algebra is SCALAR:
+            del parts["algebra"]
+        return repr(tuple(parts.values()))
+
+
+@functools.cache
+def compiled(algebra: Algebra) -> SimpleNamespace:
+    """The functions of an algebra, by name, for kernels."""
+    names = ("step", "compose", "adjoint", "coefficient_gradient", "state_gradient")
+    given = {name: getattr(algebra, name) for name in names}
+    return SimpleNamespace(
+        **{name: own and njit(inline="always")(own) for name, own in given.items()}
+    )
+
+
+class Section(NamedTuple):
+    """Steps of one sequence, in the columns of a group.
+
+    at              addresses of the group's first column at step 0
+    time, column    strides from a step, and from a column, to the next
+    columns         how many
+    t0, t1          steps from t0 up to t1
+    opens, closes   whether the sequence begins with step t0, and ends with step t1 - 1
+    """
+
+    at: Rows
+    time: Rows
+    column: Rows
+    columns: int
+    t0: int
+    t1: int
+    opens: bool
+    closes: bool
+
+
+class Inputs(NamedTuple):
+    """Addresses of a coefficient and of an input."""
+
+    a: int
+    x: int
 
 
 @inlined
 def moved(at, stride, n):
-    """The seven addresses, ``n`` strides further."""
-    return (
-        at[0] + n * stride[0],
-        at[1] + n * stride[1],
-        at[2] + n * stride[2],
-        at[3] + n * stride[3],
-        at[4] + n * stride[4],
-        at[5] + n * stride[5],
-        at[6] + n * stride[6],
+    """The address of each row, ``n`` strides further."""
+    return Rows(
+        a=at.a + n * stride.a,
+        x=at.x + n * stride.x,
+        start=at.start + n * stride.start,
+        out=at.out + n * stride.out,
+        before=at.before + n * stride.before,
+        da=at.da + n * stride.da,
+        dstart=at.dstart + n * stride.dstart,
     )
 
 
 @inlined
-def strips_of(width, lanes):
-    """How many strips a group of ``width`` columns has."""
-    return (width + lanes - 1) // lanes
+def strips_of(columns, lanes):
+    """How many strips a group of so many columns has."""
+    return (columns + lanes - 1) // lanes
 
 
 @inlined
-def slots_of(width, lanes):
+def slots_of(columns, lanes):
     """How many states the strips of a group hold, those done twice counted twice."""
-    return strips_of(width, lanes) * lanes
+    return strips_of(columns, lanes) * lanes
 
 
 @inlined
-def first_column(strip, width, lanes):
-    """The column, within the group, where a strip begins."""
-    return min(strip * lanes, width - lanes)
+def first_column(s, columns, lanes):
+    """The column, within the group, where strip s begins."""
+    return min(s * lanes, columns - lanes)
 
 
 @functools.cache
-def make_states(v, lanes):
+def make_slots(kind, lanes):
+    """(read, write) of the value of strip s, where values of a kind lie strip after strip."""
+    bytes_a_strip = lanes * described(kind).size
+
+    @inlined
+    def read(values, s):
+        return load(kind, lanes, "unit", values + s * bytes_a_strip, 0)
+
+    @inlined
+    def write(values, s, value):
+        store(kind, "unit", values + s * bytes_a_strip, 0, value)
+
+    return read, write
+
+
+def make_identity(recipe, lanes):
+    """A function of nothing that gives the map (P, R) of no steps."""
+    one = constant(recipe.coefficient, lanes, recipe.algebra.one)
+    zero = constant(recipe.state, lanes, recipe.algebra.zero)
+
+    @inlined
+    def identity():
+        return one(), zero()
+
+    return identity
+
+
+def make_inputs(recipe, lanes):
+    """(coefficient, directed, impulse): what the step at an address takes, of ``lanes`` neighbours.
+
+    ``directed`` makes of a coefficient the one by which the sweep goes over its step.
+    """
+    kind_a, kind_x, spacings = recipe.a, recipe.x, recipe.spacings
+    space_a, space_x = spacings.a, spacings.x
+    backward, adjoint = recipe.backward, compiled(recipe.algebra).adjoint
+
+    @inlined
+    def coefficient(address, stride):
+        return load(kind_a, lanes, space_a, address, stride)
+
+    @inlined
+    def directed(a):
+        if backward:
+            return adjoint(a)
+        return a
+
+    @inlined
+    def impulse(address, stride):
+        return load(kind_x, lanes, space_x, address, stride)
+
+    return coefficient, directed, impulse
+
+
+def make_states(recipe, lanes):
     """(begin, copy, carry_over, finite): loops over the states of a group."""
-    state, start_kind = v.state, v.start
-    bytes_a_strip = lanes * v.size
+    kind_start, guarded = recipe.start, recipe.algebra.guarded
+    step = compiled(recipe.algebra).step
+    zero = constant(recipe.state, lanes, recipe.algebra.zero)
+    read, write = make_slots(recipe.state, lanes)
+    read_product, _ = make_slots(recipe.coefficient, lanes)
 
     @inlined
-    def begin(to, start, stride, width):
-        """The states before the first step, from the addresses of h0, or zero."""
-        for s in range(strips_of(width, lanes)):
-            h = fill(state, lanes, 0)
+    def begin(to, start, stride, columns):
+        """Write the states before the first step: those at the address of h0, or zero."""
+        for s in range(strips_of(columns, lanes)):
+            h = zero()
             if start != 0:
-                first = start + first_column(s, width, lanes) * stride
-                h = load(start_kind, lanes, "strided", first, stride)
-            store(state, "unit", to + s * bytes_a_strip, 0, h)
+                first = start + first_column(s, columns, lanes) * stride
+                h = load(kind_start, lanes, "strided", first, stride)
+            write(to, s, h)
 
     @inlined
-    def copy(to, source, width):
-        for s in range(strips_of(width, lanes)):
-            at = s * bytes_a_strip
-            store(state, "unit", to + at, 0, load(state, lanes, "unit", source + at, 0))
+    def copy(to, source, columns):
+        """Write the states at ``source``."""
+        for s in range(strips_of(columns, lanes)):
+            write(to, s, read(source, s))
 
     @inlined
-    def carry_over(to, product, end, carry, width):
-        """to = product * carry + end; whether all of that is finite."""
-        finite = True
-        for s in range(strips_of(width, lanes)):
-            at = s * bytes_a_strip
-            P = load(state, lanes, "unit", product + at, 0)
-            R = load(state, lanes, "unit", end + at, 0)
-            h = step(P, R, load(state, lanes, "unit", carry + at, 0))
-            finite &= all_finite(h)
-            store(state, "unit", to + at, 0, h)
-        return finite
+    def carry_over(to, product, end, carry, columns):
+        """Write what the maps (product, end) make of the states at ``carry``; whether all that is
+        to be believed: finite, if the algebra is guarded."""
+        believed = True
+        for s in range(strips_of(columns, lanes)):
+            h = step(read_product(product, s), read(end, s), read(carry, s))
+            if guarded:
+                believed &= all_finite(h)
+            write(to, s, h)
+        return believed
 
     @inlined
-    def finite(states, width):
+    def finite(states, columns):
         """Whether all of them are."""
         yes = True
-        for s in range(strips_of(width, lanes)):
-            yes &= all_finite(load(state, lanes, "unit", states + s * bytes_a_strip, 0))
+        for s in range(strips_of(columns, lanes)):
+            yes &= all_finite(read(states, s))
         return yes
 
     return begin, copy, carry_over, finite
 
 
 @functools.cache
-def make_advance(v, lanes):
+def make_advance(recipe, lanes):
     """One step of ``lanes`` neighbouring columns: load, compute, store; returns the new state.
 
-    Its last argument is whether a coefficient of zero forgets also a state that is not finite.
+    Called as ``advance(at, column, h, first, last, a_next, forgets)``:
+
+    at       addresses of the step, of its first column
+    column   strides from one column to the next
+    h        the state before it, in the order of the sweep
+    first    whether no coefficient leads to it: the first step that a backward sweep takes
+    last     whether it is the last one of the sequence
+    a_next   from a coefficient to that of the next step
+    forgets  whether a coefficient of zero forgets also a state that is not finite
     """
-    backward, want_dx, want_da = v.backward, v.want_dx, v.want_da
-    kind_a, kind_x, kind_start, state = v.a, v.x, v.start, v.state
-    space_a, space_x, space_out, space_before, space_da = v.spacings
+    return (_make_backward_step if recipe.backward else _make_forward_step)(recipe, lanes)
+
+
+def _make_forward_step(recipe, lanes):
+    """h[t] = step(a[t], x[t], h[t-1]) is written."""
+    kind_x, space_out = recipe.x, recipe.spacings.out
+    step, guarded = compiled(recipe.algebra).step, recipe.algebra.guarded
+    coefficient, directed, impulse = make_inputs(recipe, lanes)
 
     @inlined
-    def advance(at, lane, h, first, last, a_next, forgets):
-        x = load(kind_x, lanes, space_x, at[X], lane[X])
-        if not backward:
-            a = load(kind_a, lanes, space_a, at[A], lane[A])
+    def advance(at, column, h, first, last, a_next, forgets):
+        x = impulse(at.x, column.x)
+        a = directed(coefficient(at.a, column.a))
+        if guarded:
             if forgets:
                 h = remembered(a, h)
-            h = step(a, x, h)
-            store(kind_x, space_out, at[OUT], lane[OUT], h)
-            return h
-        g = x
-        if not first:
-            a = load(kind_a, lanes, space_a, at[A], lane[A])
-            if forgets:
-                h = remembered(a, h)
-            g = step(a.conjugate(), x, h)
-        if want_dx:
-            store(kind_x, space_out, at[OUT], lane[OUT], g)
-        if want_da:
-            before = fill(state, lanes, 0)
+        h = step(a, x, h)
+        store(kind_x, space_out, at.out, column.out, h)
+        return h
+
+    return advance
+
+
+def _make_backward_step(recipe, lanes):
+    """g[t] = step(adjoint(a[t+1]), dh[t], g[t+1]) and the gradient at a[t] are written.
+
+    With the last step of the sweep, t = 0, comes the gradient at h0.
+    """
+    kind_a, kind_x, kind_start = recipe.a, recipe.x, recipe.start
+    spacings, guarded = recipe.spacings, recipe.algebra.guarded
+    space_out, space_before, space_da = spacings.out, spacings.before, spacings.da
+    writes_out, writes_da = recipe.writes_out, recipe.writes_da
+    functions = compiled(recipe.algebra)
+    step, coefficient_gradient = functions.step, functions.coefficient_gradient
+    state_gradient = functions.state_gradient
+    zero = constant(recipe.state, lanes, recipe.algebra.zero)
+    coefficient, directed, impulse = make_inputs(recipe, lanes)
+
+    @inlined
+    def advance(at, column, g, first, last, a_next, forgets):
+        dh = impulse(at.x, column.x)
+        if first:
+            g = dh
+        else:
+            a = directed(coefficient(at.a, column.a))
+            if guarded:
+                if forgets:
+                    g = remembered(a, g)
+            g = step(a, dh, g)
+        if writes_out:
+            store(kind_x, space_out, at.out, column.out, g)
+        if writes_da:
+            before = zero()
             if not last:
-                before = load(kind_x, lanes, space_before, at[BEFORE], lane[BEFORE])
-            elif at[START] != 0:
-                before = load(kind_start, lanes, "strided", at[START], lane[START])
-            store(kind_a, space_da, at[DA], lane[DA], coefficient_gradient(before, g))
-        if last and at[DSTART] != 0:
-            a = load(kind_a, lanes, space_a, at[A] + a_next, lane[A])
-            dstart = coefficient_gradient(a, remembered(a, g))
-            store(kind_start, "strided", at[DSTART], lane[DSTART], dstart)
+                before = load(kind_x, lanes, space_before, at.before, column.before)
+            elif at.start != 0:
+                before = load(kind_start, lanes, "strided", at.start, column.start)
+            store(kind_a, space_da, at.da, column.da, coefficient_gradient(before, g))
+        if last and at.dstart != 0:
+            a, kept = coefficient(at.a + a_next, column.a), g
+            if guarded:
+                kept = remembered(a, g)
+            dstart = state_gradient(a, kept)
+            store(kind_start, "strided", at.dstart, column.dstart, dstart)
         return g
 
     return advance
 
 
-def make_apply_again(v, lanes):
-    """All steps of a group from t0 up to t1, one by one: coefficients of zero forget all."""
-    state, bytes_a_strip = v.state, lanes * v.size
-    advance = make_advance(v, lanes)
+def make_apply_again(recipe, lanes):
+    """All steps of a section, one by one: coefficients of zero forget all."""
+    read, write = make_slots(recipe.state, lanes)
+    advance = make_advance(recipe, lanes)
 
     @inlined
-    def apply_again(at, time, lane, t0, t1, opens, closes, width, states):
-        for s in range(strips_of(width, lanes)):
-            h = load(state, lanes, "unit", states + s * bytes_a_strip, 0)
-            here = moved(at, lane, first_column(s, width, lanes))
-            for t in range(t0, t1):
-                first, last = opens and t == t0, closes and t == t1 - 1
-                h = advance(moved(here, time, t), lane, h, first, last, time[A], bool(1))
-            store(state, "unit", states + s * bytes_a_strip, 0, h)
+    def apply_again(section, states):
+        for s in range(strips_of(section.columns, lanes)):
+            h = read(states, s)
+            here = moved(section.at, section.column, first_column(s, section.columns, lanes))
+            for t in range(section.t0, section.t1):
+                at = moved(here, section.time, t)
+                first, last = (
+                    section.opens and t == section.t0,
+                    section.closes and t == section.t1 - 1,
+                )
+                h = advance(at, section.column, h, first, last, section.time.a, bool(1))
+            write(states, s, h)
 
     return apply_again

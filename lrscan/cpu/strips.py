@@ -2,8 +2,14 @@
 
 Two orders of the same work, both (reduce, apply) of :mod:`lrscan.cpu.scan`:
 
-    strips   strip after strip, each through all of the piece, its states in registers
+    strips   strip after strip, each through all steps of the tile, its states in registers
     rows     step after step, each through all strips, the states in memory (that is, in L1)
+
+             strips                      rows
+             strip 0   1   2             strip 0   1   2
+    step 0         1   4   7             step 0    1   2   3
+    step 1         2   5   8             step 1    4   5   6
+    step 2         3   6   9             step 2    7   8   9
 
 Rows read whole stretches of memory, which the processor fetches ahead; strips have no more work
 a step than the arithmetic, which is best for few columns.
@@ -11,128 +17,182 @@ a step than the arithmetic, which is best for few columns.
 
 from __future__ import annotations
 
-from lrscan.cpu.memory import load, prefetch, store
-from lrscan.cpu.steps import A, X, compose, first_column, inlined, make_advance, moved, strips_of
-from lrscan.cpu.vector import fill
+from lrscan.cpu.compile import inlined
+from lrscan.cpu.memory import prefetch
+from lrscan.cpu.steps import (
+    compiled,
+    first_column,
+    make_advance,
+    make_identity,
+    make_inputs,
+    make_slots,
+    moved,
+    strips_of,
+)
 
 
-def _make_parts(v, lanes):
-    """(begin, reduce_step, advance): what both orders do to one strip in one step."""
-    kind_a, kind_x, state, backward = v.a, v.x, v.state, v.backward
-    space_a, space_x = v.spacings[:2]
+def _make_reduce_steps(recipe, lanes):
+    """(begin, first_step, reduce_step): the map of a strip's steps, one after the other."""
+    backward, compose = recipe.backward, compiled(recipe.algebra).compose
+    coefficient, directed, impulse = make_inputs(recipe, lanes)
+    identity = make_identity(recipe, lanes)
 
     @inlined
-    def begin(at, lane, opens):
-        """The pair before the first step of a piece; after it, if it opens a backward sequence."""
-        P, R = fill(state, lanes, 1), fill(state, lanes, 0)
+    def begin(at, column, opens):
+        """The map before the first step; after it, where a backward sequence opens with it."""
+        P, R = identity()
         if backward and opens:  # no coefficient leads here
-            R = load(kind_x, lanes, space_x, at[X], lane[X])
+            R = impulse(at.x, column.x)
         return P, R
 
     @inlined
-    def reduce_step(at, lane, P, R):
-        a = load(kind_a, lanes, space_a, at[A], lane[A])
-        if backward:
-            a = a.conjugate()
-        return compose(P, R, a, load(kind_x, lanes, space_x, at[X], lane[X]))
+    def first_step(section):
+        """The step that comes after :func:`begin`."""
+        return section.t0 + 1 if backward and section.opens else section.t0
 
-    return begin, reduce_step, make_advance(v, lanes)
+    @inlined
+    def reduce_step(at, column, P, R):
+        a = directed(coefficient(at.a, column.a))
+        return compose(P, R, a, impulse(at.x, column.x))
+
+    return begin, first_step, reduce_step
 
 
-def make_strips(v, lanes):
+def make_strips(recipe):
     """(reduce, apply), strip after strip."""
-    state, backward = v.state, v.backward
-    bytes_a_strip = lanes * v.size
-    begin, reduce_step, advance = _make_parts(v, lanes)
+    return _make_reduce_strips(recipe, recipe.lanes), _make_apply_strips(recipe, recipe.lanes)
+
+
+def make_rows(recipe):
+    """(reduce, apply), step after step."""
+    return _make_reduce_rows(recipe, recipe.lanes), _make_apply_rows(recipe, recipe.lanes)
+
+
+def _make_reduce_strips(recipe, lanes):
+    begin, first_step, reduce_step = _make_reduce_steps(recipe, lanes)
+    _, write_product = make_slots(recipe.coefficient, lanes)
+    _, write_end = make_slots(recipe.state, lanes)
 
     @inlined
-    def reduce(at, time, lane, t0, t1, opens, width, product, end):
-        for s in range(strips_of(width, lanes)):
-            here = moved(at, lane, first_column(s, width, lanes))
-            P, R = begin(moved(here, time, t0), lane, opens)
-            for t in range(t0 + 1 if backward and opens else t0, t1):
-                P, R = reduce_step(moved(here, time, t), lane, P, R)
-            store(state, "unit", product + s * bytes_a_strip, 0, P)
-            store(state, "unit", end + s * bytes_a_strip, 0, R)
+    def reduce(section, product, end):
+        """Read the inputs of a section; write the maps of its steps, strip after strip."""
+        for s in range(strips_of(section.columns, lanes)):
+            here = moved(section.at, section.column, first_column(s, section.columns, lanes))
+            P, R = begin(moved(here, section.time, section.t0), section.column, section.opens)
+            for t in range(first_step(section), section.t1):
+                P, R = reduce_step(moved(here, section.time, t), section.column, P, R)
+            write_product(product, s, P)
+            write_end(end, s, R)
+
+    return reduce
+
+
+def _make_apply_strips(recipe, lanes):
+    backward = recipe.backward
+    read, write = make_slots(recipe.state, lanes)
+    advance = make_advance(recipe, lanes)
 
     @inlined
-    def apply(at, ahead, time, lane, t0, t1, opens, closes, width, states):
+    def apply(section, ahead, states):
+        """Take the steps of a section from the states, which become those after it.
+
+        ``ahead``, the inputs that will be read next, are fetched meanwhile.
+        """
         no, yes = bool(0), bool(1)  # Numba would compile what is called for each literal anew
-        for s in range(strips_of(width, lanes)):
-            here = moved(at, lane, first_column(s, width, lanes))
-            h = load(state, lanes, "unit", states + s * bytes_a_strip, 0)
+        time, column, t0, t1 = section.time, section.column, section.t0, section.t1
+        for s in range(strips_of(section.columns, lanes)):
+            here = moved(section.at, column, first_column(s, section.columns, lanes))
+            h = read(states, s)
             t, stop = t0, t1
             if backward:  # the two steps at the ends are special
-                if opens:
-                    last = closes and t1 - t0 == 1
-                    h = advance(moved(here, time, t0), lane, h, yes, last, time[A], no)
+                if section.opens:
+                    last = section.closes and t1 - t0 == 1
+                    h = advance(moved(here, time, t0), column, h, yes, last, time.a, no)
                     t += 1
-                stop = max(t, t1 - 1 if closes else t1)
-            next_a, next_x = ahead[0] + here[A] - at[A], ahead[1] + here[X] - at[X]
+                stop = max(t, t1 - 1 if section.closes else t1)
+            next_a, next_x = ahead.a + here.a - section.at.a, ahead.x + here.x - section.at.x
             for k in range(t, stop):
-                prefetch(next_a + k * time[A])
-                prefetch(next_x + k * time[X])
-                h = advance(moved(here, time, k), lane, h, no, no, time[A], no)
+                prefetch(next_a + k * time.a)
+                prefetch(next_x + k * time.x)
+                h = advance(moved(here, time, k), column, h, no, no, time.a, no)
             if backward and stop < t1:
-                h = advance(moved(here, time, stop), lane, h, no, yes, time[A], no)
-            store(state, "unit", states + s * bytes_a_strip, 0, h)
+                h = advance(moved(here, time, stop), column, h, no, yes, time.a, no)
+            write(states, s, h)
 
-    return reduce, apply
+    return apply
 
 
-def make_rows(v, lanes):
-    """(reduce, apply), step after step."""
-    state, backward = v.state, v.backward
-    bytes_a_strip = lanes * v.size
-    begin, reduce_step, advance = _make_parts(v, lanes)
-
-    @inlined
-    def reduce(at, time, lane, t0, t1, opens, width, product, end):
-        row = moved(at, time, t0)
-        for s in range(strips_of(width, lanes)):
-            P, R = begin(moved(row, lane, first_column(s, width, lanes)), lane, opens)
-            store(state, "unit", product + s * bytes_a_strip, 0, P)
-            store(state, "unit", end + s * bytes_a_strip, 0, R)
-        for t in range(t0 + 1 if backward and opens else t0, t1):
-            row = moved(at, time, t)
-            for s in range(strips_of(width, lanes)):
-                P = load(state, lanes, "unit", product + s * bytes_a_strip, 0)
-                R = load(state, lanes, "unit", end + s * bytes_a_strip, 0)
-                here = moved(row, lane, first_column(s, width, lanes))
-                P, R = reduce_step(here, lane, P, R)
-                store(state, "unit", product + s * bytes_a_strip, 0, P)
-                store(state, "unit", end + s * bytes_a_strip, 0, R)
+def _make_reduce_rows(recipe, lanes):
+    begin, first_step, reduce_step = _make_reduce_steps(recipe, lanes)
+    read_product, write_product = make_slots(recipe.coefficient, lanes)
+    read_end, write_end = make_slots(recipe.state, lanes)
 
     @inlined
-    def advance_end(row, lane, width, states, first, last, a_next):
-        for s in range(strips_of(width, lanes)):
-            h = load(state, lanes, "unit", states + s * bytes_a_strip, 0)
-            here = moved(row, lane, first_column(s, width, lanes))
-            h = advance(here, lane, h, first, last, a_next, bool(0))
-            store(state, "unit", states + s * bytes_a_strip, 0, h)
+    def reduce(section, product, end):
+        """Read the inputs of a section; write the maps of its steps, strip after strip."""
+        columns, column = section.columns, section.column
+        row = moved(section.at, section.time, section.t0)
+        for s in range(strips_of(columns, lanes)):
+            here = moved(row, column, first_column(s, columns, lanes))
+            P, R = begin(here, column, section.opens)
+            write_product(product, s, P)
+            write_end(end, s, R)
+        for t in range(first_step(section), section.t1):
+            row = moved(section.at, section.time, t)
+            for s in range(strips_of(columns, lanes)):
+                here = moved(row, column, first_column(s, columns, lanes))
+                P, R = reduce_step(here, column, read_product(product, s), read_end(end, s))
+                write_product(product, s, P)
+                write_end(end, s, R)
+
+    return reduce
+
+
+def _make_apply_rows(recipe, lanes):
+    backward = recipe.backward
+    read, write = make_slots(recipe.state, lanes)
+    advance = make_advance(recipe, lanes)
 
     @inlined
-    def apply(at, ahead, time, lane, t0, t1, opens, closes, width, states):
+    def advance_end(row, column, columns, states, first, last, a_next):
+        """The first or the last step of a backward sequence, in all columns."""
+        for s in range(strips_of(columns, lanes)):
+            here = moved(row, column, first_column(s, columns, lanes))
+            h = advance(here, column, read(states, s), first, last, a_next, bool(0))
+            write(states, s, h)
+
+    @inlined
+    def apply(section, ahead, states):
+        """Take the steps of a section from the states, which become those after it.
+
+        ``ahead``, the inputs that will be read next, are fetched meanwhile.
+        """
         no, yes = bool(0), bool(1)  # Numba would compile what is called for each literal anew
+        time, column, columns, t0, t1 = (
+            section.time,
+            section.column,
+            section.columns,
+            section.t0,
+            section.t1,
+        )
         t, stop = t0, t1
         if backward:
-            if opens:
-                row = moved(at, time, t0)
-                only = closes and t1 - t0 == 1
-                advance_end(row, lane, width, states, yes, only, time[A])
+            if section.opens:
+                row = moved(section.at, time, t0)
+                only = section.closes and t1 - t0 == 1
+                advance_end(row, column, columns, states, yes, only, time.a)
                 t += 1
-            stop = max(t, t1 - 1 if closes else t1)
+            stop = max(t, t1 - 1 if section.closes else t1)
         for k in range(t, stop):
-            row = moved(at, time, k)
-            next_a, next_x = ahead[0] + k * time[A], ahead[1] + k * time[X]
-            for s in range(strips_of(width, lanes)):
-                column = first_column(s, width, lanes)
-                prefetch(next_a + column * lane[A])
-                prefetch(next_x + column * lane[X])
-                h = load(state, lanes, "unit", states + s * bytes_a_strip, 0)
-                h = advance(moved(row, lane, column), lane, h, no, no, time[A], no)
-                store(state, "unit", states + s * bytes_a_strip, 0, h)
+            row = moved(section.at, time, k)
+            next_a, next_x = ahead.a + k * time.a, ahead.x + k * time.x
+            for s in range(strips_of(columns, lanes)):
+                c = first_column(s, columns, lanes)
+                prefetch(next_a + c * column.a)
+                prefetch(next_x + c * column.x)
+                h = advance(moved(row, column, c), column, read(states, s), no, no, time.a, no)
+                write(states, s, h)
         if backward and stop < t1:
-            advance_end(moved(at, time, stop), lane, width, states, no, yes, time[A])
+            advance_end(moved(section.at, time, stop), column, columns, states, no, yes, time.a)
 
-    return reduce, apply
+    return apply

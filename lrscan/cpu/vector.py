@@ -5,59 +5,32 @@ a vector is a value of its own. It has ``+``, ``*`` and ``conjugate``, so that
 :mod:`lrscan.core.algebra` compiles for it unchanged, and moves between lanes for scans within a
 register. LLVM lowers it to whatever the processor has (SSE, AVX, AVX-512, NEON).
 
-A vector has a ``kind``, the element type in memory, and a number of lanes. Arithmetic is done in
-float32 or float64: half-precision kinds are widened on load and rounded once on store. A complex
-vector is held as two planes, real and imaginary. Loads and stores are in
-:mod:`lrscan.cpu.memory`.
+A *value* of a kind (:mod:`lrscan.core.dtypes`) and so many lanes is a :class:`Vector` where the
+kind is one number, else a tuple of them, one for each of its numbers:
+
+    "float32"      Vector           lane:  0   1   2   3
+    "float32_2"    (Vector,         number 0 of every lane
+                    Vector)         number 1 of every lane
+
+Arithmetic is done in float32 or float64: half-precision kinds are widened on load and rounded once
+on store. A complex vector is held as two *planes*, real and imaginary, a real one as one plane.
+Loads and stores are in :mod:`lrscan.cpu.memory`.
 """
 
 from __future__ import annotations
 
 import functools
 import operator
-from typing import NamedTuple
 
 from llvmlite import ir
 from numba import types
 from numba.core.datamodel import PrimitiveModel
 from numba.extending import intrinsic, overload, overload_method, register_model
 
-from lrscan.core import dtypes
+from lrscan.core.dtypes import described
+from lrscan.core.machine_types import memory_type
 
-
-class Kind(NamedTuple):
-    """A kind of :mod:`lrscan.core.dtypes` as LLVM knows it.
-
-    ``memory`` is its type in memory, ``arithmetic`` the one that it is computed in; ``planes`` and
-    ``bytes`` are as there.
-    """
-
-    memory: ir.Type
-    arithmetic: ir.Type
-    planes: int
-    bytes: int
-
-
-F32, F64, I16, I32, I64 = (
-    ir.FloatType(),
-    ir.DoubleType(),
-    ir.IntType(16),
-    ir.IntType(32),
-    ir.IntType(64),
-)
-
-_NUMBERS = {
-    "float64": F64,
-    "float32": F32,
-    "float16": ir.HalfType(),
-    "bfloat16": I16,
-    "complex64": F32,
-    "complex128": F64,
-}
-KINDS = {
-    name: Kind(_NUMBERS[name], _NUMBERS[kind.state], kind.planes, kind.bytes)
-    for name, kind in dtypes.KINDS.items()
-}
+F32, F64, I32 = ir.FloatType(), ir.DoubleType(), ir.IntType(32)
 
 # Multiply-add may be fused; nothing else about the arithmetic may change.
 FUSE = ("contract",)
@@ -70,10 +43,6 @@ class Vector(types.Type):
         self.bits, self.planes, self.lanes = bits, planes, lanes
         super().__init__(name=f"Vector({bits}, {planes}, {lanes})")
 
-    @classmethod
-    def of(cls, kind: str, lanes: int) -> Vector:
-        return cls(64 if KINDS[kind].arithmetic is F64 else 32, KINDS[kind].planes, lanes)
-
     @property
     def plane(self) -> ir.Type:
         return ir.VectorType(F64 if self.bits == 64 else F32, self.lanes)
@@ -85,19 +54,58 @@ class _VectorModel(PrimitiveModel):
         super().__init__(dmm, fe_type, ir.ArrayType(fe_type.plane, fe_type.planes))
 
 
-def planes_of(builder, vector_type, value):
-    return [builder.extract_value(value, p) for p in range(vector_type.planes)]
+# ---------------------------------------------------------------- values
 
 
-def pack(builder, vector_type, planes):
-    value = ir.Constant(ir.ArrayType(vector_type.plane, vector_type.planes), ir.Undefined)
-    for p, plane in enumerate(planes):
-        value = builder.insert_value(value, plane, p)
+def value_type(kind: str, lanes: int) -> types.Type:
+    """The type of a value of a kind: of what it is computed in."""
+    one = described(kind)
+    bits = 64 if memory_type(one.state) == F64 else 32
+    return _several(Vector(bits, one.planes, lanes), one.numbers)
+
+
+def _several(vector, count):
+    return vector if count == 1 else types.UniTuple(vector, count)
+
+
+def number_of(value):
+    """The type of each number of a value, or None if that type is none of a value."""
+    number = value.dtype if isinstance(value, types.UniTuple) else value
+    return number if isinstance(number, Vector) else None
+
+
+def count_of(value):
+    """How many numbers a value of that type is."""
+    return value.count if isinstance(value, types.UniTuple) else 1
+
+
+def planes_of(builder, value_type, value):
+    """The planes of all its numbers, one number after the other."""
+    if isinstance(value_type, Vector):
+        return [builder.extract_value(value, p) for p in range(value_type.planes)]
+    numbers = [builder.extract_value(value, n) for n in range(value_type.count)]
+    return [p for number in numbers for p in planes_of(builder, value_type.dtype, number)]
+
+
+def pack(builder, value_type, planes):
+    """The value that has these planes."""
+    if isinstance(value_type, Vector):
+        parts, whole = planes, ir.ArrayType(value_type.plane, value_type.planes)
+    else:
+        one = value_type.dtype.planes
+        parts = [
+            pack(builder, value_type.dtype, planes[n : n + one]) for n in range(0, len(planes), one)
+        ]
+        whole = ir.ArrayType(parts[0].type, len(parts))
+    value = ir.Constant(whole, ir.Undefined)
+    for p, part in enumerate(parts):
+        value = builder.insert_value(value, part, p)
     return value
 
 
-def _constant(vector_type, number):
-    return ir.Constant(vector_type.plane, [number] * vector_type.lanes)
+def _splat(plane, number):
+    """A plane with the same number in every lane."""
+    return ir.Constant(plane, [number] * plane.count)
 
 
 def indices(values):
@@ -181,46 +189,71 @@ def _overload_conjugate(u):
 
 @intrinsic
 def all_finite(typingctx, u):
-    """Whether no lane holds an infinity or a NaN."""
+    """Whether no lane of a value holds an infinity or a NaN."""
 
     def lower(context, builder, signature, args):
-        finite = ir.Constant(ir.IntType(u.lanes), -1)
+        lanes = ir.IntType(number_of(u).lanes)
+        finite = ir.Constant(lanes, -1)
         for plane in planes_of(builder, u, args[0]):
             difference = builder.fsub(plane, plane)
-            zero = builder.fcmp_ordered("==", difference, _constant(u, 0.0))
-            finite = builder.and_(finite, builder.bitcast(zero, ir.IntType(u.lanes)))
-        return builder.icmp_unsigned("==", finite, ir.Constant(ir.IntType(u.lanes), -1))
+            zero = builder.fcmp_ordered("==", difference, _splat(plane.type, 0.0))
+            finite = builder.and_(finite, builder.bitcast(zero, lanes))
+        return builder.icmp_unsigned("==", finite, ir.Constant(lanes, -1))
 
-    return types.boolean(u), lower
+    return (types.boolean(u), lower) if number_of(u) else None
 
 
 @intrinsic
-def remembered(typingctx, u, v):
-    """:func:`lrscan.core.algebra.remembered`, lane by lane: ``v``, or zero where ``u`` is zero."""
+def remembered(typingctx, a, h):
+    """:func:`lrscan.core.algebra.remembered`, lane by lane: the state ``h``, or zero where all
+    numbers of the coefficient ``a`` are zero."""
 
     def lower(context, builder, signature, args):
         zeros = [
-            builder.fcmp_ordered("==", plane, _constant(u, 0.0))
-            for plane in planes_of(builder, u, args[0])
+            builder.fcmp_ordered("==", plane, _splat(plane.type, 0.0))
+            for plane in planes_of(builder, a, args[0])
         ]
         forgets = functools.reduce(builder.and_, zeros)
-        planes = planes_of(builder, v, args[1])
-        kept = [builder.select(forgets, _constant(v, 0.0), plane) for plane in planes]
-        return pack(builder, v, kept)
+        planes = planes_of(builder, h, args[1])
+        kept = [builder.select(forgets, _splat(plane.type, 0.0), plane) for plane in planes]
+        return pack(builder, h, kept)
 
-    return (v(u, v), lower) if u == v else None
+    alike = number_of(a) and number_of(a) == number_of(h)
+    return (h(a, h), lower) if alike else None
 
 
 # ---------------------------------------------------------------- lanes
 
 
+def constant(kind: str, lanes: int, numbers):
+    """A function of nothing that gives a value of a kind, the same in every lane.
+
+    ``numbers`` is a number where the kind is one, else a tuple: ``one`` or ``zero`` of an algebra.
+    """
+    value = value_type(kind, lanes)
+    number = number_of(value)
+    several = numbers if isinstance(numbers, tuple) else (numbers,)
+    if len(several) != count_of(value):
+        raise ValueError(f"{numbers} for a value of {kind}")
+
+    @intrinsic
+    def same_everywhere(typingctx):
+        def lower(context, builder, signature, args):
+            parts = [part for n in several for part in (n.real, n.imag)[: number.planes]]
+            return pack(builder, value, [_splat(number.plane, float(part)) for part in parts])
+
+        return value(), lower
+
+    return same_everywhere
+
+
 @intrinsic(prefer_literal=True)
 def fill(typingctx, kind, lanes, number):
     """A vector with the same real ``number`` (a literal integer) in every lane."""
-    vector = Vector.of(kind.literal_value, lanes.literal_value)
+    vector = value_type(kind.literal_value, lanes.literal_value)
 
     def lower(context, builder, signature, args):
-        planes = [_constant(vector, float(number.literal_value)), _constant(vector, 0.0)]
+        planes = [_splat(vector.plane, float(n)) for n in (number.literal_value, 0)]
         return pack(builder, vector, planes[: vector.planes])
 
     return vector(kind, lanes, number), lower
@@ -229,10 +262,11 @@ def fill(typingctx, kind, lanes, number):
 @intrinsic(prefer_literal=True)
 def shift(typingctx, u, filler, distance):
     """Move every lane up by ``distance`` places; the lowest ones come from ``filler``."""
-    by = min(distance.literal_value, u.lanes)
+    lanes = number_of(u).lanes
+    by = min(distance.literal_value, lanes)
 
     def lower(context, builder, signature, args):
-        order = indices([*range(u.lanes, u.lanes + by), *range(u.lanes - by)])
+        order = indices([*range(lanes, lanes + by), *range(lanes - by)])
         pairs = zip(planes_of(builder, u, args[0]), planes_of(builder, u, args[1]), strict=True)
         return pack(builder, u, [builder.shuffle_vector(p, q, order) for p, q in pairs])
 
@@ -241,11 +275,12 @@ def shift(typingctx, u, filler, distance):
 
 @intrinsic(prefer_literal=True)
 def repeat_last(typingctx, u, count, lanes):
-    """A vector of ``lanes`` lanes: the last ``count`` of ``u``, again and again."""
-    wide, last = Vector(u.bits, u.planes, lanes.literal_value), count.literal_value
+    """A value of ``lanes`` lanes: the last ``count`` of ``u``, again and again."""
+    number, last = number_of(u), count.literal_value
+    wide = _several(Vector(number.bits, number.planes, lanes.literal_value), count_of(u))
 
     def lower(context, builder, signature, args):
-        order = indices([u.lanes - last + lane % last for lane in range(wide.lanes)])
+        order = indices([number.lanes - last + lane % last for lane in range(lanes.literal_value)])
         planes = planes_of(builder, u, args[0])
         return pack(builder, wide, [builder.shuffle_vector(p, p, order) for p in planes])
 

@@ -22,25 +22,25 @@ MUTANTS = {
         "return a2 * a1, a2 * x1 + x2",
         "return a2 * a1, a1 * x2 + x1",
     ),
-    "carry dropped at a block edge": (
+    "carry dropped at the edge of a chunk": (
         "cpu/scan.py",
-        "passed_on = carry_over(here, product, end, states, count)",
-        "passed_on = copy(here, end, count) is None",
+        "passed_on = carry_over(tile.after, room.product, room.end, room.states, tile.columns)",
+        "passed_on = copy(tile.after, room.end, tile.columns) is None",
     ),
-    "da shifted by a step": ("core/sweep.py", '"BEFORE": -1', '"BEFORE": 0'),
-    "h0 ignored in the gradient": ("cpu/steps.py", "elif at[START] != 0:", "elif False:"),
-    "conjugate forgotten": ("cpu/steps.py", "step(a.conjugate(), x, h)", "step(a, x, h)"),
-    "last strip forgotten": ("cpu/steps.py", "(width + lanes - 1) // lanes", "width // lanes"),
+    "da shifted by a step": ("core/sweep.py", '"before": -1', '"before": 0'),
+    "h0 ignored in the gradient": ("cpu/steps.py", "elif at.start != 0:", "elif False:"),
+    "conjugate forgotten": ("cpu/steps.py", "return adjoint(a)", "return a"),
+    "last strip forgotten": ("cpu/steps.py", "(columns + lanes - 1) // lanes", "columns // lanes"),
 }
 
 
-# (file, what is right, what is wrong), for each backend: a state that reaches a piece or a tile of
+# (file, what is right, what is wrong), for each backend: a state that reaches a chunk or a tile of
 # many steps is lost in it. Where coefficients forget, nothing would be left of it anyway.
 HIDDEN = {
     "cpu": (
         "cpu/lanes_over_time.py",
-        'store(state, "unit", product + s * bytes_a_strip, 0, P)',
-        'store(state, "unit", product + s * bytes_a_strip, 0, fill(state, strip, 0))',
+        "write_product(product, s, P)",
+        "write_product(product, s, P - P)",
     ),
     "cuda": (
         "cuda/single_pass/kernel.py",

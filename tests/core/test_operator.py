@@ -38,9 +38,9 @@ LAYOUTS = [
 
 @contextmanager
 def small_thresholds():
-    """Cut even short sequences into many pieces, row by row, and write past the cache."""
+    """Cut even short sequences into many chunks, row by row, and write past the cache."""
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in {"PIECE_BYTES": 1, "ROW_STRIPS": 2, "STREAM_BYTES": 0}.items():
+        for name, value in {"CHUNK_BYTES": 1, "ROW_STRIPS": 2, "STREAM_BYTES": 0}.items():
             patch.setattr(dispatch, name, value)
         sweep._prepared.cache_clear()
         yield
@@ -48,7 +48,7 @@ def small_thresholds():
 
 
 @pytest.fixture
-def short_pieces():
+def short_chunks():
     with small_thresholds():
         yield
 
@@ -65,7 +65,7 @@ def run(a, x, h0, dh, **options):
 @pytest.mark.parametrize("algorithm", CPU_ALGORITHMS)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("kind", KINDS)
-def test_agrees_with_the_loop_in_every_layout(kind, dtype, algorithm, reverse, short_pieces):
+def test_agrees_with_the_loop_in_every_layout(kind, dtype, algorithm, reverse, short_chunks):
     for shape, dim in LAYOUTS:
         a, x, h0, dh = draw(shape, dtype, dim, kind=kind)
         for start in (h0, None):
@@ -136,7 +136,7 @@ def test_a_coefficient_that_broadcasts_equals_its_copy(a_shape):
 
 
 @pytest.mark.parametrize("algorithm", CPU_ALGORITHMS)
-def test_the_outputs_of_a_sweep_may_have_layouts_of_their_own(algorithm, short_pieces):
+def test_the_outputs_of_a_sweep_may_have_layouts_of_their_own(algorithm, short_chunks):
     a, h, _, dh = draw((3, 5, 99), torch.float32, 2)
     alike = [torch.empty(3, 5, 99) for _ in range(2)]
     apart = [torch.empty(5, 3, 99).transpose(0, 1), torch.empty(3, 5, 99)]
@@ -171,7 +171,7 @@ def test_scan_splits_at_any_t():
 )
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_nan_and_infinity_stay_in_their_column_and_later(
-    bad, layout, columns, algorithm, short_pieces
+    bad, layout, columns, algorithm, short_chunks
 ):
     a, x, h0, _ = draw((600, columns), torch.float32, 0)
     a[a == 0] = 0.5
@@ -188,7 +188,7 @@ def test_nan_and_infinity_stay_in_their_column_and_later(
 
 @pytest.mark.parametrize("algorithm", CPU_ALGORITHMS)
 @pytest.mark.parametrize("shape", [(600, 20), (600, 1), (600, 4)], ids=["columns", "time", "both"])
-def test_a_product_may_overflow_where_the_states_do_not(shape, algorithm, short_pieces):
+def test_a_product_may_overflow_where_the_states_do_not(shape, algorithm, short_chunks):
     a = torch.full(shape, 1e20)
     x = torch.zeros(shape)
     a[400:], x[500:] = 0.5, 1.0
@@ -202,10 +202,10 @@ def test_a_product_may_overflow_where_the_states_do_not(shape, algorithm, short_
     "shape", [(600, 20), (600, 40), (600, 1), (600, 4)], ids=["strips", "rows", "time", "both"]
 )
 def test_a_state_that_is_not_finite_is_that_of_the_loop(
-    shape, algorithm, short_pieces, monkeypatch
+    shape, algorithm, short_chunks, monkeypatch
 ):
     """Though a product of coefficients is zero by underflow, and 0 times infinity is NaN."""
-    monkeypatch.setattr(dispatch, "PIECE_BYTES", 1024)  # of several steps
+    monkeypatch.setattr(dispatch, "CHUNK_BYTES", 1024)  # of several steps
     inf, nan = float("inf"), float("nan")
     for start, bad in ((-inf, 0.0), (1.0, inf), (1.0, nan), (nan, 0.0)):
         a, x = torch.full(shape, 1e-30), torch.ones(shape)
@@ -225,11 +225,11 @@ def test_a_state_that_is_not_finite_is_that_of_the_loop(
 @pytest.mark.parametrize("reverse", [False, True], ids=["", "reverse"])
 @pytest.mark.parametrize("algorithm", CPU_ALGORITHMS)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("piece", [1, 1024, 10**6])
+@pytest.mark.parametrize("chunk", [1, 1024, 10**6])
 def test_a_coefficient_of_zero_forgets_nan_and_infinity(
-    piece, dtype, algorithm, reverse, short_pieces, monkeypatch
+    chunk, dtype, algorithm, reverse, short_chunks, monkeypatch
 ):
-    monkeypatch.setattr(dispatch, "PIECE_BYTES", piece)
+    monkeypatch.setattr(dispatch, "CHUNK_BYTES", chunk)
     for shape, dim in LAYOUTS:
         a, x, h0, dh = spoiled(*draw(shape, dtype, dim, kind="lasts"))
         results = run(a, x, h0, dh, dim=dim, reverse=reverse, algorithm=algorithm)
@@ -238,7 +238,7 @@ def test_a_coefficient_of_zero_forgets_nan_and_infinity(
 
 @pytest.mark.parametrize("algorithm", CPU_ALGORITHMS)
 @pytest.mark.parametrize("columns", [1, 4, 20, 40])
-def test_a_state_may_overflow_before_a_coefficient_of_zero(columns, algorithm, short_pieces):
+def test_a_state_may_overflow_before_a_coefficient_of_zero(columns, algorithm, short_chunks):
     """Though all products of coefficients are finite, and so is the state that follows."""
     a, x, h0 = torch.ones(90, columns), torch.ones(90, columns), torch.full((columns,), 1e30)
     a[20] = 1e20

@@ -11,10 +11,10 @@ from recurrences import check, draw
 from lrscan import linear_recurrence
 from lrscan.cpu import dispatch
 
-dispatch.PIECE_BYTES, dispatch.ROW_STRIPS = 1, 2
+dispatch.CHUNK_BYTES, dispatch.ROW_STRIPS = 1, 2
 
 for kind in sys.argv[1:]:
-    # The pieces of the last layout have 128 steps, those of the others one.
+    # The chunks of the last layout have 128 steps, those of the others one.
     for shape, dim in [((40, 4), 0), ((40, 35), 0), ((2, 300), 1)]:
         a, x, h0, dh = draw(shape, torch.complex64, dim, kind=kind)
         for start in (h0, None):
