@@ -90,7 +90,8 @@ class Algebra:
     for tuples of either.
 
     name                  unique: compiled kernels are kept by it
-    coefficient, state    how many numbers each is
+    coefficient_numbers, state_numbers
+                          how many numbers each is
     one, zero             the identity map, as coefficient and offset
     step                  (a, x, h) -> the state after h
     compose               (a1, x1, a2, x2) -> (a, x): the first map, then the second
@@ -106,8 +107,8 @@ class Algebra:
     """
 
     name: str
-    coefficient: int
-    state: int
+    coefficient_numbers: int
+    state_numbers: int
     one: Any
     zero: Any
     step: Callable
@@ -119,14 +120,14 @@ class Algebra:
 
     def numbers(self, row: str) -> int:
         """How many numbers a value of a row of :mod:`lrscan.core.sweep` is."""
-        return self.coefficient if row in ("a", "da") else self.state
+        return self.coefficient_numbers if row in ("a", "da") else self.state_numbers
 
 
 # h -> a h + x of real or complex numbers.
 SCALAR = Algebra(
     name="scalar",
-    coefficient=1,
-    state=1,
+    coefficient_numbers=1,
+    state_numbers=1,
     one=1,
     zero=0,
     step=step,

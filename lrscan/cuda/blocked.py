@@ -27,7 +27,7 @@ from lrscan.cuda.steps import (
     Extents,
     Variant,
     addresses_of,
-    columns_of,
+    column_count,
     compiled,
     inlined,
     make_steps,
@@ -42,15 +42,15 @@ _THREADS_AN_SM = 1024
 class Chunks(NamedTuple):
     """Into what time is divided; the sizing of the three kernels.
 
-    length  steps of a chunk; the last one may be shorter
-    number  of chunks
-    maps    address of the workspace: P of every chunk and column, then R of each. The second
-            launch replaces R by the state that the chunk begins with
+    length     steps of a chunk; the last one may be shorter
+    total      how many chunks there are
+    workspace  its address: P of every chunk and column, then R of each. The second launch replaces
+               R by the state that the chunk begins with
     """
 
     length: int
-    number: int
-    maps: int
+    total: int
+    workspace: int
 
 
 @functools.cache
@@ -65,22 +65,22 @@ def kernels(variant: Variant) -> tuple[Kernel, Kernel, Kernel]:
 def make_reduce(variant: Variant) -> Callable:
     """A thread reads its chunk of a column, and writes the chunk's map."""
     steps_of, algebra = make_steps(variant), compiled(variant)
-    coefficient, arriving = steps_of.coefficient, steps_of.arriving
+    read_coefficient, read_input = steps_of.read_coefficient, steps_of.read_input
     compose, one, zero = algebra.compose, algebra.one, algebra.zero
-    product, state = variant.product, variant.state
-    product_at, end_at = _make_slots(variant)
+    coefficient, state = variant.coefficient, variant.state
+    P_at, R_at = _make_slots(variant)
 
     def reduce(rows, extents, chunks):
-        columns = columns_of(extents)
+        columns = column_count(extents)
         chunk, column = cuda.grid(1) // columns, cuda.grid(1) % columns
-        if chunk >= chunks.number:
+        if chunk >= chunks.total:
             return
         at = addresses_of(rows, place_of(column, extents))
         P, R = one, zero
         for t in range(chunk * chunks.length, _end(chunk, chunks, extents)):
-            P, R = compose(P, R, coefficient(rows, at, t), arriving(rows, at, t))
-        store(product, product_at(chunks, columns, chunk, column), P)
-        store(state, end_at(chunks, columns, chunk, column), R)
+            P, R = compose(P, R, read_coefficient(rows, at, t), read_input(rows, at, t))
+        store(coefficient, P_at(chunks, columns, chunk, column), P)
+        store(state, R_at(chunks, columns, chunk, column), R)
 
     return reduce
 
@@ -93,30 +93,31 @@ def make_carries(variant: Variant) -> Callable:
     infinite state, or hold a coefficient of exactly zero, which forgets a state that is not finite.
     """
     steps_of, algebra = make_steps(variant), compiled(variant)
-    begin, coefficient, arriving = steps_of.begin, steps_of.coefficient, steps_of.arriving
+    initial_state = steps_of.initial_state
+    read_coefficient, read_input = steps_of.read_coefficient, steps_of.read_input
     step, remembered, guarded = algebra.step, algebra.remembered, variant.algebra.guarded
-    product, state = variant.product, variant.state
-    product_at, end_at = _make_slots(variant)
+    coefficient, state = variant.coefficient, variant.state
+    P_at, R_at = _make_slots(variant)
 
     @inlined
     def end_of_chunk(rows, at, t, stop, h):
         """The state after the steps from t to stop, one by one."""
         for s in range(t, stop):
-            a = coefficient(rows, at, s)
-            h = step(a, arriving(rows, at, s), remembered(a, h))
+            a = read_coefficient(rows, at, s)
+            h = step(a, read_input(rows, at, s), remembered(a, h))
         return h
 
     def carries(rows, extents, chunks):
-        column, columns = cuda.grid(1), columns_of(extents)
+        column, columns = cuda.grid(1), column_count(extents)
         if column >= columns:
             return
         at = addresses_of(rows, place_of(column, extents))
-        h = begin(rows, at)
-        for chunk in range(chunks.number):
-            P = load(product, product_at(chunks, columns, chunk, column))
-            slot = end_at(chunks, columns, chunk, column)
-            R = load(state, slot)
-            store(state, slot, h)
+        h = initial_state(rows, at)
+        for chunk in range(chunks.total):
+            P = load(coefficient, P_at(chunks, columns, chunk, column))
+            at_R = R_at(chunks, columns, chunk, column)
+            R = load(state, at_R)
+            store(state, at_R, h)
             after = step(P, R, h)
             if guarded and not finite(after):
                 t, stop = chunk * chunks.length, _end(chunk, chunks, extents)
@@ -129,15 +130,15 @@ def make_carries(variant: Variant) -> Callable:
 def make_apply(variant: Variant) -> Callable:
     """A thread reads its chunk again, from the state that it begins with, and writes results."""
     advance, state = make_steps(variant).advance, variant.state
-    _, end_at = _make_slots(variant)
+    _, R_at = _make_slots(variant)
 
     def apply(rows, extents, chunks):
-        columns = columns_of(extents)
+        columns = column_count(extents)
         chunk, column = cuda.grid(1) // columns, cuda.grid(1) % columns
-        if chunk >= chunks.number:
+        if chunk >= chunks.total:
             return
         at = addresses_of(rows, place_of(column, extents))
-        h = load(state, end_at(chunks, columns, chunk, column))
+        h = load(state, R_at(chunks, columns, chunk, column))
         for t in range(chunk * chunks.length, _end(chunk, chunks, extents)):
             h = advance(rows, at, t, extents.steps, h)
 
@@ -151,24 +152,24 @@ def _end(chunk, chunks, extents):
 
 
 def _make_slots(variant: Variant) -> tuple[Callable, Callable]:
-    """Functions for the addresses of P, and of R, of a chunk and column."""
-    P_bytes, R_bytes = described(variant.product).size, described(variant.state).size
+    """(P_at, R_at): functions for the addresses of P, and of R, of a chunk and column."""
+    P_bytes, R_bytes = described(variant.coefficient).size, described(variant.state).size
 
     @inlined
-    def product_at(chunks, columns, chunk, column):
-        return chunks.maps + (chunk * columns + column) * P_bytes
+    def P_at(chunks, columns, chunk, column):
+        return chunks.workspace + (chunk * columns + column) * P_bytes
 
     @inlined
-    def end_at(chunks, columns, chunk, column):
-        products = chunks.number * columns * P_bytes
-        return chunks.maps + products + (chunk * columns + column) * R_bytes
+    def R_at(chunks, columns, chunk, column):
+        products = chunks.total * columns * P_bytes
+        return chunks.workspace + products + (chunk * columns + column) * R_bytes
 
-    return product_at, end_at
+    return P_at, R_at
 
 
 def chunk_length(steps: int, columns: int, processors: int) -> int:
-    """Steps per chunk: chunks enough to fill the device, but not so many that the carries, which
-    one thread per column runs through, take longer than a chunk; none under FEWEST_STEPS."""
+    """Steps per chunk: chunks enough to fill the device, but at most 4 sqrt(T) of them, since one
+    thread per column runs through all carries; none under FEWEST_STEPS."""
     chunks = min(processors * _THREADS_AN_SM // columns, 4 * math.isqrt(steps))
     return max(-(-steps // max(chunks, 1)), FEWEST_STEPS)
 
@@ -181,7 +182,7 @@ def prepare(
     length = chunk_length(extents.steps, columns, processors)
     number = -(-extents.steps // length)
     tasks = number * columns
-    size = tasks * (described(variant.product).size + described(variant.state).size)
+    size = tasks * (described(variant.coefficient).size + described(variant.state).size)
     launches = [
         (kernel, blocks(threads, THREADS))
         for kernel, threads in zip(kernels(variant), (tasks, columns, tasks), strict=True)

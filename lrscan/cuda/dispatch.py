@@ -108,7 +108,7 @@ def _choose(
     if steps < _SHORTEST_STEPS and few:
         return "serial"
     lead = operands.get("out") or operands["x"]
-    if abs(lead.columns[2]) > variant.algebra.state:  # columns do not lie side by side
+    if abs(lead.columns[2]) > variant.algebra.state_numbers:  # columns do not lie side by side
         short = steps <= (_SHORT_STEPS_APART[variant.backward] if few else _SHORTEST_STEPS * half)
         return "serial" if short else "single_pass"
     ahead = serial.steps_ahead(variant)

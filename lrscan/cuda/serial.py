@@ -7,7 +7,8 @@
 
 Bytes per element, float32: 12 forward, 20 backward. Neighbouring threads take neighbouring columns
 of the inner axis, so accesses are coalesced where that axis is contiguous. A launch has a thread
-for each column, and no sizing.
+for each column, and no sizing. (Kernels and what prepares them have the same parameters for all
+algorithms, used or not.)
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from lrscan.cuda.steps import (
     Extents,
     Variant,
     addresses_of,
-    columns_of,
+    column_count,
     compiled,
     make_steps,
     place_of,
@@ -44,14 +45,14 @@ class NoSizing(NamedTuple):
 def serial_paper_kernel(variant: Variant) -> Kernel:
     """A step reads, computes and writes, and then the next one does: the paper's baseline."""
     steps_of = make_steps(variant)
-    begin, advance = steps_of.begin, steps_of.advance
+    initial_state, advance = steps_of.initial_state, steps_of.advance
 
     def serial_paper(rows, extents, sizing):
         column = cuda.grid(1)
-        if column >= columns_of(extents):
+        if column >= column_count(extents):
             return
         at = addresses_of(rows, place_of(column, extents))
-        h = begin(rows, at)
+        h = initial_state(rows, at)
         for t in range(extents.steps):
             h = advance(rows, at, t, extents.steps, h)
 
@@ -62,31 +63,35 @@ def serial_paper_kernel(variant: Variant) -> Kernel:
 def serial_kernel(variant: Variant) -> Kernel:
     """Reads several steps into registers before it computes them, so that loads overlap.
 
-        columns of a thread's registers:   a[0] .. a[ahead - 1]    read together
-        time  |                            x[0] .. x[ahead - 1]
-              v                            step, write; step, write; ..
+        arrays in registers    a[0] .. a[ahead - 1]        read together
+                               x[0] .. x[ahead - 1]
+                               before[0] ..                backward
+        then                   step, write; step, write; ..
 
-    Backward, the first and the last step are taken one by one: no coefficient leads into the first,
-    and before the last there is h0.
+    Steps that are left over are taken one by one. So are, backward, the first and the last: no
+    coefficient leads into the first, and before the last there is h0.
     """
     backward, want_dx, want_da = variant.backward, variant.want_dx, variant.want_da
-    kind_a, kind_x, product, state = variant.a, variant.x, variant.product, variant.state
-    number, ahead = variant.number, steps_ahead(variant)
-    for_a, for_h = ahead * variant.algebra.coefficient, ahead * variant.algebra.state
+    kind_a, kind_x = variant.a, variant.x
+    coefficient, state = variant.coefficient, variant.state
+    number, ahead = variant.number_type, steps_ahead(variant)
+    for_a = ahead * variant.algebra.coefficient_numbers
+    for_h = ahead * variant.algebra.state_numbers
     steps_of, algebra = make_steps(variant), compiled(variant)
-    begin, coefficient, arriving = steps_of.begin, steps_of.coefficient, steps_of.arriving
-    advance, step, remembered = steps_of.advance, algebra.step, algebra.remembered
+    initial_state, advance = steps_of.initial_state, steps_of.advance
+    read_coefficient, read_input = steps_of.read_coefficient, steps_of.read_input
+    step, remembered = algebra.step, algebra.remembered
     coefficient_gradient = algebra.coefficient_gradient
 
     def serial(rows, extents, sizing):
         column = cuda.grid(1)
         steps = extents.steps
-        if column >= columns_of(extents):
+        if column >= column_count(extents):
             return
         at = addresses_of(rows, place_of(column, extents))
         a = cuda.local.array(for_a, number)
         x, before = cuda.local.array(for_h, number), cuda.local.array(for_h, number)
-        h = begin(rows, at)
+        h = initial_state(rows, at)
         t = 0
         if backward:
             h = advance(rows, at, 0, steps, h)
@@ -94,13 +99,13 @@ def serial_kernel(variant: Variant) -> Kernel:
         stop = steps - 1 if backward else steps
         while t + ahead <= stop:
             for k in range(ahead):
-                put(a, k, coefficient(rows, at, t + k))
-                put(x, k, arriving(rows, at, t + k))
+                put(a, k, read_coefficient(rows, at, t + k))
+                put(x, k, read_input(rows, at, t + k))
                 if backward and want_da:
                     put(before, k, load(kind_x, at.before + (t + k) * rows.before.time))
             for k in range(ahead):
-                led = get(product, a, k)
-                h = step(led, get(state, x, k), remembered(led, h))
+                a_k = get(coefficient, a, k)
+                h = step(a_k, get(state, x, k), remembered(a_k, h))
                 if want_dx:
                     store(kind_x, at.out + (t + k) * rows.out.time, h)
                 if backward and want_da:
@@ -115,8 +120,8 @@ def serial_kernel(variant: Variant) -> Kernel:
 
 
 def steps_ahead(variant: Variant) -> int:
-    """Steps that "serial" reads before it computes them: 64 to 96 registers of operands."""
-    size = max(described(variant.product).size, described(variant.state).size)
+    """Steps that "serial" reads before it computes them: up to 64 registers of operands."""
+    size = max(described(variant.coefficient).size, described(variant.state).size)
     return max((64 if variant.backward else 128) // size, 1)
 
 

@@ -8,6 +8,16 @@ A kernel takes ``(rows, extents, sizing)``, named tuples of integers:
     sizing   a tuple of the algorithm, which says into what they are divided
 
 Columns are counted with the inner axis fastest.
+
+A step ``t`` is one of the sweep, "first" and "last" mean first and last in its order. Its state
+is ``h``, its input ``x``. Backward, where that order is against time, its state is g, its input dh,
+and what it writes for a step is dx = g. With T = 4, the rows hold at step t (of
+:mod:`lrscan.core.sweep`):
+
+    t         0      1      2      3      4
+    x       dh[3]  dh[2]  dh[1]  dh[0]
+    a         -     a[3]   a[2]   a[1]   a[0]    no coefficient leads into step 0; a[0] is for dh0
+    before   h[2]   h[1]   h[0]    -             before the last step there is h0
 """
 
 from __future__ import annotations
@@ -26,7 +36,7 @@ from lrscan.cuda.memory import SIMULATED, load, nonzero, store
 
 
 class Row(NamedTuple):
-    """Where an operand lies: the address of its first step, and strides, all in bytes.
+    """Where an operand lies: the address of its step 0, and strides, all in bytes.
 
     time                  from a step to the next
     outer, middle, inner  from a column to the next along each of the three column axes
@@ -112,23 +122,23 @@ class Variant(NamedTuple):
 
     @property
     def state(self) -> str:
-        """The kind of states, and of the offsets of maps."""
+        """The kind that states are computed in, and the offsets of maps."""
         return described(self.x).state
 
     @property
-    def product(self) -> str:
-        """The kind of the coefficients of maps."""
+    def coefficient(self) -> str:
+        """The kind that coefficients are computed in, and those of maps."""
         return described(self.a).state
 
     @property
-    def number(self) -> types.Type:
+    def number_type(self) -> types.Type:
         """Numba's type of the numbers that all of these are made of."""
         return numba_type(described(self.state).number)
 
     @property
     def map_numbers(self) -> int:
         """Numbers of a map: those of its coefficient and of its offset."""
-        return self.algebra.coefficient + self.algebra.state
+        return self.algebra.coefficient_numbers + self.algebra.state_numbers
 
     def value(self, number: Any) -> Any:
         """A number of the algebra, or a tuple of them, in the precision of states."""
@@ -148,19 +158,19 @@ class Compiled(NamedTuple):
     """An algebra as kernels call it; see :class:`lrscan.core.algebra.Algebra`.
 
     one, zero   the identity map, in the precision of states
-    nothing     a coefficient of zeros, which leads from no state to another
+    zero_a      a coefficient of zeros, which leads from no state to another
     remembered  (a, h) -> the state that a step with coefficient ``a`` starts from: h, or zero where
                 every number of ``a`` is zero, if the algebra is guarded
-    leading     a -> the coefficient of the sweep's direction: ``a``, backward its adjoint
+    directed    a -> the coefficient of the sweep's direction: ``a``, backward its adjoint
     """
 
     one: Any
     zero: Any
-    nothing: Any
+    zero_a: Any
     step: Callable
     compose: Callable
     remembered: Callable
-    leading: Callable
+    directed: Callable
     coefficient_gradient: Callable
     state_gradient: Callable
 
@@ -170,6 +180,7 @@ def compiled(variant: Variant) -> Compiled:
     """The functions of a variant's algebra, for kernels to call."""
     algebra = variant.algebra
     zero, guarded = variant.value(algebra.zero), algebra.guarded
+    several = algebra.coefficient_numbers
 
     @inlined
     def remembered(a, h):
@@ -184,11 +195,11 @@ def compiled(variant: Variant) -> Compiled:
     return Compiled(
         one=variant.value(algebra.one),
         zero=zero,
-        nothing=variant.value(0 if algebra.coefficient == 1 else (0,) * algebra.coefficient),
+        zero_a=variant.value((0,) * several if several > 1 else 0),
         step=_shared(algebra.step),
         compose=_shared(algebra.compose),
         remembered=remembered,
-        leading=_shared(algebra.adjoint) if variant.backward else unchanged,
+        directed=_shared(algebra.adjoint) if variant.backward else unchanged,
         coefficient_gradient=_shared(algebra.coefficient_gradient or _no_gradient),
         state_gradient=_shared(algebra.state_gradient or _no_gradient),
     )
@@ -212,7 +223,7 @@ def place_of(column, extents):
 
 
 @inlined
-def columns_of(extents):
+def column_count(extents):
     """How many columns there are."""
     return extents.outer * extents.middle * extents.inner
 
@@ -240,21 +251,18 @@ def addresses_of(rows, place):
 
 
 class Steps(NamedTuple):
-    """One column, one step at a time. ``at`` are the addresses of its first step.
+    """One column, one step at a time. ``at`` are the addresses of its step 0.
 
-    begin(rows, at)            the state before the first step: h0, or zero; backward zero
-    coefficient(rows, at, t)   reads that of step t, its adjoint backward; zero where none leads in
-    arriving(rows, at, t)      reads the input of step t: x, backward dh
-    write(rows, at, t, steps, h)
-                               stores what step t yields: h, or dx, da and at the last step dh0
-    advance(rows, at, t, steps, h)
-                               the whole of step t, from reading to writing; returns the new state
+    initial_state(rows, at)            h0, or zero; backward zero
+    read_coefficient(rows, at, t)      a, backward its adjoint; zero where none leads into step t
+    read_input(rows, at, t)            x, backward dh
+    advance(rows, at, t, steps, h)     the whole of step t of so many, from the state h: reads,
+                                       writes h, or dx, da and at the last step dh0; returns h
     """
 
-    begin: Callable
-    coefficient: Callable
-    arriving: Callable
-    write: Callable
+    initial_state: Callable
+    read_coefficient: Callable
+    read_input: Callable
     advance: Callable
 
 
@@ -264,26 +272,26 @@ def make_steps(variant: Variant) -> Steps:
     backward, want_dx, want_da = variant.backward, variant.want_dx, variant.want_da
     kind_a, kind_x, kind_start = variant.a, variant.x, variant.start
     algebra = compiled(variant)
-    zero, nothing = algebra.zero, algebra.nothing
-    step, remembered, leading = algebra.step, algebra.remembered, algebra.leading
+    zero, zero_a = algebra.zero, algebra.zero_a
+    step, remembered, directed = algebra.step, algebra.remembered, algebra.directed
     coefficient_gradient, state_gradient = algebra.coefficient_gradient, algebra.state_gradient
 
     @inlined
-    def begin(rows, at):
+    def initial_state(rows, at):
         h = zero
         if not backward and rows.start.address != 0:
             h = load(kind_start, at.start)
         return h
 
     @inlined
-    def coefficient(rows, at, t):
-        a = nothing
-        if not backward or t > 0:  # nothing comes after the last step in forward time
+    def read_coefficient(rows, at, t):
+        a = zero_a
+        if not backward or t > 0:
             a = load(kind_a, at.a + t * rows.a.time)
-        return leading(a)
+        return directed(a)
 
     @inlined
-    def arriving(rows, at, t):
+    def read_input(rows, at, t):
         return load(kind_x, at.x + t * rows.x.time)
 
     @inlined
@@ -300,14 +308,14 @@ def make_steps(variant: Variant) -> Steps:
                     before = load(kind_start, at.start)
                 store(kind_a, at.da + t * rows.da.time, coefficient_gradient(before, h))
             if last and rows.dstart.address != 0:
-                first_a = load(kind_a, at.a + steps * rows.a.time)
-                store(kind_start, at.dstart, state_gradient(first_a, remembered(first_a, h)))
+                a = load(kind_a, at.a + steps * rows.a.time)
+                store(kind_start, at.dstart, state_gradient(a, remembered(a, h)))
 
     @inlined
     def advance(rows, at, t, steps, h):
-        a = coefficient(rows, at, t)
-        h = step(a, arriving(rows, at, t), remembered(a, h))
+        a = read_coefficient(rows, at, t)
+        h = step(a, read_input(rows, at, t), remembered(a, h))
         write(rows, at, t, steps, h)
         return h
 
-    return Steps(begin, coefficient, arriving, write, advance)
+    return Steps(initial_state, read_coefficient, read_input, advance)

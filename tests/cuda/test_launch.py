@@ -62,7 +62,7 @@ def test_a_single_pass_clears_its_workspace_and_launches_once(calls):
     assert shape == (tiles * strips, 1, 1, -(-vectors * chunks // 32) * 32, 1, 1)
     assert (address, 4 * count) == (
         workspace,
-        lookback.workspace_bytes(lookback.Words(1, 1), tiles, 64, radix),
+        lookback.workspace_bytes(lookback.WordCounts(1, 1), tiles, 64, radix),
     )
 
 

@@ -39,7 +39,7 @@ def step(P, R, h):
 
 
 # Two words a number, so that one may be seen without the other.
-WORDS = lookback.Words(2, 2)
+WORDS = lookback.WordCounts(2, 2)
 
 
 def words_of(value):
@@ -73,7 +73,7 @@ class Scan:
                 complete=all, words_of=words_of, P_of=value_of, R_of=value_of,
                 finite=lambda P: P != INFINITE, divide=divmod,
             ),
-            SimpleNamespace(step=step, compose=compose, one=1, zero=0, nothing=0),
+            SimpleNamespace(step=step, compose=compose, one=1, zero=0, zero_a=0),
             self,
             mutations.get("barrier", device.barrier),
             lambda function: function,
@@ -83,7 +83,7 @@ class Scan:
         P, R = self.maps[job.index][job.first + j]
         return (INFINITE if job.index in self.overflowing else P), R
 
-    def begin(self, job, j):
+    def initial_state(self, job, j):
         return 11 + job.first + j
 
     def put_earlier(self, job, i, P, R):
@@ -94,13 +94,13 @@ class Scan:
         self.device.shared_access()
         return job.block.room.get(i, (0, 0))
 
-    def carry(self, job, j, h):
+    def put_start(self, job, j, h):
         self.carries[job.index, job.first + j] = h
 
-    def redo(self, job, j, tiles, h):
-        for i in range(job.index - tiles, job.index):
+    def redo(self, job, j, back, h):
+        for i in range(job.index - back, job.index):
             h = step(*self.maps[i][job.first + j], h)
-        self.carry(job, j, h)
+        self.put_start(job, j, h)
         return step(*self.maps[job.index][job.first + j], h)
 
     def body(self, block, thread):

@@ -9,7 +9,7 @@ pytest.importorskip("numba.cuda")
 from lrscan.core.dtypes import KINDS, described  # noqa: E402
 from lrscan.core.sweep import Operand, Rows  # noqa: E402
 from lrscan.cuda.dispatch import _choose  # noqa: E402
-from lrscan.cuda.single_pass.plan import CHAINED_ELEMENTS, UNCHAINED_THREADS, layout_of, plan  # noqa: E402
+from lrscan.cuda.single_pass.plan import GROUP_VALUES, THREADS_WITHOUT_MAPS, layout_of, plan  # noqa: E402
 from lrscan.cuda.single_pass.room import room_of  # noqa: E402
 from lrscan.cuda.single_pass.tiles import MOST_THREADS, Layout, shape_of  # noqa: E402
 from lrscan.cuda.steps import Extents, Row, Variant  # noqa: E402
@@ -69,7 +69,7 @@ def test_states_are_handed_on_in_groups_only_where_columns_are_few():
 def test_blocks_are_smaller_only_where_no_maps_are_handed_on():
     for order, extents in (("columns", (8192, 1, 8, 1024)), ("time", (1024, 1, 1, 65_536))):
         chosen = plan(variant(), Layout(order, 4), Extents(*extents), PROCESSORS)
-        assert chosen.radix == 1 and chosen.threads == UNCHAINED_THREADS
+        assert chosen.radix == 1 and chosen.threads == THREADS_WITHOUT_MAPS
     for order, extents in (("columns", (65_536, 1, 4, 256)), ("time", (2**21, 1, 1, 32))):
         chosen = plan(variant(), Layout(order, 4), Extents(*extents), PROCESSORS)
         assert chosen.radix > 1 and chosen.threads == MOST_THREADS
@@ -79,7 +79,7 @@ def test_blocks_are_smaller_only_where_no_maps_are_handed_on():
 def test_a_group_of_tiles_is_as_large_as_handing_on_a_state_takes_and_no_larger(columns):
     chosen = plan(variant(), Layout("columns", 4), Extents(65_536, 1, 1, columns), PROCESSORS)
     elements = chosen.radix * chosen.chunks * 8 * columns
-    assert CHAINED_ELEMENTS <= elements < 2 * CHAINED_ELEMENTS
+    assert GROUP_VALUES <= elements < 2 * GROUP_VALUES
 
 
 @pytest.mark.parametrize(

@@ -48,8 +48,8 @@ def state_gradient(a, g):
 MATRICES = Algebra(
     # Compiled kernels are kept by the name, and this file is none of their sources.
     name="matrices" + hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:8],
-    coefficient=4,
-    state=2,
+    coefficient_numbers=4,
+    state_numbers=2,
     one=(1, 0, 0, 1),
     zero=(0, 0),
     step=step,

@@ -5,11 +5,12 @@ which lie side by side. ``kind`` says which, see :mod:`lrscan.core.dtypes`.
 
 Global memory, by addresses in bytes:
 
-    load(kind, address)                            a value, widened to the kind of its state
-    store(kind, address, value)                    the same, rounded to nearest
-    load_vector(kind, count, address, array, i)    ``count`` values side by side, to an array from
-                                                   its value i on
-    store_vector(kind, count, address, array, i)   back; both in accesses of 16 bytes, aligned so
+    load(kind, address)                            read a value, widened to the kind of its state
+    store(kind, address, value)                    write a value, rounded to nearest
+    load_vector(kind, count, address, array, i)    ``count`` values side by side, widened, to an
+                                                   array from its value i on
+    store_vector(kind, count, address, array, i)   back; for how wide, and how aligned, see
+                                                   :mod:`lrscan.cuda.memory.alignment`
 
 Arrays of numbers, in registers or in the memory that a block shares:
 
@@ -21,7 +22,7 @@ Arrays of numbers, in registers or in the memory that a block shares:
 Values:
 
     finite(value)       whether none of its numbers is infinite or NaN
-    nonzero(value)      whether one of its numbers is not zero; NaN is not
+    nonzero(value)      whether one of its numbers is not zero; a NaN counts as such
     zero_or_nan(value)  whether all of its numbers are zero, or one is NaN
 
 What blocks share goes through *words* of 8 bytes, read and written whole: 32 bits of a value, and

@@ -15,6 +15,7 @@ from numba.extending import intrinsic
 
 from lrscan.core.dtypes import described
 from lrscan.core.machine_types import memory_type, numba_type
+from lrscan.cuda.memory.alignment import access_bytes
 
 __all__ = [
     "complete",
@@ -145,10 +146,9 @@ def store(typingctx, kind, address, value):
 
 
 def _accesses(kind, count):
-    """(planes in an access, accesses) of so many values, 16 bytes an access at most."""
-    planes = count * _planes(kind)
-    width = min(planes, 16 // described(kind).bytes)
-    return width, planes // width
+    """(planes in an access, accesses) of so many values."""
+    width = access_bytes(kind, count) // described(kind).bytes
+    return width, count * _planes(kind) // width
 
 
 def _unpacked(builder, kind, vector):

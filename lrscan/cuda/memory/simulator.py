@@ -16,6 +16,7 @@ from torch import Tensor
 
 from lrscan.core.dtypes import described
 from lrscan.core.machine_types import numpy_dtype
+from lrscan.cuda.memory.alignment import access_bytes
 
 __all__ = [
     "complete",
@@ -122,14 +123,14 @@ def store(kind, address, value):
 
 def load_vector(kind, count, address, array, i):
     size = described(kind).size
-    _bytes(address, count * size, min(count * size, 16))
+    _bytes(address, count * size, access_bytes(kind, count))
     for k in range(count):
         put(array, i + k, load(kind, address + k * size))
 
 
 def store_vector(kind, count, address, array, i):
     size = described(kind).size
-    _bytes(address, count * size, min(count * size, 16))
+    _bytes(address, count * size, access_bytes(kind, count))
     for k in range(count):
         store(kind, address + k * size, get(kind, array, i + k))
 

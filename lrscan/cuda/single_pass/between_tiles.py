@@ -24,24 +24,25 @@ class Job(NamedTuple):
     room: Any
 
 
-def words_of(variant: Variant) -> lookback.Words:
-    """How many words the values of a variant are."""
-    return lookback.Words(*(described(k).size // 4 for k in (variant.product, variant.state)))
+def word_counts(variant: Variant) -> lookback.WordCounts:
+    """How many words the values of a variant are, each of 4 bytes of it."""
+    kinds = variant.coefficient, variant.state
+    return lookback.WordCounts(*(described(kind).size // 4 for kind in kinds))
 
 
 def make_look_back(variant: Variant, layout: Layout, access: TileAccess) -> Callable:
     """``look_back(job, chain, thread, threads)`` of a kernel, whose jobs are :class:`Job`."""
-    product, state = variant.product, variant.state
+    coefficient, state = variant.coefficient, variant.state
 
     @inlined
     def P_of(words):
-        return memory.value_of(product, words)
+        return memory.value_of(coefficient, words)
 
     @inlined
     def R_of(words):
         return memory.value_of(state, words)
 
-    shared = SimpleNamespace(
+    of_memory = SimpleNamespace(
         load_words=memory.load_words,
         store_words=memory.store_words,
         complete=memory.complete,
@@ -51,10 +52,10 @@ def make_look_back(variant: Variant, layout: Layout, access: TileAccess) -> Call
         finite=memory.finite,
         divide=divide,
     )
-    functions = _tile_functions(variant, layout, access)
+    of_tile = _tile_functions(variant, layout, access)
     guarded = variant.algebra.guarded
     return lookback.make_look_back(
-        words_of(variant), shared, compiled(variant), functions, barrier, inlined, guarded
+        word_counts(variant), of_memory, compiled(variant), of_tile, barrier, inlined, guarded
     )
 
 
@@ -64,20 +65,19 @@ def _tile_functions(
     """What a tile of a kernel knows about itself."""
     backward, kind_a, kind_x, kind_start = variant.backward, variant.a, variant.x, variant.start
     algebra = compiled(variant)
-    zero, nothing, step = algebra.zero, algebra.nothing, algebra.step
-    remembered, leading = algebra.remembered, algebra.leading
+    zero, zero_a, step = algebra.zero, algebra.zero_a, algebra.step
+    remembered, directed = algebra.remembered, algebra.directed
     room_functions = make_room(variant, layout)
-    map_at, put_map, put_begin = (
-        room_functions.map_at, room_functions.put_map, room_functions.put_begin
-    )  # fmt: skip
-    put_into_room, from_room = room_functions.put_earlier, room_functions.earlier
+    map_at, put_map = room_functions.map_at, room_functions.put_map
+    put_earlier_map, earlier_map = room_functions.put_earlier, room_functions.earlier
+    put_start_of = room_functions.put_start
     owner = access.owner
     K, V = shape_of(variant, layout)
     shift = K.bit_length() - 1
 
     @inlined
     def slot_of(tile, chunk, j):
-        """The slot of column j of a tile after a chunk."""
+        """The slot of column j of a tile in a chunk."""
         vector, v = divide(j, V)
         return v * MOST_THREADS + owner(tile, chunk, vector)
 
@@ -86,7 +86,7 @@ def _tile_functions(
         return map_at(job.room, slot_of(job.tile, job.tile.chunks - 1, j))
 
     @inlined
-    def begin(job, j):
+    def initial_state(job, j):
         h = zero
         if not backward and job.rows.start.address != 0:
             h = load(kind_start, address_of(job.rows.start, beside(job.tile.place, j)))
@@ -94,37 +94,42 @@ def _tile_functions(
 
     @inlined
     def put_earlier(job, i, P, R):
-        put_into_room(job.room, i, P, R)
+        put_earlier_map(job.room, i, P, R)
 
     @inlined
     def earlier(job, i):
-        return from_room(job.room, i)
+        return earlier_map(job.room, i)
 
     @inlined
-    def carry(job, j, h):
-        put_begin(job.room, j, h)
+    def put_start(job, j, h):
+        put_start_of(job.room, j, h)
 
     @inlined
-    def redo(job, j, tiles, h):
+    def redo(job, j, back, h):
         rows, tile = job.rows, job.tile
-        place, length = beside(tile.place, j), tile.chunks * K
-        first = tile.begin - tiles * length
+        place, tile_steps = beside(tile.place, j), tile.chunks * K
+        first = tile.first_step - back * tile_steps
         from_a = address_of(rows.a, place) + first * rows.a.time
         from_x = address_of(rows.x, place) + first * rows.x.time
-        s, stop = first - tile.begin, min(tile.length, length)
+        s, stop = first - tile.first_step, min(tile.left, tile_steps)  # steps of this tile
         while s < stop:
             no_unroll()  # rare, and so in few registers
             if s == 0:
-                carry(job, j, h)
-            a = nothing
-            if not backward or tile.begin + s > 0:
+                put_start(job, j, h)
+            a = zero_a
+            if not backward or tile.first_step + s > 0:
                 a = load(kind_a, from_a)
-            h = step(leading(a), load(kind_x, from_x), remembered(a, h))
+            h = step(directed(a), load(kind_x, from_x), remembered(a, h))
             from_a, from_x, s = from_a + rows.a.time, from_x + rows.x.time, s + 1
-            if s > 0 and s & (K - 1) == 0:  # for the next chunk: whatever the tile begins with, h
-                put_map(job.room, slot_of(tile, (s >> shift) - 1, j), nothing, h)
+            if s > 0 and (s & (K - 1)) == 0:  # a chunk ends: the next starts from h whatever was
+                put_map(job.room, slot_of(tile, (s >> shift) - 1, j), zero_a, h)
         return h
 
     return SimpleNamespace(
-        map_of=map_of, begin=begin, put_earlier=put_earlier, earlier=earlier, carry=carry, redo=redo
+        map_of=map_of,
+        initial_state=initial_state,
+        put_earlier=put_earlier,
+        earlier=earlier,
+        put_start=put_start,
+        redo=redo,
     )

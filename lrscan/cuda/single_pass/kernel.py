@@ -1,12 +1,13 @@
 """A scan in a single pass: every input is read once, every output written once, in one launch.
 
     time ->      tile 0           tile 1           tile 2
-    strip 0   fill, scan       fill, scan       fill, scan         of all strips, earlier tiles
-              look back  --->  look back  --->  look back          first
+    strip 0   fill, scan       fill, scan       fill, scan
+              look back  --->  look back  --->  look back
               apply, spill     apply, spill     apply, spill
 
-A block draws a ticket, which is a tile: ``chunks`` x ``vectors`` threads, each with a chunk of
-consecutive steps of neighbouring columns.
+A block draws a ticket, which is a tile: first tile 0 of every strip, then tile 1 of every strip,
+and so on. A tile is ``chunks`` x ``vectors`` threads, each with a chunk of K consecutive steps of V
+neighbouring columns.
 
     fill        the tile is read into registers (tiles.py)
     scan        every thread composes its steps to a map (P, R), and the block the maps of its
@@ -32,13 +33,20 @@ from lrscan.core.sweep import Rows
 from lrscan.cuda.launch import Kernel, Launches
 from lrscan.cuda.memory import divide, take_ticket
 from lrscan.cuda.single_pass import lookback, tiles_direct, tiles_staged
-from lrscan.cuda.single_pass.between_tiles import Job, make_look_back, words_of
+from lrscan.cuda.single_pass.between_tiles import Job, make_look_back, word_counts
 from lrscan.cuda.single_pass.lookback import Chain
 from lrscan.cuda.single_pass.plan import layout_of, plan
 from lrscan.cuda.single_pass.room import room_of
-from lrscan.cuda.single_pass.tiles import MOST_THREADS, Layout, Tile, shape_of
+from lrscan.cuda.single_pass.tiles import (
+    BLOCKS_AN_SM,
+    MOST_LEFT,
+    MOST_THREADS,
+    Layout,
+    Tile,
+    shape_of,
+)
 from lrscan.cuda.single_pass.within_tile import make_scans
-from lrscan.cuda.steps import Extents, Place, Variant, barrier, columns_of, inlined
+from lrscan.cuda.steps import Extents, Place, Variant, barrier, column_count, inlined
 
 
 class Tiling(NamedTuple):
@@ -47,7 +55,7 @@ class Tiling(NamedTuple):
     vectors, chunks  threads of a tile, along columns and time
     radix            tiles per group of the look-back
     tiles            in time
-    strips           tiles side by side over a row of columns
+    strips           tiles side by side over a line: the columns along the inner axis
     workspace        its address
     """
 
@@ -62,10 +70,10 @@ class Tiling(NamedTuple):
 @functools.cache
 def kernel(variant: Variant, layout: Layout) -> Kernel:
     """The compiled kernel of a variant and a layout."""
-    number, (K, V) = variant.number, shape_of(variant, layout)
-    coefficient, state = variant.algebra.coefficient, variant.algebra.state
-    for_a, for_x, for_P, for_R = K * V * coefficient, K * V * state, V * coefficient, V * state
-    for_da = layout.lanes * coefficient
+    number, (K, V) = variant.number_type, shape_of(variant, layout)
+    a_numbers, h_numbers = variant.algebra.coefficient_numbers, variant.algebra.state_numbers
+    for_a, for_x, for_P, for_R = K * V * a_numbers, K * V * h_numbers, V * a_numbers, V * h_numbers
+    for_da = layout.lanes * a_numbers
     room_numbers = room_of(variant, layout).numbers
     orders = tiles_direct if layout.order == "columns" else tiles_staged
     access = orders.make_tiles(variant, layout)
@@ -84,13 +92,14 @@ def kernel(variant: Variant, layout: Layout) -> Kernel:
         may_forget = scan_steps(a, x, P, R)
         scan_chunks(tile, thread, room, P, R)
         look_back(Job(rows, tile, room), _chain_of(extents, tiling, tile), thread, threads)
-        begin_of_chunk(tile, thread, room, R)
-        apply_steps(a, x, R, may_forget)
+        h = R  # the same registers: the maps are in the room now
+        begin_of_chunk(tile, thread, room, h)
+        apply_steps(a, x, h, may_forget)
         before, da = cuda.local.array(for_x, number), cuda.local.array(for_da, number)
         spill(rows, tile, thread, room, x, before, da)
 
     name = variant.named("single_pass", *layout)
-    return Kernel(single_pass, name, Tiling, MOST_THREADS, fewest_blocks=2)
+    return Kernel(single_pass, name, Tiling, MOST_THREADS, BLOCKS_AN_SM)
 
 
 @inlined
@@ -107,16 +116,16 @@ def _make_tile_of(K: int, V: int) -> Callable:
     @inlined
     def tile_of(extents, tiling, ticket):
         """The tile of a ticket: earlier ones first, and strip after strip at the same time."""
-        number, strip = divide(ticket, extents.outer * extents.middle * tiling.strips)
-        row, across = divide(strip, tiling.strips)
-        outer, middle = divide(row, extents.middle)
+        nth, strip = divide(ticket, extents.outer * extents.middle * tiling.strips)
+        line, across = divide(strip, tiling.strips)
+        outer, middle = divide(line, extents.middle)
         inner = across * (tiling.vectors * V)
-        begin = number * (tiling.chunks * K)
+        first_step = nth * (tiling.chunks * K)
         return Tile(
-            number,
+            nth,
             Place(outer, middle, inner),
-            begin,
-            min(extents.steps - begin, 2**30),
+            first_step,
+            min(extents.steps - first_step, MOST_LEFT),
             min(tiling.vectors * V, extents.inner - inner),
             tiling.vectors,
             tiling.chunks,
@@ -128,14 +137,14 @@ def _make_tile_of(K: int, V: int) -> Callable:
 @inlined
 def _chain_of(extents, tiling, tile):
     """Where a tile stands in the chain."""
-    row = tile.place.outer * extents.middle + tile.place.middle
+    line = tile.place.outer * extents.middle + tile.place.middle
     return Chain(
         tiling.workspace + lookback.TICKET_BYTES,
         tiling.radix,
-        tile.number,
+        tile.nth,
         tiling.tiles,
-        columns_of(extents),
-        row * extents.inner + tile.place.inner,
+        column_count(extents),
+        line * extents.inner + tile.place.inner,
         tile.width,
     )
 
@@ -150,8 +159,8 @@ def prepare(
     """
     layout = layout_of(variant, rows, extents)
     chosen = plan(variant, layout, extents, processors)
-    words = words_of(variant)
-    size = lookback.workspace_bytes(words, chosen.tiles, math.prod(extents[1:]), chosen.radix)
+    counts, columns = word_counts(variant), math.prod(extents[1:])
+    size = lookback.workspace_bytes(counts, chosen.tiles, columns, chosen.radix)
     sizing = (chosen.vectors, chosen.chunks, chosen.radix, chosen.tiles, chosen.strips)
     ready, grid, threads = kernel(variant, layout), chosen.grid, chosen.threads
 

@@ -8,10 +8,13 @@ a fixed order of combining in place of theirs, which depends on timing. Tiles of
     state                              h                          h
               +------- group 0 --------+------- group 1 ----------+
 
-A tile is the map h -> P h + R. If that is finite, the tile publishes it before it waits for
+A tile is the map h -> P h + R. If P is finite, the tile publishes it before it waits for
 anything; the last tile of a group publishes a state instead, the one after it. A tile composes the
 maps of the earlier tiles of its group, in order, waits for the state that its group begins with,
-and applies them. With radix 1 there are no maps: a plain chain of states.
+and applies them. With radix 1 there are no maps: a plain chain of states. The workspace:
+
+    ticket  |  maps, of each tile and column: words of P, of R  |  states, of each group and column
+                         (none with radix 1)
 
 **No deadlock.** Tiles are numbered by tickets, which a running block draws, earlier times first. A
 tile waits only for words of smaller tickets, whose blocks are running or done; so the smallest
@@ -41,7 +44,7 @@ TICKET_BYTES = 8  # at the start of a workspace
 WORD_BYTES = 8
 
 
-class Words(NamedTuple):
+class WordCounts(NamedTuple):
     """How many words a value is: P, the coefficient of a map, and R, or a state."""
 
     P: int
@@ -51,18 +54,18 @@ class Words(NamedTuple):
 class Chain(NamedTuple):
     """Where a tile stands in the chain of all tiles.
 
-    words    address of the words of all tiles: their maps, then the states between groups
+    base     address of the words of all tiles: their maps, then the states between groups
     radix    tiles per group
-    number   of the tile, in time
-    tiles    in time
+    nth      which tile it is, in time
+    tiles    how many there are in time
     columns  of all strips
     first    the tile's first column
     width    columns that it has
     """
 
-    words: int
+    base: int
     radix: int
-    number: int
+    nth: int
     tiles: int
     columns: int
     first: int
@@ -90,7 +93,7 @@ class Composition(Protocol):
 
     one: Any
     zero: Any
-    nothing: Any
+    zero_a: Any
     step: Callable
     compose: Callable
 
@@ -98,48 +101,47 @@ class Composition(Protocol):
 class TileFunctions(Protocol):
     """What a tile knows about itself, as functions of its ``job``, whatever that is.
 
-    map_of(job, j)           (P, R) of its column j
-    begin(job, j)            the state before the first step of all
-    put_earlier(job, i, P, R)
-                             keep a map for all threads of the block, as number i
-    earlier(job, i)          what was put there
-    carry(job, j, h)         take h as the state that column j begins with
-    redo(job, j, tiles, h)   run column j step by step, from the state h that so many tiles before
-                             it begin with; carry the state that the tile begins with, and return
-                             the one it ends with
+    map_of(job, j)              (P, R) of its column j
+    initial_state(job, j)       the state before the first step of all
+    put_earlier(job, i, P, R)   keep a map for all threads of the block, as number i
+    earlier(job, i)             what was put there
+    put_start(job, j, h)        column j of the tile starts from h
+    redo(job, j, back, h)       run column j step by step, from the tile that is ``back`` tiles
+                                before this one and starts from h, to the end of this one; put the
+                                state that this one starts from, and return the one it ends with
     """
 
     map_of: Callable
-    begin: Callable
+    initial_state: Callable
     put_earlier: Callable
     earlier: Callable
-    carry: Callable
+    put_start: Callable
     redo: Callable
 
 
-def workspace_bytes(words: Words, tiles: int, columns: int, radix: int) -> int:
+def workspace_bytes(counts: WordCounts, tiles: int, columns: int, radix: int) -> int:
     """Size of the workspace: the ticket counter, the maps of tiles, the states between groups."""
     maps = tiles if radix > 1 else 0
     states = (tiles - 1) // radix
-    return TICKET_BYTES + WORD_BYTES * columns * ((words.P + words.R) * maps + words.R * states)
+    return TICKET_BYTES + WORD_BYTES * columns * ((counts.P + counts.R) * maps + counts.R * states)
 
 
 def make_look_back(
-    words: Words,
+    counts: WordCounts,
     memory: Memory,
     algebra: Composition,
     tile: TileFunctions,
     barrier: Callable,
-    device: Callable,
+    inlined: Callable,
     guarded: bool = True,
 ) -> Callable:
     """The function by which the threads of a block learn the state that their tile begins with.
 
     Args:
-        words:   how many a value is
+        counts:  how many words a value is
         memory, algebra, tile: functions, see the protocols
         barrier: waits for all threads of the block
-        device:  compiles a function (the tests do not)
+        inlined: compiles a function (the tests do not)
         guarded: whether a map that does not lead to a finite state is not believed
 
     Returns:
@@ -150,73 +152,76 @@ def make_look_back(
     words_of, P_of, R_of = memory.words_of, memory.P_of, memory.R_of
     finite, divide = memory.finite, memory.divide
     step, compose = algebra.step, algebra.compose
-    one, zero, nothing = algebra.one, algebra.zero, algebra.nothing
-    map_of, begin, carry, redo = tile.map_of, tile.begin, tile.carry, tile.redo
-    put_earlier, earlier = tile.put_earlier, tile.earlier
-    P_words, R_words, map_words = words.P, words.R, words.P + words.R
+    one, zero, zero_a = algebra.one, algebra.zero, algebra.zero_a
+    map_of, initial_state, redo = tile.map_of, tile.initial_state, tile.redo
+    put_earlier, earlier, put_start = tile.put_earlier, tile.earlier, tile.put_start
+    P_words, R_words, map_words = counts.P, counts.R, counts.P + counts.R
     P_bytes, R_bytes = WORD_BYTES * P_words, WORD_BYTES * R_words
     map_bytes = P_bytes + R_bytes
 
-    @device
-    def map_address(chain, number, j):
-        """Of the words of the map of column j of the tile ``number``."""
-        return chain.words + (chain.first + j) * map_bytes + number * (chain.columns * map_bytes)
+    @inlined
+    def map_address(chain, nth, j):
+        """Of the words of the map of column j of the tile ``nth``."""
+        return chain.base + (chain.first + j) * map_bytes + nth * (chain.columns * map_bytes)
 
-    @device
+    @inlined
     def state_address(chain, group, j):
         """Of the words of the state of column j after a group."""
-        states = chain.words
+        states = chain.base
         if chain.radix > 1:
-            states = chain.words + chain.tiles * chain.columns * map_bytes
+            states = chain.base + chain.tiles * chain.columns * map_bytes
         return states + (chain.first + j) * R_bytes + group * chain.columns * R_bytes
 
-    @device
+    @inlined
     def publish_map(at, P, R):
         store_words(at, words_of(P))
         store_words(at + P_bytes, words_of(R))
 
     # All words of what is awaited are read before any is waited for: one way to memory for all.
 
-    @device
+    @inlined
     def await_map(at):
         found = load_words(at, map_words)
         while not complete(found):
             found = load_words(at, map_words)
         return P_of(found[:P_words]), R_of(found[P_words:])
 
-    @device
+    @inlined
     def await_state(at):
         found = load_words(at, R_words)
         while not complete(found):
             found = load_words(at, R_words)
         return R_of(found)
 
-    @device
+    @inlined
     def publish_maps(job, chain, rank, thread, threads):
         """The tile's own maps, before any wait; none where a state or nothing is handed on."""
-        if rank == chain.radix - 1 or chain.number == chain.tiles - 1:
+        if rank == chain.radix - 1 or chain.nth == chain.tiles - 1:
             return
         j = thread
         while j < chain.width:
             P, R = map_of(job, j)
             if not guarded or finite(P):
-                publish_map(map_address(chain, chain.number, j), P, R)
+                publish_map(map_address(chain, chain.nth, j), P, R)
             j += threads
 
-    @device
+    @inlined
     def collect_maps(job, chain, rank, thread, threads):
-        """Those of the earlier tiles of the group: the threads share them, tile after tile."""
+        """Those of the earlier tiles of the group: the threads share them, tile after tile.
+
+        ``rank`` is the tile's place in its group, here and below.
+        """
         i = thread
         while i < rank * chain.width:
-            tiles, j = divide(i, chain.width)
-            P, R = await_map(map_address(chain, chain.number - rank + tiles, j))
+            k, j = divide(i, chain.width)
+            P, R = await_map(map_address(chain, chain.nth - rank + k, j))
             put_earlier(job, i, P, R)
             i += threads
 
-    @device
+    @inlined
     def hand_on(job, chain, group, rank, thread, threads):
-        """A thread takes a column: the state it begins with, by the earlier maps, and ends with."""
-        closes, ends = rank == chain.radix - 1, chain.number == chain.tiles - 1
+        """A thread takes a column: the state it starts from, by the earlier maps, and ends with."""
+        closes_group, is_last = rank == chain.radix - 1, chain.nth == chain.tiles - 1
         j = thread
         while j < chain.width:
             P, R = one, zero
@@ -226,24 +231,24 @@ def make_look_back(
                 P, R = compose(P, R, earlier_P, earlier_R)
                 i += chain.width
             if group == 0:
-                h = begin(job, j)
+                h = initial_state(job, j)
             else:
                 h = await_state(state_address(chain, group - 1, j))
             start = step(P, R, h)
-            carry(job, j, start)
+            put_start(job, j, start)
             P, R = map_of(job, j)
             end = step(P, R, start)
             if guarded and not finite(end):
                 end = redo(job, j, rank, h)
-            if closes and not ends:
+            if closes_group and not is_last:
                 store_words(state_address(chain, group, j), words_of(end))
-            elif guarded and not finite(P) and not ends:
-                publish_map(map_address(chain, chain.number, j), nothing, end)
+            elif guarded and not finite(P) and not is_last:
+                publish_map(map_address(chain, chain.nth, j), zero_a, end)
             j += threads
 
-    @device
+    @inlined
     def look_back(job, chain, thread, threads):
-        group, rank = divide(chain.number, chain.radix)
+        group, rank = divide(chain.nth, chain.radix)
         publish_maps(job, chain, rank, thread, threads)
         collect_maps(job, chain, rank, thread, threads)
         barrier()

@@ -17,15 +17,15 @@ WARP = 32
 LINE_BYTES, SECTOR_BYTES = 128, 32
 # Tiles for each multiprocessor, if need be with fewer threads a tile.
 TILES_AN_SM = 2
-# The states of all columns are handed on for so many elements or more: at 12 bytes each these take
-# about 4 microseconds of an H100's memory, and handing on about one. Tiles that have fewer do it in
+# States are handed on for so many values of all columns or more: at 12 bytes each these take about
+# 4 microseconds of an H100's memory, and handing on about one. Tiles that have fewer do it in
 # groups, no larger than need be: a tile reads the maps of all before it in its group.
-CHAINED_ELEMENTS = 2**20
+GROUP_VALUES = 2**20
 RADIX = 32
 # Threads of a tile where no maps are handed on: twice as many tiles run at a time, and while some
 # wait others load. On an H200 that took 0.90 to 0.96 of the time; where maps are handed on it took
 # up to a fifth longer, for there are twice as many of them.
-UNCHAINED_THREADS = MOST_THREADS // 2
+THREADS_WITHOUT_MAPS = MOST_THREADS // 2
 
 
 class Plan(NamedTuple):
@@ -34,7 +34,7 @@ class Plan(NamedTuple):
     vectors, chunks  threads of a tile, along columns and time
     radix            tiles a group
     tiles            in time
-    strips           tiles side by side over a row of columns
+    strips           tiles side by side over a line of columns
     grid             tiles altogether
     """
 
@@ -100,7 +100,7 @@ def plan(variant: Variant, layout: Layout, extents: Extents, processors: int) ->
     elements = math.prod(extents)
     while most > FEWEST_THREADS and elements < processors * TILES_AN_SM * most * K * V:
         most //= 2
-    smaller = _plan(variant, layout, extents, min(most, UNCHAINED_THREADS))
+    smaller = _plan(variant, layout, extents, min(most, THREADS_WITHOUT_MAPS))
     return smaller if smaller.radix == 1 else _plan(variant, layout, extents, most)
 
 
@@ -121,7 +121,7 @@ def _plan(variant: Variant, layout: Layout, extents: Extents, most: int) -> Plan
     chunks = -(-steps // (tiles * K))  # of equal length, so that the last tile is not nearly empty
     tiles = -(-steps // (chunks * K))
     strips = -(-across // vectors)
-    wanted = -(-CHAINED_ELEMENTS // (chunks * K * outer * middle * inner))
-    room = 1 + room_of(variant, layout).maps // (vectors * V)
-    radix = min(wanted, RADIX, tiles, room)
+    wanted = -(-GROUP_VALUES // (chunks * K * outer * middle * inner))
+    fitting = 1 + room_of(variant, layout).maps // (vectors * V)
+    radix = min(wanted, RADIX, tiles, fitting)
     return Plan(vectors, chunks, radix, tiles, strips, tiles * outer * middle * strips)

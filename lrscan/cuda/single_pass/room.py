@@ -1,13 +1,18 @@
 """The memory that the threads of a block share: what lies where.
 
-    while a tile is exchanged   values, see :mod:`lrscan.cuda.single_pass.tiles_staged`
-    else                        P of every slot | R of every slot | states | earlier maps
+Counted in values, with ``slots`` = MOST_THREADS * V:
+
+    P of each slot | R of each slot | starts, `slots` of them | earlier maps: P, R, P, R, ..
+                                                              | or last: `slots` values
 
 A *slot* is a column of a thread: ``v * MOST_THREADS + thread`` for its column v. P and R of a slot
-are the map of all steps up to that thread's last one. The *states* are those that the columns of
-the tile begin with, one for each. *Earlier maps* are those of earlier tiles
-(:mod:`lrscan.cuda.single_pass.lookback`); when they are not needed any more, the dx of the last
-step takes their place, one for each slot.
+are the map of all steps of the tile up to that thread's last one. The *starts* are the states that
+the columns of the tile start from. *Earlier maps* are those of earlier tiles
+(:mod:`lrscan.cuda.single_pass.lookback`). When they are not needed any more, *last* takes their
+place: V values of each thread, which it alone reads and writes, since an index of registers has to
+be known when a kernel is compiled.
+
+While a tile is exchanged, its values lie over all of that (:mod:`lrscan.cuda.single_pass.tiles`).
 """
 
 from __future__ import annotations
@@ -28,14 +33,14 @@ class Room(NamedTuple):
     """Where the parts of the room begin, in numbers, and how large they are.
 
     products, ends  P and R of the slots
-    begins          the states that columns begin with
+    starts          the states that columns start from
     earlier         earlier maps, ``maps`` of them
     numbers         all together
     """
 
     products: int
     ends: int
-    begins: int
+    starts: int
     earlier: int
     maps: int
     numbers: int
@@ -45,16 +50,16 @@ def room_of(variant: Variant, layout: Layout) -> Room:
     """The room of a kernel's block."""
     K, V = shape_of(variant, layout)
     slots = MOST_THREADS * V
-    P_numbers, R_numbers = variant.algebra.coefficient, variant.algebra.state
+    P_numbers, R_numbers = variant.algebra.coefficient_numbers, variant.algebra.state_numbers
     number_bytes = described(variant.state).size // R_numbers
     maps = _EARLIER_BYTES // (number_bytes * variant.map_numbers)
     ends = slots * P_numbers
-    begins = ends + slots * R_numbers
-    earlier = begins + slots * R_numbers
+    starts = ends + slots * R_numbers
+    earlier = starts + slots * R_numbers
     exchange = 0 if layout.order == "columns" else MOST_THREADS * (K + 1)
     in_its_place = max(maps * variant.map_numbers, slots * R_numbers)
     numbers = max(earlier + in_its_place, exchange * max(P_numbers, R_numbers))
-    return Room(0, ends, begins, earlier, maps, numbers)
+    return Room(0, ends, starts, earlier, maps, numbers)
 
 
 class RoomFunctions(NamedTuple):
@@ -62,18 +67,18 @@ class RoomFunctions(NamedTuple):
 
     map_at(room, slot)           (P, R) of a slot
     put_map(room, slot, P, R)
-    begin_at(room, j)            the state that column j of the tile begins with
-    put_begin(room, j, h)
+    start_of(room, j)            the state that column j of the tile starts with
+    put_start(room, j, h)
     earlier(room, i)             (P, R) of an earlier map
     put_earlier(room, i, P, R)
-    last_at(room, slot)          dx of the last step
-    put_last(room, slot, g)
+    last_at(room, i)             value i of "last"
+    put_last(room, i, g)
     """
 
     map_at: Callable
     put_map: Callable
-    begin_at: Callable
-    put_begin: Callable
+    start_of: Callable
+    put_start: Callable
     earlier: Callable
     put_earlier: Callable
     last_at: Callable
@@ -83,13 +88,13 @@ class RoomFunctions(NamedTuple):
 @functools.cache
 def make_room(variant: Variant, layout: Layout) -> RoomFunctions:
     """The functions of a kernel's room."""
-    product, state = variant.product, variant.state
-    products, ends, begins, first_map, _, _ = room_of(variant, layout)
-    P_numbers, map_numbers = variant.algebra.coefficient, variant.map_numbers
+    coefficient, state = variant.coefficient, variant.state
+    products, ends, starts, earliest, _, _ = room_of(variant, layout)
+    P_numbers, map_numbers = variant.algebra.coefficient_numbers, variant.map_numbers
 
     @inlined
     def map_at(room, slot):
-        return get_after(product, room, products, slot), get_after(state, room, ends, slot)
+        return get_after(coefficient, room, products, slot), get_after(state, room, ends, slot)
 
     @inlined
     def put_map(room, slot, P, R):
@@ -97,32 +102,32 @@ def make_room(variant: Variant, layout: Layout) -> RoomFunctions:
         put_after(room, ends, slot, R)
 
     @inlined
-    def begin_at(room, j):
-        return get_after(state, room, begins, j)
+    def start_of(room, j):
+        return get_after(state, room, starts, j)
 
     @inlined
-    def put_begin(room, j, h):
-        put_after(room, begins, j, h)
+    def put_start(room, j, h):
+        put_after(room, starts, j, h)
 
     @inlined
     def earlier(room, i):
-        own = first_map + i * map_numbers
-        return get_after(product, room, own, 0), get_after(state, room, own + P_numbers, 0)
+        own = earliest + i * map_numbers
+        return get_after(coefficient, room, own, 0), get_after(state, room, own + P_numbers, 0)
 
     @inlined
     def put_earlier(room, i, P, R):
-        own = first_map + i * map_numbers
+        own = earliest + i * map_numbers
         put_after(room, own, 0, P)
         put_after(room, own + P_numbers, 0, R)
 
     @inlined
-    def last_at(room, slot):
-        return get_after(state, room, first_map, slot)
+    def last_at(room, i):
+        return get_after(state, room, earliest, i)
 
     @inlined
-    def put_last(room, slot, g):
-        put_after(room, first_map, slot, g)
+    def put_last(room, i, g):
+        put_after(room, earliest, i, g)
 
     return RoomFunctions(
-        map_at, put_map, begin_at, put_begin, earlier, put_earlier, last_at, put_last
+        map_at, put_map, start_of, put_start, earlier, put_earlier, last_at, put_last
     )

@@ -11,9 +11,10 @@ from lrscan.cuda.steps import Variant, address_of, compiled, inlined
 def make_tiles(variant: Variant, layout: Layout) -> TileAccess:
     """The access to tiles whose columns are contiguous."""
     backward, want_dx, want_da = variant.backward, variant.want_dx, variant.want_da
-    kind_a, kind_x, product, state = variant.a, variant.x, variant.product, variant.state
+    kind_a, kind_x = variant.a, variant.x
+    coefficient, state = variant.coefficient, variant.state
     algebra, same_a = compiled(variant), layout.same_a
-    one, zero, nothing, leading = algebra.one, algebra.zero, algebra.nothing, algebra.leading
+    one, zero, zero_a, directed = algebra.one, algebra.zero, algebra.zero_a, algebra.directed
     coefficient_gradient = algebra.coefficient_gradient
     K, V = shape_of(variant, layout)
     finish, room_functions = make_finish(variant), make_room(variant, layout)
@@ -31,10 +32,10 @@ def make_tiles(variant: Variant, layout: Layout) -> TileAccess:
     def own(tile, thread):
         """(steps that are there, the first of them, place) of a thread."""
         chunk, vector = part_of(tile, thread)
-        count = min(max(tile.length - chunk * K, 0), K)
+        count = min(max(tile.left - chunk * K, 0), K)
         if chunk >= tile.chunks or vector * V >= tile.width:
             count = 0
-        return count, tile.begin + chunk * K, beside(tile.place, vector * V)
+        return count, tile.first_step + chunk * K, beside(tile.place, vector * V)
 
     @inlined
     def fill(rows, tile, thread, room, a, x):
@@ -48,15 +49,14 @@ def make_tiles(variant: Variant, layout: Layout) -> TileAccess:
             else:
                 for v in range(V):
                     put(x, k * V + v, zero)
-            # Backward nothing comes after the last step in forward time: no coefficient leads on.
-            leads = not backward or k > 0 or first > 0
-            if inside and leads and not same_a:
+            has_a = not backward or k > 0 or first > 0  # backward none leads into the first step
+            if inside and has_a and not same_a:
                 load_vector(kind_a, V, from_a, a, k * V)
             else:
                 factor = one
                 if inside:
-                    factor = nothing
-                    if leads:
+                    factor = zero_a
+                    if has_a:
                         factor = load(kind_a, from_a)
                 for v in range(V):
                     put(a, k * V + v, factor)
@@ -64,14 +64,14 @@ def make_tiles(variant: Variant, layout: Layout) -> TileAccess:
             from_x += rows.x.time
         if backward:
             for i in range(K * V):
-                put(a, i, leading(get(product, a, i)))
+                put(a, i, directed(get(coefficient, a, i)))
 
     @inlined
     def spill(rows, tile, thread, room, x, before, da):
-        thread = opaque(thread)
+        thread = opaque(thread)  # what was computed from it is computed anew
         count, first, place = own(tile, thread)
-        # The last step of time, if it is the thread's.
-        last = tile.length - 1 - (first - tile.begin)
+        # Which of the thread's steps is the sweep's last; below 0 or from K on if it is not here.
+        last = tile.left - 1 - (first - tile.first_step)
         if backward and want_da:
             source = address_of(rows.before, place) + first * rows.before.time
             for k in range(K):
@@ -96,7 +96,7 @@ def make_tiles(variant: Variant, layout: Layout) -> TileAccess:
                 target += rows.da.time
         if backward and count > 0 and last < K:
             for k in range(K):
-                if k <= last:  # the last one stays; an equality would index registers with it
+                if k <= last:  # stays for k == last; asked so, that would index registers by last
                     for v in range(V):
                         put_last(room, thread * V + v, get(state, x, k * V + v))
             v = 0

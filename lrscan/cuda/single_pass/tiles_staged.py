@@ -20,12 +20,13 @@ from lrscan.cuda.steps import Variant, address_of, barrier, compiled, inlined
 def make_tiles(variant: Variant, layout: Layout) -> TileAccess:
     """The access to tiles of any layout."""
     backward, want_dx, want_da = variant.backward, variant.want_dx, variant.want_da
-    kind_a, kind_x, product, state = variant.a, variant.x, variant.product, variant.state
+    kind_a, kind_x = variant.a, variant.x
+    coefficient, state = variant.coefficient, variant.state
     algebra = compiled(variant)
-    one, zero, nothing, leading = algebra.one, algebra.zero, algebra.nothing, algebra.leading
+    one, zero, zero_a, directed = algebra.one, algebra.zero, algebra.zero_a, algebra.directed
     coefficient_gradient = algebra.coefficient_gradient
     along_time, L, same_a = layout.order == "time", layout.lanes, layout.same_a
-    # The place in time of the first element in memory of a unit, and the way to the next one.
+    # Lane l in memory of a unit of L steps is its step origin + way * l.
     origin, way = (L - 1, -1) if layout.down else (0, 1)
     K = values_of(variant)
     units, shift = K // L, K.bit_length() - 1
@@ -47,7 +48,7 @@ def make_tiles(variant: Variant, layout: Layout) -> TileAccess:
         Returns (units that are there, units before the last step of time, step of the first one
         within the tile, steps to the next one, column).
         """
-        stop = tile.length
+        stop = tile.left
         if along_time:
             column, s = divide(opaque(thread), tile.chunks)
             s, pace = s * L, tile.chunks * L
@@ -63,9 +64,10 @@ def make_tiles(variant: Variant, layout: Layout) -> TileAccess:
         return count, before_last, s, pace, column
 
     @inlined
-    def start(row, tile, s, column):
+    def first_address(row, tile, s, column):
         """The lowest address of a thread's first unit."""
-        return address_of(row, beside(tile.place, column)) + (tile.begin + s + origin) * row.time
+        step = tile.first_step + s + origin
+        return address_of(row, beside(tile.place, column)) + step * row.time
 
     @inlined
     def to_owners(kind, tile, thread, room, values):
@@ -74,9 +76,9 @@ def make_tiles(variant: Variant, layout: Layout) -> TileAccess:
         if thread < tile.vectors * tile.chunks:
             i = column * (tile.chunks * K) + s
             for u in range(units):
-                place = padded(i, shift) + origin
+                spot = padded(i, shift) + origin
                 for lane in range(L):
-                    put(room, place + way * lane, get(kind, values, u * L + lane))
+                    put(room, spot + way * lane, get(kind, values, u * L + lane))
                 i += pace
         barrier()
         if thread < tile.vectors * tile.chunks:
@@ -85,9 +87,9 @@ def make_tiles(variant: Variant, layout: Layout) -> TileAccess:
         barrier()
 
     @inlined
-    def put_down(thread, room, x):
+    def leave_states(thread, room, x):
         """Leave a thread's K states in the room, and wait for those of the others."""
-        barrier()
+        barrier()  # until nobody reads the maps that lie there
         for k in range(K):
             put(room, thread * (K + 1) + k, get(state, x, k))
         barrier()
@@ -102,17 +104,17 @@ def make_tiles(variant: Variant, layout: Layout) -> TileAccess:
         if thread < tile.vectors * tile.chunks:
             i = column * (tile.chunks * K) + s
             for u in range(units):
-                place = padded(i, shift) + origin
+                spot = padded(i, shift) + origin
                 for lane in range(L):
-                    put(x, u * L + lane, get(state, room, place + way * lane))
+                    put(x, u * L + lane, get(state, room, spot + way * lane))
                 i += pace
 
     @inlined
     def fill(rows, tile, thread, room, a, x):
         count, _, s, pace, column = walk(tile, thread)
-        from_a, from_x = start(rows.a, tile, s, column), start(rows.x, tile, s, column)
-        # Backward nothing comes after the last step in forward time: no coefficient leads on.
-        leads = not backward or s > 0 or tile.begin > 0
+        from_a = first_address(rows.a, tile, s, column)
+        from_x = first_address(rows.x, tile, s, column)
+        has_a = not backward or s > 0 or tile.first_step > 0  # backward none leads into step 0
         for u in range(units):
             if u < count:
                 load_vector(kind_x, L, from_x, x, u * L)
@@ -120,37 +122,37 @@ def make_tiles(variant: Variant, layout: Layout) -> TileAccess:
                 for lane in range(L):
                     put(x, u * L + lane, zero)
             if not same_a:
-                if u < count and (u > 0 or leads):
+                if u < count and (u > 0 or has_a):
                     load_vector(kind_a, L, from_a, a, u * L)
                 else:
                     for lane in range(L):
-                        put(a, u * L + lane, nothing if u < count else one)
+                        put(a, u * L + lane, zero_a if u < count else one)
             from_a, from_x = from_a + pace * rows.a.time, from_x + pace * rows.x.time
         if not same_a:
-            to_owners(product, tile, thread, room, a)
+            to_owners(coefficient, tile, thread, room, a)
         to_owners(state, tile, thread, room, x)
         if same_a:
             chunk, vector = part_of(tile, thread)
-            factor, count = one, tile.length - chunk * K
+            factor, count = one, tile.left - chunk * K
             if vector < tile.width:
                 factor = load(kind_a, address_of(rows.a, beside(tile.place, vector)))
             for k in range(K):
                 put(a, k, factor if k < count else one)
-            if backward and tile.begin == 0 and chunk == 0:
-                put(a, 0, nothing)
+            if backward and tile.first_step == 0 and chunk == 0:
+                put(a, 0, zero_a)
         if backward:
             for k in range(K):
-                put(a, k, leading(get(product, a, k)))
+                put(a, k, directed(get(coefficient, a, k)))
 
     @inlined
     def spill(rows, tile, thread, room, x, before, da):
-        stop = tile.length
+        stop = tile.left
         thread = opaque(thread)
-        begin = opaque(tile.number) * (tile.chunks * K)  # which is not kept meanwhile
-        put_down(thread, room, x)
+        begin = opaque(tile.nth) * (tile.chunks * K)  # computed anew, too
+        leave_states(thread, room, x)
         if backward and want_da:  # while no states are in registers
             _, before_last, s, pace, column = walk(tile, thread)
-            source = start(rows.before, tile, s, column)
+            source = first_address(rows.before, tile, s, column)
             for u in range(units):
                 if u < before_last:
                     load_vector(kind_x, L, source, before, u * L)
@@ -158,14 +160,14 @@ def make_tiles(variant: Variant, layout: Layout) -> TileAccess:
         to_memory_order(tile, thread, room, x)
         if want_dx:
             count, _, s, pace, column = walk(tile, thread)
-            target = start(rows.out, tile, s, column)
+            target = first_address(rows.out, tile, s, column)
             for u in range(units):
                 if u < count:
                     store_vector(kind_x, L, target, x, u * L)
                 target += pace * rows.out.time
         if backward and want_da:
             _, before_last, s, pace, column = walk(tile, thread)
-            target = start(rows.da, tile, s, column)
+            target = first_address(rows.da, tile, s, column)
             for u in range(units):
                 if u < before_last:
                     for lane in range(L):

@@ -1,12 +1,19 @@
 """What the threads of a block do to their tile: compose its steps to maps, and apply them.
 
-    columns ->    thread 0              thread 1                in registers     across threads
-    time   |   (a,x) (a,x) ..   |    (a,x) (a,x) ..    chunk 0  -> (P,R) ----+-> map of chunk 0
-           |   (a,x) (a,x) ..   |    (a,x) (a,x) ..                          v
-           v   ------------------------------------    chunk 1  -> (P,R) ------> map of both
+A chunk is K steps of one column here; a thread has V columns of it.
 
-Of arrays in registers, ``a`` and ``x`` have a value for each step and column of a thread, ``P`` and
-``R`` one for each column.
+    time  |    chunk 0    a,x  a,x  ..  -> (P,R) ------ (P,R) of chunk 0
+          |                                       |
+          |    chunk 1    a,x  a,x  ..  -> (P,R) -+---- (P,R) of chunks 0, 1
+          |                                       |
+          v    chunk 2    a,x  a,x  ..  -> (P,R) -+---- (P,R) of chunks 0, 1, 2
+                      scan_steps, in registers     scan_chunks, in the room
+
+and back: begin_of_chunk takes the state that the tile starts with through the map before its chunk,
+and apply_steps takes it from there through the chunk.
+
+Of arrays in registers, ``a`` and ``x`` have a value for each step and column of a thread, ``P``,
+``R`` and ``h`` one for each column.
 """
 
 from __future__ import annotations
@@ -28,9 +35,9 @@ class Scans(NamedTuple):
     scan_chunks(tile, thread, room, P, R)
                                         leaves the maps of all chunks up to the thread's own in the
                                         room
-    begin_of_chunk(tile, thread, room, R)
-                                        R become the states that the thread's chunk begins with
-    apply_steps(a, x, R, may_forget)    the inputs x become the states, step after step from R
+    begin_of_chunk(tile, thread, room, h)
+                                        h become the states that the thread's chunk begins with
+    apply_steps(a, x, h, may_forget)    the inputs x become the states, step after step from h
     """
 
     scan_steps: Callable
@@ -41,12 +48,12 @@ class Scans(NamedTuple):
 
 def make_scans(variant: Variant, layout: Layout, access: TileAccess) -> Scans:
     """The scans of a kernel."""
-    algebra, product, state = compiled(variant), variant.product, variant.state
+    algebra, coefficient, state = compiled(variant), variant.coefficient, variant.state
     compose, step, one, zero = algebra.compose, algebra.step, algebra.one, algebra.zero
     remembered, guarded = algebra.remembered, variant.algebra.guarded
     room_functions = make_room(variant, layout)
-    map_at, put_map, begin_at = (
-        room_functions.map_at, room_functions.put_map, room_functions.begin_at
+    map_at, put_map, start_of = (
+        room_functions.map_at, room_functions.put_map, room_functions.start_of
     )  # fmt: skip
     owner, part_of = access.owner, access.part_of
     K, V = shape_of(variant, layout)
@@ -59,15 +66,15 @@ def make_scans(variant: Variant, layout: Layout, access: TileAccess) -> Scans:
         for k in range(K):
             for v in range(V):
                 i = k * V + v
-                P_v, R_v = compose(
-                    get(product, P, v), get(state, R, v), get(product, a, i), get(state, x, i)
-                )
+                a_i, x_i = get(coefficient, a, i), get(state, x, i)
+                P_v, R_v = compose(get(coefficient, P, v), get(state, R, v), a_i, x_i)
                 put(P, v, P_v)
                 put(R, v, R_v)
+        # A zero among the thread's coefficients makes P zero, or NaN beside an infinite one.
         may_forget = False
         if guarded:
             for v in range(V):
-                if zero_or_nan(get(product, P, v)):
+                if zero_or_nan(get(coefficient, P, v)):
                     may_forget = True
         return may_forget
 
@@ -80,54 +87,55 @@ def make_scans(variant: Variant, layout: Layout, access: TileAccess) -> Scans:
         distance = 1
         while distance < tile.chunks:
             for v in range(V):
-                put_map(room, v * MOST_THREADS + thread, get(product, P, v), get(state, R, v))
+                put_map(room, v * MOST_THREADS + thread, get(coefficient, P, v), get(state, R, v))
             barrier()
             if chunk >= distance:
                 for v in range(V):
-                    before = v * MOST_THREADS + thread - distance * pitch
-                    earlier_P, earlier_R = map_at(room, before)
+                    slot = v * MOST_THREADS + thread - distance * pitch
+                    earlier_P, earlier_R = map_at(room, slot)
                     P_v, R_v = compose(
-                        earlier_P, earlier_R, get(product, P, v), get(state, R, v)
+                        earlier_P, earlier_R, get(coefficient, P, v), get(state, R, v)
                     )
                     put(P, v, P_v)
                     put(R, v, R_v)
             barrier()
             distance *= 2
         for v in range(V):
-            put_map(room, v * MOST_THREADS + thread, get(product, P, v), get(state, R, v))
+            put_map(room, v * MOST_THREADS + thread, get(coefficient, P, v), get(state, R, v))
         barrier()
 
     @inlined
-    def begin_of_chunk(tile, thread, room, R):
+    def begin_of_chunk(tile, thread, room, h):
         chunk, vector = part_of(tile, thread)
         pitch = owner(tile, 1, 0)
         for v in range(V):
-            h = begin_at(room, vector * V + v)
+            h_v = start_of(room, vector * V + v)
             if chunk > 0:
                 P_v, R_v = map_at(room, v * MOST_THREADS + thread - pitch)
-                h = step(P_v, R_v, h)
-                if guarded and not nonzero(P_v) and not finite(h):
-                    h = R_v  # of a tile that was run step by step
-            put(R, v, h)
+                h_v = step(P_v, R_v, h_v)
+                # Then the column was run step by step, which left (0, state) for every chunk.
+                if guarded and not nonzero(P_v) and not finite(h_v):
+                    h_v = R_v
+            put(h, v, h_v)
 
     @inlined
-    def apply_steps(a, x, R, may_forget):
+    def apply_steps(a, x, h, may_forget):
         # A coefficient of zero forgets NaN and infinity, but in a map it is one number of many: so
         # the steps ask for it, but only where one may be zero.
         if guarded and may_forget:
             for k in range(K):
                 for v in range(V):
                     i = k * V + v
-                    led = get(product, a, i)
-                    h = step(led, get(state, x, i), remembered(led, get(state, R, v)))
-                    put(R, v, h)
-                    put(x, i, h)
+                    a_i = get(coefficient, a, i)
+                    h_v = step(a_i, get(state, x, i), remembered(a_i, get(state, h, v)))
+                    put(h, v, h_v)
+                    put(x, i, h_v)
         else:
             for k in range(K):
                 for v in range(V):
                     i = k * V + v
-                    h = step(get(product, a, i), get(state, x, i), get(state, R, v))
-                    put(R, v, h)
-                    put(x, i, h)
+                    h_v = step(get(coefficient, a, i), get(state, x, i), get(state, h, v))
+                    put(h, v, h_v)
+                    put(x, i, h_v)
 
     return Scans(scan_steps, scan_chunks, begin_of_chunk, apply_steps)

@@ -192,7 +192,7 @@ def test_more_tiles_than_one_group_of_the_real_radix(small_tiles, monkeypatch):
 
 
 def test_a_plain_chain_where_columns_are_many(small_tiles, monkeypatch):
-    monkeypatch.setattr(plan, "CHAINED_ELEMENTS", 1)
+    monkeypatch.setattr(plan, "GROUP_VALUES", 1)
     for layout in ("columns", "time", "thin"):
         shape, dim = TILED[layout]
         sweep_both(*draw(shape, torch.float32, dim, kind="lasts"), dim)
@@ -200,7 +200,7 @@ def test_a_plain_chain_where_columns_are_many(small_tiles, monkeypatch):
 
 def test_time_may_have_more_steps_than_32_bits_count(small_tiles, monkeypatch):
     """The last tile alone, with the memory that it touches and the state handed to it."""
-    monkeypatch.setattr(plan, "CHAINED_ELEMENTS", 1)  # that state is the one word it waits for
+    monkeypatch.setattr(plan, "GROUP_VALUES", 1)  # that state is the one word it waits for
     extents = Extents(2**33 + 21, 1, 1, 1)
     variant, layout = Variant(False, *["float32"] * 3), Layout("time", 1)
     chosen = plan.plan(variant, layout, extents, 1)
