@@ -23,6 +23,7 @@ and what it writes for a step is dx = g. With T = 4, the rows hold at step t (of
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -159,6 +160,7 @@ class Compiled(NamedTuple):
 
     one, zero   the identity map, in the precision of states
     zero_a      a coefficient of zeros, which leads from no state to another
+    nan_a       one of NaNs, which stands for no coefficient at all
     remembered  (a, h) -> the state that a step with coefficient ``a`` starts from: h, or zero where
                 every number of ``a`` is zero, if the algebra is guarded
     directed    a -> the coefficient of the sweep's direction: ``a``, backward its adjoint
@@ -167,6 +169,7 @@ class Compiled(NamedTuple):
     one: Any
     zero: Any
     zero_a: Any
+    nan_a: Any
     step: Callable
     compose: Callable
     remembered: Callable
@@ -196,6 +199,7 @@ def compiled(variant: Variant) -> Compiled:
         one=variant.value(algebra.one),
         zero=zero,
         zero_a=variant.value((0,) * several if several > 1 else 0),
+        nan_a=variant.value((math.nan,) * several if several > 1 else math.nan),
         step=_shared(algebra.step),
         compose=_shared(algebra.compose),
         remembered=remembered,

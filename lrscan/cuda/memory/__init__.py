@@ -23,6 +23,7 @@ Values:
 
     finite(value)       whether none of its numbers is infinite or NaN
     nonzero(value)      whether one of its numbers is not zero; a NaN counts as such
+    is_nan(value)       whether one of them is NaN
     zero_or_nan(value)  whether all of its numbers are zero, or one is NaN
 
 What blocks share goes through *words* of 8 bytes, read and written whole: 32 bits of a value, and

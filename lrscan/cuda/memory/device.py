@@ -23,6 +23,7 @@ __all__ = [
     "finite",
     "get",
     "get_after",
+    "is_nan",
     "load",
     "load_vector",
     "load_words",
@@ -333,6 +334,15 @@ def nonzero(typingctx, value):
     def lower(context, builder, signature, args):
         zeros = _compared(context, builder, value, args[0], "==")
         return builder.not_(functools.reduce(builder.and_, zeros))
+
+    return types.boolean(value), lower
+
+
+@intrinsic
+def is_nan(typingctx, value):
+    def lower(context, builder, signature, args):
+        nans = _compared(context, builder, value, args[0], "uno", ordered=False)
+        return functools.reduce(builder.or_, nans)
 
     return types.boolean(value), lower
 

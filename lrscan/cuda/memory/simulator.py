@@ -24,6 +24,7 @@ __all__ = [
     "finite",
     "get",
     "get_after",
+    "is_nan",
     "load",
     "load_vector",
     "load_words",
@@ -168,8 +169,12 @@ def nonzero(value):
     return any(number != 0 for number in _numbers_of(value))
 
 
+def is_nan(value):
+    return any(number != number for number in _numbers_of(value))
+
+
 def zero_or_nan(value):
-    return not nonzero(value) or any(number != number for number in _numbers_of(value))
+    return not nonzero(value) or is_nan(value)
 
 
 def take_ticket(address):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -59,13 +60,30 @@ def make_look_back(variant: Variant, layout: Layout, access: TileAccess) -> Call
     )
 
 
+def make_run_again(variant: Variant, layout: Layout, access: TileAccess) -> Callable:
+    """``run_again(job, thread, threads)``: run a tile step by step, from the starts of columns."""
+    redo = _tile_functions(variant, layout, access).redo
+    start_of = make_room(variant, layout).start_of
+
+    @inlined
+    def run_again(job, thread, threads):
+        j = thread
+        while j < job.tile.width:
+            redo(job, j, 0, start_of(job.room, j))
+            j += threads
+        barrier()
+
+    return run_again
+
+
+@functools.cache
 def _tile_functions(
     variant: Variant, layout: Layout, access: TileAccess
 ) -> lookback.TileFunctions:
     """What a tile of a kernel knows about itself."""
     backward, kind_a, kind_x, kind_start = variant.backward, variant.a, variant.x, variant.start
     algebra = compiled(variant)
-    zero, zero_a, step = algebra.zero, algebra.zero_a, algebra.step
+    zero, zero_a, nan_a, step = algebra.zero, algebra.zero_a, algebra.nan_a, algebra.step
     remembered, directed = algebra.remembered, algebra.directed
     room_functions = make_room(variant, layout)
     map_at, put_map = room_functions.map_at, room_functions.put_map
@@ -122,7 +140,7 @@ def _tile_functions(
             h = step(directed(a), load(kind_x, from_x), remembered(a, h))
             from_a, from_x, s = from_a + rows.a.time, from_x + rows.x.time, s + 1
             if s > 0 and (s & (K - 1)) == 0:  # a chunk ends: the next starts from h whatever was
-                put_map(job.room, slot_of(tile, (s >> shift) - 1, j), zero_a, h)
+                put_map(job.room, slot_of(tile, (s >> shift) - 1, j), nan_a, h)
         return h
 
     return SimpleNamespace(

@@ -27,13 +27,13 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-from numba import cuda, int64
+from numba import cuda, int32, int64
 
 from lrscan.core.sweep import Rows
 from lrscan.cuda.launch import Kernel, Launches
 from lrscan.cuda.memory import divide, take_ticket
 from lrscan.cuda.single_pass import lookback, tiles_direct, tiles_staged
-from lrscan.cuda.single_pass.between_tiles import Job, make_look_back, word_counts
+from lrscan.cuda.single_pass.between_tiles import Job, make_look_back, make_run_again, word_counts
 from lrscan.cuda.single_pass.lookback import Chain
 from lrscan.cuda.single_pass.plan import layout_of, plan
 from lrscan.cuda.single_pass.room import room_of
@@ -80,6 +80,7 @@ def kernel(variant: Variant, layout: Layout) -> Kernel:
     fill, spill, tile_of = access.fill, access.spill, _make_tile_of(K, V)
     scan_steps, scan_chunks, begin_of_chunk, apply_steps = make_scans(variant, layout, access)
     look_back = make_look_back(variant, layout, access)
+    run_again, guarded = make_run_again(variant, layout, access), variant.algebra.guarded
 
     def single_pass(rows, extents, tiling):
         thread, threads = cuda.threadIdx.x, cuda.blockDim.x
@@ -91,9 +92,18 @@ def kernel(variant: Variant, layout: Layout) -> Kernel:
         fill(rows, tile, thread, room, a, x)
         may_forget = scan_steps(a, x, P, R)
         scan_chunks(tile, thread, room, P, R)
-        look_back(Job(rows, tile, room), _chain_of(extents, tiling, tile), thread, threads)
+        job = Job(rows, tile, room)
+        look_back(job, _chain_of(extents, tiling, tile), thread, threads)
         h = R  # the same registers: the maps are in the room now
-        begin_of_chunk(tile, thread, room, h)
+        believed = begin_of_chunk(tile, thread, room, h)
+        if guarded:
+            if cuda.syncthreads_or(int32(not believed)):
+                run_again(job, thread, threads)
+                begin_of_chunk(tile, thread, room, h)
+                barrier()
+        else:
+            barrier()
+        # From here on nobody reads the maps that lie in the room.
         apply_steps(a, x, h, may_forget)
         before, da = cuda.local.array(for_x, number), cuda.local.array(for_da, number)
         spill(rows, tile, thread, room, x, before, da)

@@ -27,8 +27,9 @@ which order a device shows words to other blocks. All words have to be zero at t
 it would make NaN of an infinite state. Maps also take a coefficient of exactly zero, which forgets
 NaN and infinity, for a number as any other. So the state that maps lead to at the end of a tile
 counts only if it is finite; else all steps of the group up to there are run one after the other. A
-tile whose P is not finite waits for that, and publishes the constant map h -> 0 h + R. An algebra
-that is not guarded needs none of this.
+tile whose P is not finite waits for that, and publishes the constant map h -> 0 h + R. Where the
+end of a tile is finite, so are the states it is made from, but those of other chunks need not be:
+for them the kernel asks again. An algebra that is not guarded needs none of this.
 
 These functions are compiled into the kernels. tests/cuda/test_lookback.py runs them on a model of
 memory that delays and reorders as much as it may, and tests/cuda/test_compiled_code.py looks for

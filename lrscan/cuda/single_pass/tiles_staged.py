@@ -89,7 +89,6 @@ def make_tiles(variant: Variant, layout: Layout) -> TileAccess:
     @inlined
     def leave_states(thread, room, x):
         """Leave a thread's K states in the room, and wait for those of the others."""
-        barrier()  # until nobody reads the maps that lie there
         for k in range(K):
             put(room, thread * (K + 1) + k, get(state, x, k))
         barrier()

@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from lrscan.cuda.memory import finite, get, nonzero, put, zero_or_nan
+from lrscan.cuda.memory import finite, get, is_nan, put, zero_or_nan
 from lrscan.cuda.single_pass.room import make_room
 from lrscan.cuda.single_pass.tiles import MOST_THREADS, Layout, TileAccess, shape_of
 from lrscan.cuda.steps import Variant, barrier, compiled, inlined
@@ -36,7 +36,8 @@ class Scans(NamedTuple):
                                         leaves the maps of all chunks up to the thread's own in the
                                         room
     begin_of_chunk(tile, thread, room, h)
-                                        h become the states that the thread's chunk begins with
+                                        h become the states that the thread's chunk begins with;
+                                        returns whether they are to be believed
     apply_steps(a, x, h, may_forget)    the inputs x become the states, step after step from h
     """
 
@@ -108,15 +109,19 @@ def make_scans(variant: Variant, layout: Layout, access: TileAccess) -> Scans:
     def begin_of_chunk(tile, thread, room, h):
         chunk, vector = part_of(tile, thread)
         pitch = owner(tile, 1, 0)
+        believed = True
         for v in range(V):
             h_v = start_of(room, vector * V + v)
             if chunk > 0:
                 P_v, R_v = map_at(room, v * MOST_THREADS + thread - pitch)
-                h_v = step(P_v, R_v, h_v)
-                # Then the column was run step by step, which left (0, state) for every chunk.
-                if guarded and not nonzero(P_v) and not finite(h_v):
+                if guarded and is_nan(P_v):  # the mark of a column that was run step by step
                     h_v = R_v
+                else:
+                    h_v = step(P_v, R_v, h_v)
+                    if guarded and not finite(h_v):
+                        believed = False
             put(h, v, h_v)
+        return believed
 
     @inlined
     def apply_steps(a, x, h, may_forget):

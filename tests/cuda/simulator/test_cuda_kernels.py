@@ -351,3 +351,21 @@ def test_blocked_has_pieces_for_the_device_and_none_too_short():
     assert blocked.chunk_length(100, 4, 132) == 64
     assert blocked.chunk_length(2**16, 128, 132) == 64
     assert -(-(2**16) // blocked.chunk_length(2**16, 4096, 132)) * 4096 >= 132 * 1024 * 0.9
+
+
+# Of few columns, so that tiles of 8 threads have four chunks and more.
+FEW_COLUMNS = {"columns": ((16, 8), 0, 4), "time": ((2, 144), 1, 1), "thin": ((75, 2), 0, 1)}
+
+
+@not_finite
+@pytest.mark.parametrize("order", FEW_COLUMNS)
+def test_sums_of_some_chunks_may_overflow_where_the_states_do_not(order, small_tiles):
+    """A scan across the chunks of a tile adds inputs that the loop never adds."""
+    (steps, columns), dim, lanes = FEW_COLUMNS[order]
+    steps, columns = (columns, steps) if dim else (steps, columns)
+    chunk_steps, _ = shape_of(Variant(False, *["float32"] * 3), Layout(order, lanes))
+    x = torch.zeros(steps, columns)
+    x[: 4 * chunk_steps : chunk_steps] = torch.tensor([[-3e38], [3e38], [3e38], [-3e38]])
+    x = x.transpose(0, dim).contiguous()
+    h = sweep.forward(torch.ones_like(x), x, None, dim, False, "single_pass", backend="cuda")
+    assert torch.equal(h, x.cumsum(dim)) and h.isfinite().all()
