@@ -354,7 +354,7 @@ def test_blocked_has_pieces_for_the_device_and_none_too_short():
 
 
 # Of few columns, so that tiles of 8 threads have four chunks and more.
-FEW_COLUMNS = {"columns": ((16, 8), 0, 4), "time": ((2, 144), 1, 1), "thin": ((75, 2), 0, 1)}
+FEW_COLUMNS = {"columns": ((16, 8), 0, 4), "time": ((2, 144), 1, 1)}
 
 
 @not_finite
