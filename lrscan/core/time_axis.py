@@ -5,7 +5,7 @@ not: they ask :func:`current`, which is one of
 
     TimeAxis       one batch of equal length, whole: this, unless something else was entered
     Sequences      sequences of unequal length that lie end to end (:mod:`lrscan.nn.sequences`)
-    Split          chunks of it that lie on different ranks (:mod:`lrscan.distributed.parallel`)
+    Split          a batch whose chunks lie on different ranks (:mod:`lrscan.distributed.parallel`)
 
 The others are subclasses. They override what differs, and are entered by :func:`along`.
 """

@@ -1,7 +1,7 @@
 """What of torch is used here that is not public, each with the reason why nothing public does.
 
-They were seen in torch 2.11 and 2.13, on a CPU and on a GPU. No other module of the package uses a
-name of torch that begins with an underscore.
+They were seen in torch 2.13, on a CPU, and in torch 2.11, on a GPU. No other module of the package
+uses a name of torch that begins with an underscore.
 
 They are bound by name, not looked up at every call: a call of the operator asks seven of them, and
 takes some 20 microseconds in all.

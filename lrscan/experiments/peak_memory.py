@@ -96,7 +96,7 @@ def _peak_bytes() -> int:
 
 @own_settings()
 def plot(records: Records) -> Figure:
-    """What a training step adds to the memory of its process, in one call and in pieces."""
+    """What a training step adds to the memory of its process, in one call and in chunks."""
     figure, ((panel,),) = canvas.axes(1, 1, width=6.4, height=1.3)
     table = records.table
     steps = records.provenance["measurements"][-1]["parameters"]["piece_steps"]
