@@ -67,36 +67,11 @@ def prepare(
     walks = {row: _walk(operand, algebra.numbers(row)) for row, operand in operands.items()}
     recipe = _recipe(walks, steps, sizes, backward, algebra)
     kernel = sweep_kernel(recipe)
-    width, chunk = _divide(recipe, steps, sizes, algorithm)
-    tiles = groups_of(sizes, width) * -(-steps // chunk)
-    enough = max(steps * math.prod(sizes) // ELEMENTS_A_THREAD, 1)
-    most = min(tiles, enough, torch.get_num_threads())
-    coefficient, state = described(recipe.coefficient).size, described(recipe.state).size
-    placed = places(sizes, width, recipe.strip, coefficient, state)
-    n2, n1, n0 = sizes
-    task = Task(
-        call=Call(Rows(*[0] * len(Rows._fields)), 0, 0),
-        strides=Strides(
-            time=_of_rows(walks, lambda walk: walk.time),
-            outer2=_of_rows(walks, lambda walk: walk.outer[0]),
-            outer1=_of_rows(walks, lambda walk: walk.outer[1]),
-            column=_of_rows(walks, lambda walk: walk.column),
-        ),
-        steps=steps,
-        n2=n2,
-        n1=n1,
-        n0=n0,
-        width=width,
-        chunk=chunk,
-        threads=most,
-        places=placed,
-        taken=0,
-        arrived=0,
-    )
-    # Nothing has been done yet: as many zeros follow as there are groups.
-    head = np.array([*numbers_of(task), *[0] * groups_of(sizes, width)], np.int64)
+    task = _task(walks, recipe, steps, sizes, algorithm)
+    # The task, and a zero for each group: none of its carries is there.
+    head = np.array([*numbers_of(task), *[0] * groups_of(sizes, task.width)], np.int64)
     head_length, call_length = len(head), length(Call)
-    total = -(-task_bytes(placed, most) // NUMBER_BYTES)
+    total = -(-task_bytes(task.places, task.threads) // NUMBER_BYTES)
     offsets = [(row, Rows._fields.index(row), walk.offset) for row, walk in walks.items()]
     whole = np.array([0, steps])
     whole_address = whole.ctypes.data
@@ -113,7 +88,7 @@ def prepare(
         memory[:call_length] = numbers_of(call)
         # memory.ctypes.data takes four times as long, half a microsecond more.
         address = ctypes.addressof(ctypes.c_char.from_buffer(memory.data))
-        threads.run(kernel, address, most)
+        threads.run(kernel, address, task.threads)
 
     return sweep
 
@@ -131,10 +106,6 @@ def _walk(operand: Operand, numbers: int) -> _Walk:
         column,
         operand.aligned,
     )
-
-
-def _of_rows(walks: Mapping[str, _Walk], what: Callable[[_Walk], int]) -> Rows:
-    return Rows(*[what(walks[row]) if row in walks else 0 for row in Rows._fields])
 
 
 def _recipe(
@@ -171,6 +142,44 @@ def _recipe(
         spacings=Rows(**spacings),
         writes_out="out" in walks,
         writes_da="da" in walks,
+    )
+
+
+def _task(
+    walks: Mapping[str, _Walk],
+    recipe: Recipe,
+    steps: int,
+    sizes: tuple[int, ...],
+    algorithm: str,
+) -> Task:
+    """The sweep as the kernel is told of it, but for what is new in every call."""
+
+    def of_rows(what: Callable[[_Walk], int]) -> Rows:
+        return Rows(*[what(walks[row]) if row in walks else 0 for row in Rows._fields])
+
+    width, chunk = _divide(recipe, steps, sizes, algorithm)
+    tiles = groups_of(sizes, width) * -(-steps // chunk)
+    enough = max(steps * math.prod(sizes) // ELEMENTS_A_THREAD, 1)
+    coefficient, state = described(recipe.coefficient).size, described(recipe.state).size
+    n2, n1, n0 = sizes
+    return Task(
+        call=Call(of_rows(lambda walk: 0), 0, 0),
+        strides=Strides(
+            time=of_rows(lambda walk: walk.time),
+            outer2=of_rows(lambda walk: walk.outer[0]),
+            outer1=of_rows(lambda walk: walk.outer[1]),
+            column=of_rows(lambda walk: walk.column),
+        ),
+        steps=steps,
+        n2=n2,
+        n1=n1,
+        n0=n0,
+        width=width,
+        chunk=chunk,
+        threads=min(tiles, enough, torch.get_num_threads()),
+        places=places(sizes, width, recipe.strip, coefficient, state),
+        taken=0,
+        arrived=0,
     )
 
 

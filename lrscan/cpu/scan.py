@@ -50,6 +50,7 @@ from lrscan.cpu.task import LINE, Task
 
 _read_task = reader(Task)
 _TAKEN, _ARRIVED = place(Task, "taken"), place(Task, "arrived")
+# From one lane to the next, in what the spacings of :func:`lrscan.cpu.memory.load` count.
 _SPACED = {"unit": 1, "mirror": -1, "same": 0}
 _ORDERS = {"strips": make_strips, "rows": make_rows, "times": make_times}
 
@@ -108,16 +109,17 @@ def _make_strides(recipe):
     they take no multiplications, in the loop over the steps of "times" and the strips of "rows".
     "strips" adds a stride over time in its inner loop, and gains nothing.
     """
-    along = recipe.strip if recipe.order == "times" else 1
-    sizes = {"a": described(recipe.a).size, "da": described(recipe.a).size}
-    strides = {
-        row: _SPACED[spacing.split(" ")[0]] * along * sizes.get(row, described(recipe.x).size)
-        for row, spacing in recipe.spacings._asdict().items()
-        if spacing != "strided"
-    }
-    known = Rows(*[row in strides for row in Rows._fields])
-    a, x, _, out, before, da, _ = (strides.get(row, 0) for row in Rows._fields)
-    known_a, known_x, _, known_out, known_before, known_da, _ = known
+    values_apart = recipe.strip if recipe.order == "times" else 1
+
+    def along_lanes(row):
+        """(whether the stride is known, the stride)"""
+        spacing = getattr(recipe.spacings, row).split(" ")[0]
+        size = described(recipe.a if row in ("a", "da") else recipe.x).size
+        return spacing in _SPACED, _SPACED.get(spacing, 0) * values_apart * size
+
+    (known_a, a), (known_x, x) = along_lanes("a"), along_lanes("x")
+    (known_out, out), (known_da, da) = along_lanes("out"), along_lanes("da")
+    known_before, before = along_lanes("before")
     of_time, of_columns = recipe.order == "times", recipe.order == "rows"
 
     @inlined
@@ -165,11 +167,13 @@ def _groups_across(task):
 
 @inlined
 def _chunks(task):
+    """Chunks that time is cut into."""
     return max((task.steps + task.chunk - 1) // task.chunk, 1)
 
 
 @inlined
 def _tiles(task):
+    """How many there are."""
     return task.n2 * task.n1 * _groups_across(task) * _chunks(task)
 
 
