@@ -2,9 +2,9 @@
 
 Every backend compiles these same bodies: Numba for the CPU, Numba CUDA for the GPU, and plain
 Python in the CUDA simulator and in the lessons. They use nothing but ``*``, ``+`` and
-``conjugate``, so a value may be a real or complex number, or a vector of them; only
-:func:`remembered` compares, and is for numbers. :data:`SCALAR` holds them together. Kernels take
-what they do with maps and states from an :class:`Algebra`, and nothing from anywhere else.
+``conjugate``, so a value may be a real or complex number, or a vector of them. :data:`SCALAR` holds
+them together: kernels take what they do with maps and states from an :class:`Algebra`, and nothing
+from anywhere else.
 
 One time step is the affine map ``h -> a * h + x``. Two of them composed are again an affine map,
 which is what makes the recurrence a scan (Blelloch 1990, section 1.4; Martin and Cundy 2018,
@@ -17,11 +17,12 @@ Composition is associative. It is not commutative: the earlier map always comes 
 
 **A coefficient of exactly zero forgets.** It is not multiplied: the step is ``h -> x`` whatever h
 is, NaN and infinity too, as BLAS and :func:`torch.addmm` read nothing where their beta is zero. So
-a zero parts sequences. Kernels that take step after step use :func:`remembered`
-(:func:`lrscan.core.sweep.product` is the same for tensors). Those that compute many steps at once
-multiply zeros as other numbers, which leads from no state that is not finite to one that is; so
-they look at the last state, and only if that is not finite do they take the steps again, one by
-one.
+a zero parts sequences. Kernels that take step after step ask for zeros (``remembered`` of each
+backend; :func:`lrscan.core.sweep.product` is the same for tensors). Those that compute many steps
+at once multiply zeros as other numbers, and add inputs that the loop does not add to each other: so
+a map may overflow, or make NaN of infinity, where the loop does neither. It never leads from a
+state that is not finite to one that is. So the states that maps lead to are looked at, and where
+one is not finite, the steps are taken again, one by one.
 
 Glossary, with the names of the paper (arXiv:1709.04057):
 
@@ -37,9 +38,12 @@ Glossary, with the names of the paper (arXiv:1709.04057):
 
 and with words of the kernels:
 
+    number    real or complex
+    value     a coefficient, an input or a state of one step and column: a number or several
     chunk     consecutive steps that are taken together
     strip     neighbouring columns that are carried together
-    tile      a chunk of a strip, or of several: what is done by one block, or by a thread of a CPU
+    tile      what a thread of a CPU takes at a time: a chunk of some strips (a *group*); or a block
+              of a GPU: some chunks of a strip, one after the other
 """
 
 from __future__ import annotations
@@ -52,11 +56,6 @@ from typing import Any
 def step(a, x, h):
     """One time step: ``a * h + x``."""
     return a * h + x
-
-
-def remembered(a, h, zero):
-    """The state that a step with coefficient ``a`` starts from: h, or zero where ``a`` is zero."""
-    return h if a != 0 else zero
 
 
 def compose(a1, x1, a2, x2):
@@ -84,15 +83,14 @@ class Algebra:
     """The maps of a scan, and the states that they act on: what kernels are made from.
 
     A step is a map, given by a coefficient ``a`` and an input ``x``; ``x`` is of the type of a
-    state. Maps compose to maps of the same form, associatively. A coefficient or a state is a real
-    or complex number where it is one number, else a tuple of them, which lie side by side in
-    memory. The functions are plain Python that Numba compiles for numbers, for vectors of them and
-    for tuples of either.
+    state. Maps compose to maps of the same form, associatively. A value is a real or complex number
+    where it is one number, else a tuple of them, which lie side by side in memory. The functions
+    are plain Python that Numba compiles for numbers, for vectors of them and for tuples of either.
 
     name                  unique: compiled kernels are kept by it
     coefficient_numbers, state_numbers
                           how many numbers each is
-    one, zero             the identity map, as coefficient and offset
+    one, zero             the identity map, as coefficient and offset; zero is the state without h0
     step                  (a, x, h) -> the state after h
     compose               (a1, x1, a2, x2) -> (a, x): the first map, then the second
     adjoint               a -> the coefficient by which gradients run backwards: g = step(adjoint(a
@@ -103,7 +101,7 @@ class Algebra:
                           coefficient of zeros forgets whatever was before, and no map of several
                           steps is believed unless it leads to a finite state (see above)
 
-    The last three functions are None where an algebra has no gradient of this form.
+    ``adjoint`` and the gradients are None where an algebra has no gradient of this form.
     """
 
     name: str

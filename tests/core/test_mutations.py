@@ -43,9 +43,9 @@ HIDDEN = {
         "write_product(product, s, P - P)",
     ),
     "cuda": (
-        "cuda/single_pass/kernel.py",
-        "return room[slot], room[uint32(slots + slot)]",
-        "return zero, room[uint32(slots + slot)]",
+        "cuda/single_pass/between_tiles.py",
+        "return map_at(job.room, slot_of(job.tile, job.tile.chunks - 1, j))",
+        "return zero_a, map_at(job.room, slot_of(job.tile, job.tile.chunks - 1, j))[1]",
     ),
 }
 

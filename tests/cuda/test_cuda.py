@@ -15,6 +15,7 @@ import threading
 import time
 from pathlib import Path
 
+import matrices
 import pytest
 import torch
 from recurrences import KINDS, check, compare, draw, spoiled
@@ -101,6 +102,17 @@ def test_nothing_of_one_packed_sequence_reaches_another():
         assert whole[:701].isfinite().all() and whole[3000:].isfinite().all()
         assert not whole[701:3000, :9].isfinite().all() and whole[:, 9:].isfinite().all()
     assert dh0[[0, 1, 3]].isfinite().all() and not dh0[2, :9].isfinite().any()
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS["cuda"])
+@pytest.mark.parametrize("dim", [0, 1])
+def test_an_algebra_of_matrices_agrees_with_the_loop(dim, algorithm):
+    for shape in ((1000, 64), (1000, 3), (4099, 1)):
+        tensors = matrices.draw(shape)
+        for reverse in (False, True):
+            found = matrices.by_kernels_in_layout(on_gpu(*tensors), dim, reverse, algorithm, "cuda")
+            expected = matrices.exact(*tensors, reverse)
+            matrices.check([t.cpu() for t in found], expected)
 
 
 @full_size

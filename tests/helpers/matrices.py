@@ -146,6 +146,14 @@ def by_kernels(a, x, h0, dh, reverse, algorithm, backend, dim=0):
     return h, da.unflatten(-1, (2, 2)), dx, dh0
 
 
+def by_kernels_in_layout(tensors, dim, reverse, algorithm, backend):
+    """The same with time as the axis ``dim`` in memory, and in front of what is given and found."""
+    a, x, h0, dh = tensors
+    a, x, dh = (tensor.transpose(0, dim).contiguous() for tensor in (a, x, dh))
+    h, da, dx, dh0 = by_kernels(a, x, h0, dh, reverse, algorithm, backend, dim)
+    return h.transpose(0, dim), da.transpose(0, dim), dx.transpose(0, dim), dh0
+
+
 def check(found, expected):
     """Every number is as near to the exact value as rounding allows."""
     for name, got, (value, bound) in zip(("h", "dA", "dx", "dh0"), found, expected, strict=True):

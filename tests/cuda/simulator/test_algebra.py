@@ -5,7 +5,7 @@ import dataclasses
 import matrices
 import pytest
 import torch
-from matrices import MATRICES, by_kernels, check, draw, exact
+from matrices import MATRICES, by_kernels, by_kernels_in_layout, check, draw, exact
 from test_cuda_kernels import fresh_plans, small_tiles  # noqa: F401  (fixtures)
 
 from lrscan.core.checks import ALGORITHMS
@@ -23,29 +23,14 @@ SHAPES = {
 }
 
 
-def laid_out(tensors, dim):
-    """The tensors with the axis of time where ``dim`` says; h0 has none."""
-    if dim == 0:
-        return tensors
-    a, x, h0, dh = tensors
-    return a.transpose(0, 1).contiguous(), x.transpose(0, 1).contiguous(), h0, (
-        dh.transpose(0, 1).contiguous()
-    )
-
-
-def found(tensors, dim, reverse, algorithm):
-    """What the kernels give, with the axis of time in front."""
-    h, da, dx, dh0 = by_kernels(*laid_out(tensors, dim), reverse, algorithm, "cuda", dim)
-    return h.transpose(0, dim), da.transpose(0, dim), dx.transpose(0, dim), dh0
-
-
 @pytest.mark.parametrize("reverse", [False, True], ids=["", "reverse"])
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_matrices_agree_with_the_loop(algorithm, shape, reverse, small_tiles):  # noqa: F811
     size, dim = SHAPES[shape]
     tensors = draw(size)
-    check(found(tensors, dim, reverse, algorithm), exact(*tensors, reverse))
+    found = by_kernels_in_layout(tensors, dim, reverse, algorithm, "cuda")
+    check(found, exact(*tensors, reverse))
 
 
 def test_a_wrong_composition_is_seen(small_tiles, monkeypatch):  # noqa: F811
@@ -57,7 +42,7 @@ def test_a_wrong_composition_is_seen(small_tiles, monkeypatch):  # noqa: F811
     expected = exact(*tensors, False)
     for algorithm, caught in (("serial", False), ("blocked", True), ("single_pass", True)):
         monkeypatch.setattr(matrices, "MATRICES", wrong)
-        results = found(tensors, 0, False, algorithm)
+        results = by_kernels(*tensors, False, algorithm, "cuda")
         if caught:
             with pytest.raises(AssertionError, match="times its bound"):
                 check(results, expected)
@@ -74,5 +59,15 @@ def test_a_map_that_overflows_is_believed_only_of_an_algebra_without_guard(
     monkeypatch.setattr(matrices, "MATRICES", dataclasses.replace(MATRICES, guarded=guarded))
     a, x, h0, dh = draw((150, 2))
     a[:100], x[:110], h0 = 1e20 * torch.eye(2), 0, torch.zeros(2, 2)
-    h = found((a, x, h0, dh), 0, False, algorithm)[0]
+    h = by_kernels(a, x, h0, dh, False, algorithm, "cuda")[0]
     assert (h[:110] == 0).all() == h[110:].isfinite().all() == guarded
+
+
+@pytest.mark.parametrize("shape", [(75, 8), (75, 3)])
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_matrices_may_lie_at_any_number(algorithm, shape, small_tiles):  # noqa: F811
+    """An address is a multiple of 4 bytes, not of 16 as tensors of one's own are."""
+    tensors = draw(shape)
+    apart = [torch.cat([torch.zeros(1), t.flatten()])[1:].view(t.shape) for t in tensors]
+    assert all(t.data_ptr() % 8 == 4 for t in apart)
+    check(by_kernels(*apart, False, algorithm, "cuda"), exact(*tensors, False))
