@@ -12,12 +12,15 @@ Global memory, by addresses in bytes:
     store_vector(kind, count, address, array, i)   back; for how wide, and how aligned, see
                                                    :mod:`lrscan.cuda.memory.alignment`
 
-Arrays of numbers, in registers or in the memory that a block shares:
+Arrays of numbers, in registers, where every index has to be known when a kernel is compiled:
 
     get(kind, array, i)                  value i
     put(array, i, value)
-    get_after(kind, array, first, i)     value i of those that begin with the number array[first]
-    put_after(array, first, i, value)
+
+and in the memory that a block shares, with indices below 2**32:
+
+    get_shared(kind, room, first, i)     value i of those that begin with the number room[first]
+    put_shared(room, first, i, value)
 
 Values:
 
@@ -41,9 +44,9 @@ And numbers that a kernel counts with:
 
     divide(n, m)        (n // m, n % m) of numbers below 2**31
     opaque(n)           n, of which the compiler knows nothing: what is computed from it is not kept
-                        in registers from an earlier phase of a kernel, but computed again
+                        in registers from an earlier phase of a kernel, but computed again, and a
+                        loop that counts by it is not unrolled
     padded(i, shift)    i + i // 2**shift, below 2**32
-    no_unroll()         asks for the loop that it is in not to be unrolled
 """
 
 from numba.core import config

@@ -22,7 +22,7 @@ __all__ = [
     "divide",
     "finite",
     "get",
-    "get_after",
+    "get_shared",
     "is_nan",
     "load",
     "load_vector",
@@ -31,8 +31,7 @@ __all__ = [
     "opaque",
     "padded",
     "put",
-    "put_after",
-    "no_unroll",
+    "put_shared",
     "store",
     "store_vector",
     "store_words",
@@ -232,19 +231,22 @@ def store_vector(typingctx, kind, count, address, array, i):
 # ---------------------------------------------------------------- arrays of numbers
 
 
-def _first(builder, i, each, before=None):
-    """The index of the first number of value i, each of so many; 32 bits are enough."""
+def _first(builder, i, each):
+    """The index of the first number of value i, each of so many."""
+    return builder.mul(i, ir.Constant(_I64, each))
+
+
+def _first_shared(builder, first, i, each):
+    """The same of those that begin with the number ``first``, in arithmetic of 32 bits."""
     index = builder.mul(builder.trunc(i, _I32), ir.Constant(_I32, each))
-    if before is not None:
-        index = builder.add(builder.trunc(before, _I32), index)
-    return index
+    return builder.add(builder.trunc(first, _I32), index)
 
 
 def _places(context, builder, array, given, first, count):
     data = context.make_array(array)(context, builder, given).data
     for i in range(count):
-        index = builder.add(first, ir.Constant(_I32, i))
-        yield builder.gep(data, [builder.zext(index, _I64)])
+        index = builder.add(first, ir.Constant(first.type, i))
+        yield builder.gep(data, [index if first.type == _I64 else builder.zext(index, _I64)])
 
 
 def _read(context, builder, array, given, first, count):
@@ -275,11 +277,11 @@ def get(typingctx, kind, array, i):
 
 
 @intrinsic(prefer_literal=True)
-def get_after(typingctx, kind, array, first, i):
+def get_shared(typingctx, kind, array, first, i):
     value, each = numba_type(kind.literal_value), described(kind.literal_value).numbers
 
     def lower(context, builder, signature, args):
-        first = _first(builder, args[3], each, args[2])
+        first = _first_shared(builder, args[2], args[3], each)
         return _got(context, builder, value, array, args[1], first)
 
     return value(kind, array, types.int64, types.int64), lower
@@ -296,10 +298,10 @@ def put(typingctx, array, i, value):
 
 
 @intrinsic
-def put_after(typingctx, array, first, i, value):
+def put_shared(typingctx, array, first, i, value):
     def lower(context, builder, signature, args):
         _, numbers = _numbers_of(builder, value, args[3])
-        first = _first(builder, args[2], len(numbers), args[1])
+        first = _first_shared(builder, args[1], args[2], len(numbers))
         _write(context, builder, array, args[0], first, numbers)
         return context.get_dummy_value()
 
@@ -483,17 +485,6 @@ def opaque(typingctx, n):
         return _assembly(builder, _I64, "mov.b64 $0, $1;", "=l,l", [n])
 
     return types.int64(n), lower
-
-
-@intrinsic
-def no_unroll(typingctx):
-    def lower(context, builder, signature, args):
-        kind = ir.FunctionType(ir.VoidType(), [])
-        code = ir.InlineAsm(kind, r".pragma \22nounroll\22;", "", side_effect=True)
-        builder.call(code, [], attrs=("convergent",))
-        return context.get_dummy_value()
-
-    return types.none(), lower
 
 
 @intrinsic(prefer_literal=True)

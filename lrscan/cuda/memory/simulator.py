@@ -23,7 +23,7 @@ __all__ = [
     "divide",
     "finite",
     "get",
-    "get_after",
+    "get_shared",
     "is_nan",
     "load",
     "load_vector",
@@ -32,8 +32,7 @@ __all__ = [
     "opaque",
     "padded",
     "put",
-    "put_after",
-    "no_unroll",
+    "put_shared",
     "store",
     "store_vector",
     "store_words",
@@ -137,19 +136,19 @@ def store_vector(kind, count, address, array, i):
 
 
 def get(kind, array, i):
-    return get_after(kind, array, 0, i)
+    return get_shared(kind, array, 0, i)
 
 
 def put(array, i, value):
-    put_after(array, 0, i, value)
+    put_shared(array, 0, i, value)
 
 
-def get_after(kind, array, first, i):
+def get_shared(kind, array, first, i):
     count = described(kind).numbers
     return _value_from([array[_inside(first + i * count + n)] for n in range(count)])
 
 
-def put_after(array, first, i, value):
+def put_shared(array, first, i, value):
     numbers = _numbers_of(value)
     for n, number in enumerate(numbers):
         array[_inside(first + i * len(numbers) + n)] = number
@@ -218,10 +217,6 @@ def divide(n, m):
 
 def opaque(n):
     return n
-
-
-def no_unroll():
-    pass
 
 
 def padded(i, shift):

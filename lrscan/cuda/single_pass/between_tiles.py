@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from lrscan.core.dtypes import described
 from lrscan.core.sweep import Rows
 from lrscan.cuda import memory
-from lrscan.cuda.memory import divide, load, no_unroll
+from lrscan.cuda.memory import divide, load, opaque
 from lrscan.cuda.single_pass import lookback
 from lrscan.cuda.single_pass.room import make_room
 from lrscan.cuda.single_pass.tiles import MOST_THREADS, Layout, Tile, TileAccess, beside, shape_of
@@ -131,14 +131,14 @@ def _tile_functions(
         from_x = address_of(rows.x, place) + first * rows.x.time
         s, stop = first - tile.first_step, min(tile.left, tile_steps)  # steps of this tile
         while s < stop:
-            no_unroll()  # rare, and so in few registers
             if s == 0:
                 put_start(job, j, h)
             a = zero_a
             if not backward or tile.first_step + s > 0:
                 a = load(kind_a, from_a)
             h = step(directed(a), load(kind_x, from_x), remembered(a, h))
-            from_a, from_x, s = from_a + rows.a.time, from_x + rows.x.time, s + 1
+            from_a, from_x = from_a + rows.a.time, from_x + rows.x.time
+            s = opaque(s + 1)  # not unrolled: this is rare, and shall be small
             if s > 0 and (s & (K - 1)) == 0:  # a chunk ends: the next starts from h whatever was
                 put_map(job.room, slot_of(tile, (s >> shift) - 1, j), nan_a, h)
         return h

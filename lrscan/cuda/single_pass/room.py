@@ -22,7 +22,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from lrscan.core.dtypes import described
-from lrscan.cuda.memory import get_after, put_after
+from lrscan.cuda.memory import get_shared, put_shared
 from lrscan.cuda.single_pass.tiles import MOST_THREADS, Layout, shape_of
 from lrscan.cuda.steps import Variant, inlined
 
@@ -94,39 +94,39 @@ def make_room(variant: Variant, layout: Layout) -> RoomFunctions:
 
     @inlined
     def map_at(room, slot):
-        return get_after(coefficient, room, products, slot), get_after(state, room, ends, slot)
+        return get_shared(coefficient, room, products, slot), get_shared(state, room, ends, slot)
 
     @inlined
     def put_map(room, slot, P, R):
-        put_after(room, products, slot, P)
-        put_after(room, ends, slot, R)
+        put_shared(room, products, slot, P)
+        put_shared(room, ends, slot, R)
 
     @inlined
     def start_of(room, j):
-        return get_after(state, room, starts, j)
+        return get_shared(state, room, starts, j)
 
     @inlined
     def put_start(room, j, h):
-        put_after(room, starts, j, h)
+        put_shared(room, starts, j, h)
 
     @inlined
     def earlier(room, i):
         own = earliest + i * map_numbers
-        return get_after(coefficient, room, own, 0), get_after(state, room, own + P_numbers, 0)
+        return get_shared(coefficient, room, own, 0), get_shared(state, room, own + P_numbers, 0)
 
     @inlined
     def put_earlier(room, i, P, R):
         own = earliest + i * map_numbers
-        put_after(room, own, 0, P)
-        put_after(room, own + P_numbers, 0, R)
+        put_shared(room, own, 0, P)
+        put_shared(room, own + P_numbers, 0, R)
 
     @inlined
     def last_at(room, i):
-        return get_after(state, room, earliest, i)
+        return get_shared(state, room, earliest, i)
 
     @inlined
     def put_last(room, i, g):
-        put_after(room, earliest, i, g)
+        put_shared(room, earliest, i, g)
 
     return RoomFunctions(
         map_at, put_map, start_of, put_start, earlier, put_earlier, last_at, put_last

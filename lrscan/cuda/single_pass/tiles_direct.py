@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lrscan.cuda.memory import divide, get, load, load_vector, no_unroll, opaque, put, store_vector
+from lrscan.cuda.memory import divide, get, load, load_vector, opaque, put, store_vector
 from lrscan.cuda.single_pass.room import make_room
 from lrscan.cuda.single_pass.tiles import Layout, TileAccess, beside, make_finish, shape_of
 from lrscan.cuda.steps import Variant, address_of, compiled, inlined
@@ -101,8 +101,7 @@ def make_tiles(variant: Variant, layout: Layout) -> TileAccess:
                         put_last(room, thread * V + v, get(state, x, k * V + v))
             v = 0
             while v < V:
-                no_unroll()
                 finish(rows, beside(place, v), first + last, last_at(room, thread * V + v))
-                v += 1
+                v = opaque(v + 1)  # not unrolled
 
     return TileAccess(owner, part_of, fill, spill)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from lrscan.cuda.memory import (
     divide,
     get,
+    get_shared,
     load,
     load_vector,
-    no_unroll,
     opaque,
     padded,
     put,
+    put_shared,
     store_vector,
 )
 from lrscan.cuda.single_pass.tiles import Layout, TileAccess, beside, make_finish, values_of
@@ -78,19 +79,19 @@ def make_tiles(variant: Variant, layout: Layout) -> TileAccess:
             for u in range(units):
                 spot = padded(i, shift) + origin
                 for lane in range(L):
-                    put(room, spot + way * lane, get(kind, values, u * L + lane))
+                    put_shared(room, 0, spot + way * lane, get(kind, values, u * L + lane))
                 i += pace
         barrier()
         if thread < tile.vectors * tile.chunks:
             for k in range(K):
-                put(values, k, get(kind, room, thread * (K + 1) + k))
+                put(values, k, get_shared(kind, room, 0, thread * (K + 1) + k))
         barrier()
 
     @inlined
     def leave_states(thread, room, x):
         """Leave a thread's K states in the room, and wait for those of the others."""
         for k in range(K):
-            put(room, thread * (K + 1) + k, get(state, x, k))
+            put_shared(room, 0, thread * (K + 1) + k, get(state, x, k))
         barrier()
 
     @inlined
@@ -105,7 +106,7 @@ def make_tiles(variant: Variant, layout: Layout) -> TileAccess:
             for u in range(units):
                 spot = padded(i, shift) + origin
                 for lane in range(L):
-                    put(x, u * L + lane, get(state, room, spot + way * lane))
+                    put(x, u * L + lane, get_shared(state, room, 0, spot + way * lane))
                 i += pace
 
     @inlined
@@ -178,9 +179,8 @@ def make_tiles(variant: Variant, layout: Layout) -> TileAccess:
         if backward and stop <= tile.chunks * K:
             column = thread
             while column < tile.width:
-                no_unroll()
-                g = get(state, room, padded(column * (tile.chunks * K) + stop - 1, shift))
+                g = get_shared(state, room, 0, padded(column * (tile.chunks * K) + stop - 1, shift))
                 finish(rows, beside(tile.place, column), begin + stop - 1, g)
-                column += tile.vectors * tile.chunks
+                column = opaque(column + tile.vectors * tile.chunks)  # not unrolled
 
     return TileAccess(owner, part_of, fill, spill)

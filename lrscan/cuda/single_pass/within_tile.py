@@ -61,22 +61,17 @@ def make_scans(variant: Variant, layout: Layout, access: TileAccess) -> Scans:
 
     @inlined
     def scan_steps(a, x, P, R):
-        for v in range(V):
-            put(P, v, one)
-            put(R, v, zero)
-        for k in range(K):
-            for v in range(V):
-                i = k * V + v
-                a_i, x_i = get(coefficient, a, i), get(state, x, i)
-                P_v, R_v = compose(get(coefficient, P, v), get(state, R, v), a_i, x_i)
-                put(P, v, P_v)
-                put(R, v, R_v)
-        # A zero among the thread's coefficients makes P zero, or NaN beside an infinite one.
         may_forget = False
-        if guarded:
-            for v in range(V):
-                if zero_or_nan(get(coefficient, P, v)):
-                    may_forget = True
+        for v in range(V):
+            P_v, R_v = one, zero
+            for k in range(K):
+                i = k * V + v
+                P_v, R_v = compose(P_v, R_v, get(coefficient, a, i), get(state, x, i))
+            put(P, v, P_v)
+            put(R, v, R_v)
+            # A zero among the coefficients makes P zero, or NaN beside an infinite one.
+            if guarded and zero_or_nan(P_v):
+                may_forget = True
         return may_forget
 
     @inlined
@@ -128,19 +123,19 @@ def make_scans(variant: Variant, layout: Layout, access: TileAccess) -> Scans:
         # A coefficient of zero forgets NaN and infinity, but in a map it is one number of many: so
         # the steps ask for it, but only where one may be zero.
         if guarded and may_forget:
-            for k in range(K):
-                for v in range(V):
+            for v in range(V):
+                h_v = get(state, h, v)
+                for k in range(K):
                     i = k * V + v
                     a_i = get(coefficient, a, i)
-                    h_v = step(a_i, get(state, x, i), remembered(a_i, get(state, h, v)))
-                    put(h, v, h_v)
+                    h_v = step(a_i, get(state, x, i), remembered(a_i, h_v))
                     put(x, i, h_v)
         else:
-            for k in range(K):
-                for v in range(V):
+            for v in range(V):
+                h_v = get(state, h, v)
+                for k in range(K):
                     i = k * V + v
-                    h_v = step(get(coefficient, a, i), get(state, x, i), get(state, h, v))
-                    put(h, v, h_v)
+                    h_v = step(get(coefficient, a, i), get(state, x, i), h_v)
                     put(x, i, h_v)
 
     return Scans(scan_steps, scan_chunks, begin_of_chunk, apply_steps)
