@@ -11,8 +11,10 @@ of a step. With 8 lanes and two columns p and q:
 
 (reduce, apply) of :mod:`lrscan.cpu.scan`, one strip after the other. Both scan within a register,
 which composes the maps of its steps. A product of coefficients can overflow where the states do
-not (1e20 twice, from a zero state). Then the register is done step by step, as the serial loop
-would.
+not (1e20 twice, from a zero state), and so can a sum of inputs that the serial loop never adds
+(3e38 twice, from a state of -3e38). No state computed from either is finite, so where one is not,
+the register is done step by step, as the serial loop would. To reduce is to compute no states, so
+there nothing is looked at: a map that overflowed leads to no finite carry, and is not used.
 """
 
 from __future__ import annotations
@@ -66,48 +68,30 @@ def _make_scan_lanes(recipe):
     return scan_lanes
 
 
-def _make_believed(recipe):
-    """Whether the products of a register's coefficients are: finite, if the algebra is guarded."""
-    guarded = recipe.algebra.guarded
-
-    @inlined
-    def believed(a):
-        if guarded:
-            return all_finite(a)
-        return True
-
-    return believed
-
-
 def _make_reduce(recipe):
     lanes, strip, backward = recipe.lanes, recipe.strip, recipe.backward
     count = lanes // strip  # steps in a register
     compose = compiled(recipe.algebra).compose
     coefficients, directed, impulses = make_inputs(recipe, lanes)
     coefficient, _, impulse = make_inputs(recipe.one_by_one, strip)
-    scan_lanes, believed = _make_scan_lanes(recipe), _make_believed(recipe)
-    identity = make_identity(recipe, strip)
+    scan_lanes, identity = _make_scan_lanes(recipe), make_identity(recipe, strip)
     _, write_product = make_slots(recipe.coefficient, strip)
     _, write_end = make_slots(recipe.state, strip)
 
     @inlined
     def reduce_strip(at, time, t, t1, P, R):
         """The map (P, R), and then the steps from t up to t1 of the strip at an address."""
+        while t + count <= t1:
+            row = moved(at, time, t)
+            a = directed(coefficients(row.a, time.a))
+            a, x = scan_lanes(a, impulses(row.x, time.x))
+            P, R = compose(P, R, repeat_last(a, strip, strip), repeat_last(x, strip, strip))
+            t += count
         while t < t1:
             row = moved(at, time, t)
-            if t + count <= t1:
-                a = directed(coefficients(row.a, time.a))
-                a, x = scan_lanes(a, impulses(row.x, time.x))
-                if believed(a):
-                    P, R = compose(P, R, repeat_last(a, strip, strip), repeat_last(x, strip, strip))
-                    t += count
-                    continue
-            stop = min(t + count, t1)
-            while t < stop:
-                row = moved(at, time, t)
-                a = directed(coefficient(row.a, 0))
-                P, R = compose(P, R, a, impulse(row.x, 0))
-                t += 1
+            a = directed(coefficient(row.a, 0))
+            P, R = compose(P, R, a, impulse(row.x, 0))
+            t += 1
         return P, R
 
     @inlined
@@ -170,7 +154,7 @@ def _make_apply(recipe):
     count = lanes // strip  # steps in a register
     step = compiled(recipe.algebra).step
     coefficients, directed, impulses = make_inputs(recipe, lanes)
-    scan_lanes, believed = _make_scan_lanes(recipe), _make_believed(recipe)
+    scan_lanes, guarded = _make_scan_lanes(recipe), recipe.algebra.guarded
     identity, aligned = make_identity(recipe, lanes), _make_aligned(recipe)
     write_register = _make_write_register(recipe)
     advance = make_advance(recipe.one_by_one, strip)
@@ -209,8 +193,8 @@ def _make_apply(recipe):
                 if held:
                     a_held = coefficients(row.a + count * time.a, time.a)
                 a, x = scan_lanes(directed(a), impulses(row.x, time.x))
-                if believed(a):
-                    states = step(a, x, repeat_last(h, strip, lanes))
+                states = step(a, x, repeat_last(h, strip, lanes))
+                if not guarded or all_finite(states):
                     write_register(row, time, states)
                     h = repeat_last(states, strip, strip)
                     t += count
