@@ -248,18 +248,6 @@ def constant(kind: str, lanes: int, numbers):
 
 
 @intrinsic(prefer_literal=True)
-def fill(typingctx, kind, lanes, number):
-    """A vector with the same real ``number`` (a literal integer) in every lane."""
-    vector = value_type(kind.literal_value, lanes.literal_value)
-
-    def lower(context, builder, signature, args):
-        planes = [_splat(vector.plane, float(n)) for n in (number.literal_value, 0)]
-        return pack(builder, vector, planes[: vector.planes])
-
-    return vector(kind, lanes, number), lower
-
-
-@intrinsic(prefer_literal=True)
 def shift(typingctx, u, filler, distance):
     """Move every lane up by ``distance`` places; the lowest ones come from ``filler``."""
     lanes = number_of(u).lanes
