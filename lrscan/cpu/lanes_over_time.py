@@ -10,14 +10,21 @@ of a step. With 8 lanes and two columns p and q:
                                                                          state that the last left
 
 (reduce, apply) as :data:`lrscan.cpu.scan._ORDERS` says, one strip after the other. Both scan within
-a register, which composes the maps of its steps. A product of coefficients can overflow where the states do
-not (1e20 twice, from a zero state), and so can a sum of inputs that the serial loop never adds
-(3e38 twice, from a state of -3e38). No state computed from either is finite, so where one is not,
-the register is done step by step, as the serial loop would. To reduce is to compute no states, so
-there nothing is looked at: a map that overflowed leads to no finite carry, and is not used.
+a register, which composes the maps of its steps. If the algebra is guarded, two things may come of
+that which the serial loop would not meet:
+
+    products overflow where the states do not: 1e20 twice, from a zero state. They are looked at in
+        apply, and then the register is done step by step
+    sums do, of inputs that the loop never adds: 3e38 twice, from a state of -3e38. No state that is
+        made from one is finite. If any was not, apply gives NaN as the last one, and the steps of
+        the section are taken again, one by one, as after any state that is not finite
+
+To reduce is to look at neither: a map that overflowed leads to no finite carry, and is not used.
 """
 
 from __future__ import annotations
+
+import math
 
 from lrscan.core.dtypes import described
 from lrscan.cpu.compile import inlined
@@ -33,7 +40,7 @@ from lrscan.cpu.steps import (
     moved,
     strips_of,
 )
-from lrscan.cpu.vector import all_finite, repeat_last, shift
+from lrscan.cpu.vector import all_finite, constant, repeat_last, shift, with_trace
 
 
 def make_times(recipe):
@@ -160,6 +167,8 @@ def _make_apply(recipe):
     write_register = _make_write_register(recipe)
     advance = make_advance(recipe.one_by_one, strip)
     read, write = make_slots(recipe.state_kind, strip)
+    several = recipe.algebra.state_numbers
+    nan = constant(recipe.state_kind, strip, (math.nan,) * several if several > 1 else math.nan)
 
     @inlined
     def apply_steps(section, here, t, stop, h):
@@ -173,7 +182,8 @@ def _make_apply(recipe):
 
     @inlined
     def apply_strip(section, here, ahead, h):
-        """The state after the section's steps, of the strip that lies here."""
+        """The state after the section's steps, of the strip that lies here; NaN if any state of a
+        register is not finite."""
         # Processors tell a load from the stores before it by the last 12 bits of the address first.
         # Large tensors often begin alike in those, and then what is read next would wait for what
         # has just been written beside it. So it is read before that.
@@ -182,7 +192,7 @@ def _make_apply(recipe):
         if backward:
             alike, end = t + 1 if section.opens else t, t1 - 1 if section.closes else t1
         # Whether a_held is the register of coefficients at t; a map so that Numba knows the type.
-        held, (a_held, _) = False, identity()
+        held, (a_held, trace) = False, identity()
         while t < t1:
             at_step = moved(here, over_time, t)
             stop = t + 1
@@ -195,19 +205,20 @@ def _make_apply(recipe):
                 if held:
                     a_held = read_coefficients(at_step.a + count * over_time.a, over_time.a)
                 a, x = scan_lanes(directed(a), read_inputs(at_step.x, over_time.x))
-                # Products are asked by themselves, which the states would be enough for: LLVM then
-                # keeps both scans apart, in half the time.
                 if not guarded or all_finite(a):
                     states = step(a, x, repeat_last(h, strip, lanes))
-                    if not guarded or all_finite(states):
-                        write_register(at_step, over_time, states)
-                        h = repeat_last(states, strip, strip)
-                        t += count
-                        continue
+                    write_register(at_step, over_time, states)
+                    if guarded:  # to ask whether they are finite takes two instructions more
+                        trace = with_trace(trace, states)
+                    h = repeat_last(states, strip, strip)
+                    t += count
+                    continue
                 stop = t + count
             held = False
             h = apply_steps(section, here, t, stop, h)
             t = stop
+        if guarded and not all_finite(trace):
+            h = nan()
         return h
 
     @inlined

@@ -204,6 +204,21 @@ def all_finite(typingctx, u):
 
 
 @intrinsic
+def with_trace(typingctx, trace, u):
+    """The trace of all that it was made with: ``trace + 0 * u``, finite only if ``u`` is too."""
+
+    def lower(context, builder, signature, args):
+        pairs = zip(planes_of(builder, u, args[0]), planes_of(builder, u, args[1]), strict=True)
+        traced = [
+            builder.fadd(p, builder.fmul(q, _splat(q.type, 0.0), flags=FUSE), flags=FUSE)
+            for p, q in pairs
+        ]
+        return pack(builder, u, traced)
+
+    return (u(u, u), lower) if trace == u and number_of(u) else None
+
+
+@intrinsic
 def remembered(typingctx, a, h):
     """:func:`lrscan.core.algebra.remembered`, lane by lane: the state ``h``, or zero where all
     numbers of the coefficient ``a`` are zero."""
