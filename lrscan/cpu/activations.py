@@ -13,7 +13,7 @@ from llvmlite import ir
 from numba.extending import intrinsic
 
 from lrscan.cpu.compile import inlined
-from lrscan.cpu.vector import FUSE, I32, fill, pack, planes_of
+from lrscan.cpu.vector import FUSE, I32, constant, pack, planes_of
 
 _LARGEST = 87.0
 # Added and taken away again, it rounds to an integer, which is left in the lowest bits between.
@@ -112,10 +112,12 @@ def reciprocal(typingctx, u):
 def make_sigmoids(lanes):
     """A function from u to sigmoid(u) and sigmoid(-u), both to the last places."""
 
+    zero, one = constant("float32", lanes, 0), constant("float32", lanes, 1)
+
     @inlined
     def sigmoids(u):
-        e = exp(fill("float32", lanes, 0) - u)
-        s = reciprocal(fill("float32", lanes, 1) + e)
+        e = exp(zero() - u)
+        s = reciprocal(one() + e)
         return s, e * s
 
     return sigmoids

@@ -17,11 +17,12 @@ from lrscan.core.sweep import TIMELESS, Operand, Rows
 from lrscan.cpu import threads
 from lrscan.cpu.scan import sweep_kernel
 from lrscan.cpu.steps import Recipe
-from lrscan.cpu.structures import NUMBER_BYTES, length, numbers_of
-from lrscan.cpu.task import Call, Strides, Task, groups_of, places, task_bytes
+from lrscan.cpu.structures import INT64_BYTES, int64s_of, length
+from lrscan.cpu.task import Call, Strides, Task, places, task_bytes
 
-# Steps x columns of a chunk, in bytes of state: a few chunks fit into an L2 cache together, with
-# their two inputs. One that is done row by row is twice as large, to pass on states less often.
+# Steps x columns of a tile, in bytes of state, of one operand: a few tiles fit into an L2 cache
+# together, with both inputs and outputs. One that is done row by row is twice as large, to pass on
+# states less often.
 CHUNK_BYTES = 64 * 1024
 # Columns that one thread takes together when lanes run over columns: the states stay in L1.
 MOST_COLUMNS = 4096
@@ -30,7 +31,7 @@ ROW_STRIPS = 64
 # Outputs from this size on are written past the cache, which they would only sweep empty.
 STREAM_BYTES = 4 * 2**20
 # A thread is woken for this many elements; less is done sooner than the thread wakes.
-ELEMENTS_A_THREAD = 128 * 1024
+ELEMENTS_PER_THREAD = 128 * 1024
 # Of state in a vector of one plane: an AVX-512 register, two of AVX, four of NEON.
 _VECTOR_BYTES = 64
 
@@ -38,8 +39,8 @@ _VECTOR_BYTES = 64
 class _Walk(NamedTuple):
     """How a kernel walks through a tensor: as :class:`lrscan.core.sweep.Operand`, in bytes.
 
-    kind, size    of a value
-    offset        from the tensor's first value to that of the first step
+    kind, size    of an element: a coefficient or a state
+    offset        from the tensor's first element to that of the first step
     time, column  strides over time, and over the inner axis of columns
     outer         strides over the two outer axes of columns
     aligned       whether the tensor begins at a multiple of 64 bytes
@@ -63,29 +64,32 @@ def prepare(
     device: torch.device,
     algebra: Algebra,
 ) -> Callable[..., None]:
-    """What runs a forward or backward sweep over tensors in CPU memory."""
+    """What runs a forward or backward sweep over tensors in CPU memory.
+
+    It is called as every backend is (:mod:`lrscan.core.sweep`); there is but one device here.
+    """
     walks = {row: _walk(operand, algebra.numbers(row)) for row, operand in operands.items()}
     recipe = _recipe(walks, steps, sizes, backward, algebra)
     kernel = sweep_kernel(recipe)
     task = _task(walks, recipe, steps, sizes, algorithm)
     # The task, and a zero for each group: none of its carries is there.
-    head = np.array([*numbers_of(task), *[0] * groups_of(sizes, task.width)], np.int64)
+    head = np.array([*int64s_of(task), *[0] * task.groups], np.int64)
     head_length, call_length = len(head), length(Call)
-    total = -(-task_bytes(task.places, task.threads) // NUMBER_BYTES)
+    total = -(-task_bytes(task.places, task.threads) // INT64_BYTES)
     offsets = [(row, Rows._fields.index(row), walk.offset) for row, walk in walks.items()]
     whole = np.array([0, steps])
-    whole_address = whole.ctypes.data
+    address_of_whole = whole.ctypes.data
 
     def sweep(tensors: Mapping[str, Tensor], cu_seqlens: np.ndarray | None = None) -> None:
         first = [0] * len(Rows._fields)
-        for row, place, offset in offsets:
-            first[place] = tensors[row].data_ptr() + offset
+        for row, index, offset in offsets:
+            first[index] = tensors[row].data_ptr() + offset
         begins = whole if cu_seqlens is None else cu_seqlens
-        begin = whole_address if begins is whole else begins.ctypes.data
-        call = Call(Rows(*first), sequences=len(begins) - 1, cu_seqlens=begin)
+        cu_address = address_of_whole if begins is whole else begins.ctypes.data
+        call = Call(Rows(*first), sequences=len(begins) - 1, cu_seqlens=cu_address)
         memory = np.empty(total, np.int64)
         memory[:head_length] = head
-        memory[:call_length] = numbers_of(call)
+        memory[:call_length] = int64s_of(call)
         # memory.ctypes.data takes four times as long, half a microsecond more.
         address = ctypes.addressof(ctypes.c_char.from_buffer(memory.data))
         threads.run(kernel, address, task.threads)
@@ -94,7 +98,7 @@ def prepare(
 
 
 def _walk(operand: Operand, numbers: int) -> _Walk:
-    """How to walk through values that are so many numbers each."""
+    """How to walk through elements that are so many numbers each."""
     itemsize = operand.dtype.itemsize
     outer2, outer1, column = (stride * itemsize for stride in operand.columns)
     return _Walk(
@@ -118,10 +122,10 @@ def _recipe(
     """What the kernel for these tensors is made from."""
     lead = walks.get("out") or walks["x"]
     kinds = {row: walks.get(row, walks["x"]).kind for row in ("a", "x", "start")}
-    state = described(described(kinds["x"]).state)
-    lanes = _VECTOR_BYTES // (state.size // state.numbers)
-    strip = _columns_beside_time(walks, lead, steps, sizes, lanes)
-    over_time = strip > 0
+    computed = described(described(kinds["x"]).state)
+    lanes = _VECTOR_BYTES // (computed.size // computed.numbers)
+    beside_time = _columns_beside_time(walks, lead, steps, sizes, lanes)
+    over_time = beside_time > 0
     while not over_time and lanes > sizes[2]:
         lanes //= 2
     spacings = dict.fromkeys(Rows._fields, "unit")
@@ -129,15 +133,15 @@ def _recipe(
     for row, walk in walks.items():
         if row in TIMELESS:
             continue
-        spacings[row] = _spacing(walk, strip)
-        if row in ("out", "da") and _streams(walk, first, strip, lanes, steps, sizes):
+        spacings[row] = _spacing(walk, beside_time)
+        if row in ("out", "da") and _streams(walk, first, beside_time, lanes, steps, sizes):
             spacings[row] += " stream"
     return Recipe(
         algebra,
         backward,
         order="times" if over_time else "rows" if sizes[2] >= ROW_STRIPS * lanes else "strips",
         lanes=lanes,
-        strip=strip or lanes,
+        strip=beside_time or lanes,
         **kinds,
         spacings=Rows(**spacings),
         writes_out="out" in walks,
@@ -158,17 +162,19 @@ def _task(
         return Rows(*[what(walks[row]) if row in walks else 0 for row in Rows._fields])
 
     width, chunk = _divide(recipe, steps, sizes, algorithm)
-    tiles = groups_of(sizes, width) * -(-steps // chunk)
-    enough = max(steps * math.prod(sizes) // ELEMENTS_A_THREAD, 1)
-    coefficient, state = described(recipe.coefficient).size, described(recipe.state).size
     n2, n1, n0 = sizes
+    across, chunks = n0 // width, -(-steps // chunk)
+    groups = n2 * n1 * across
+    enough = max(steps * math.prod(sizes) // ELEMENTS_PER_THREAD, 1)
+    coefficient_bytes = described(recipe.coefficient_kind).size
+    state_bytes = described(recipe.state_kind).size
     return Task(
         call=Call(of_rows(lambda walk: 0), 0, 0),
         strides=Strides(
             time=of_rows(lambda walk: walk.time),
             outer2=of_rows(lambda walk: walk.outer[0]),
             outer1=of_rows(lambda walk: walk.outer[1]),
-            column=of_rows(lambda walk: walk.column),
+            inner=of_rows(lambda walk: walk.column),
         ),
         steps=steps,
         n2=n2,
@@ -176,8 +182,11 @@ def _task(
         n0=n0,
         width=width,
         chunk=chunk,
-        threads=min(tiles, enough, torch.get_num_threads()),
-        places=places(sizes, width, recipe.strip, coefficient, state),
+        across=across,
+        groups=groups,
+        chunks=chunks,
+        threads=min(groups * chunks, enough, torch.get_num_threads()),
+        places=places(sizes, width, recipe.strip, coefficient_bytes, state_bytes),
         taken=0,
         arrived=0,
     )
@@ -208,45 +217,45 @@ def _columns_beside_time(
     return columns if dense and fits else 0
 
 
-def _spacing(walk: _Walk, strip: int) -> str:
-    """How the values of a register are spaced; ``strip`` is zero if its lanes are columns."""
-    if strip > 1:
-        return "unit" if walk.time > 0 else f"mirror {strip}"
+def _spacing(walk: _Walk, beside_time: int) -> str:
+    """How the values of a register are spaced; ``beside_time`` as :func:`_columns_beside_time`."""
+    if beside_time > 1:
+        return "unit" if walk.time > 0 else f"mirror {beside_time}"
     names = {walk.size: "unit", -walk.size: "mirror", 0: "same"}
-    return names.get(walk.time if strip else walk.column, "strided")
+    return names.get(walk.time if beside_time else walk.column, "strided")
 
 
 def _streams(
     walk: _Walk,
     first: _Walk,
-    strip: int,
+    beside_time: int,
     lanes: int,
     steps: int,
     sizes: tuple[int, ...],
 ) -> bool:
-    """Whether an output is written past the cache, in whole vectors; ``strip`` as above."""
+    """Whether an output is written past the cache, in whole vectors; ``beside_time`` as above."""
     if not walk.aligned or steps * math.prod(sizes) * walk.size < STREAM_BYTES:
         return False
-    if strip:  # where vectors begin is found on the way, by the first output
-        return abs(walk.time) == strip * walk.size and walk == first
+    if beside_time:  # where vectors begin is found on the way, by the first output
+        return abs(walk.time) == beside_time * walk.size and walk == first
     apart = (walk.offset, walk.time, *walk.outer, sizes[2] * walk.size)
     return walk.column == walk.size and all(n % (lanes * walk.size) == 0 for n in apart)
 
 
 def _divide(recipe: Recipe, steps: int, sizes: tuple[int, ...], algorithm: str) -> tuple[int, int]:
-    """(columns a group, steps a chunk) of an algorithm; "auto" is decided here."""
+    """(columns per group, steps per chunk) of an algorithm; "auto" is decided here."""
     outer, inner = sizes[0] * sizes[1], sizes[2]
-    order, strip, state = recipe.order, recipe.strip, described(recipe.state).size
+    order, strip, state_bytes = recipe.order, recipe.strip, described(recipe.state_kind).size
     threads, over_time = torch.get_num_threads(), order == "times"
     width = strip if over_time else min(inner, MOST_COLUMNS)
     elements, groups = steps * outer * inner, outer * (inner // width)
-    cached = elements * state < STREAM_BYTES
+    cached = elements * state_bytes < STREAM_BYTES
     # Whether threads may have columns of the same rows: not while those are in the cache, if one
     # thread's prefetcher runs into the columns of the next, or they have less than two lines each.
     shared = not over_time and not (cached and (order == "rows" or inner // strip < 2 * threads))
     if algorithm == "auto":
         algorithm = "blocked"
-        if threads == 1 or elements < 2 * ELEMENTS_A_THREAD or groups >= threads:
+        if threads == 1 or elements < 2 * ELEMENTS_PER_THREAD or groups >= threads:
             algorithm = "serial"
         elif over_time and threads == 2:
             # blocked does the arithmetic twice, and one thread alone comes near the speed of memory
@@ -254,9 +263,9 @@ def _divide(recipe: Recipe, steps: int, sizes: tuple[int, ...], algorithm: str) 
         elif cached and shared:
             algorithm = "serial"
     if algorithm == "blocked":
-        values = CHUNK_BYTES * (2 if order == "rows" else 1) // state
+        states = CHUNK_BYTES * (2 if order == "rows" else 1) // state_bytes
         least = 16 * (recipe.lanes // strip) if over_time else 1
-        return width, max(values // width, least)
+        return width, max(states // width, least)
     if shared:
         share = max(outer * (inner // strip) // threads, 1) * strip
         return min(width, share), steps

@@ -8,12 +8,13 @@ Backward evaluates the gates again from p. A thread takes a stretch of the (b, s
 strip being 16 columns, and goes through time step after step:
 
     row t     b=0: strip 0 1 2 3   b=1: strip 0 1 2 3
-    thread 0       ^------------------^
-    thread 1                              ^---------^
+    thread 0             |-|
+    thread 1                 |----------------|
+    thread 2                                    |---|
 
 Where sequences of unequal length lie end to end in time, with a b of 1, a thread takes one after
 another, or stretches of it if there are more threads than sequences. The result does not depend on
-how many threads there are. Needs a hidden size that is a multiple of 16. Bytes moved an element of
+how many threads there are. Needs a hidden size that is a multiple of 16. Bytes moved per element of
 c: GILR 12 forward (two gates, c) and 24 backward (the gates and their gradients, c, dh), GILR-LSTM
 24 (four gates, c, h) and 40.
 """
@@ -30,10 +31,10 @@ from torch import Tensor
 from lrscan.cpu import threads
 from lrscan.cpu.activations import make_sigmoids, tanh
 from lrscan.cpu.compile import inlined, kernel
-from lrscan.cpu.dispatch import ELEMENTS_A_THREAD
+from lrscan.cpu.dispatch import ELEMENTS_PER_THREAD
 from lrscan.cpu.memory import fetch_add, int64_at, load, reader, store
-from lrscan.cpu.structures import numbers_of, place
-from lrscan.cpu.vector import fill
+from lrscan.cpu.structures import int64s_of, offset_of
+from lrscan.cpu.vector import constant
 
 LANES = 16
 GATES = {"gilr": 2, "gilr-lstm": 4}
@@ -66,7 +67,7 @@ class _Task(NamedTuple):
     taken: int
 
 
-_read_task, _TAKEN = reader(_Task), place(_Task, "taken")
+_read_task, _TAKEN = reader(_Task), offset_of(_Task, "taken")
 
 
 @inlined
@@ -80,8 +81,14 @@ def _write(address, value):
 
 
 def _make_cell(name):
-    """(forward, backward) of one strip in one step."""
-    sigmoids = make_sigmoids(LANES)
+    """(forward, backward) of one strip in one step, each of all arguments that some cell needs.
+
+    pre, c, h, dh, dpre  addresses of the strip in the step: of pre and dpre in the first gate
+    gate                 bytes from one gate to the next
+    before, flowing      vectors: c one step earlier, and the gradient that comes from the step
+                         after; backward returns that for the step before
+    """
+    sigmoids, one = make_sigmoids(LANES), constant("float32", LANES, 1)
 
     @inlined
     def gilr(pre, gate, before, c, h):
@@ -90,12 +97,11 @@ def _make_cell(name):
 
     @inlined
     def gilr_back(pre, gate, before, c, dh, flowing, dpre):
-        one = fill("float32", LANES, 1)
         g, rest = sigmoids(_read(pre))
         v = tanh(_read(pre + gate))
         total = _read(dh) + flowing
         _write(dpre, total * (before - v) * (g * rest))
-        _write(dpre + gate, total * rest * (one - v * v))
+        _write(dpre + gate, total * rest * (one() - v * v))
         return total * g
 
     @inlined
@@ -109,7 +115,6 @@ def _make_cell(name):
 
     @inlined
     def lstm_back(pre, gate, before, c, dh, flowing, dpre):
-        one = fill("float32", LANES, 1)
         f, not_f = sigmoids(_read(pre))
         i, not_i = sigmoids(_read(pre + gate))
         o, not_o = sigmoids(_read(pre + 2 * gate))
@@ -119,7 +124,7 @@ def _make_cell(name):
         _write(dpre, total * before * (f * not_f))
         _write(dpre + gate, total * z * (i * not_i))
         _write(dpre + 2 * gate, arriving * _read(c) * (o * not_o))
-        _write(dpre + 3 * gate, total * i * (one - z * z))
+        _write(dpre + 3 * gate, total * i * (one() - z * z))
         return total * f
 
     return (gilr, gilr_back) if name == "gilr" else (lstm, lstm_back)
@@ -135,7 +140,7 @@ def _kernel(name: str, backward: bool) -> int:
         task = _read_task(address)
         across = task.across
         gate = across * _BYTES
-        row = task.batch * gate
+        step_bytes = task.batch * gate  # of tensors of (T, B, n)
         strips = task.batch * across
         while True:
             part = fetch_add(address + _TAKEN, 1)
@@ -144,25 +149,28 @@ def _kernel(name: str, backward: bool) -> int:
             sequence, stretch = part // task.stretches, part % task.stretches
             begin = int64_at(task.cu_seqlens, sequence)
             end = int64_at(task.cu_seqlens, sequence + 1)
-            own_start, own_flow = task.start + sequence * row, task.flow + sequence * row
+            own_start, own_flow = (
+                task.start + sequence * step_bytes,
+                task.flow + sequence * step_bytes,
+            )
             # A strip further on, or a step: own addresses are of (T, B, n), gates' of (T, B, G n).
             first = strips * stretch // task.stretches
             stop = strips * (stretch + 1) // task.stretches
             for k in range(end - begin):
                 t = end - 1 - k if backward else begin + k
-                previous = task.c + (t - 1) * row if t > begin else own_start
+                previous = task.c + (t - 1) * step_bytes if t > begin else own_start
                 b, j = first // across, first % across
                 for strip in range(first, stop):
-                    at = strip * _BYTES
-                    own = t * row + at
+                    offset = strip * _BYTES
+                    own = t * step_bytes + offset
                     gates_at = (t * task.batch + b) * gates * gate + j * _BYTES
                     pre, c, h = task.pre + gates_at, task.c + own, task.h + own
-                    before = _read(previous + at)
+                    before = _read(previous + offset)
                     if backward:
-                        flowing = _read(own_flow + at)
+                        flowing = _read(own_flow + offset)
                         dpre = task.dpre + gates_at
                         flowing = backward_strip(pre, gate, before, c, h, flowing, dpre)
-                        _write(own_flow + at, flowing)
+                        _write(own_flow + offset, flowing)
                     else:
                         forward_strip(pre, gate, before, c, h)
                     j += 1
@@ -182,7 +190,7 @@ def _run(
     rows, batch, n = c.shape
     begins = np.array([0, rows]) if cu_seqlens is None else cu_seqlens.contiguous().numpy()
     sequences, strips = len(begins) - 1, max(batch * n // LANES, 1)
-    enough = max(2 * c.numel() // ELEMENTS_A_THREAD, 1)  # an element takes longer than in a scan
+    enough = max(2 * c.numel() // ELEMENTS_PER_THREAD, 1)  # an element takes longer than in a scan
     most = min(torch.get_num_threads(), enough)
     stretches = min(-(-most // sequences), strips)
     parts = sequences * stretches
@@ -196,7 +204,7 @@ def _run(
         parts=parts,
         taken=0,
     )
-    memory = np.array(numbers_of(task), np.int64)
+    memory = np.array(int64s_of(task), np.int64)
     threads.run(_kernel(name, backward), memory.ctypes.data, min(parts, most))
 
 

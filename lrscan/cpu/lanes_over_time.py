@@ -9,13 +9,22 @@ of a step. With 8 lanes and two columns p and q:
     register 0: steps 0 to 3  ->  register 1: steps 4 to 7  ->  ...      each enters with the
                                                                          state that the last left
 
-(reduce, apply) of :mod:`lrscan.cpu.scan`, one strip after the other. Both scan within a register,
-which composes the maps of its steps. A product of coefficients can overflow where the states do
-not (1e20 twice, from a zero state). Then the register is done step by step, as the serial loop
-would.
+(reduce, apply) as :data:`lrscan.cpu.scan._ORDERS` says, one strip after the other. Both scan within
+a register, which composes the maps of its steps. If the algebra is guarded, two things may come of
+that which the serial loop would not meet:
+
+    products overflow where the states do not: 1e20 twice, from a zero state. They are looked at in
+        apply, and then the register is done step by step
+    sums do, of inputs that the loop never adds: 3e38 twice, from a state of -3e38. No state that is
+        made from one is finite. If any was not, apply gives NaN as the last one, and the steps of
+        the section are taken again, one by one, as after any state that is not finite
+
+To reduce is to look at neither: a map that overflowed leads to no finite carry, and is not used.
 """
 
 from __future__ import annotations
+
+import math
 
 from lrscan.core.dtypes import described
 from lrscan.cpu.compile import inlined
@@ -31,7 +40,7 @@ from lrscan.cpu.steps import (
     moved,
     strips_of,
 )
-from lrscan.cpu.vector import all_finite, repeat_last, shift
+from lrscan.cpu.vector import all_finite, constant, repeat_last, shift, with_trace
 
 
 def make_times(recipe):
@@ -46,6 +55,7 @@ def _make_scan_lanes(recipe):
     which is ``strip`` times as many lanes below.
     """
     lanes = recipe.lanes
+    assert lanes <= 16 * recipe.strip, "four rounds are enough for 16 steps"
     one, two, four, eight = (steps * recipe.strip for steps in (1, 2, 4, 8))
     compose = compiled(recipe.algebra).compose
     identity = make_identity(recipe, lanes)
@@ -66,69 +76,51 @@ def _make_scan_lanes(recipe):
     return scan_lanes
 
 
-def _make_believed(recipe):
-    """Whether the products of a register's coefficients are: finite, if the algebra is guarded."""
-    guarded = recipe.algebra.guarded
-
-    @inlined
-    def believed(a):
-        if guarded:
-            return all_finite(a)
-        return True
-
-    return believed
-
-
 def _make_reduce(recipe):
     lanes, strip, backward = recipe.lanes, recipe.strip, recipe.backward
     count = lanes // strip  # steps in a register
     compose = compiled(recipe.algebra).compose
-    coefficients, directed, impulses = make_inputs(recipe, lanes)
-    coefficient, _, impulse = make_inputs(recipe.one_by_one, strip)
-    scan_lanes, believed = _make_scan_lanes(recipe), _make_believed(recipe)
-    identity = make_identity(recipe, strip)
-    _, write_product = make_slots(recipe.coefficient, strip)
-    _, write_end = make_slots(recipe.state, strip)
+    read_coefficients, directed, read_inputs = make_inputs(recipe, lanes)
+    read_coefficient, _, read_input = make_inputs(recipe.one_by_one, strip)
+    scan_lanes, identity = _make_scan_lanes(recipe), make_identity(recipe, strip)
+    _, write_P = make_slots(recipe.coefficient_kind, strip)
+    _, write_R = make_slots(recipe.state_kind, strip)
 
     @inlined
-    def reduce_strip(at, time, t, t1, P, R):
+    def reduce_strip(at, over_time, t, t1, P, R):
         """The map (P, R), and then the steps from t up to t1 of the strip at an address."""
+        while t + count <= t1:
+            at_step = moved(at, over_time, t)
+            a = directed(read_coefficients(at_step.a, over_time.a))
+            a, x = scan_lanes(a, read_inputs(at_step.x, over_time.x))
+            P, R = compose(P, R, repeat_last(a, strip, strip), repeat_last(x, strip, strip))
+            t += count
         while t < t1:
-            row = moved(at, time, t)
-            if t + count <= t1:
-                a = directed(coefficients(row.a, time.a))
-                a, x = scan_lanes(a, impulses(row.x, time.x))
-                if believed(a):
-                    P, R = compose(P, R, repeat_last(a, strip, strip), repeat_last(x, strip, strip))
-                    t += count
-                    continue
-            stop = min(t + count, t1)
-            while t < stop:
-                row = moved(at, time, t)
-                a = directed(coefficient(row.a, 0))
-                P, R = compose(P, R, a, impulse(row.x, 0))
-                t += 1
+            at_step = moved(at, over_time, t)
+            a = directed(read_coefficient(at_step.a, 0))
+            P, R = compose(P, R, a, read_input(at_step.x, 0))
+            t += 1
         return P, R
 
     @inlined
-    def reduce(section, product, end):
-        """Read the inputs of a section; write the maps of its steps, strip after strip."""
+    def reduce(section, P_at, R_at):
         for s in range(strips_of(section.columns, strip)):
             P, R = identity()
-            here = moved(section.at, section.column, first_column(s, section.columns, strip))
+            here = moved(section.at, section.over_columns, first_column(s, section.columns, strip))
             t = section.t0
-            if backward and section.opens:  # no coefficient leads to the first step
-                R = impulse(here.x + t * section.time.x, 0)
+            if backward and section.opens:  # as :func:`seed` of lrscan.cpu.strips
+                R = read_input(here.x + t * section.over_time.x, 0)
                 t += 1
-            P, R = reduce_strip(here, section.time, t, section.t1, P, R)
-            write_product(product, s, P)
-            write_end(end, s, R)
+            P, R = reduce_strip(here, section.over_time, t, section.t1, P, R)
+            write_P(P_at, s, P)
+            write_R(R_at, s, R)
 
     return reduce
 
 
-def _make_aligned(recipe):
-    """Whether the outputs of the next register may be written past the cache."""
+def _make_may_write(recipe):
+    """Whether the outputs of a register may be written at these addresses: anywhere, but past the
+    cache only from certain boundaries on."""
     writes_out, spacings = recipe.writes_out, recipe.spacings
     kind, spacing = (recipe.x, spacings.out) if writes_out else (recipe.a, spacings.da)
     streamed, size = spacing.endswith("stream"), described(kind).size
@@ -136,13 +128,13 @@ def _make_aligned(recipe):
     below = (recipe.lanes - recipe.strip) * size if spacing.startswith("mirror") else 0
 
     @inlined
-    def aligned(at):
+    def may_write(at):
         if not streamed:
             return True
         lowest = (at.out if writes_out else at.da) - below
         return lowest % boundary == 0
 
-    return aligned
+    return may_write
 
 
 def _make_write_register(recipe):
@@ -153,14 +145,14 @@ def _make_write_register(recipe):
     coefficient_gradient = compiled(recipe.algebra).coefficient_gradient
 
     @inlined
-    def write_register(at, time, states):
-        before = states
+    def write_register(at, over_time, states):
+        before = states  # so that Numba knows the type
         if writes_da:  # read before anything is written, see apply_strip
-            before = load(kind_x, lanes, space_before, at.before, time.before)
+            before = load(kind_x, lanes, space_before, at.before, over_time.before)
         if writes_out:
-            store(kind_x, space_out, at.out, time.out, states)
+            store(kind_x, space_out, at.out, over_time.out, states)
         if writes_da:
-            store(kind_a, space_da, at.da, time.da, coefficient_gradient(before, states))
+            store(kind_a, space_da, at.da, over_time.da, coefficient_gradient(before, states))
 
     return write_register
 
@@ -169,49 +161,55 @@ def _make_apply(recipe):
     lanes, strip, backward = recipe.lanes, recipe.strip, recipe.backward
     count = lanes // strip  # steps in a register
     step = compiled(recipe.algebra).step
-    coefficients, directed, impulses = make_inputs(recipe, lanes)
-    scan_lanes, believed = _make_scan_lanes(recipe), _make_believed(recipe)
-    identity, aligned = make_identity(recipe, lanes), _make_aligned(recipe)
+    read_coefficients, directed, read_inputs = make_inputs(recipe, lanes)
+    scan_lanes, guarded = _make_scan_lanes(recipe), recipe.algebra.guarded
+    identity, may_write = make_identity(recipe, lanes), _make_may_write(recipe)
     write_register = _make_write_register(recipe)
     advance = make_advance(recipe.one_by_one, strip)
-    read, write = make_slots(recipe.state, strip)
+    read, write = make_slots(recipe.state_kind, strip)
+    several = recipe.algebra.state_numbers
+    nan = constant(recipe.state_kind, strip, (math.nan,) * several if several > 1 else math.nan)
 
     @inlined
     def apply_steps(section, here, t, stop, h):
         """The state after the steps from t up to stop, one by one."""
         while t < stop:
             first, last = section.opens and t == section.t0, section.closes and t == section.t1 - 1
-            at = moved(here, section.time, t)
-            h = advance(at, section.column, h, first, last, section.time.a, bool(0))
+            at = moved(here, section.over_time, t)
+            h = advance(at, section.over_columns, h, first, last, section.over_time.a, bool(0))
             t += 1
         return h
 
     @inlined
     def apply_strip(section, here, ahead, h):
-        """The state after the section's steps, of the strip that lies here."""
+        """The state after the section's steps, of the strip that lies here; NaN if any state of a
+        register is not finite."""
         # Processors tell a load from the stores before it by the last 12 bits of the address first.
         # Large tensors often begin alike in those, and then what is read next would wait for what
         # has just been written beside it. So it is read before that.
-        time, t, t1 = section.time, section.t0, section.t1
-        begin, end = t, t1  # of steps that are alike: backward, those at both ends are special
+        over_time, t, t1 = section.over_time, section.t0, section.t1
+        alike, end = t, t1  # steps from and up to which all are: backward, both ends are special
         if backward:
-            begin, end = t + 1 if section.opens else t, t1 - 1 if section.closes else t1
-        held, (a_held, _) = False, identity()
+            alike, end = t + 1 if section.opens else t, t1 - 1 if section.closes else t1
+        # Whether a_held is the register of coefficients at t; a map so that Numba knows the type.
+        held, (a_held, trace) = False, identity()
         while t < t1:
-            row = moved(here, time, t)
+            at_step = moved(here, over_time, t)
             stop = t + 1
-            inside = not backward or begin <= t
-            if inside and t + count <= end and aligned(row):
-                prefetch(ahead.a + t * time.a)
-                prefetch(ahead.x + t * time.x)
-                a = a_held if held else coefficients(row.a, time.a)
+            inside = not backward or alike <= t
+            if inside and t + count <= end and may_write(at_step):
+                prefetch(ahead.a + t * over_time.a)
+                prefetch(ahead.x + t * over_time.x)
+                a = a_held if held else read_coefficients(at_step.a, over_time.a)
                 held = backward and t + 2 * count <= t1
                 if held:
-                    a_held = coefficients(row.a + count * time.a, time.a)
-                a, x = scan_lanes(directed(a), impulses(row.x, time.x))
-                if believed(a):
+                    a_held = read_coefficients(at_step.a + count * over_time.a, over_time.a)
+                a, x = scan_lanes(directed(a), read_inputs(at_step.x, over_time.x))
+                if not guarded or all_finite(a):
                     states = step(a, x, repeat_last(h, strip, lanes))
-                    write_register(row, time, states)
+                    write_register(at_step, over_time, states)
+                    if guarded:  # to ask whether they are finite takes two instructions more
+                        trace = with_trace(trace, states)
                     h = repeat_last(states, strip, strip)
                     t += count
                     continue
@@ -219,16 +217,14 @@ def _make_apply(recipe):
             held = False
             h = apply_steps(section, here, t, stop, h)
             t = stop
+        if guarded and not all_finite(trace):
+            h = nan()
         return h
 
     @inlined
     def apply(section, ahead, states):
-        """Take the steps of a section from the states, which become those after it.
-
-        ``ahead``, the inputs that will be read next, are fetched meanwhile.
-        """
         for s in range(strips_of(section.columns, strip)):
-            here = moved(section.at, section.column, first_column(s, section.columns, strip))
+            here = moved(section.at, section.over_columns, first_column(s, section.columns, strip))
             following = Inputs(ahead.a + here.a - section.at.a, ahead.x + here.x - section.at.x)
             write(states, s, apply_strip(section, here, following, read(states, s)))
 

@@ -18,7 +18,7 @@ from numba.extending import intrinsic
 from lrscan.core.dtypes import described
 from lrscan.core.machine_types import memory_type
 from lrscan.cpu.compile import inlined
-from lrscan.cpu.structures import NUMBER_BYTES, parts
+from lrscan.cpu.structures import INT64_BYTES, parts
 from lrscan.cpu.vector import (
     F32,
     I32,
@@ -31,7 +31,7 @@ from lrscan.cpu.vector import (
 )
 
 _I16, _I64 = ir.IntType(16), ir.IntType(64)
-_LINE = 64  # bytes of a cache line
+LINE = 64  # bytes of a cache line
 
 
 def _widen(builder, kind, value):
@@ -175,7 +175,7 @@ class _Place:
 def stream_alignment(size: int, lanes: int) -> int:
     """What the lowest address of ``lanes`` values of ``size`` bytes is a multiple of, where they
     are written past the cache."""
-    return math.gcd(size * lanes, _LINE)
+    return math.gcd(size * lanes, LINE)
 
 
 @intrinsic(prefer_literal=True)
@@ -189,6 +189,9 @@ def load(typingctx, kind, lanes, spacing, address, stride):
     "mirror n"  as "mirror", n lanes at a time: they lie as in "unit", the next n before them
     "same"      address
     "strided"   address + i * stride
+
+    "mirror 2" has, from the lowest address on, lanes 6 7 4 5 2 3 0 1 of 8: time runs down, and of
+    each step the columns are as they were.
     """
     name, width, placed = kind.literal_value, lanes.literal_value, spacing.literal_value
     value = value_type(name, width)
@@ -208,7 +211,8 @@ def load(typingctx, kind, lanes, spacing, address, stride):
 
 @intrinsic(prefer_literal=True)
 def store(typingctx, kind, spacing, address, stride, value):
-    """Write a value, lanes spaced as in :func:`load` (all but "same").
+    """Write a value, lanes spaced as in :func:`load`. "same" is for one lane only, which it places
+    as "unit" does.
 
     With " stream" after it, "unit" or "mirror" writes past the cache, where the lowest address is
     a multiple of :func:`stream_alignment`. That needs a :func:`fence` before another thread reads.
@@ -246,7 +250,21 @@ def prefetch(typingctx, address):
     return types.none(types.int64), lower
 
 
-# ---------------------------------------------------------------- structures of int64
+# ---------------------------------------------------------------- int64s and structures of them
+
+
+@intrinsic
+def _load_int64(typingctx, address):
+    def lower(context, builder, signature, args):
+        return builder.load(_pointer(builder, args[0], _I64))
+
+    return types.int64(types.int64), lower
+
+
+@inlined
+def int64_at(array, index):
+    """An element of an array of int64s that begins at an address."""
+    return _load_int64(array + INT64_BYTES * index)
 
 
 def reader(structure):
@@ -261,7 +279,7 @@ def reader(structure):
     @intrinsic
     def read(typingctx, address):
         def lower(context, builder, signature, args):
-            offsets = itertools.count(0, NUMBER_BYTES)
+            offsets = itertools.count(0, INT64_BYTES)
 
             def read_one(field):
                 if field == types.int64:
@@ -293,7 +311,7 @@ def load_acquire(typingctx, address):
     """Read the int64 at ``address``; later reads see what was written before its release."""
 
     def lower(context, builder, signature, args):
-        return builder.load_atomic(_pointer(builder, args[0], _I64), "acquire", 8)
+        return builder.load_atomic(_pointer(builder, args[0], _I64), "acquire", INT64_BYTES)
 
     return types.int64(types.int64), lower
 
@@ -303,7 +321,7 @@ def store_release(typingctx, address, value):
     """Write the int64 at ``address`` after everything that this thread wrote before."""
 
     def lower(context, builder, signature, args):
-        builder.store_atomic(args[1], _pointer(builder, args[0], _I64), "release", 8)
+        builder.store_atomic(args[1], _pointer(builder, args[0], _I64), "release", INT64_BYTES)
         return context.get_dummy_value()
 
     return types.none(types.int64, types.int64), lower
@@ -318,9 +336,3 @@ def fence(typingctx):
         return context.get_dummy_value()
 
     return types.none(), lower
-
-
-@inlined
-def int64_at(array, index):
-    """An element of an array of int64 that begins at an address."""
-    return load_acquire(array + 8 * index)

@@ -34,13 +34,14 @@ class Recipe(NamedTuple):
     """What distinguishes one compiled kernel from another.
 
     algebra     what coefficients and states are
-    backward    the direction of the sweep
+    backward    whether it computes gradients
     order       that in which the elements of a tile are visited: "strips" or "rows" of columns
                 (:mod:`lrscan.cpu.strips`), or "times" (:mod:`lrscan.cpu.lanes_over_time`)
     lanes       of a vector
     strip       columns carried together: as many as lanes, if those are not consecutive "times"
-    a, x, start the kinds of coefficients, inputs and h0
-    spacings    of each row along the lanes, see :func:`lrscan.cpu.memory.load`
+    a, x, start the kinds of the rows: of a and da; of x, out and before; of start and dstart
+    spacings    of each row along the lanes, see :func:`lrscan.cpu.memory.load`; start and dstart
+                are taken as "strided" whatever is said here
     writes_out  whether h, or dx, is wanted
     writes_da   whether da is
     """
@@ -58,12 +59,12 @@ class Recipe(NamedTuple):
     writes_da: bool
 
     @property
-    def coefficient(self) -> str:
+    def coefficient_kind(self) -> str:
         """The kind that coefficients are computed in, and the products of many."""
         return described(self.a).state
 
     @property
-    def state(self) -> str:
+    def state_kind(self) -> str:
         """The kind that states are computed in."""
         return described(self.x).state
 
@@ -95,15 +96,16 @@ class Section(NamedTuple):
     """Steps of one sequence, in the columns of a group.
 
     at              addresses of the group's first column at step 0
-    time, column    strides from a step, and from a column, to the next
+    over_time       strides from a step to the next
+    over_columns    strides from a column to the next
     columns         how many
     t0, t1          steps from t0 up to t1
     opens, closes   whether the sequence begins with step t0, and ends with step t1 - 1
     """
 
     at: Rows
-    time: Rows
-    column: Rows
+    over_time: Rows
+    over_columns: Rows
     columns: int
     t0: int
     t1: int
@@ -133,43 +135,44 @@ def moved(at, stride, n):
 
 
 @inlined
-def strips_of(columns, lanes):
+def strips_of(columns, strip):
     """How many strips a group of so many columns has."""
-    return (columns + lanes - 1) // lanes
+    return (columns + strip - 1) // strip
 
 
 @inlined
-def slots_of(columns, lanes):
+def slots_of(columns, strip):
     """How many states the strips of a group hold, those done twice counted twice."""
-    return strips_of(columns, lanes) * lanes
+    return strips_of(columns, strip) * strip
 
 
 @inlined
-def first_column(s, columns, lanes):
+def first_column(s, columns, strip):
     """The column, within the group, where strip s begins."""
-    return min(s * lanes, columns - lanes)
+    return min(s * strip, columns - strip)
 
 
 @functools.cache
-def make_slots(kind, lanes):
-    """(read, write) of the value of strip s, where values of a kind lie strip after strip."""
-    bytes_a_strip = lanes * described(kind).size
+def make_slots(kind, strip):
+    """(read, write) of what strip s has, where values of a kind lie strip after strip: a vector of
+    ``strip`` lanes."""
+    strip_bytes = strip * described(kind).size
 
     @inlined
     def read(values, s):
-        return load(kind, lanes, "unit", values + s * bytes_a_strip, 0)
+        return load(kind, strip, "unit", values + s * strip_bytes, 0)
 
     @inlined
     def write(values, s, value):
-        store(kind, "unit", values + s * bytes_a_strip, 0, value)
+        store(kind, "unit", values + s * strip_bytes, 0, value)
 
     return read, write
 
 
 def make_identity(recipe, lanes):
     """A function of nothing that gives the map (P, R) of no steps."""
-    one = constant(recipe.coefficient, lanes, recipe.algebra.one)
-    zero = constant(recipe.state, lanes, recipe.algebra.zero)
+    one = constant(recipe.coefficient_kind, lanes, recipe.algebra.one)
+    zero = constant(recipe.state_kind, lanes, recipe.algebra.zero)
 
     @inlined
     def identity():
@@ -179,16 +182,18 @@ def make_identity(recipe, lanes):
 
 
 def make_inputs(recipe, lanes):
-    """(coefficient, directed, impulse): what the step at an address takes, of ``lanes`` neighbours.
+    """(read_coefficient, directed, read_input): what steps take, in ``lanes`` neighbours.
 
-    ``directed`` makes of a coefficient the one by which the sweep goes over its step.
+    The first and the last read, from the address of the first lane; ``stride`` is used only by
+    spacings that do not say how far lanes are apart. ``directed`` makes of a coefficient the one by
+    which the sweep goes over its step: itself, backward its adjoint.
     """
     kind_a, kind_x, spacings = recipe.a, recipe.x, recipe.spacings
     space_a, space_x = spacings.a, spacings.x
     backward, adjoint = recipe.backward, compiled(recipe.algebra).adjoint
 
     @inlined
-    def coefficient(address, stride):
+    def read_coefficient(address, stride):
         return load(kind_a, lanes, space_a, address, stride)
 
     @inlined
@@ -198,43 +203,44 @@ def make_inputs(recipe, lanes):
         return a
 
     @inlined
-    def impulse(address, stride):
+    def read_input(address, stride):
         return load(kind_x, lanes, space_x, address, stride)
 
-    return coefficient, directed, impulse
+    return read_coefficient, directed, read_input
 
 
-def make_states(recipe, lanes):
-    """(begin, copy, carry_over, finite): loops over the states of a group."""
+def make_states(recipe, strip):
+    """(initial_states, copy, carry_over, finite): loops over the states of a group."""
     kind_start, guarded = recipe.start, recipe.algebra.guarded
     step = compiled(recipe.algebra).step
-    zero = constant(recipe.state, lanes, recipe.algebra.zero)
-    read, write = make_slots(recipe.state, lanes)
-    read_product, _ = make_slots(recipe.coefficient, lanes)
+    zero = constant(recipe.state_kind, strip, recipe.algebra.zero)
+    read, write = make_slots(recipe.state_kind, strip)
+    read_P, _ = make_slots(recipe.coefficient_kind, strip)
 
     @inlined
-    def begin(to, start, stride, columns):
-        """Write the states before the first step: those at the address of h0, or zero."""
-        for s in range(strips_of(columns, lanes)):
+    def initial_states(to, start, stride, columns):
+        """Write the states before the first step: h0, which begins at an address, or zero where
+        that is 0."""
+        for s in range(strips_of(columns, strip)):
             h = zero()
             if start != 0:
-                first = start + first_column(s, columns, lanes) * stride
-                h = load(kind_start, lanes, "strided", first, stride)
+                address = start + first_column(s, columns, strip) * stride
+                h = load(kind_start, strip, "strided", address, stride)
             write(to, s, h)
 
     @inlined
     def copy(to, source, columns):
         """Write the states at ``source``."""
-        for s in range(strips_of(columns, lanes)):
+        for s in range(strips_of(columns, strip)):
             write(to, s, read(source, s))
 
     @inlined
-    def carry_over(to, product, end, carry, columns):
-        """Write what the maps (product, end) make of the states at ``carry``; whether all that is
-        to be believed: finite, if the algebra is guarded."""
+    def carry_over(to, P, R, carry, columns):
+        """Write what the maps (P, R) make of the states at ``carry``; whether all that is to be
+        believed: finite, if the algebra is guarded."""
         believed = True
-        for s in range(strips_of(columns, lanes)):
-            h = step(read_product(product, s), read(end, s), read(carry, s))
+        for s in range(strips_of(columns, strip)):
+            h = step(read_P(P, s), read(R, s), read(carry, s))
             if guarded:
                 believed &= all_finite(h)
             write(to, s, h)
@@ -244,51 +250,53 @@ def make_states(recipe, lanes):
     def finite(states, columns):
         """Whether all of them are."""
         yes = True
-        for s in range(strips_of(columns, lanes)):
+        for s in range(strips_of(columns, strip)):
             yes &= all_finite(read(states, s))
         return yes
 
-    return begin, copy, carry_over, finite
+    return initial_states, copy, carry_over, finite
 
 
 @functools.cache
-def make_advance(recipe, lanes):
-    """One step of ``lanes`` neighbouring columns: load, compute, store; returns the new state.
+def make_advance(recipe, strip):
+    """One step of ``strip`` neighbouring columns: load, compute, store; returns the new state.
 
-    Called as ``advance(at, column, h, first, last, a_next, forgets)``:
+    Called as ``advance(at, over_columns, h, first, last, a_stride, forgets)``:
 
-    at       addresses of the step, of its first column
-    column   strides from one column to the next
-    h        the state before it, in the order of the sweep
-    first    whether no coefficient leads to it: the first step that a backward sweep takes
-    last     whether it is the last one of the sequence
-    a_next   from a coefficient to that of the next step
-    forgets  whether a coefficient of zero forgets also a state that is not finite
+    at            addresses of the step, in the first column of the strip
+    over_columns  strides from one column to the next
+    h             the state before it, in the order of the sweep
+    first         whether it is the first step of its sequence: backward, no coefficient leads to it
+    last          whether it is the last one, in the order of the sweep
+    a_stride      from the coefficient of a step to that of the next, in bytes
+    forgets       whether a coefficient of zero forgets also a state that is not finite
+
+    Forward, all steps are alike: ``first``, ``last`` and ``a_stride`` are not looked at.
     """
-    return (_make_backward_step if recipe.backward else _make_forward_step)(recipe, lanes)
+    return (_make_backward_step if recipe.backward else _make_forward_step)(recipe, strip)
 
 
-def _make_forward_step(recipe, lanes):
+def _make_forward_step(recipe, strip):
     """h[t] = step(a[t], x[t], h[t-1]) is written."""
     kind_x, space_out = recipe.x, recipe.spacings.out
     step, guarded = compiled(recipe.algebra).step, recipe.algebra.guarded
-    coefficient, directed, impulse = make_inputs(recipe, lanes)
+    read_coefficient, _, read_input = make_inputs(recipe, strip)
 
     @inlined
-    def advance(at, column, h, first, last, a_next, forgets):
-        x = impulse(at.x, column.x)
-        a = directed(coefficient(at.a, column.a))
+    def advance(at, over_columns, h, first, last, a_stride, forgets):
+        x = read_input(at.x, over_columns.x)
+        a = read_coefficient(at.a, over_columns.a)
         if guarded:
             if forgets:
                 h = remembered(a, h)
         h = step(a, x, h)
-        store(kind_x, space_out, at.out, column.out, h)
+        store(kind_x, space_out, at.out, over_columns.out, h)
         return h
 
     return advance
 
 
-def _make_backward_step(recipe, lanes):
+def _make_backward_step(recipe, strip):
     """g[t] = step(adjoint(a[t+1]), dh[t], g[t+1]) and the gradient at a[t] are written.
 
     With the last step of the sweep, t = 0, comes the gradient at h0.
@@ -298,59 +306,62 @@ def _make_backward_step(recipe, lanes):
     space_out, space_before, space_da = spacings.out, spacings.before, spacings.da
     writes_out, writes_da = recipe.writes_out, recipe.writes_da
     functions = compiled(recipe.algebra)
-    step, coefficient_gradient = functions.step, functions.coefficient_gradient
-    state_gradient = functions.state_gradient
-    zero = constant(recipe.state, lanes, recipe.algebra.zero)
-    coefficient, directed, impulse = make_inputs(recipe, lanes)
+    step, adjoint = functions.step, functions.adjoint
+    coefficient_gradient, state_gradient = functions.coefficient_gradient, functions.state_gradient
+    zero = constant(recipe.state_kind, strip, recipe.algebra.zero)
+    read_coefficient, _, read_input = make_inputs(recipe, strip)
 
     @inlined
-    def advance(at, column, g, first, last, a_next, forgets):
-        dh = impulse(at.x, column.x)
+    def advance(at, over_columns, g, first, last, a_stride, forgets):
+        dh = read_input(at.x, over_columns.x)
         if first:
             g = dh
         else:
-            a = directed(coefficient(at.a, column.a))
+            a = adjoint(read_coefficient(at.a, over_columns.a))
             if guarded:
                 if forgets:
                     g = remembered(a, g)
             g = step(a, dh, g)
         if writes_out:
-            store(kind_x, space_out, at.out, column.out, g)
+            store(kind_x, space_out, at.out, over_columns.out, g)
         if writes_da:
             before = zero()
             if not last:
-                before = load(kind_x, lanes, space_before, at.before, column.before)
+                before = load(kind_x, strip, space_before, at.before, over_columns.before)
             elif at.start != 0:
-                before = load(kind_start, lanes, "strided", at.start, column.start)
-            store(kind_a, space_da, at.da, column.da, coefficient_gradient(before, g))
+                before = load(kind_start, strip, "strided", at.start, over_columns.start)
+            store(kind_a, space_da, at.da, over_columns.da, coefficient_gradient(before, g))
         if last and at.dstart != 0:
-            a, kept = coefficient(at.a + a_next, column.a), g
+            a, kept = read_coefficient(at.a + a_stride, over_columns.a), g  # that of h0
             if guarded:
                 kept = remembered(a, g)
             dstart = state_gradient(a, kept)
-            store(kind_start, "strided", at.dstart, column.dstart, dstart)
+            store(kind_start, "strided", at.dstart, over_columns.dstart, dstart)
         return g
 
     return advance
 
 
-def make_apply_again(recipe, lanes):
+def make_apply_again(recipe, strip):
     """All steps of a section, one by one: coefficients of zero forget all."""
-    read, write = make_slots(recipe.state, lanes)
-    advance = make_advance(recipe, lanes)
+    read, write = make_slots(recipe.state_kind, strip)
+    advance = make_advance(recipe, strip)
 
     @inlined
     def apply_again(section, states):
-        for s in range(strips_of(section.columns, lanes)):
+        columns, over_columns, over_time = (
+            section.columns,
+            section.over_columns,
+            section.over_time,
+        )
+        for s in range(strips_of(columns, strip)):
             h = read(states, s)
-            here = moved(section.at, section.column, first_column(s, section.columns, lanes))
+            here = moved(section.at, over_columns, first_column(s, columns, strip))
             for t in range(section.t0, section.t1):
-                at = moved(here, section.time, t)
-                first, last = (
-                    section.opens and t == section.t0,
-                    section.closes and t == section.t1 - 1,
-                )
-                h = advance(at, section.column, h, first, last, section.time.a, bool(1))
+                at = moved(here, over_time, t)
+                first = section.opens and t == section.t0
+                last = section.closes and t == section.t1 - 1
+                h = advance(at, over_columns, h, first, last, over_time.a, bool(1))
             write(states, s, h)
 
     return apply_again

@@ -3,7 +3,10 @@
 The memory that a kernel is called with the address of begins with a :class:`Task`. Behind it lies
 room for what threads tell each other, and for the states of each:
 
-    Task | done: one number a group | carries: two a column | room of thread 0 | of thread 1 | ...
+    Task | done: one int64 per group | carries: two per slot | room of thread 0 | of thread 1 | ...
+
+A slot is a column of a strip (:func:`lrscan.cpu.steps.slots_of`). Carries and rooms begin with a
+line of the cache: their places count from the address of the task, rounded up to one.
 
 :func:`places` alone says where each of these begins.
 """
@@ -13,10 +16,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from lrscan.core.sweep import Rows
-from lrscan.cpu.structures import NUMBER_BYTES, length
-
-# Carries and rooms begin with a line of the cache.
-LINE = 64
+from lrscan.cpu.memory import LINE
+from lrscan.cpu.structures import INT64_BYTES, length
 
 
 class Call(NamedTuple):
@@ -33,28 +34,27 @@ class Call(NamedTuple):
 
 
 class Strides(NamedTuple):
-    """Of each tensor, in bytes.
+    """Of each tensor, in bytes; zeros where there is none.
 
-    time            over time; for start and dstart over sequences
+    time            over time; for start and dstart over sequences, zero if there is one sequence
     outer2, outer1  over the two outer axes of columns
-    column          over the inner one
+    inner           over the inner one
     """
 
     time: Rows
     outer2: Rows
     outer1: Rows
-    column: Rows
+    inner: Rows
 
 
 class Places(NamedTuple):
-    """Where things lie, in bytes: from the beginning of the task, but ``product``, ``end`` and
-    ``states``, which are within a thread's room.
+    """Where things lie, in bytes: from the beginning of the task, as said above, but ``P``, ``R``
+    and ``states``, which are within a thread's room.
 
     done     for each group, how many of its carries are there
-    carries  two for each column of each group
+    carries  two for each slot of each group
     rooms    those of all threads, of ``room`` bytes each
-    product  the coefficients of the maps of a tile
-    end      their offsets
+    P, R     the maps of a tile, one for each slot
     states   of a group
     """
 
@@ -62,8 +62,8 @@ class Places(NamedTuple):
     carries: int
     rooms: int
     room: int
-    product: int
-    end: int
+    P: int
+    R: int
     states: int
 
 
@@ -73,9 +73,12 @@ class Task(NamedTuple):
     call, strides  of its tensors
     steps          in time
     n2, n1, n0     extents of the column axes, from the outermost
-    width          columns a group; the last group of the inner axis takes what is left too, and
-                   none is narrower than a strip
+    width          columns per group, a multiple of a strip unless there is one group across; the
+                   last group across takes what is left too, and none is narrower than a strip
     chunk          steps of a tile
+    across         groups that the inner axis of columns is cut into
+    groups         in all columns
+    chunks         that time is cut into
     threads        that take part
     places         where the rest lies
     taken          counts the tiles that some thread has taken
@@ -90,29 +93,33 @@ class Task(NamedTuple):
     n0: int
     width: int
     chunk: int
+    across: int
+    groups: int
+    chunks: int
     threads: int
     places: Places
     taken: int
     arrived: int
 
 
-def groups_of(sizes: tuple[int, ...], width: int) -> int:
-    """How many groups of ``width`` columns the column axes are cut into."""
-    n2, n1, n0 = sizes
-    return n2 * n1 * max(n0 // width, 1)
-
-
-def places(sizes: tuple[int, ...], width: int, strip: int, coefficient: int, state: int) -> Places:
+def places(
+    sizes: tuple[int, ...],
+    width: int,
+    strip: int,
+    coefficient_bytes: int,
+    state_bytes: int,
+) -> Places:
     """Where everything lies, for coefficients and states of so many bytes."""
     n2, n1, n0 = sizes
-    done = NUMBER_BYTES * length(Task)
-    carries = _lines(done + NUMBER_BYTES * groups_of(sizes, width))
-    rooms = _lines(carries + 2 * state * n2 * n1 * (n0 + strip))
-    # A group has fewer than two times ``width`` columns, or one strip. The room of the product is
-    # used for states as well, when the product has been passed on.
-    end = 2 * width * max(coefficient, state)
-    states = end + 2 * width * state
-    return Places(done, carries, rooms, states + 2 * width * state, 0, end, states)
+    done = INT64_BYTES * length(Task)
+    carries = _lines(done + INT64_BYTES * n2 * n1 * (n0 // width))
+    rooms = _lines(carries + 2 * state_bytes * n2 * n1 * (n0 + strip))
+    # A group has fewer than two times ``width`` columns, or one strip. The room of P is used for
+    # states as well, when P has been passed on.
+    R = 2 * width * max(coefficient_bytes, state_bytes)
+    states = R + 2 * width * state_bytes
+    room = _lines(states + 2 * width * state_bytes)
+    return Places(done, carries, rooms, room, P=0, R=R, states=states)
 
 
 def task_bytes(places: Places, threads: int) -> int:

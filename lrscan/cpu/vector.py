@@ -204,6 +204,21 @@ def all_finite(typingctx, u):
 
 
 @intrinsic
+def with_trace(typingctx, trace, u):
+    """The trace of all that it was made with: ``trace + 0 * u``, finite only if ``u`` is too."""
+
+    def lower(context, builder, signature, args):
+        pairs = zip(planes_of(builder, u, args[0]), planes_of(builder, u, args[1]), strict=True)
+        traced = [
+            builder.fadd(p, builder.fmul(q, _splat(q.type, 0.0), flags=FUSE), flags=FUSE)
+            for p, q in pairs
+        ]
+        return pack(builder, u, traced)
+
+    return (u(u, u), lower) if trace == u and number_of(u) else None
+
+
+@intrinsic
 def remembered(typingctx, a, h):
     """:func:`lrscan.core.algebra.remembered`, lane by lane: the state ``h``, or zero where all
     numbers of the coefficient ``a`` are zero."""
@@ -245,18 +260,6 @@ def constant(kind: str, lanes: int, numbers):
         return value(), lower
 
     return same_everywhere
-
-
-@intrinsic(prefer_literal=True)
-def fill(typingctx, kind, lanes, number):
-    """A vector with the same real ``number`` (a literal integer) in every lane."""
-    vector = value_type(kind.literal_value, lanes.literal_value)
-
-    def lower(context, builder, signature, args):
-        planes = [_splat(vector.plane, float(n)) for n in (number.literal_value, 0)]
-        return pack(builder, vector, planes[: vector.planes])
-
-    return vector(kind, lanes, number), lower
 
 
 @intrinsic(prefer_literal=True)

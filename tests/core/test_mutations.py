@@ -24,13 +24,13 @@ MUTANTS = {
     ),
     "carry dropped at the edge of a chunk": (
         "cpu/scan.py",
-        "passed_on = carry_over(tile.after, room.product, room.end, room.states, tile.columns)",
-        "passed_on = copy(tile.after, room.end, tile.columns) is None",
+        "passed_on = carry_over(tile.carry_out, room.P, room.R, carry, tile.columns)",
+        "passed_on = copy(tile.carry_out, room.R, tile.columns) is None",
     ),
     "da shifted by a step": ("core/sweep.py", '"before": -1', '"before": 0'),
     "h0 ignored in the gradient": ("cpu/steps.py", "elif at.start != 0:", "elif False:"),
     "conjugate forgotten": ("cpu/steps.py", "return adjoint(a)", "return a"),
-    "last strip forgotten": ("cpu/steps.py", "(columns + lanes - 1) // lanes", "columns // lanes"),
+    "last strip forgotten": ("cpu/steps.py", "(columns + strip - 1) // strip", "columns // strip"),
 }
 
 
@@ -39,8 +39,8 @@ MUTANTS = {
 HIDDEN = {
     "cpu": (
         "cpu/lanes_over_time.py",
-        "write_product(product, s, P)",
-        "write_product(product, s, P - P)",
+        "write_P(P_at, s, P)",
+        "write_P(P_at, s, P - P)",
     ),
     "cuda": (
         "cuda/single_pass/between_tiles.py",

@@ -9,7 +9,7 @@ from numba import njit
 
 from lrscan.core.dtypes import described
 from lrscan.cpu.memory import load, reader, store
-from lrscan.cpu.structures import length, numbers_of, place
+from lrscan.cpu.structures import int64s_of, length, offset_of
 
 LANES, FIRST = 4, 8
 # Which value each lane holds, for lane 0 at value FIRST.
@@ -67,9 +67,9 @@ def test_a_kernel_reads_the_structure_that_the_host_wrote():
         both = read(address)
         return both.last, both.first.right, both.first.left
 
-    memory = np.array(numbers_of(Both(Pair(1, 2), 3)), np.int64)
+    memory = np.array(int64s_of(Both(Pair(1, 2), 3)), np.int64)
     assert length(Both) == len(memory) == 3
     assert backwards(memory.ctypes.data) == (3, 2, 1)
-    assert memory[place(Both, "last") // memory.itemsize] == 3
+    assert memory[offset_of(Both, "last") // memory.itemsize] == 3
     with pytest.raises(AttributeError, match="middle"):
-        place(Both, "middle")
+        offset_of(Both, "middle")

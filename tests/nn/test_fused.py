@@ -89,7 +89,7 @@ def test_sequences_end_to_end_are_torch_operations_with_their_derivatives(make, 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_threads_change_no_bit(name, monkeypatch):
-    monkeypatch.setattr(fused_cells, "ELEMENTS_A_THREAD", 1)
+    monkeypatch.setattr(fused_cells, "ELEMENTS_PER_THREAD", 1)
     torch.manual_seed(0)
     gates, start = torch.randn(T, B, fused_cells.GATES[name] * 48), torch.randn(B, 48)
     cu_seqlens = torch.tensor([0, 60, 61, T * B])
