@@ -26,8 +26,14 @@ from lrscan.cpu.task import Call, Strides, Task, places, task_bytes
 CHUNK_BYTES = 64 * 1024
 # Columns that one thread takes together when lanes run over columns: the states stay in L1.
 MOST_COLUMNS = 4096
-# Strips of columns from which a chunk is done row by row.
+# Strips of columns from which a tile is done row by row. Fewer do so where strip after strip would
+# read the same lines again from a farther cache: of a tensor that an L2 cache does not hold, or of
+# one whose steps are so far apart that they fall into few sets of it. Measured with AVX-512 on two
+# cores, 128 to 896 columns: 0.5 to 0.9 of the time, and up to 1.25 of it where neither is the case.
 ROW_STRIPS = 64
+_ROW_STRIPS_FAR = 8
+_L2_BYTES = 2 * 2**20
+_SETS_BYTES = 1024
 # Outputs from this size on are written past the cache, which they would only sweep empty.
 STREAM_BYTES = 4 * 2**20
 # A thread is woken for this many elements; less is done sooner than the thread wakes.
@@ -139,7 +145,7 @@ def _recipe(
     return Recipe(
         algebra,
         backward,
-        order="times" if over_time else "rows" if sizes[2] >= ROW_STRIPS * lanes else "strips",
+        order="times" if over_time else _order(lead, sizes[2] // lanes, steps, sizes),
         lanes=lanes,
         strip=beside_time or lanes,
         **kinds,
@@ -190,6 +196,14 @@ def _task(
         taken=0,
         arrived=0,
     )
+
+
+def _order(lead: _Walk, strips: int, steps: int, sizes: tuple[int, ...]) -> str:
+    """Whether a tile of so many strips is done in "strips" or in "rows"."""
+    large = steps * math.prod(sizes) * lead.size >= _L2_BYTES
+    far = large or abs(lead.time) % _SETS_BYTES == 0
+    fewest = min(ROW_STRIPS, _ROW_STRIPS_FAR) if far else ROW_STRIPS
+    return "rows" if strips >= fewest else "strips"
 
 
 def _columns_beside_time(

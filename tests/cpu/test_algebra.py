@@ -7,7 +7,7 @@ from pathlib import Path
 import matrices
 import pytest
 import torch
-from matrices import MATRICES, by_kernels, check, draw, exact
+from matrices import MATRICES, by_kernels_in_layout, check, draw, exact
 from numba import njit
 
 from lrscan.core import sweep
@@ -52,11 +52,8 @@ def orders(monkeypatch):
 
 
 def found(tensors, dim, reverse, algorithm):
-    """What the kernels give, with the axis of time in front."""
-    a, x, h0, dh = tensors
-    a, x, dh = (tensor.transpose(0, dim).contiguous() for tensor in (a, x, dh))
-    h, da, dx, dh0 = by_kernels(a, x, h0, dh, reverse, algorithm, "cpu", dim)
-    return h.transpose(0, dim), da.transpose(0, dim), dx.transpose(0, dim), dh0
+    """What the CPU kernels give, with the axis of time in front."""
+    return by_kernels_in_layout(tensors, dim, reverse, algorithm, "cpu")
 
 
 @pytest.mark.parametrize("reverse", [False, True], ids=["", "reverse"])
