@@ -234,7 +234,7 @@ def column_count(extents):
 
 @inlined
 def address_of(row, place):
-    """Address of a row's first step in a column."""
+    """Address of a row's step 0 in a column."""
     return (
         row.address + place.outer * row.outer + place.middle * row.middle + place.inner * row.inner
     )

@@ -46,8 +46,9 @@ def make_tiles(variant: Variant, layout: Layout) -> TileAccess:
     def walk(tile, thread):
         """A thread's units of L steps, side by side with those of the next thread in memory.
 
-        Returns (units that are there, units before the last step of time, step of the first one
-        within the tile, steps to the next one, column).
+        Returns (units up to the end of time, which may be more than a thread has; the same without
+        the sweep's last step, where L is 1; step of the first one within the tile; steps to the
+        next one; column).
         """
         stop = tile.left
         if along_time:
@@ -72,7 +73,7 @@ def make_tiles(variant: Variant, layout: Layout) -> TileAccess:
 
     @inlined
     def to_owners(kind, tile, thread, room, values):
-        """From the order of memory to K steps a thread, through the room."""
+        """From the order of memory to K steps per thread, through the room."""
         _, _, s, pace, column = walk(tile, thread)
         if thread < tile.vectors * tile.chunks:
             i = column * (tile.chunks * K) + s
