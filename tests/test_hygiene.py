@@ -18,6 +18,12 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*/[!.]*.ipynb"))
 PAGES = [*sorted(ROOT.glob("*.md")), *NOTEBOOKS]
 
 
+def test_no_two_files_of_tests_have_one_name():
+    """pytest imports them by it, and collects only one."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert len(names) > 80 and len(names) == len(set(names))
+
+
 def ruff(*arguments):
     command = [sys.executable, "-m", "ruff", "check", "--no-cache", *arguments]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
