@@ -78,6 +78,11 @@ def state_gradient(a, g):
     return a.conjugate() * g
 
 
+def alike(number: float, count: int) -> Any:
+    """A value of so many numbers, all of them the same."""
+    return number if count == 1 else (number,) * count
+
+
 @dataclass(frozen=True, eq=False)
 class Algebra:
     """The maps of a scan, and the states that they act on: what kernels are made from.

@@ -29,7 +29,7 @@ MOST_COLUMNS = 4096
 # Strips of columns from which a tile is done row by row. Fewer do so where strip after strip would
 # read the same lines again from a farther cache: of a tensor that an L2 cache does not hold, or of
 # one whose steps are so far apart that they fall into few sets of it. Measured with AVX-512 on two
-# cores, 128 to 896 columns: 0.5 to 0.9 of the time, and up to 1.25 of it where neither is the case.
+# cores, 128 to 960 columns: 0.3 to 1.0 of the time, and up to 1.25 of it where neither is the case.
 ROW_STRIPS = 64
 _ROW_STRIPS_FAR = 8
 _L2_BYTES = 2 * 2**20

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import math
 
+from lrscan.core.algebra import alike
 from lrscan.core.dtypes import described
 from lrscan.cpu.compile import inlined
 from lrscan.cpu.memory import load, prefetch, store, stream_alignment
@@ -167,8 +168,7 @@ def _make_apply(recipe):
     write_register = _make_write_register(recipe)
     advance = make_advance(recipe.one_by_one, strip)
     read, write = make_slots(recipe.state_kind, strip)
-    several = recipe.algebra.state_numbers
-    nan = constant(recipe.state_kind, strip, (math.nan,) * several if several > 1 else math.nan)
+    nan = constant(recipe.state_kind, strip, alike(math.nan, recipe.algebra.state_numbers))
 
     @inlined
     def apply_steps(section, here, t, stop, h):

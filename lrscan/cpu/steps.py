@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 from numba import njit
 
-from lrscan.core.algebra import SCALAR, Algebra
+from lrscan.core.algebra import Algebra
 from lrscan.core.dtypes import described
 from lrscan.core.sweep import Rows
 from lrscan.cpu.compile import inlined
@@ -76,10 +76,7 @@ class Recipe(NamedTuple):
     @property
     def key(self) -> str:
         """By which the compiled kernel is kept."""
-        parts = self._asdict() | {"algebra": self.algebra.name, "spacings": tuple(self.spacings)}
-        if self.algebra is SCALAR:
-            del parts["algebra"]
-        return repr(tuple(parts.values()))
+        return repr(self._replace(algebra=self.algebra.name))
 
 
 @functools.cache

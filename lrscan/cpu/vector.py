@@ -220,8 +220,8 @@ def with_trace(typingctx, trace, u):
 
 @intrinsic
 def remembered(typingctx, a, h):
-    """:func:`lrscan.core.algebra.remembered`, lane by lane: the state ``h``, or zero where all
-    numbers of the coefficient ``a`` are zero."""
+    """The state that a step with the coefficient ``a`` starts from, lane by lane: ``h``, or zero
+    where all numbers of ``a`` are zero."""
 
     def lower(context, builder, signature, args):
         zeros = [

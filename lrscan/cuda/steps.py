@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 
 from numba import cuda, types
 
-from lrscan.core.algebra import SCALAR, Algebra
+from lrscan.core.algebra import SCALAR, Algebra, alike
 from lrscan.core.dtypes import described
 from lrscan.core.machine_types import numba_type, numpy_dtype
 from lrscan.core.sweep import Rows
@@ -183,7 +183,7 @@ def compiled(variant: Variant) -> Compiled:
     """The functions of a variant's algebra, for kernels to call."""
     algebra = variant.algebra
     zero, guarded = variant.value(algebra.zero), algebra.guarded
-    several = algebra.coefficient_numbers
+    numbers = algebra.coefficient_numbers
 
     @inlined
     def remembered(a, h):
@@ -198,8 +198,8 @@ def compiled(variant: Variant) -> Compiled:
     return Compiled(
         one=variant.value(algebra.one),
         zero=zero,
-        zero_a=variant.value((0,) * several if several > 1 else 0),
-        nan_a=variant.value((math.nan,) * several if several > 1 else math.nan),
+        zero_a=variant.value(alike(0, numbers)),
+        nan_a=variant.value(alike(math.nan, numbers)),
         step=_shared(algebra.step),
         compose=_shared(algebra.compose),
         remembered=remembered,

@@ -75,6 +75,13 @@ def make_scans(variant: Variant, layout: Layout, access: TileAccess) -> Scans:
         return may_forget
 
     @inlined
+    def put_maps(thread, room, P, R):
+        """Leave the thread's maps in the room, and wait for those of the others."""
+        for v in range(V):
+            put_map(room, v * MOST_THREADS + thread, get(coefficient, P, v), get(state, R, v))
+        barrier()
+
+    @inlined
     def scan_chunks(tile, thread, room, P, R):
         # Hillis and Steele (1986): in a round, each composes its map with that of the chunk that is
         # 1, 2, 4, .. before its own.
@@ -82,9 +89,7 @@ def make_scans(variant: Variant, layout: Layout, access: TileAccess) -> Scans:
         pitch = owner(tile, 1, 0)  # threads from a chunk to the next
         distance = 1
         while distance < tile.chunks:
-            for v in range(V):
-                put_map(room, v * MOST_THREADS + thread, get(coefficient, P, v), get(state, R, v))
-            barrier()
+            put_maps(thread, room, P, R)
             if chunk >= distance:
                 for v in range(V):
                     slot = v * MOST_THREADS + thread - distance * pitch
@@ -96,9 +101,7 @@ def make_scans(variant: Variant, layout: Layout, access: TileAccess) -> Scans:
                     put(R, v, R_v)
             barrier()
             distance *= 2
-        for v in range(V):
-            put_map(room, v * MOST_THREADS + thread, get(coefficient, P, v), get(state, R, v))
-        barrier()
+        put_maps(thread, room, P, R)
 
     @inlined
     def begin_of_chunk(tile, thread, room, h):
