@@ -6,6 +6,7 @@ between them hold in both, and written to build/book. Nothing is fetched.
 
 import base64
 import hashlib
+import inspect
 import json
 import pkgutil
 import shutil
@@ -63,9 +64,20 @@ def main() -> int:
     for line in silent:
         print(line, file=sys.stderr)
     status = sphinx(
-        ["-b", "html", "-q", "-W", "--keep-going", "-c", str(ROOT / "docs"),
-         "-d", str(ROOT / "build" / "book-doctrees"), str(SOURCE), str(BOOK)]
-    )  # fmt: skip
+        [
+            "-b",
+            "html",
+            "-q",
+            "-W",
+            "--keep-going",
+            "-c",
+            str(ROOT / "docs"),
+            "-d",
+            str(ROOT / "build" / "book-doctrees"),
+            str(SOURCE),
+            str(BOOK),
+        ]
+    )
     if not status and not silent:
         print("The book: build/book/index.html")
     return 1 if status or silent else 0
@@ -120,9 +132,13 @@ def pages(every: list[catalog.Notebook], guides: list[Path]) -> dict[str, str]:
 def front_page() -> str:
     """The claims table, and the way to everything else."""
     columns = {
-        "id": "", "claim": "The paper's claim", "paper": "Its number", "ours": "Ours",
-        "device": "On", "verdict": "Verdict",
-    }  # fmt: skip
+        "id": "",
+        "claim": "The paper's claim",
+        "paper": "Its number",
+        "ours": "Ours",
+        "device": "On",
+        "verdict": "Verdict",
+    }
     rows = [list(columns.values()), ["---"] * len(columns)]
     for row in claims.table().to_dict("records"):
         rows.append([str(row[name]).replace("|", "\\|") for name in columns])
@@ -154,25 +170,32 @@ def contents(names: list[str], caption: str = "") -> str:
 
 
 def reference() -> dict[str, str]:
-    """A page for every public module, with the names in its ``__all__``.
-
-    A module in a public package, which lrscan is, is public if it has an ``__all__`` or stands in
-    that of the package. How these do it is read in the source, not in a reference.
-    """
+    """Pages for the public modules, each with the functions and classes of :func:`names`."""
     made = {}
     for module in public(lrscan):
-        names = [n for n in getattr(module, "__all__", ()) if not n.startswith("__")]
         lines = [f"# {module.__name__}", "", "```{eval-rst}", f".. automodule:: {module.__name__}"]
-        if module is lrscan:  # whose names are imported when they are asked for
-            functions = [n for n in names if not isinstance(getattr(lrscan, n), ModuleType)]
-            for name in functions:
-                lines += ["", f".. autofunction:: lrscan.{name}"]
-        else:
-            lines += ["   :members:", "   :show-inheritance:"]
+        for name in names(module):
+            kind = "class" if inspect.isclass(getattr(module, name)) else "function"
+            lines += ["", f".. auto{kind}:: {module.__name__}.{name}"]
+            lines += ["   :members:", "   :show-inheritance:"] * (kind == "class")
         made[f"api/{module.__name__}.md"] = "\n".join([*lines, "```", ""])
     listed = contents([name.removesuffix(".md") for name in made])
     made["api/index.md"] = f"# Reference\n\nThe operator first, then every module.\n\n{listed}"
     return made
+
+
+def names(module: ModuleType) -> list[str]:
+    """Public functions and classes of a module: those in ``__all__``, or else defined in it."""
+    listed = getattr(module, "__all__", None)
+    if listed is None:
+        listed = [n for n in vars(module) if not n.startswith("_")]
+    return [
+        name
+        for name in listed
+        if (thing := getattr(module, name, None))
+        and (inspect.isclass(thing) or inspect.isroutine(thing))
+        and (hasattr(module, "__all__") or thing.__module__ == module.__name__)
+    ]
 
 
 def public(module: ModuleType) -> Iterator[ModuleType]:

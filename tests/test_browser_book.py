@@ -53,9 +53,7 @@ def watch(page):
 
     page.on("pageerror", lambda error: page.errors.append(str(error)))
     page.on("console", note)
-    page.on(
-        "request", lambda r: None if r.url.startswith(local) else page.elsewhere.append(r.url)
-    )
+    page.on("request", lambda r: None if r.url.startswith(local) else page.elsewhere.append(r.url))
     return page
 
 
@@ -92,9 +90,7 @@ def crawled(browser, address):
                 raw: /\$\$|\\frac|\\begin\{/.test(document.querySelector("main").innerText),
             })"""
         ) | {"status": status, "errors": page.errors, "elsewhere": page.elsewhere}
-        waiting += [
-            urldefrag(link).url for link in pages[url]["links"] if link.startswith(address)
-        ]
+        waiting += [urldefrag(link).url for link in pages[url]["links"] if link.startswith(address)]
     context.close()
     return pages
 
@@ -196,8 +192,9 @@ def test_no_page_breaks_a_rule_of_accessibility(crawled, page, width):
 
 def test_the_rules_bite(page, address):
     page.goto(address + "index.html")
-    page.evaluate("html => document.querySelector('main').insertAdjacentHTML('beforeend', html)",
-                  FAULTY)  # fmt: skip
+    page.evaluate(
+        "html => document.querySelector('main').insertAdjacentHTML('beforeend', html)", FAULTY
+    )
     broken = {rule["id"] for rule in Axe().run(page, options=RULES).response["violations"]}
     assert {"image-alt", "color-contrast"} <= broken
 
@@ -221,9 +218,10 @@ def test_the_keyboard_suffices(page, address):
 def test_a_stepper_of_a_lesson_moves_in_the_book(crawled, page, address):
     lessons = [notebook for notebook in catalog.discover(ROOT) if "learn" in notebook.name]
     with_stepper = [
-        f"{address}notebooks/{lesson.name}.html" for lesson in lessons
+        f"{address}notebooks/{lesson.name}.html"
+        for lesson in lessons
         if 'class="lrscan-player"' in (BOOK / f"notebooks/{lesson.name}.html").read_text()
-    ]  # fmt: skip
+    ]
     if not with_stepper:
         pytest.skip("no lesson has a stepper")
     for url in with_stepper:

@@ -54,19 +54,31 @@ class Lab:
         self.log = folder / "lab.log"
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
-                self.command(arguments), cwd=self.root, env=os.environ | own,
-                stdout=log, stderr=log,
-            )  # fmt: skip
+                self.command(arguments),
+                cwd=self.root,
+                env=os.environ | own,
+                stdout=log,
+                stderr=log,
+            )
         self.server = self._server(folder / "runtime")
 
     @staticmethod
     def command(arguments: str) -> list[str]:
         """What `make lab` runs, with this Python's Jupyter."""
         made = subprocess.run(
-            ["make", "--no-print-directory", "-n", "lab", f"ARGS={arguments}",
-             f"BIN={Path(sys.executable).parent}"],
-            cwd=ROOT, capture_output=True, text=True, check=True,
-        )  # fmt: skip
+            [
+                "make",
+                "--no-print-directory",
+                "-n",
+                "lab",
+                f"ARGS={arguments}",
+                f"BIN={Path(sys.executable).parent}",
+            ],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
         return shlex.split(made.stdout.splitlines()[-1])
 
     def _server(self, runtime: Path) -> dict:

@@ -38,10 +38,17 @@ def test_package_tests_and_notebooks_pass_ruff():
 def test_ruff_reads_notebooks(tmp_path):
     pytest.importorskip("ruff")
     document = json.loads(NOTEBOOKS[0].read_text())
-    document["cells"].append(document["cells"][-1] | {
-        "cell_type": "code", "id": "bad", "source": ["import os"], "outputs": [],
-        "execution_count": None, "metadata": {},
-    })  # fmt: skip
+    document["cells"].append(
+        document["cells"][-1]
+        | {
+            "cell_type": "code",
+            "id": "bad",
+            "source": ["import os"],
+            "outputs": [],
+            "execution_count": None,
+            "metadata": {},
+        }
+    )
     path = tmp_path / "bad.ipynb"
     path.write_text(json.dumps(document))
     done = ruff("--config", str(ROOT / "pyproject.toml"), str(path))
@@ -165,11 +172,16 @@ def test_nothing_is_unpickled_and_no_shell_is_started():
 @pytest.mark.parametrize(
     "source",
     [
-        "import pickle", "from joblib import load", "torch.load(f)", "pandas.read_pickle(f)",
-        "torch.load(f, weights_only=False)", "np.load(f, allow_pickle=True)", "os.system('ls')",
+        "import pickle",
+        "from joblib import load",
+        "torch.load(f)",
+        "pandas.read_pickle(f)",
+        "torch.load(f, weights_only=False)",
+        "np.load(f, allow_pickle=True)",
+        "os.system('ls')",
         "subprocess.run('ls', shell=True)",
     ],
-)  # fmt: skip
+)
 def test_the_check_for_unsafe_calls_bites(source):
     assert len(unsafe(source)) == 1
     assert unsafe("torch.load(f, weights_only=True)\nsubprocess.run(['ls'])") == []

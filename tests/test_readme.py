@@ -78,9 +78,7 @@ class Done:
         return 0
 
 
-@pytest.mark.parametrize(
-    "command", [c for c in COMMANDS if Path(c[0]).name == "lrscan"], ids=ids
-)  # fmt: skip
+@pytest.mark.parametrize("command", [c for c in COMMANDS if Path(c[0]).name == "lrscan"], ids=ids)
 def test_lrscan_accepts_its_arguments(command, monkeypatch):
     """With the real notebooks and profiles; only the work itself is left out."""
     runner = pytest.importorskip("lrscan.runner.suite", reason="the notebooks need papermill")

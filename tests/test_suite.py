@@ -108,11 +108,26 @@ def test_bench_needs_no_jupyter(tmp_path):
     )
     start = time.time()
     done = subprocess.run(
-        [sys.executable, "-m", "lrscan", "bench", "kernel_speedup", "--device", "cpu",
-         "-p", "lengths=16,64", "-p", "runs=3", "--out", tmp_path],
-        cwd=ROOT, capture_output=True, text=True,
+        [
+            sys.executable,
+            "-m",
+            "lrscan",
+            "bench",
+            "kernel_speedup",
+            "--device",
+            "cpu",
+            "-p",
+            "lengths=16,64",
+            "-p",
+            "runs=3",
+            "--out",
+            tmp_path,
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
         env=os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])},
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr
     written = next(tmp_path.glob("cpu-*/kernel_speedup.csv"))
     assert written.stat().st_mtime >= start - 1

@@ -61,9 +61,12 @@ def test_a_user_is_told_of_a_wrong_call(tmp_path, program, old, new, complaint):
     # The package's own modules are read, not checked again.
     cache = str(ROOT / "build" / ".mypy_users")
     status, said = mypy(
-        "--config-file", str(ROOT / "pyproject.toml"), "--cache-dir", cache,
+        "--config-file",
+        str(ROOT / "pyproject.toml"),
+        "--cache-dir",
+        cache,
         str(tmp_path / "program.py"),
-    )  # fmt: skip
+    )
     assert (status == 0) == (complaint is None), said
     assert complaint is None or complaint in said
 

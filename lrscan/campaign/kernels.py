@@ -54,4 +54,3 @@ def _measured() -> Iterator[tuple[tuple[int, ...], int, str, list[str]]]:
         of = parameters(name)
         for steps, batch in product([*of["lengths"], 128], (1, 2, 4, of["batch"], 256)):
             yield (steps, batch, of["hidden"]), 0, "float32", ["auto"]
-

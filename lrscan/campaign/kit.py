@@ -1,5 +1,7 @@
 """What a campaign takes along to a machine where no minute is for compilers, and no network.
 
+A kit holds::
+
     kernels/   every CUDA kernel that the phases launch, as machine code for one architecture
     wheels/    other implementations to measure beside ours, as packages
 """
@@ -80,11 +82,26 @@ def make(
 def _fetch(folder: Path, python: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     line = [
-        sys.executable, "-m", "pip", "download", "-q", "--disable-pip-version-check", "--no-deps",
-        "--only-binary=:all:", "--implementation", "cp", "--python-version", python,
-        "--platform", "manylinux_2_28_x86_64", "--platform", "manylinux2014_x86_64",
-        "-d", str(folder), *RIVALS,
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "-q",
+        "--disable-pip-version-check",
+        "--no-deps",
+        "--only-binary=:all:",
+        "--implementation",
+        "cp",
+        "--python-version",
+        python,
+        "--platform",
+        "manylinux_2_28_x86_64",
+        "--platform",
+        "manylinux2014_x86_64",
+        "-d",
+        str(folder),
+        *RIVALS,
+    ]
     done = subprocess.run(line, capture_output=True, text=True)
     if done.returncode:
         why = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:]

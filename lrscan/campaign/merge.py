@@ -283,4 +283,3 @@ def committed_runs(device: str, folder: Path) -> None:
         one = records.read(path.stem, device)
         if "run" in one.table and not (folder / device / path.name).is_file():
             _copy(one, folder)
-

@@ -62,14 +62,18 @@ def _measured(*steps: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _step(
-    *experiments: str, options: Mapping[str, Any] | None = None, gpu: Iterable[str] = (),
+    *experiments: str,
+    options: Mapping[str, Any] | None = None,
+    gpu: Iterable[str] = (),
     cpu: Iterable[str] = (),
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Experiments of `lrscan bench`, with parameters to set on a GPU, or in a rehearsal."""
     assigned = {"cuda": list(gpu), "cpu": list(cpu)}
     return {
-        "experiments": experiments, "options": dict(options or {}), "assignments": assigned,
-    }  # fmt: skip
+        "experiments": experiments,
+        "options": dict(options or {}),
+        "assignments": assigned,
+    }
 
 
 _RUN = "lrscan.campaign.phases:{}".format
@@ -79,36 +83,60 @@ _LONG_CPU = ("lengths=[]", "lstm_lengths=[]", "grown_lengths=[256]")
 
 PHASES = (
     Phase(
-        "smoke", "every algorithm, dtype and layout against the double-precision loop", 60,
-        _RUN("check_kernels"), attempts=4, simulated=True,
+        "smoke",
+        "every algorithm, dtype and layout against the double-precision loop",
+        60,
+        _RUN("check_kernels"),
+        attempts=4,
+        simulated=True,
     ),
     Phase(
-        "table_1", "the operator alone, serial over parallel time", 50, _RUN("measure"),
+        "table_1",
+        "the operator alone, serial over parallel time",
+        50,
+        _RUN("measure"),
         _measured(_step("kernel_speedup")),
     ),
     Phase(
-        "throughput", "shares of the speed of a copy, and the cost of a call", 50,
+        "throughput",
+        "shares of the speed of a copy, and the cost of a call",
+        50,
         _RUN("measure"),
         _measured(_step("call_cost"), _step("throughput", options={"rivals_later": True})),
     ),
     Phase(
-        "table_2", "training steps with nothing but the kernel switched", 75, _RUN("measure"),
+        "table_2",
+        "training steps with nothing but the kernel switched",
+        75,
+        _RUN("measure"),
         _measured(_step("training_speedup")),
     ),
     Phase(
-        "heat_map", "training throughput of the GILR-LSTM and of cuDNN's LSTM", 50,
-        _RUN("measure"), _measured(_step("lstm_throughput")),
+        "heat_map",
+        "training throughput of the GILR-LSTM and of cuDNN's LSTM",
+        50,
+        _RUN("measure"),
+        _measured(_step("lstm_throughput")),
     ),
     Phase(
-        "sanitizer", "the smallest cases under memcheck and racecheck", 60, _RUN("sanitize"),
+        "sanitizer",
+        "the smallest cases under memcheck and racecheck",
+        60,
+        _RUN("sanitize"),
     ),
     Phase(
-        "problem_2b", "problem 2b at 1,024 and 8,192 steps, one seed", 65, _RUN("measure"),
+        "problem_2b",
+        "problem 2b at 1,024 and 8,192 steps, one seed",
+        65,
+        _RUN("measure"),
         _measured(
             _step(
                 "problem_2b",
                 gpu=(
-                    _ONE_SEED, "lengths=[1024]", "grown_lengths=[8192]", "apart_lengths=[]",
+                    _ONE_SEED,
+                    "lengths=[1024]",
+                    "grown_lengths=[8192]",
+                    "apart_lengths=[]",
                     "matched=false",
                 ),
                 cpu=(_ONE_SEED, *_SHORT_CPU),
@@ -116,7 +144,9 @@ PHASES = (
         ),
     ),
     Phase(
-        "one_million", "problem 2b at 1,048,576 steps, one seed, and the time of a step", 30,
+        "one_million",
+        "problem 2b at 1,048,576 steps, one seed, and the time of a step",
+        30,
         _RUN("measure"),
         _measured(
             _step("step_time", cpu=("step_lengths=[256, 1024]",)),
@@ -128,11 +158,17 @@ PHASES = (
         ),
     ),
     Phase(
-        "rivals", "other implementations beside ours", 120, _RUN("compare"),
+        "rivals",
+        "other implementations beside ours",
+        120,
+        _RUN("compare"),
         _measured(_step("throughput")),
     ),
     Phase(
-        "more_seeds", "problem 2b with five seeds at every length", None, _RUN("measure"),
+        "more_seeds",
+        "problem 2b with five seeds at every length",
+        None,
+        _RUN("measure"),
         _measured(
             _step(
                 "problem_2b",
@@ -148,18 +184,25 @@ PHASES = (
         ),
     ),
     Phase("tests", "what else tests/cuda/test_cuda.py checks", None, _RUN("test")),
-)  # fmt: skip
+)
 
 # Before all others on a GPU, where no kit brings the kernels.
 COMPILE = Phase(
-    "compile", "the kernels of all phases, for this GPU", 240, _RUN("compile_kernels"),
-)  # fmt: skip
+    "compile",
+    "the kernels of all phases, for this GPU",
+    240,
+    _RUN("compile_kernels"),
+)
 
 # In the place of all that comes after the smoke test, where that has failed.
 NARROW = Phase(
-    "narrow", "the smallest case that fails, and how", None, _RUN("narrow_down"), attempts=8,
+    "narrow",
+    "the smallest case that fails, and how",
+    None,
+    _RUN("narrow_down"),
+    attempts=8,
     simulated=True,
-)  # fmt: skip
+)
 
 
 def say(message: str) -> None:
@@ -327,9 +370,12 @@ def _watch(
     path.parent.mkdir(exist_ok=True)
     with path.open("w") as log:
         process = subprocess.Popen(
-            line, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+            line,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
             env=os.environ | {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"},
-        )  # fmt: skip
+        )
         try:
             status = process.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -359,11 +405,21 @@ def test(context: PhaseContext) -> int:
     # What the phases before have done, and what times things while others compute.
     left_out = ["every_layout", "sanitizer", *["31", "behind", "costs", "share"] * several]
     line = [
-        sys.executable, "-m", "pytest", "-q", "-W", "default", "-p", "no:cacheprovider",
-        *["-n", "8", "--maxfail", "8"] * several, f"--junitxml={report}",
-        "-k", " and ".join(f"not {name}" for name in left_out),
-        "tests/cuda/test_cuda.py", "tests/cuda/test_cuda_train.py",
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-W",
+        "default",
+        "-p",
+        "no:cacheprovider",
+        *["-n", "8", "--maxfail", "8"] * several,
+        f"--junitxml={report}",
+        "-k",
+        " and ".join(f"not {name}" for name in left_out),
+        "tests/cuda/test_cuda.py",
+        "tests/cuda/test_cuda_train.py",
+    ]
     try:
         done = subprocess.run(
             line, cwd=root, capture_output=True, text=True, timeout=context.left - _MARGIN_S

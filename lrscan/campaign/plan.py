@@ -76,9 +76,10 @@ def _case(case: Case, runs: int) -> float:
     elements = case.T * case.B * case.C
     total = SHAPE_S + min(case.T, 256) * _CHECKED_STEP_S
     algorithms = [
-        name for name in ALGORITHMS["cuda"]
+        name
+        for name in ALGORITHMS["cuda"]
         if case.T <= SERIAL_STEPS or not name.startswith("serial")
-    ]  # fmt: skip
+    ]
     for tensors in (3, 5):
         size = tensors * width * elements
         for algorithm in (*algorithms, "copy"):

@@ -236,8 +236,9 @@ class Campaign:
             self.store.pack(force=True)
             more = f", again ({attempt} of {phase.attempts})" * (attempt < phase.attempts)
             again = status == DIED and not self._stopped
-            self.say(f"{phase.name:12} {status:14} {told['seconds']:6.1f} s  {message}"
-                     + more * again)  # fmt: skip
+            self.say(
+                f"{phase.name:12} {status:14} {told['seconds']:6.1f} s  {message}" + more * again
+            )
             if not again:
                 return
 
@@ -248,15 +249,20 @@ class Campaign:
         process = self._take_next(simulated=phase.simulated and self._rehearses)
         until = time.monotonic() + seconds
         context = {
-            "device": self.device.type, "profile": "gpu" if self.device.type == "cuda" else "quick",
-            "work": str(self.store.work), "until": until,
-            "wheels": str(self.kit / "wheels") if self.kit and (self.kit / "wheels").is_dir()
+            "device": self.device.type,
+            "profile": "gpu" if self.device.type == "cuda" else "quick",
+            "work": str(self.store.work),
+            "until": until,
+            "wheels": str(self.kit / "wheels")
+            if self.kit and (self.kit / "wheels").is_dir()
             else None,
-        }  # fmt: skip
+        }
         told = {
-            "call": phase.call, "log": str(log), "context": context,
+            "call": phase.call,
+            "log": str(log),
+            "context": context,
             "arguments": dict(phase.arguments),
-        }  # fmt: skip
+        }
         assert process.stdin is not None  # a pipe, see _spawn
         with suppress(OSError):  # it died while it waited; its log says of what
             process.stdin.write(json.dumps(told).encode() + b"\n")
@@ -318,9 +324,13 @@ class Campaign:
         with self.store.log("start").open("ab") as log:
             return subprocess.Popen(
                 [sys.executable, "-m", "lrscan.campaign.worker"],
-                stdin=subprocess.PIPE, stdout=log, stderr=log, cwd=self.root,
-                env=origin.variables() | settings, start_new_session=True,
-            )  # fmt: skip
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                cwd=self.root,
+                env=origin.variables() | settings,
+                start_new_session=True,
+            )
 
     def _drop_next(self) -> None:
         if self._next is not None:
@@ -333,9 +343,11 @@ class Campaign:
         script = "import torch; print(torch.ones(2, device='cuda').sum().item())"
         try:
             done = subprocess.run(
-                [sys.executable, "-c", script], capture_output=True, text=True,
+                [sys.executable, "-c", script],
+                capture_output=True,
+                text=True,
                 timeout=min(60.0, max(self.deadline - time.monotonic(), 5.0)),
-            )  # fmt: skip
+            )
         except subprocess.TimeoutExpired:
             return "it does not answer"
         return "" if done.returncode == 0 else _last_word(done.stderr) or "no answer"
@@ -388,13 +400,13 @@ class Campaign:
 
         found = claims.table(self.store.records)
         return [
-            _short(f"{row.id}: {row.verdict}: {row.ours}") for row in found.itertuples()
+            _short(f"{row.id}: {row.verdict}: {row.ours}")
+            for row in found.itertuples()
             if row.ours and row.device
-        ]  # fmt: skip
+        ]
 
     def _targets(self) -> list[str]:
-        """How many of the numbers that are asked of the CUDA kernels were met, and which were not.
-        """
+        """Report how many performance targets of the CUDA kernels were met, and which were not."""
         from lrscan.experiments import targets
 
         if self.device.type != "cuda":
@@ -445,9 +457,7 @@ def _check_same(before: State, now: State) -> None:
                 f"the earlier result is of another {told}: {old!r}, and this is {new!r}. "
                 "Give another --out, or --resume a result of the same"
             )
-    if changed := sorted(
-        {path for path, _ in before.sources.items() ^ now.sources.items()}
-    ):
+    if changed := sorted({path for path, _ in before.sources.items() ^ now.sources.items()}):
         raise CampaignError(
             f"the earlier result was measured with other files: {', '.join(changed[:5])}"
         )

@@ -166,9 +166,11 @@ def draw(case: SmokeCase) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
 
 def _shape_of_a(case: SmokeCase) -> tuple[int, ...]:
     kept = {
-        "": lambda axis: True, "per-column": lambda axis: axis != case.dim,
-        "per-step": lambda axis: axis == case.dim, "constant": lambda axis: False,
-    }[case.part]  # fmt: skip
+        "": lambda axis: True,
+        "per-column": lambda axis: axis != case.dim,
+        "per-step": lambda axis: axis == case.dim,
+        "constant": lambda axis: False,
+    }[case.part]
     return tuple(n if kept(axis) else 1 for axis, n in enumerate(case.shape))
 
 

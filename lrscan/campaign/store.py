@@ -37,8 +37,11 @@ _MOST_UNPACKED = 256 * 2**20
 _MOST_LOG = 128 * 1024
 # What is measured is measured by these.
 _SOURCES = (
-    "lrscan/**/*.py", "lrscan/**/*.csv", "notebooks/profiles.toml", "tests/cuda/test_cuda*.py",
-)  # fmt: skip
+    "lrscan/**/*.py",
+    "lrscan/**/*.csv",
+    "notebooks/profiles.toml",
+    "tests/cuda/test_cuda*.py",
+)
 
 
 class CampaignError(workspace.WorkspaceError):
@@ -142,9 +145,7 @@ class Store:
 
     def _files(self) -> list[Path]:
         # A name with a dot in front is of a file that is being written.
-        return [
-            path for path in self.work.rglob("*") if path.name[0] != "." and path.is_file()
-        ]
+        return [path for path in self.work.rglob("*") if path.name[0] != "." and path.is_file()]
 
     def forget_notes(self) -> None:
         """Drop what the smoke test noted."""

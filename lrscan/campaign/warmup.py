@@ -26,10 +26,18 @@ OLDEST = (7, 5)
 # (shape, dim) of common tensors: time first, second and last, few columns and one; small ones, and
 # ones that are written past the cache.
 COMMON = (
-    ((300, 128), 0), ((16_384, 256), 0), ((8, 300, 64), 1), ((8, 2048, 256), 1), ((64, 300), 1),
-    ((64, 65_536), 1), ((300, 1), 0), ((2**22, 1), 0), ((2000, 3), 0), ((2000, 4), 0),
+    ((300, 128), 0),
+    ((16_384, 256), 0),
+    ((8, 300, 64), 1),
+    ((8, 2048, 256), 1),
+    ((64, 300), 1),
+    ((64, 65_536), 1),
+    ((300, 1), 0),
+    ((2**22, 1), 0),
+    ((2000, 3), 0),
+    ((2000, 4), 0),
     ((2**21, 4), 0),
-)  # fmt: skip
+)
 H100_PROCESSORS = 132  # streaming multiprocessors
 
 

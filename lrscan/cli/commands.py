@@ -41,26 +41,37 @@ def main() -> None:
 @main.command()
 @profile_option
 @click.option(
-    "--only", "prefixes", multiple=True, metavar="PREFIX",
+    "--only",
+    "prefixes",
+    multiple=True,
+    metavar="PREFIX",
     help="Run the notebooks whose path begins so, such as learn/01. Repeatable.",
-)  # fmt: skip
+)
 @parameter_option
 @record_option
 @build_option
 @click.option(
-    "--timeout", type=click.IntRange(min=1), metavar="SECONDS",
+    "--timeout",
+    type=click.IntRange(min=1),
+    metavar="SECONDS",
     help="How long a cell may run; default: the profile's timeout_s.",
-)  # fmt: skip
+)
 @click.option(
-    "--jobs", type=click.IntRange(min=1), default=1, show_default=True, metavar="N",
+    "--jobs",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    metavar="N",
     help="How many notebooks may run at once; those that measure always run alone.",
-)  # fmt: skip
+)
 @click.option("--fail-fast", is_flag=True, help="Begin no other notebook after one that failed.")
 @click.option("--force", is_flag=True, help="Execute also the notebooks that have not changed.")
 @click.option(
-    "--junit", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+    "--junit",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
     help="Where the JUnit XML goes; default: build/junit.xml.",
-)  # fmt: skip
+)
 @report_usage_errors
 def run(
     profile: str,
@@ -129,18 +140,24 @@ def list_(profile: str) -> None:
 @click.argument("experiments", nargs=-1, metavar="[EXPERIMENT]...")
 @profile_option
 @click.option(
-    "--device", default="auto", show_default=True, metavar="|".join(DEVICES),
+    "--device",
+    default="auto",
+    show_default=True,
+    metavar="|".join(DEVICES),
     help="What to measure; auto is the GPU where there is one.",
-)  # fmt: skip
+)
 @parameter_option
 @record_option
 @build_option
 @click.option(
-    "--out", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
     help="Write records to DIR/<device>/.",
-)  # fmt: skip
-@click.option("--minutes", type=Minutes(),
-              help="Begin nothing after so long; --resume goes on from there.")  # fmt: skip
+)
+@click.option(
+    "--minutes", type=Minutes(), help="Begin nothing after so long; --resume goes on from there."
+)
 @click.option("--resume", is_flag=True, help="Keep what these records hold, measure the rest.")
 @report_usage_errors
 def bench(**options: Any) -> None:
@@ -186,31 +203,58 @@ def campaign() -> None:
 
 
 @campaign.command("run")
-@click.option("--minutes", type=float, default=9.5, show_default=True, metavar="N",
-              help="How long it may take, all in all.")  # fmt: skip
 @click.option(
-    "--out", type=click.Path(file_okay=False, path_type=Path), default=Path("build", "campaign"),
-    show_default=True, metavar="DIR", help="The result folder. What it holds is gone on from.",
-)  # fmt: skip
-@click.option("--device", default="cuda", show_default=True, metavar="cuda|cpu",
-              help="What to measure; cpu is a rehearsal, in small.")  # fmt: skip
+    "--minutes",
+    type=float,
+    default=9.5,
+    show_default=True,
+    metavar="N",
+    help="How long it may take, all in all.",
+)
 @click.option(
-    "--resume", "earlier", type=click.Path(path_type=Path), metavar="PATH",
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("build", "campaign"),
+    show_default=True,
+    metavar="DIR",
+    help="The result folder. What it holds is gone on from.",
+)
+@click.option(
+    "--device",
+    default="cuda",
+    show_default=True,
+    metavar="cuda|cpu",
+    help="What to measure; cpu is a rehearsal, in small.",
+)
+@click.option(
+    "--resume",
+    "earlier",
+    type=click.Path(path_type=Path),
+    metavar="PATH",
     help="Go on from this result, a folder or an archive.",
-)  # fmt: skip
+)
 @click.option(
-    "--commit", metavar="SHA",
+    "--commit",
+    metavar="SHA",
     help="What is measured, where there is no git: 40 digits, and -dirty after them if the files "
     "were changed.",
-)  # fmt: skip
+)
 @click.option(
-    "--kit", type=click.Path(path_type=Path), metavar="DIR",
+    "--kit",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
     help="What `campaign kit` made: kernels that need no compiling, and packages.",
-)  # fmt: skip
+)
 @click.option("--only", multiple=True, metavar="PHASE", help="This phase alone. Repeatable.")
 @click.option("--dry-run", is_flag=True, help="Print the plan, with reckoned times on an H100.")
-@click.option("--calls", type=click.IntRange(min=1), default=1, show_default=True, metavar="N",
-              help="With --dry-run: so many calls, each of these minutes.")  # fmt: skip
+@click.option(
+    "--calls",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="With --dry-run: so many calls, each of these minutes.",
+)
 @report_usage_errors
 def campaign_run(dry_run: bool, calls: int, **options: Any) -> None:
     """Work down the phases, the most valuable first.
@@ -233,17 +277,41 @@ def campaign_run(dry_run: bool, calls: int, **options: Any) -> None:
 
 @campaign.command("kit")
 @click.option(
-    "--out", type=click.Path(file_okay=False, path_type=Path), default=Path("build", "kit"),
-    show_default=True, metavar="DIR", help="Where it goes.",
-)  # fmt: skip
-@click.option("--cuda", "architecture", default="9.0", show_default=True, metavar="ARCH",
-              help="The GPU's compute capability.")  # fmt: skip
-@click.option("--processors", type=click.IntRange(min=1), default=132, show_default=True,
-              metavar="N", help="The GPU's multiprocessors.")  # fmt: skip
-@click.option("--wheels/--no-wheels", default=True,
-              help="Fetch other implementations to measure beside ours, or not.")  # fmt: skip
-@click.option("--python", default="3.12", show_default=True, metavar="VERSION",
-              help="The Python of the other machine.")  # fmt: skip
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("build", "kit"),
+    show_default=True,
+    metavar="DIR",
+    help="Where it goes.",
+)
+@click.option(
+    "--cuda",
+    "architecture",
+    default="9.0",
+    show_default=True,
+    metavar="ARCH",
+    help="The GPU's compute capability.",
+)
+@click.option(
+    "--processors",
+    type=click.IntRange(min=1),
+    default=132,
+    show_default=True,
+    metavar="N",
+    help="The GPU's multiprocessors.",
+)
+@click.option(
+    "--wheels/--no-wheels",
+    default=True,
+    help="Fetch other implementations to measure beside ours, or not.",
+)
+@click.option(
+    "--python",
+    default="3.12",
+    show_default=True,
+    metavar="VERSION",
+    help="The Python of the other machine.",
+)
 @compiling_option
 @report_usage_errors
 def campaign_kit(**options: Any) -> None:
@@ -268,18 +336,28 @@ def campaign_merge(source: Path, **options: Any) -> None:
 
 @main.command()
 @click.option(
-    "--cuda", "architectures", multiple=True, metavar="ARCH",
+    "--cuda",
+    "architectures",
+    multiple=True,
+    metavar="ARCH",
     help="Compile CUDA kernels for this architecture, such as 9.0, with or without a GPU; "
     "default: for the GPUs that are here. Repeatable.",
-)  # fmt: skip
+)
 @click.option(
-    "--dtype", "dtypes", multiple=True, default=("float32",), show_default=True, metavar="NAME",
+    "--dtype",
+    "dtypes",
+    multiple=True,
+    default=("float32",),
+    show_default=True,
+    metavar="NAME",
     help="For tensors of this dtype. Repeatable.",
-)  # fmt: skip
+)
 @click.option(
-    "--out", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
     help="Write the CUDA kernels there, to take along: LRSCAN_KERNELS names the folder.",
-)  # fmt: skip
+)
 @compiling_option
 @click.option("--cpu/--no-cpu", default=True, help="Compile CPU kernels too, or not.")
 @report_usage_errors
@@ -295,31 +373,50 @@ def warmup(**options: Any) -> None:
 
 @main.command()
 @click.option(
-    "--set", "assignments", multiple=True, metavar="NAME=VALUE",
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="NAME=VALUE",
     help="A setting of the run, such as steps=1024; --settings lists them. Repeatable.",
-)  # fmt: skip
-@click.option("--seed", "seeds", multiple=True, type=click.IntRange(min=0), default=(0,),
-              show_default=True, help="A run for each. Repeatable.")  # fmt: skip
+)
+@click.option(
+    "--seed",
+    "seeds",
+    multiple=True,
+    type=click.IntRange(min=0),
+    default=(0,),
+    show_default=True,
+    help="A run for each. Repeatable.",
+)
 @click.option("--settings", "listing", is_flag=True, help="List the settings and their defaults.")
 @click.option("--name", default="problem_2b", show_default=True, help="The records' name.")
 @click.option(
-    "--device", default="auto", show_default=True, metavar="|".join(DEVICES),
+    "--device",
+    default="auto",
+    show_default=True,
+    metavar="|".join(DEVICES),
     help="Where to train; auto is the GPU where there is one.",
-)  # fmt: skip
+)
 @click.option(
-    "--checkpoints", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
+    "--checkpoints",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
     help="Where runs are kept and resumed from; default: build/checkpoints.",
-)  # fmt: skip
-@click.option("--minutes", type=Minutes(),
-              help="Pause after so long; the same command goes on from there.")  # fmt: skip
-@click.option("--graph/--no-graph", default=None,
-              help="Replay steps as a CUDA graph; default: on a GPU.")  # fmt: skip
+)
+@click.option(
+    "--minutes", type=Minutes(), help="Pause after so long; the same command goes on from there."
+)
+@click.option(
+    "--graph/--no-graph", default=None, help="Replay steps as a CUDA graph; default: on a GPU."
+)
 @record_option
 @build_option
 @click.option(
-    "--out", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
     help="Write records to DIR/<device>/.",
-)  # fmt: skip
+)
 @report_usage_errors
 def train(**options: Any) -> None:
     """Train on the long-memory task, or go on with a run that was paused or killed.

@@ -53,8 +53,15 @@ class Diagnosis:
 
 
 PACKAGES = (
-    "lrscan", "torch", "numba", "numba-cuda", "numpy", "matplotlib", "papermill", "ipykernel",
-)  # fmt: skip
+    "lrscan",
+    "torch",
+    "numba",
+    "numba-cuda",
+    "numpy",
+    "matplotlib",
+    "papermill",
+    "ipykernel",
+)
 # Distributions whose major version is that of the CUDA toolkit that they belong to.
 TOOLKIT = ("cuda-toolkit", "nvidia-cuda-nvcc", "nvidia-nvjitlink", "nvidia-nvvm", "cuda-bindings")
 

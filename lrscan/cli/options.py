@@ -66,10 +66,15 @@ def _use_build_folder(context: click.Context, _: click.Parameter, folder: Path |
 
 
 build_option = click.option(
-    "--build", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
-    envvar="LRSCAN_BUILD", show_envvar=True, expose_value=False, callback=_use_build_folder,
+    "--build",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    envvar="LRSCAN_BUILD",
+    show_envvar=True,
+    expose_value=False,
+    callback=_use_build_folder,
     help="What runs make goes there instead of build/, as where the project cannot be written.",
-)  # fmt: skip
+)
 record_option = click.option(
     "--record", is_flag=True, help="Write to the committed folder figures/ instead of build/."
 )

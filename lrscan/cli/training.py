@@ -70,9 +70,13 @@ def main(
             try:
                 with _progress(console, one) as on_iteration:
                     run = train(
-                        one, device=where, folder=folder, seconds=left, graph=graph,
+                        one,
+                        device=where,
+                        folder=folder,
+                        seconds=left,
+                        graph=graph,
                         on_iteration=on_iteration,
-                    )  # fmt: skip
+                    )
             except ValueError as error:  # a checkpoint that cannot be read
                 raise click.ClickException(str(error)) from None
             statuses.add(run.status)
@@ -109,9 +113,12 @@ def _setting(assignment: str) -> tuple[str, object]:
 def _progress(console: Console, settings: Settings) -> Iterator[Callable[[Run], None]]:
     """A bar while it trains, on a terminal; yields what is to be called after an iteration."""
     columns = [
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
         TextColumn("{task.fields[told]}"),
-    ]  # fmt: skip
+    ]
     with Progress(*columns, console=console, transient=True) as bar:
         what = f"{settings.model}, T = {settings.steps}, seed {settings.seed}"
         task = bar.add_task(what, total=settings.iterations, told="")

@@ -234,11 +234,7 @@ def backward(
     """(da, dx, dh0), None for those not wanted; h may be None where da is not."""
     h = dh if h is None else h
     compiling = torch.compiler.is_compiling()
-    if (
-        torch.is_grad_enabled()
-        or transforms_are_active()
-        or (not compiling and is_batched(dh))
-    ):
+    if torch.is_grad_enabled() or transforms_are_active() or (not compiling and is_batched(dh)):
         return differentiable_gradients(a, h, h0, dh, options, wanted)
     if compiling or intercepted(a, dh, h0):
         found = torch.ops.lrscan.linear_recurrence_backward(a, h, h0, dh, *options, list(wanted))

@@ -32,9 +32,7 @@ def _late(module: str, name: str) -> Callable:
     return call
 
 
-def _define(
-    module: str, name: str, schema: str, devices: tuple[str, ...] = ("CPU", "CUDA")
-) -> str:
+def _define(module: str, name: str, schema: str, devices: tuple[str, ...] = ("CPU", "CUDA")) -> str:
     """Define an operator that has a function and one with the ending _fake; return its name."""
     _LIBRARY.define(f"{name}{schema}", tags=(torch.Tag.pt2_compliant_tag,))
     for device in devices:

@@ -86,9 +86,7 @@ def signature(sizing: type[tuple]) -> types.Type:
         return types.NamedUniTuple(each, len(cls._fields), cls)  # type: ignore[attr-defined]
 
     row = named(Row, types.int64)
-    return types.void(
-        named(Rows, row), named(Extents, types.int64), named(sizing, types.int64)
-    )
+    return types.void(named(Rows, row), named(Extents, types.int64), named(sizing, types.int64))
 
 
 def inlined(function: Callable) -> Callable:

@@ -88,14 +88,27 @@ def _send(
 def _numbers(header: Header) -> list[int]:
     filled = [*header.columns, *[-1] * (_MOST_AXES - len(header.columns))]
     return [
-        1 + _OPERATIONS.index(header.operation), DTYPES.index(header.dtype), header.dim,
-        header.direction, header.end, header.steps, header.gradient, len(header.columns), *filled,
-    ]  # fmt: skip
+        1 + _OPERATIONS.index(header.operation),
+        DTYPES.index(header.dtype),
+        header.dim,
+        header.direction,
+        header.end,
+        header.steps,
+        header.gradient,
+        len(header.columns),
+        *filled,
+    ]
 
 
 def _header(numbers: Sequence[int]) -> Header:
     operation, dtype, dim, direction, end, steps, gradient, axes, *columns = numbers
     return Header(
-        _OPERATIONS[operation - 1], DTYPES[dtype], dim, bool(direction), bool(end),
-        tuple(columns[:axes]), steps, bool(gradient),
-    )  # fmt: skip
+        _OPERATIONS[operation - 1],
+        DTYPES[dtype],
+        dim,
+        bool(direction),
+        bool(end),
+        tuple(columns[:axes]),
+        steps,
+        bool(gradient),
+    )

@@ -106,9 +106,15 @@ def recurrence(
         t is not None and t.requires_grad for t in (a, x, h0)
     )
     header = Header(
-        "linear_recurrence", x.dtype, dim, peers.turned, want_end, columns, shape[dim],
+        "linear_recurrence",
+        x.dtype,
+        dim,
+        peers.turned,
+        want_end,
+        columns,
+        shape[dim],
         differentiated,
-    )  # fmt: skip
+    )
     agreed = agree(peers, header, x.device)
     with torch.no_grad():
         product, end = reduced(a, x, dim, reverse, algorithm)
@@ -164,9 +170,7 @@ class _Split(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(
-        ctx: Any, dh: Tensor | None, dend: Tensor | None
-    ) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, dh: Tensor | None, dend: Tensor | None) -> tuple[Tensor | None, ...]:
         peers, dim, reverse, algorithm = ctx.options
         a, h, start, later = (plain(t) for t in ctx.saved_tensors)
         dh = torch.zeros_like(h) if dh is None else plain(dh)
@@ -206,9 +210,7 @@ def leaving(a: Tensor, dh: Tensor, dim: int, reverse: bool, algorithm: str) -> T
     return dstart.to(double_dtype(dh.dtype))
 
 
-def reduced(
-    a: Tensor, x: Tensor, dim: int, reverse: bool, algorithm: str
-) -> tuple[Tensor, Tensor]:
+def reduced(a: Tensor, x: Tensor, dim: int, reverse: bool, algorithm: str) -> tuple[Tensor, Tensor]:
     """(A, B) of a chunk, in float64 or complex128, so that products keep in range.
 
     A is zero where a coefficient of the chunk is, and only there: it forgets NaN and infinity.

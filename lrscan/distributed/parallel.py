@@ -84,9 +84,7 @@ def _history_of(peers: Peers, recent: Tensor, start: Tensor) -> tuple[Tensor, Te
     k = len(start)
     gradient = torch.is_grad_enabled() and (recent.requires_grad or start.requires_grad)
     columns = tuple(start.shape)
-    header = Header(
-        "history", start.dtype, 0, peers.turned, True, columns, len(recent), gradient
-    )  # fmt: skip
+    header = Header("history", start.dtype, 0, peers.turned, True, columns, len(recent), gradient)
     headers = agree(peers, header, start.device)()
     empty = start.new_zeros(k - len(recent), *columns[1:])
     if torch.is_grad_enabled() and any(own.gradient for own in headers):

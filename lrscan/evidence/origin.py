@@ -14,9 +14,14 @@ PACKAGE = Path(__file__).resolve().parents[1]
 # Python's own variables change what runs: no assertions, warnings as errors, a start-up file. So
 # a process is given only those that say where things are; and none of matplotlib's settings.
 _OF_PYTHON = (
-    "PYTHONDONTWRITEBYTECODE", "PYTHONHOME", "PYTHONNOUSERSITE", "PYTHONPATH",
-    "PYTHONPLATLIBDIR", "PYTHONPYCACHEPREFIX", "PYTHONUSERBASE",
-)  # fmt: skip
+    "PYTHONDONTWRITEBYTECODE",
+    "PYTHONHOME",
+    "PYTHONNOUSERSITE",
+    "PYTHONPATH",
+    "PYTHONPLATLIBDIR",
+    "PYTHONPYCACHEPREFIX",
+    "PYTHONUSERBASE",
+)
 _OF_MATPLOTLIB = ("MATPLOTLIBRC", "MPLBACKEND")
 
 

@@ -192,9 +192,10 @@ def add(
         part = parts.pop()
         rows = [row for row in there.rows() if tuple(row.get(name) for name in key) != part] + rows
         measurements = [
-            one for one in there.provenance["measurements"]
+            one
+            for one in there.provenance["measurements"]
             if not (same(one) if same else one["parameters"] == provenance["parameters"])
-        ] + measurements  # fmt: skip
+        ] + measurements
     return _write(experiment, rows, measurements, directory)
 
 

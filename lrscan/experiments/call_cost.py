@@ -47,9 +47,15 @@ def measure(*, device: str, seed: int, runs: int) -> Records:
     }
     times = {key: _time_on_host(call, runs) for key, call in calls.items()}
     common = {
-        "algorithm": "auto", "dtype": "float32", "layout": "TC",
-        "T": _STEPS, "B": 1, "C": _COLUMNS,
-        "seed": seed, "profile": workspace.profile(), "runs": runs,
+        "algorithm": "auto",
+        "dtype": "float32",
+        "layout": "TC",
+        "T": _STEPS,
+        "B": 1,
+        "C": _COLUMNS,
+        "seed": seed,
+        "profile": workspace.profile(),
+        "runs": runs,
     }
     rows = [
         common

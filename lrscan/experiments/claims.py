@@ -154,9 +154,16 @@ def _rows(claim: Claim, directory: Path) -> Iterator[dict[str, Any]]:
 
     def row(device: str, finding: Finding, figure: str = "") -> dict[str, Any]:
         return {
-            "id": claim.id, "claim": claim.statement, "source": claim.source,
-            "paper": claim.number, "device": device, "ours": finding.ours, "ratio": finding.ratio,
-            "differs": claim.differs, "verdict": finding.verdict, "notebook": notebook,
+            "id": claim.id,
+            "claim": claim.statement,
+            "source": claim.source,
+            "paper": claim.number,
+            "device": device,
+            "ours": finding.ours,
+            "ratio": finding.ratio,
+            "differs": claim.differs,
+            "verdict": finding.verdict,
+            "notebook": notebook,
             "figure": figure,
         }
 

@@ -67,8 +67,14 @@ def measure(
             got = [h.detach(), *torch.autograd.grad(h, tensors, dh)]
             errors = [_worst(one, *pair) for one, pair in zip(got, exact, strict=True)]
             identity = {
-                "algorithm": algorithm, "dtype": name, "layout": "TC",
-                "T": steps, "B": 1, "C": columns, "seed": seed, "profile": workspace.profile(),
+                "algorithm": algorithm,
+                "dtype": name,
+                "layout": "TC",
+                "T": steps,
+                "B": 1,
+                "C": columns,
+                "seed": seed,
+                "profile": workspace.profile(),
             }
             for direction, group in (("forward", errors[:1]), ("backward", errors[1:])):
                 error, bound = max(group, key=lambda pair: pair[0] / pair[1])

@@ -80,10 +80,17 @@ def _time_algorithms(
     timings = timing.time_all(candidates, where, runs)
     reference = timings.pop("add")
     common = {
-        "direction": "forward", "dtype": "float32", "layout": "TC",
-        "T": steps, "B": 1, "C": columns,
-        "seed": seed, "profile": workspace.profile(), "runs": runs,
-        "bytes": 3 * a.element_size() * a.numel(), "reference_ms": reference[1],
+        "direction": "forward",
+        "dtype": "float32",
+        "layout": "TC",
+        "T": steps,
+        "B": 1,
+        "C": columns,
+        "seed": seed,
+        "profile": workspace.profile(),
+        "runs": runs,
+        "bytes": 3 * a.element_size() * a.numel(),
+        "reference_ms": reference[1],
     }
     return [
         {"algorithm": algorithm} | timing.columns(quartiles) | common

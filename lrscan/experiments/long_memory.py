@@ -67,10 +67,18 @@ def measure(
     """
     runs = [
         Settings(
-            model=name, steps=steps, start_steps=start, hidden=hidden,
-            batch=max(1, min(batch, _MOST_EVENTS // steps)), start_batch=batch if start else 0,
-            distractors=distractors, initialisation=way, iterations=iterations, seed=seed,
-            rate=2 * rate if start else rate, label_smoothing=_SMOOTHING if start else 0.0,
+            model=name,
+            steps=steps,
+            start_steps=start,
+            hidden=hidden,
+            batch=max(1, min(batch, _MOST_EVENTS // steps)),
+            start_batch=batch if start else 0,
+            distractors=distractors,
+            initialisation=way,
+            iterations=iterations,
+            seed=seed,
+            rate=2 * rate if start else rate,
+            label_smoothing=_SMOOTHING if start else 0.0,
         )
         for seed, name, (steps, start) in product(seeds, RIVALS, spans(lengths, grown_lengths))
         if name == "GILRLSTM" or steps in lstm_lengths
@@ -116,7 +124,12 @@ def plot(records: Records) -> Figure:
         for model, name in zip(RIVALS, ("GILR-LSTM", "cuDNN LSTM"), strict=True):
             published = theirs[theirs["model"] == name]
             panel.plot(
-                published["sequence_length"], published[value], "s", mfc="none", ls=":", lw=1,
+                published["sequence_length"],
+                published[value],
+                "s",
+                mfc="none",
+                ls=":",
+                lw=1,
                 c=colour_of[model],
                 label=f"{name}, paper ({paper.HARDWARE}),\nfive minibatches in a row right,\n"
                 f"{_hidden(published)} hidden units",
@@ -137,7 +150,7 @@ def plot(records: Records) -> Figure:
 
 
 def _hidden(published: pandas.DataFrame) -> str:
-    """"512, 64 at T = 1,048,576", as the lengths of a model have them."""
+    """ "512, 64 at T = 1,048,576", as the lengths of a model have them."""
     usual = published["hidden"].mode().iloc[0]
     others = published[published["hidden"] != usual]
     at_lengths = [f"{row.hidden} at T = {row.sequence_length:,}" for row in others.itertuples()]
@@ -204,8 +217,18 @@ EXPERIMENT = Experiment(
     notebook="reproduce/06_one_million_steps",
     measure=measure,
     parameters=(
-        "device", "lengths", "lstm_lengths", "grown_lengths", "seeds", "hidden", "batch",
-        "distractors", "initialisations", "rate", "iterations", "sequences",
+        "device",
+        "lengths",
+        "lstm_lengths",
+        "grown_lengths",
+        "seeds",
+        "hidden",
+        "batch",
+        "distractors",
+        "initialisations",
+        "rate",
+        "iterations",
+        "sequences",
     ),
     resumes=True,
     figures={"long_memory": plot, "long_memory_curves": plot_curves},

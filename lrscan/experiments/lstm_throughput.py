@@ -95,8 +95,12 @@ def measure(
         return training_steps.rows(timings, cell, seed, runs), {}
 
     parameters = {
-        "hidden": hidden, "lengths": lengths_of["GILR-LSTM"], "minibatches": minibatches,
-        "most_events": most_events, "lstm_lengths": lengths_of["LSTM"], "runs": runs,
+        "hidden": hidden,
+        "lengths": lengths_of["GILR-LSTM"],
+        "minibatches": minibatches,
+        "most_events": most_events,
+        "lstm_lengths": lengths_of["LSTM"],
+        "runs": runs,
     }
     origin = provenance.collect(where, parameters, seed)
     return in_pieces("lstm_throughput", cells, measure_cell, origin, resume=resume, until=until)
@@ -154,7 +158,10 @@ def plot(records: Records) -> Figure:
 
 
 def _heat(
-    panel: Any, table: pandas.DataFrame, title: str, colours: str,
+    panel: Any,
+    table: pandas.DataFrame,
+    title: str,
+    colours: str,
     limits: tuple[float, float] | None,
 ) -> None:
     """Draw numbers in coloured cells; the colours are logarithmic."""
@@ -165,8 +172,15 @@ def _heat(
     low, high = limits or (np.nanmin(values), np.nanmax(values))
     labels = [[_short(v) for v in row] for row in values]
     seaborn.heatmap(
-        table, ax=panel, norm=LogNorm(low, max(high, low * 1.01)), cmap=colours, annot=labels,
-        fmt="", annot_kws={"size": 7}, linewidths=0.5, cbar=False,
+        table,
+        ax=panel,
+        norm=LogNorm(low, max(high, low * 1.01)),
+        cmap=colours,
+        annot=labels,
+        fmt="",
+        annot_kws={"size": 7},
+        linewidths=0.5,
+        cbar=False,
     )
     panel.grid(False)
     panel.set_title(title, fontsize=8)
@@ -211,7 +225,14 @@ EXPERIMENT = Experiment(
     notebook="reproduce/04_lstm_throughput",
     measure=measure,
     parameters=(
-        "device", "seed", "hidden", "lengths", "minibatches", "most_events", "lstm_lengths", "runs",
+        "device",
+        "seed",
+        "hidden",
+        "lengths",
+        "minibatches",
+        "most_events",
+        "lstm_lengths",
+        "runs",
     ),
     resumes=True,
     figures={"lstm_throughput": plot},

@@ -55,7 +55,10 @@ def plot(table: pandas.DataFrame, device: str) -> Figure:
     styles = dict(zip(table["link"].unique(), ("-", "--", ":"), strict=False))
     for (direction, link), line in table.groupby(["direction", "link"], sort=False):
         panel.plot(
-            line["ranks"], line["speedup"], ls=styles[link], c=colours[direction],
+            line["ranks"],
+            line["speedup"],
+            ls=styles[link],
+            c=colours[direction],
             label=f"{direction}, {link}",
         )
     counts = sorted(table["ranks"].unique())

@@ -37,16 +37,21 @@ def measure(*, seed: int, whole_steps: int, piece_steps: int) -> Records:
     back to the system at once, so the peak is that of what is in use.
     """
     identity = {
-        "direction": "training", "model": "GILRLSTM", "dtype": "float32", "layout": "TC",
-        "T": whole_steps, "B": 1, "C": _HIDDEN, "seed": seed, "profile": workspace.profile(),
+        "direction": "training",
+        "model": "GILRLSTM",
+        "dtype": "float32",
+        "layout": "TC",
+        "T": whole_steps,
+        "B": 1,
+        "C": _HIDDEN,
+        "seed": seed,
+        "profile": workspace.profile(),
     }
     with tempfile.TemporaryDirectory() as folder:
         paths = {name: Path(folder, name) for name in ("whole", "pieces")}
         with environment(MALLOC_MMAP_THRESHOLD_="65536"):
             mp.spawn(_work, (paths, seed, whole_steps, piece_steps), nprocs=len(paths))
-        rows = [
-            {"algorithm": name, "bytes": int(path.read_text())} for name, path in paths.items()
-        ]
+        rows = [{"algorithm": name, "bytes": int(path.read_text())} for name, path in paths.items()]
     parameters = {"whole_steps": whole_steps, "piece_steps": piece_steps}
     origin = provenance.collect("cpu", parameters, seed)
     return records.write("peak_memory", [identity | row for row in rows], origin)

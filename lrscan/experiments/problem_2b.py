@@ -79,8 +79,14 @@ def measure(
     tasks += [("apart", steps, 0) for steps in apart_lengths]
     runs = [
         Settings(
-            model=name, steps=steps, start_steps=start, hidden=units, batch=batch,
-            distractors=kind, iterations=iterations, seed=seed,
+            model=name,
+            steps=steps,
+            start_steps=start,
+            hidden=units,
+            batch=batch,
+            distractors=kind,
+            iterations=iterations,
+            seed=seed,
             **_nearest(found, name, steps, start),
         )
         for seed, (name, units), (kind, steps, start) in product(seeds, sizes, tasks)
@@ -143,10 +149,14 @@ def convergence(records: Records, criterion: str = "paper") -> pandas.DataFrame:
         rows.append(
             {
                 **dict(zip(groups, values, strict=True)),
-                "runs": len(runs), "learned": len(good),
-                "iterations": good["at"].mean(), "iterations_std": good["at"].std(),
-                "seconds": good["to"].mean(), "seconds_std": good["to"].std(),
-                "median_seconds": middle["seconds" if at_least else "to"], "at_least": at_least,
+                "runs": len(runs),
+                "learned": len(good),
+                "iterations": good["at"].mean(),
+                "iterations_std": good["at"].std(),
+                "seconds": good["to"].mean(),
+                "seconds_std": good["to"].std(),
+                "median_seconds": middle["seconds" if at_least else "to"],
+                "at_least": at_least,
                 "ms_per_iteration": 1e3 * timed[seconds].sum() / timed[iterations].sum(),
                 "most_iterations": runs["iterations"].max(),
                 "held_out": runs["held_out"].min(),
@@ -172,8 +182,10 @@ def sooner(records: Records, criterion: str = "paper") -> pandas.DataFrame:
     ours, rival = (table[table["model"] == name] for name in RIVALS)
     both = ours.merge(rival, on=list(TASK), suffixes=("", "_of_lstm"))
     for name, column in {
-        "by_iterations": "iterations", "by_time_per_iteration": "ms_per_iteration",
-        "by_means": "seconds", "by_medians": "median_seconds",
+        "by_iterations": "iterations",
+        "by_time_per_iteration": "ms_per_iteration",
+        "by_means": "seconds",
+        "by_medians": "median_seconds",
     }.items():
         both[name] = both[f"{column}_of_lstm"] / both[column]
     both["by_medians"] = both["by_medians"].mask(both["at_least"], 0.0)
@@ -253,8 +265,16 @@ EXPERIMENT = Experiment(
     notebook="reproduce/05_problem_2b",
     measure=measure,
     parameters=(
-        "device", "lengths", "grown_lengths", "seeds", "hidden", "batch", "iterations",
-        "sequences", "matched", "apart_lengths",
+        "device",
+        "lengths",
+        "grown_lengths",
+        "seeds",
+        "hidden",
+        "batch",
+        "iterations",
+        "sequences",
+        "matched",
+        "apart_lengths",
     ),
     options=("names",),
     resumes=True,

@@ -59,8 +59,15 @@ def measure(
         name: str, initialisation: str, rate: float, task: tuple[int, int], seed: int
     ) -> Settings:
         return Settings(
-            model=name, steps=task[0], start_steps=task[1], hidden=hidden, batch=batch,
-            initialisation=initialisation, rate=rate, iterations=iterations, seed=seed,
+            model=name,
+            steps=task[0],
+            start_steps=task[1],
+            hidden=hidden,
+            batch=batch,
+            initialisation=initialisation,
+            rate=rate,
+            iterations=iterations,
+            seed=seed,
         )
 
     first = [
@@ -99,11 +106,14 @@ def ranked(table: pandas.DataFrame) -> pandas.DataFrame:
     """
     table = table.assign(iterations=table["strict_at"].fillna(np.inf))
     settings = table.groupby(["model", *TASK, *SEARCHED], sort=False).agg(
-        seeds=("seed", "size"), learned=("strict_at", "count"),
-        iterations=("iterations", "median"), held_out=("held_out", "mean"),
+        seeds=("seed", "size"),
+        learned=("strict_at", "count"),
+        iterations=("iterations", "median"),
+        held_out=("held_out", "mean"),
     )
     order = settings.reset_index().sort_values(
-        ["seeds", "learned", "iterations", "held_out"], ascending=[False, False, True, False],
+        ["seeds", "learned", "iterations", "held_out"],
+        ascending=[False, False, True, False],
         kind="stable",
     )
     return order.sort_values([*TASK, "model"], kind="stable", ignore_index=True)
@@ -178,8 +188,16 @@ EXPERIMENT = Experiment(
     notebook="reproduce/05_problem_2b",
     measure=measure,
     parameters=(
-        "device", "seed", "lengths", "grown_lengths", "hidden", "batch", "initialisations",
-        "rates", "iterations", "sequences",
+        "device",
+        "seed",
+        "lengths",
+        "grown_lengths",
+        "hidden",
+        "batch",
+        "initialisations",
+        "rates",
+        "iterations",
+        "sequences",
     ),
     options=("names",),
     resumes=True,

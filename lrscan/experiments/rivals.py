@@ -101,9 +101,7 @@ def _torchlpc(a: Tensor, x: Tensor, dim: int) -> Callable[[], Tensor]:
     return lambda: filtered(inputs, negative).reshape(shape).movedim(-1, dim)
 
 
-def _compose(
-    first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]
-) -> tuple[Tensor, Tensor]:
+def _compose(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     """The affine map ``first`` and then ``second``."""
     return first[0] * second[0], second[0] * first[1] + second[1]
 

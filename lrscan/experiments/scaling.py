@@ -82,8 +82,7 @@ def _seconds(rows: pandas.DataFrame, by: str) -> dict[int, float]:
 
 
 def summarise(records: Records) -> pandas.DataFrame:
-    """Rows of "split" with what the model predicts: ``model_ms``, and ``fitted``, whether from it.
-    """
+    """Return the rows of "split" with the prediction of the model (``model_ms``, ``fitted``)."""
     devices, link = fitted(records)
     table = records.table[records.table["algorithm"] == "split"].copy()
     ends = {table["T"].min(), table["T"].max()}
@@ -161,8 +160,15 @@ def _draw_lines(panel: Any, table: pandas.DataFrame, by: str, label: str) -> Non
     for (value, line), colour, marker in groups:
         spread = (line["median_ms"] - line["q1_ms"], line["q3_ms"] - line["median_ms"])
         panel.errorbar(
-            line["ranks"], line["median_ms"], spread, fmt=marker, ms=5, mfc="none", lw=1,
-            c=colour, label=label.format(value),
+            line["ranks"],
+            line["median_ms"],
+            spread,
+            fmt=marker,
+            ms=5,
+            mfc="none",
+            lw=1,
+            c=colour,
+            label=label.format(value),
         )
         panel.plot(line["ranks"], line["model_ms"], "--", lw=1, c=colour)
         ends = line[line["fitted"]]

@@ -62,10 +62,15 @@ def plot(records: Records) -> Figure:
     figure, ((panel,),) = canvas.axes(1, 1, width=5.6, height=3.6)
     panel.plot(table["T"], table["reference_ms"] / 1e3, "k--", lw=1, label="in proportion to T")
     panel.errorbar(
-        table["T"], table["median_ms"] / 1e3,
-        yerr=[(table["median_ms"] - table["q1_ms"]) / 1e3,
-              (table["q3_ms"] - table["median_ms"]) / 1e3],
-        fmt="o-", capsize=3, label="measured (quartiles)",
+        table["T"],
+        table["median_ms"] / 1e3,
+        yerr=[
+            (table["median_ms"] - table["q1_ms"]) / 1e3,
+            (table["q3_ms"] - table["median_ms"]) / 1e3,
+        ],
+        fmt="o-",
+        capsize=3,
+        label="measured (quartiles)",
     )
     canvas.log_axes(panel, sorted(table["T"]))
     canvas.plain_ticks(panel)

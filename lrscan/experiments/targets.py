@@ -85,8 +85,14 @@ def table(directory: Path, device: str) -> pandas.DataFrame:
         _call(costs),
     ]
     rows = [
-        (t.what, f"{'at most' if t.most else 'at least'} {t.wanted:g}", t.measured, t.unit, t.where,
-         t.verdict)
+        (
+            t.what,
+            f"{'at most' if t.most else 'at least'} {t.wanted:g}",
+            t.measured,
+            t.unit,
+            t.where,
+            t.verdict,
+        )
         for t in every
     ]
     return pandas.DataFrame(

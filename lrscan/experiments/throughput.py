@@ -79,8 +79,12 @@ def _measure_case(
         timings = timing.time_all(calls, where, runs, clocks)
         reference = timings.pop("reference")
         common = case.identity | {
-            "direction": direction, "seed": seed, "profile": workspace.profile(), "runs": runs,
-            "bytes": size, "reference_ms": reference[1],
+            "direction": direction,
+            "seed": seed,
+            "profile": workspace.profile(),
+            "runs": runs,
+            "bytes": size,
+            "reference_ms": reference[1],
         }
         for algorithm, quartiles in timings.items():
             rows.append(common | {"algorithm": algorithm} | timing.columns(quartiles))

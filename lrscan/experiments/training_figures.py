@@ -29,7 +29,7 @@ def logarithmic(panel: Any) -> None:
 
 
 def sizes(records: Records) -> str:
-    """", distractors any, 128 hidden units, minibatch 8", as far as all runs share it."""
+    """ ", distractors any, 128 hidden units, minibatch 8", as far as all runs share it."""
     table, shared = records.table, ""
     words = {"distractors": "distractors {}", "C": "{} hidden units", "B": "minibatch {}"}
     for column, phrase in words.items():

@@ -89,7 +89,11 @@ def train_all(
                 break
             done.add(names[number])
             measured = files.write(
-                run, experiment, where, sequences=sequences, fresh=measured is None,
+                run,
+                experiment,
+                where,
+                sequences=sequences,
+                fresh=measured is None,
                 left=sum(name not in done for name in names),
             )
     failures.check(len(runs))
@@ -131,13 +135,19 @@ def outcomes(measured: Records) -> pandas.DataFrame:
         name = ended["run"]
         low, high = ended.get("held_out_interval", (None, None))
         row = {
-            "run": name, "model": settings["model"], "T": settings["steps"],
+            "run": name,
+            "model": settings["model"],
+            "T": settings["steps"],
             "start_steps": settings.get("start_steps", 0),
-            "B": settings["batch"], "C": settings["hidden"],
-            "distractors": settings["distractors"], "seed": settings["seed"],
+            "B": settings["batch"],
+            "C": settings["hidden"],
+            "distractors": settings["distractors"],
+            "seed": settings["seed"],
             **{key: settings[key] for key in SEARCHED},
             **{key: ended[key] for key in ("status", "iterations", "seconds")},
-            "held_out": ended.get("held_out"), "low": low, "high": high,
+            "held_out": ended.get("held_out"),
+            "low": low,
+            "high": high,
             "measured_at": one["measured_at"],
         }
         seconds = tables[name].set_index("iteration")["seconds"]
@@ -181,9 +191,12 @@ def curves(measured: Records, points: int = 200) -> pandas.DataFrame:
         tables.append(
             pandas.DataFrame(
                 {
-                    **group, "seconds": grid, "mean": np.mean(lines, axis=0),
+                    **group,
+                    "seconds": grid,
+                    "mean": np.mean(lines, axis=0),
                     "deviation": np.std(lines, axis=0, ddof=min(1, len(runs) - 1)),
-                    "runs": len(runs), "learned": ended["strict_at"].notna().sum(),
+                    "runs": len(runs),
+                    "learned": ended["strict_at"].notna().sum(),
                     "smoothing": smoothing,
                 }
             )

@@ -90,8 +90,12 @@ def measure(
         return training_steps.rows(timings, cell, seed, runs), {}
 
     parameters = {
-        "events": events, "lengths": lengths, "widths": list(sizes),
-        "inputs": list(sizes.values()), "names": names, "runs": runs,
+        "events": events,
+        "lengths": lengths,
+        "widths": list(sizes),
+        "inputs": list(sizes.values()),
+        "names": names,
+        "runs": runs,
     }
     origin = provenance.collect(where, parameters, seed)
     return in_pieces("training_speedup", cells, measure_cell, origin, resume=resume, until=until)
@@ -111,8 +115,7 @@ def _with_algorithm(net: Any, algorithm: str, step: Step) -> Step:
 
 
 def _check_agreement(name: str, candidates: Mapping[str, Step]) -> None:
-    """Raise RuntimeError unless all algorithms give the same loss and gradients, within rounding.
-    """
+    """Raise RuntimeError unless all algorithms agree on loss and gradients, within rounding."""
     results = {algorithm: step() for algorithm, step in candidates.items()}
     first, *others = results
     for algorithm in others:
@@ -156,8 +159,13 @@ def plot(records: Records) -> Figure:
                 style = {"c": colour, "marker": marker, "ms": 5}
                 panel.plot(ours["T"], ours["speedup"], label=name, **style)
                 panel.plot(
-                    theirs["sequence_length"], theirs["speedup"], mfc="none", ls=":", lw=1,
-                    label=f"{name}, paper ({paper.HARDWARE})", **style,
+                    theirs["sequence_length"],
+                    theirs["speedup"],
+                    mfc="none",
+                    ls=":",
+                    lw=1,
+                    label=f"{name}, paper ({paper.HARDWARE})",
+                    **style,
                 )
             canvas.log_axes(panel, lengths)
             canvas.plain_ticks(panel)
@@ -189,7 +197,14 @@ EXPERIMENT = Experiment(
     notebook="reproduce/03_training_speedup",
     measure=measure,
     parameters=(
-        "device", "seed", "events", "lengths", "widths", "inputs", "names", "runs",
+        "device",
+        "seed",
+        "events",
+        "lengths",
+        "widths",
+        "inputs",
+        "names",
+        "runs",
     ),
     resumes=True,
     figures={"training_speedup": plot},

@@ -33,8 +33,14 @@ def rows(
 ) -> list[dict[str, Any]]:
     """The rows of a training step's times, one for each algorithm."""
     common = {
-        "direction": "training", "dtype": "float32", "precision": "ieee", "layout": "TBC",
-        "seed": seed, "profile": workspace.profile(), "runs": runs, **identity,
+        "direction": "training",
+        "dtype": "float32",
+        "precision": "ieee",
+        "layout": "TBC",
+        "seed": seed,
+        "profile": workspace.profile(),
+        "runs": runs,
+        **identity,
     }
     return [
         common | {"algorithm": algorithm} | timing.columns(quartiles)

@@ -1,5 +1,7 @@
 """Recurrent nets whose recurrences are linear, called like ``nn.LSTM``: the paper's models.
 
+Notation::
+
     st             a surrogate: follows from x by a linear recurrence
     c              the linear state of a cell, c[t] = a[t] * c[t-1] + u[t]
     T, B, m, n     steps, minibatch, input size, hidden size

@@ -136,9 +136,7 @@ class SurrogateLayer(nn.Module):
     def reset_parameters(self, *, surrogate: Mapping | None = None, **options: Any) -> None:
         """Draw all parameters again; see :meth:`LinearSurrogateRNN.reset_parameters`."""
         weights = [w for w in (self.weight_x, self.weight_s, self.weight_i) if w is not None]
-        reset_gates(
-            weights, self.bias, self.hidden_size, self.x_gates, self.b_gates, **options
-        )
+        reset_gates(weights, self.bias, self.hidden_size, self.x_gates, self.b_gates, **options)
         reset: Any = getattr(self.surrogate, "reset_parameters", None)
         if reset is not None:
             reset(**(surrogate or {}))

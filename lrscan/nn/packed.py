@@ -82,9 +82,7 @@ class Packing:
         firsts = accumulate(rows[:-1], initial=0)
         packings = dict(zip(firsts, map(Packing, cut), strict=True))
 
-        def evaluate(
-            net: Any, x: Input, states: States, first: int
-        ) -> tuple[Tensor, States]:
+        def evaluate(net: Any, x: Input, states: States, first: int) -> tuple[Tensor, States]:
             own = packings[first]
             given = [tuple(p[: own.sequences] for p in state) for state in states]
             of_net = functools.partial(function, net)

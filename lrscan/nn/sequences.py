@@ -1,5 +1,7 @@
 """Sequences of unequal length that lie end to end along the axis of time.
 
+For instance::
+
     steps     a0 a1 a2  b0 b1  c0       inputs (6, 1, m), states (3, w) for lengths 3, 2, 1
 """
 

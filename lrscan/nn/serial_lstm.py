@@ -78,9 +78,7 @@ class SerialLSTMLayer(nn.Module):
         ends = zip(state, *reversed(ended), strict=True)  # those that went on come before
         return outputs[back.to(of_x.device)].unsqueeze(1), tuple(map(torch.cat, ends))
 
-    def _loop(
-        self, of_x: Iterable[Tensor], state: State
-    ) -> tuple[Tensor, State, list[State]]:
+    def _loop(self, of_x: Iterable[Tensor], state: State) -> tuple[Tensor, State, list[State]]:
         """Outputs of all steps, the state at the end, and states of sequences that ended before.
 
         A step of fewer sequences than the one before has the first of them.

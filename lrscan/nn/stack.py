@@ -355,9 +355,12 @@ class RecurrentStack(nn.Module):
     def extra_repr(self) -> str:
         parts = [str(self.input_size), str(self.hidden_size)]
         defaults = {
-            "num_layers": 1, "batch_first": False, "bidirectional": False,
-            "dropout": 0.0, "algorithm": "auto",
-        }  # fmt: skip
+            "num_layers": 1,
+            "batch_first": False,
+            "bidirectional": False,
+            "dropout": 0.0,
+            "algorithm": "auto",
+        }
         for name, default in defaults.items():
             if (value := getattr(self, name)) != default:
                 parts.append(f"{name}={value!r}")

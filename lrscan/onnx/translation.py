@@ -116,19 +116,35 @@ def blocks(
     h_none = op.Expand(op.CastLike(0.0, x), op.Concat(K, op.Shape(h0), axis=0))
     p_none = op.Expand(op.CastLike(1.0, a), op.Concat(K, a_step, axis=0))
     h_last, p_last, h_own, p_own = op.Scan(
-        h_none, p_none, op.Transpose(a_blocks, perm=swap), op.Transpose(x_blocks, perm=swap),
-        body=within, num_scan_inputs=2, scan_input_directions=two, scan_output_directions=two,
-    )  # fmt: skip
+        h_none,
+        p_none,
+        op.Transpose(a_blocks, perm=swap),
+        op.Transpose(x_blocks, perm=swap),
+        body=within,
+        num_scan_inputs=2,
+        scan_input_directions=two,
+        scan_output_directions=two,
+    )
     end, before = op.Scan(
-        h0, p_last, h_last, body=across, num_scan_inputs=2,
-        scan_input_directions=two, scan_output_directions=one,
-    )  # fmt: skip
+        h0,
+        p_last,
+        h_last,
+        body=across,
+        num_scan_inputs=2,
+        scan_input_directions=two,
+        scan_output_directions=one,
+    )
     if op.ReduceSum(end - end, keepdims=0) == op.CastLike(0.0, end):  # infinity less itself is NaN
         whole = op.Transpose(h_own + p_own * before, perm=swap)
         h = op.Reshape(whole, op.Concat(K * L, op.Shape(h0), axis=0), allowzero=1)
     else:
         _, h = op.Scan(
-            h0, a_all, x_all, body=forgetting, num_scan_inputs=2,
-            scan_input_directions=two, scan_output_directions=one,
-        )  # fmt: skip
+            h0,
+            a_all,
+            x_all,
+            body=forgetting,
+            num_scan_inputs=2,
+            scan_input_directions=two,
+            scan_output_directions=one,
+        )
     return op.Slice(h, [0], T, [0])

@@ -26,10 +26,34 @@ from lrscan.runner.outcome import PASSED, UNCHANGED, CellOutcome, Outcome
 
 # Variables that change what is computed, how fast, or where it goes.
 _VARIABLES = (
-    "ATEN_", "BLIS_", "CUBLAS_", "CUDA_", "DNNL_", "GOMP_", "JAX_", "KMP_", "LANG", "LC_", "LD_",
-    "LRSCAN_", "MALLOC_", "MKL_", "NPY_", "NUMBA_", "NVIDIA_", "OMP_", "ONEDNN_", "OPENBLAS_",
-    "PYTHON", "PYTORCH_", "TORCH", "TRITON_", "TZ", "VECLIB_", "XLA_",
-)  # fmt: skip
+    "ATEN_",
+    "BLIS_",
+    "CUBLAS_",
+    "CUDA_",
+    "DNNL_",
+    "GOMP_",
+    "JAX_",
+    "KMP_",
+    "LANG",
+    "LC_",
+    "LD_",
+    "LRSCAN_",
+    "MALLOC_",
+    "MKL_",
+    "NPY_",
+    "NUMBA_",
+    "NVIDIA_",
+    "OMP_",
+    "ONEDNN_",
+    "OPENBLAS_",
+    "PYTHON",
+    "PYTORCH_",
+    "TORCH",
+    "TRITON_",
+    "TZ",
+    "VECLIB_",
+    "XLA_",
+)
 
 
 def facts(root: Path, notebook: Notebook, parameters: dict[str, Any]) -> dict[str, Any]:

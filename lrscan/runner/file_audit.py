@@ -15,8 +15,12 @@ from typing import Any
 _OTHERS = {"__pycache__", "site-packages", "dist-packages", ".git"}
 # Who looks for modules looks through every folder that may hold one: what is found is noted.
 _FINDERS = (
-    "_frozen_importlib_external", "importlib", "importlib_metadata", "pkgutil", "pkg_resources",
-)  # fmt: skip
+    "_frozen_importlib_external",
+    "importlib",
+    "importlib_metadata",
+    "pkgutil",
+    "pkg_resources",
+)
 _opened: set[str] = set()
 _absent: set[str] = set()
 _listed: dict[str, list[str]] = {}

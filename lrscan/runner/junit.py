@@ -14,9 +14,12 @@ def junit_xml(outcomes: list[Outcome], started_at: str) -> str:
     root = ElementTree.Element("testsuites", name="lrscan")
     for outcome in outcomes:
         suite = ElementTree.SubElement(
-            root, "testsuite", name=outcome.notebook, time=f"{outcome.seconds:.3f}",
+            root,
+            "testsuite",
+            name=outcome.notebook,
+            time=f"{outcome.seconds:.3f}",
             timestamp=started_at.removesuffix("Z"),
-        )  # fmt: skip
+        )
         cells = [(f"cell {cell.number}", cell.status, cell.seconds or 0) for cell in outcome.cells]
         if outcome.failure and outcome.failure.cell is None:
             # The failure is no cell's.

@@ -24,8 +24,12 @@ from lrscan.runner.outcome import (
 from lrscan.runner.streams import Unheard
 
 STYLES = {
-    PASSED: "green", UNCHANGED: "green", FAILED: "bold red", INTERRUPTED: "yellow", NOT_RUN: "dim",
-}  # fmt: skip
+    PASSED: "green",
+    UNCHANGED: "green",
+    FAILED: "bold red",
+    INTERRUPTED: "yellow",
+    NOT_RUN: "dim",
+}
 
 
 def _console(stream: Any) -> Console:
@@ -47,8 +51,10 @@ def progress(
     def end(outcome: Outcome) -> None:
         number = f"[{outcomes.index(outcome) + 1:{width}}/{len(outcomes)}]"
         line = f"{number} {outcome.notebook}: {outcome.verdict}"
-        line += f", {outcome.reason}" if outcome.verdict == UNCHANGED else (
-            f" in {outcome.seconds:.1f} s"
+        line += (
+            f", {outcome.reason}"
+            if outcome.verdict == UNCHANGED
+            else (f" in {outcome.seconds:.1f} s")
         )
         console.print(Text(line, STYLES[outcome.verdict]), soft_wrap=True)
 

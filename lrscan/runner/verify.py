@@ -27,9 +27,19 @@ from lrscan.runner.catalog import Notebook, discover
 _DESCRIPTION = ".//{http://purl.org/dc/elements/1.1/}description"
 _HOMES = re.compile(r"(?:/home/|/Users/|/root/|[A-Z]:\\+Users\\+)[\w.-]+")
 _ENTRY = (
-    "alt", "commit", "dirty", "drawn_at", "duration_s", "notebook", "parameters", "provenance",
-    "records", "seed", "sha256", "versions",
-)  # fmt: skip
+    "alt",
+    "commit",
+    "dirty",
+    "drawn_at",
+    "duration_s",
+    "notebook",
+    "parameters",
+    "provenance",
+    "records",
+    "seed",
+    "sha256",
+    "versions",
+)
 
 
 def run(root: Path, *, redraw: bool, say: Callable[[str], None]) -> int:
@@ -40,9 +50,7 @@ def run(root: Path, *, redraw: bool, say: Callable[[str], None]) -> int:
     problems += check_files(root, root / "figures", root / "figures" / "records")
     # What a command measured lies in build/records too, before a notebook draws it.
     build = workspace.build_folder()
-    problems += check_files(
-        root, build / "figures", build / "records", every_record=False
-    )
+    problems += check_files(root, build / "figures", build / "records", every_record=False)
     if redraw and not problems:
         problems, notes = draw_again(root, notebooks, say)
     for line in notes:
@@ -56,9 +64,7 @@ def run(root: Path, *, redraw: bool, say: Callable[[str], None]) -> int:
     return 1 if problems else 0
 
 
-def check_files(
-    root: Path, folder: Path, records: Path, *, every_record: bool = True
-) -> list[str]:
+def check_files(root: Path, folder: Path, records: Path, *, every_record: bool = True) -> list[str]:
     """What is wrong with a folder of figures and one of records, a sentence each.
 
     Recomputes every hash of the manifest, compares the provenance that each figure carries

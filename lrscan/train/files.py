@@ -43,13 +43,22 @@ def write(
     """
     settings = run.settings
     identity = {
-        "run": settings.name(), "model": settings.model, "algorithm": settings.algorithm,
-        "dtype": "float32", "precision": "ieee", "T": settings.steps, "B": settings.batch,
+        "run": settings.name(),
+        "model": settings.model,
+        "algorithm": settings.algorithm,
+        "dtype": "float32",
+        "precision": "ieee",
+        "T": settings.steps,
+        "B": settings.batch,
         "C": settings.hidden,
-        "seed": settings.seed, "profile": workspace.profile(), "layers": settings.layers,
-        "distractors": settings.distractors, "initialisation": settings.initialisation,
-        "rate": settings.rate, "start_steps": settings.start_steps,
-    }  # fmt: skip
+        "seed": settings.seed,
+        "profile": workspace.profile(),
+        "layers": settings.layers,
+        "distractors": settings.distractors,
+        "initialisation": settings.initialisation,
+        "rate": settings.rate,
+        "start_steps": settings.start_steps,
+    }
     rows = []
     for one in run.history:
         row = one._asdict()
@@ -57,10 +66,14 @@ def write(
             held_out = row.pop("held_out")
             rows.append(identity | row | ({} if math.isnan(held_out) else {"held_out": held_out}))
     outcome = {
-        "run": settings.name(), "status": run.status, "iterations": run.iteration,
-        "seconds": run.seconds, "paper_at": run.paper_at, "strict_at": run.strict_at,
+        "run": settings.name(),
+        "status": run.status,
+        "iterations": run.iteration,
+        "seconds": run.seconds,
+        "paper_at": run.paper_at,
+        "strict_at": run.strict_at,
         "resumed": run.resumed,
-    }  # fmt: skip
+    }
     if run.status != "diverged":
         share, interval = evaluate(
             run.model, settings, sequences, number=2**40, device=provenance.resolve_device(device)
@@ -71,6 +84,10 @@ def write(
     if fresh:
         return records.write(experiment, rows, origin, directory=directory)
     return records.add(
-        experiment, rows, origin, key=("run",), directory=directory,
+        experiment,
+        rows,
+        origin,
+        key=("run",),
+        directory=directory,
         same=lambda one: one["outcome"]["run"] == settings.name(),
-    )  # fmt: skip
+    )

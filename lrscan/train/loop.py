@@ -231,9 +231,15 @@ def _minibatch(
     device: torch.device | str,
 ) -> tuple[Tokens, Tensor]:
     return problem_2b(
-        steps, batch, seed=settings.seed, number=number, held_out=held_out,
-        width=settings.width, distractors=settings.distractors, device=device,
-    )  # fmt: skip
+        steps,
+        batch,
+        seed=settings.seed,
+        number=number,
+        held_out=held_out,
+        width=settings.width,
+        distractors=settings.distractors,
+        device=device,
+    )
 
 
 @torch.no_grad()

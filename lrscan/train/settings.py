@@ -79,9 +79,12 @@ class Settings:
 
     def __post_init__(self) -> None:
         choices = {
-            "model": MODELS, "distractors": DISTRACTORS, "initialisation": INITIALISATIONS,
-            "until": CRITERIA, "algorithm": {n: None for a in ALGORITHMS.values() for n in a},
-        }  # fmt: skip
+            "model": MODELS,
+            "distractors": DISTRACTORS,
+            "initialisation": INITIALISATIONS,
+            "until": CRITERIA,
+            "algorithm": {n: None for a in ALGORITHMS.values() for n in a},
+        }
         for name, allowed in choices.items():
             if not isinstance(value := getattr(self, name), str) or value not in allowed:
                 raise ValueError(f"{name} is one of {', '.join(allowed)}, not {said(value)}")

@@ -87,8 +87,11 @@ def test_a_phase_that_fails_hangs_or_is_killed_ends_itself_alone(tmp_path):
         assert one.run() == 1
     state, names = packed(out)
     assert statuses(out) == {
-        "fails": "failed", "hangs": "partial", "is_killed": "died", "works": "done",
-    }  # fmt: skip
+        "fails": "failed",
+        "hangs": "partial",
+        "is_killed": "died",
+        "works": "done",
+    }
     messages = {name: told["message"] for name, told in state["phases"].items()}
     assert messages["fails"] == "ValueError: no good"
     assert messages["hangs"].startswith("ended after 1000 s, its limit")
@@ -113,15 +116,22 @@ def test_a_phase_that_fails_hangs_or_is_killed_ends_itself_alone(tmp_path):
     assert state["phases"]["fails"]["attempts"] == 2
     # What is unfinished goes on with the minutes that are left over.
     assert state["phases"]["takes_two"] | {"seconds": 0} == {
-        "status": "done", "message": "the rest", "attempts": 2, "seconds": 0,
-    }  # fmt: skip
+        "status": "done",
+        "message": "the rest",
+        "attempts": 2,
+        "seconds": 0,
+    }
 
 
 def test_minutes_left_over_go_to_what_hung_after_what_has_more_to_do(tmp_path):
     one, _ = campaign(
-        tmp_path / "out", phase("hangs"), phase("fails"), phase("works"), phase("takes_two"),
+        tmp_path / "out",
+        phase("hangs"),
+        phase("fails"),
+        phase("works"),
+        phase("takes_two"),
         phase("is_killed", None),
-    )  # fmt: skip
+    )
     for name, status in (("hangs", "partial"), ("works", "done"), ("takes_two", "partial")):
         one.state.phases[name] = {"status": status}
     one._forced.add("hangs")
@@ -334,8 +344,25 @@ def test_the_command_needs_neither_git_nor_jupyter(tmp_path):
         "for name in ('papermill', 'nbformat', 'nbclient', 'IPython', 'jupyter_client'):\n"
         "    sys.modules[name] = None\n"
     )
-    line = [sys.executable, "-m", "lrscan", "campaign", "run", "--device", "cpu", "--minutes", "99",
-            "--only", "heat_map", "--only", "sanitizer", "--commit", COMMIT, "--out", "result"]
+    line = [
+        sys.executable,
+        "-m",
+        "lrscan",
+        "campaign",
+        "run",
+        "--device",
+        "cpu",
+        "--minutes",
+        "99",
+        "--only",
+        "heat_map",
+        "--only",
+        "sanitizer",
+        "--commit",
+        COMMIT,
+        "--out",
+        "result",
+    ]
     settings = os.environ | {"PYTHONPATH": os.pathsep.join([str(blocker), str(tree)])}
     done = subprocess.run(line, cwd=tree, env=settings, capture_output=True, text=True)
     name, status, *_ = done.stdout.splitlines()[-2].split()
@@ -491,10 +518,11 @@ def test_the_kit_has_every_kernel_that_a_model_launches(in_checkout, monkeypatch
     with noted(132) as launched:
         for shapes, backward, dim, reverse in calls:
             tensors = {
-                row: None if one is None
+                row: None
+                if one is None
                 else torch.empty_strided(*one[:2], dtype=one[2], device="meta")
                 for row, one in shapes.items()
-            }  # fmt: skip
+            }
             for algorithm in ("auto", "serial_paper", "serial", "blocked", "single_pass"):
                 run(tensors, backward, dim, reverse, algorithm, None, "cuda")
     assert len(launched) >= 10 and not set(launched) - set(needed())

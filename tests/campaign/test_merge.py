@@ -48,9 +48,7 @@ class Result:
         self.commit = git("rev-parse", "HEAD")
         phases = {"smoke": {"status": "done", "message": "all"}}
         sources = store.source_digests(workspace.find_root())
-        self.state = State(
-            "h100", "NVIDIA H100", "cuda", self.commit, False, sources, {}, phases
-        )
+        self.state = State("h100", "NVIDIA H100", "cuda", self.commit, False, sources, {}, phases)
 
     @property
     def origin(self):
@@ -144,8 +142,11 @@ def test_fewer_times_do_not_replace_more_unless_asked(result, tmp_path):
 
 
 def test_runs_join_those_that_are_there(result, tmp_path, monkeypatch):
-    merge(result.runs(("GILRLSTM", 1024, 0, 5), ("LSTM", 1024, 0, None), monkeypatch=monkeypatch)
-          .packed())  # fmt: skip
+    merge(
+        result.runs(
+            ("GILRLSTM", 1024, 0, 5), ("LSTM", 1024, 0, None), monkeypatch=monkeypatch
+        ).packed()
+    )
     first = records.read("problem_2b", "h100").provenance["measurements"]
     Path("lrscan", "kernel.py").write_text("one = 2\n")
     git("commit", "-qam", "two")
@@ -198,17 +199,19 @@ def test_a_dirty_tree_is_refused_and_told_when_accepted(result):
         ({"commit": "beef" + 36 * "0"}, "commit beef0+, which this repository does not have"),
         ({"device_type": "cpu", "device_label": "CPU, 2 cores"}, "of CPU, 2 cores: that was a reh"),
         (
-            {"phases": {
-                "smoke": {"status": "failed", "message": "2 failed"},
-                "narrow": {"status": "done", "message": "the smallest is (1, 1)"},
-            }},
+            {
+                "phases": {
+                    "smoke": {"status": "failed", "message": "2 failed"},
+                    "narrow": {"status": "done", "message": "the smallest is (1, 1)"},
+                }
+            },
             "smoke test has not passed, .*: 2 failed; the smallest is",
         ),
         ({"phases": {}}, "smoke test has not passed, .*: it was not run"),
         ({"device": "h200"}, "is of h200, but has records of h100"),
         ({"format": 7}, "its format is 7, and 1 is known"),
     ],
-)  # fmt: skip
+)
 def test_a_result_that_does_not_count_is_refused(result, changed, message):
     refuses(result.times().packed(**changed), message)
 

@@ -21,11 +21,16 @@ from lrscan.evidence import records
 CPU = torch.device("cpu")
 PLAIN = SmokeCase("serial", "float32", (40, 6), 0)
 VARIANTS = [
-    PLAIN, PLAIN._replace(reverse=True), PLAIN._replace(start=False), PLAIN._replace(public=True),
-    PLAIN._replace(shape=(6, 40), dim=1), PLAIN._replace(shape=(2, 3, 40, 2), dim=2),
+    PLAIN,
+    PLAIN._replace(reverse=True),
+    PLAIN._replace(start=False),
+    PLAIN._replace(public=True),
+    PLAIN._replace(shape=(6, 40), dim=1),
+    PLAIN._replace(shape=(2, 3, 40, 2), dim=2),
     *(PLAIN._replace(part=part) for part in smoke.PARTS),
-    PLAIN._replace(dtype="bfloat16", wide_a=True), PLAIN._replace(dtype="complex64"),
-]  # fmt: skip
+    PLAIN._replace(dtype="bfloat16", wide_a=True),
+    PLAIN._replace(dtype="complex64"),
+]
 
 
 @pytest.fixture(autouse=True)
@@ -148,9 +153,11 @@ def test_a_case_that_hangs_ends_its_process(tmp_path):
         "smoke.check(case, torch.device('cpu'), smoke.Notes(Path(sys.argv[1])))\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script, tmp_path / "notes"], capture_output=True, text=True,
+        [sys.executable, "-c", script, tmp_path / "notes"],
+        capture_output=True,
+        text=True,
         env=os.environ | {"PYTHONPATH": PYTHONPATH},
-    )  # fmt: skip
+    )
     assert done.returncode == 1 and "Timeout" in done.stderr
     assert Notes(tmp_path / "notes").failures == [SmokeCase("serial", "float32", (4, 3), 0)]
 
@@ -166,8 +173,11 @@ def test_the_smallest_case_is_found_and_what_it_depends_on(tmp_path, monkeypatch
         return {"h": 0.1, "da": 9.0 if wrong and case.dtype != "float64" else 0.1}
 
     monkeypatch.setattr(smoke, "run", run)
-    failures = [SmokeCase("blocked", dtype, *LAYOUTS[name])
-                for dtype in ("bfloat16", "float32") for name in ("thin", "columns")]  # fmt: skip
+    failures = [
+        SmokeCase("blocked", dtype, *LAYOUTS[name])
+        for dtype in ("bfloat16", "float32")
+        for name in ("thin", "columns")
+    ]
     notes = Notes(tmp_path / "notes")
     found = narrow.smallest(failures, CPU, notes, time.monotonic() + 600)
     assert found.complete and found.case.shape == (33, 2)

@@ -71,8 +71,9 @@ def test_cpu_kernels_are_compiled_once_for_a_dtype(tmp_path):
     root = Path(__file__).parents[2]
 
     def run():
-        done = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True,
-                              text=True, check=True)  # fmt: skip
+        done = subprocess.run(
+            [sys.executable, "-c", script], cwd=root, capture_output=True, text=True, check=True
+        )
         return [int(word) for word in done.stdout.split()]
 
     compiled, kept, needed = run()

@@ -78,8 +78,11 @@ def test_run_executes_what_was_selected(project):
     (outcome,) = json.loads((project / "build" / "report.json").read_text())["notebooks"]
     assert outcome["notebook"] == "learn/01_idea"
     assert outcome["parameters"] == {
-        "seed": 3, "device": "auto", "measure": True, "lengths": [5, 6],
-    }  # fmt: skip
+        "seed": 3,
+        "device": "auto",
+        "measure": True,
+        "lengths": [5, 6],
+    }
     assert not (project / "figures").exists()
 
 
@@ -152,8 +155,9 @@ def test_run_passes_its_switches_on(project, monkeypatch):
     lrscan_("run", "--jobs", "3", "--fail-fast", "--force", "--junit", "out/junit.xml")
     names = ("jobs", "fail_fast", "force", "junit")
     assert [[options[name] for name in names] for options in seen] == [
-        [1, False, False, None], [3, True, True, project / "out" / "junit.xml"],
-    ]  # fmt: skip
+        [1, False, False, None],
+        [3, True, True, project / "out" / "junit.xml"],
+    ]
 
 
 def test_run_without_notebooks_is_no_success(project):
@@ -237,13 +241,17 @@ def test_every_encoding_of_the_output_is_good_enough_for_a_report(project, encod
     break_notebook(project / "notebooks" / "learn" / "02_\xe4\u65e5.ipynb", "")
     write_notebook(project, "learn/03_idea", parameters="seed = 0\nword = '\u65e5'")
     environment = {
-        "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0", "PYTHONIOENCODING": encoding,
-    }  # fmt: skip
+        "LC_ALL": "C",
+        "PYTHONCOERCECLOCALE": "0",
+        "PYTHONUTF8": "0",
+        "PYTHONIOENCODING": encoding,
+    }
     for verb, status in (("run", 1), ("list", 0), ("verify", 1)):
         done = subprocess.run(
-            [sys.executable, "-m", "lrscan", verb], capture_output=True,
+            [sys.executable, "-m", "lrscan", verb],
+            capture_output=True,
             env=os.environ | environment,
-        )  # fmt: skip
+        )
         output, errors = (text.decode(encoding, "replace") for text in (done.stdout, done.stderr))
         assert done.returncode == status and "Traceback" not in errors, errors
         assert "learn/02_" in output

@@ -45,31 +45,37 @@ WRONG = {
     "new Python": (replace(LAPTOP, python=(3, 14, 0)), "Python", "3.14.0", "make venv"),
     "no torch": (replace(LAPTOP, versions=VERSIONS | {"torch": None}), "torch", "not", "-e ."),
     "no papermill": (
-        replace(LAPTOP, versions=VERSIONS | {"papermill": None}), "papermill", "no notebooks",
+        replace(LAPTOP, versions=VERSIONS | {"papermill": None}),
+        "papermill",
+        "no notebooks",
         "[notebooks]",
     ),
     "mixed CUDA majors": (
-        replace(H100, versions=VERSIONS | {"nvidia-cuda-nvcc": "12.8.1"}), "CUDA toolkit",
-        "nvidia-cuda-nvcc 12 beside CUDA 13", "numba-cuda[cu13]",
+        replace(H100, versions=VERSIONS | {"nvidia-cuda-nvcc": "12.8.1"}),
+        "CUDA toolkit",
+        "nvidia-cuda-nvcc 12 beside CUDA 13",
+        "numba-cuda[cu13]",
     ),
     "two toolkits": (
-        replace(H100, versions=VERSIONS | {"nvidia-nvjitlink-cu12": "12.8.1"}), "CUDA toolkit",
-        "nvidia-nvjitlink-cu12 12 beside CUDA 13", "numba-cuda[cu13]",
+        replace(H100, versions=VERSIONS | {"nvidia-nvjitlink-cu12": "12.8.1"}),
+        "CUDA toolkit",
+        "nvidia-nvjitlink-cu12 12 beside CUDA 13",
+        "numba-cuda[cu13]",
     ),
     "old toolkit": (replace(H100, torch_cuda="12.6"), "CUDA toolkit", "13 beside CUDA 12", "cu12"),
     "old driver": (replace(H100, driver="535.104"), "driver", "older than the 580", "conda"),
     "ancient driver": (replace(H100, driver="470.1"), "driver", "older than the 580", "conda"),
     "torch for the CPU": (replace(H100, torch_cuda=None), "driver", "cannot use a GPU", "torch"),
-    "old GPU": (
-        replace(H100, gpus=[("Tesla K80", (3, 7), 12.0)]), "GPU", "3.7", "-p device=cpu"
-    ),
+    "old GPU": (replace(H100, gpus=[("Tesla K80", (3, 7), 12.0)]), "GPU", "3.7", "-p device=cpu"),
     "no GPU seen": (replace(H100, gpus=[]), "GPU", "torch sees no GPU", "reboot"),
     "read-only": (
-        replace(LAPTOP, build="/x/build", unwritable="Permission denied"), "build folder",
-        "/x/build: Permission denied", "LRSCAN_BUILD",
+        replace(LAPTOP, build="/x/build", unwritable="Permission denied"),
+        "build folder",
+        "/x/build: Permission denied",
+        "LRSCAN_BUILD",
     ),
     "full disk": (replace(LAPTOP, free_gib=0.2), "disk", "0.20 GiB", "make clean"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", WRONG)

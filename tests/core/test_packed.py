@@ -281,9 +281,7 @@ def test_one_step_forgets_as_all_do(dtype, differentiated):
     assert torch.equal(after[:, :3], x[:, :3])
     if differentiated:
         found = torch.autograd.grad(after, leaves, dh)
-        torch.testing.assert_close(
-            found, torch.autograd.grad(expected, leaves, dh), equal_nan=True
-        )
+        torch.testing.assert_close(found, torch.autograd.grad(expected, leaves, dh), equal_nan=True)
         assert not found[2][:, :3].any()
 
 

@@ -134,9 +134,10 @@ def test_half_precision_takes_coefficients_in_single_precision(kind, layout, alg
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS["cuda"])
 @pytest.mark.parametrize(
-    "part", [lambda a: a[:1], lambda a: a[:, :1], lambda a: a[:1, :1]],
+    "part",
+    [lambda a: a[:1], lambda a: a[:, :1], lambda a: a[:1, :1]],
     ids=["per-column", "per-step", "constant"],
-)  # fmt: skip
+)
 def test_broadcast_coefficients(part, algorithm):
     for shape, dim in (LAYOUTS["columns"], LAYOUTS["time"], LAYOUTS["thin"]):
         a, x, h0, _ = draw(shape, torch.float32, dim)
@@ -360,13 +361,29 @@ def test_compute_sanitizer_finds_nothing(tool):
         pytest.skip("compute-sanitizer is not installed")
     chosen = "(single_pass or blocked) and float32 and every_layout"
     done = subprocess.run(
-        [checker, "--tool", tool, "--error-exitcode", "9", "--report-api-errors", "no",
-         sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__, "-k", chosen],
+        [
+            checker,
+            "--tool",
+            tool,
+            "--error-exitcode",
+            "9",
+            "--report-api-errors",
+            "no",
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            __file__,
+            "-k",
+            chosen,
+        ],
         env=os.environ | {"CUDA_SMALL": "1", "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"},
         capture_output=True,
         text=True,
         timeout=280,
-    )  # fmt: skip
+    )
     if "Device not supported" in done.stdout:
         pytest.skip("compute-sanitizer does not run on this device")
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]

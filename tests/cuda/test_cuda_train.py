@@ -11,9 +11,17 @@ from lrscan.train import LEARNED, Settings, evaluate, train
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
 SHORT = Settings(
-    steps=48, start_steps=12, start_batch=16, hidden=32, width=16, batch=4, until="never",
-    iterations=80, rate=1e-2, label_smoothing=0.1,
-)  # fmt: skip
+    steps=48,
+    start_steps=12,
+    start_batch=16,
+    hidden=32,
+    width=16,
+    batch=4,
+    until="never",
+    iterations=80,
+    rate=1e-2,
+    label_smoothing=0.1,
+)
 
 
 @pytest.mark.parametrize("make", LINEAR.values(), ids=LINEAR)

@@ -69,15 +69,20 @@ class Scan:
         self.look_back = lookback.make_look_back(
             WORDS,
             SimpleNamespace(
-                store_words=store_words, load_words=lambda at, count: load(device, at, count),
-                complete=all, words_of=words_of, P_of=value_of, R_of=value_of,
-                finite=lambda P: P != INFINITE, divide=divmod,
+                store_words=store_words,
+                load_words=lambda at, count: load(device, at, count),
+                complete=all,
+                words_of=words_of,
+                P_of=value_of,
+                R_of=value_of,
+                finite=lambda P: P != INFINITE,
+                divide=divmod,
             ),
             SimpleNamespace(step=step, compose=compose, one=1, zero=0, zero_a=0),
             self,
             mutations.get("barrier", device.barrier),
             lambda function: function,
-        )  # fmt: skip
+        )
 
     def map_of(self, job, j):
         P, R = self.maps[job.index][job.first + j]

@@ -165,8 +165,10 @@ def test_a_constant_decay_is_one_on_every_rank_and_its_gradients_add_up(ranks, s
     expected = lrscan.linear_recurrence(*alone)
     expected.backward(dh)
     for got, value in [
-        (torch.cat(h), expected), (sum(da), alone[0].grad), (torch.cat(dx), alone[1].grad),
-    ]:  # fmt: skip
+        (torch.cat(h), expected),
+        (sum(da), alone[0].grad),
+        (torch.cat(dx), alone[1].grad),
+    ]:
         torch.testing.assert_close(got, value.detach(), rtol=1e-12, atol=1e-12)
 
 

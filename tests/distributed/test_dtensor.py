@@ -73,9 +73,11 @@ def test_a_number_is_a_coefficient_of_every_rank(ranks):
 def refused(group, a, x):
     mesh = DeviceMesh.from_group(group, "cpu")
     tensors = [
-        torch.rand(T, B, C) if placement is None
-        else DTensor.from_local(torch.rand(T, B, C), mesh, [placement]) for placement in (a, x)
-    ]  # fmt: skip
+        torch.rand(T, B, C)
+        if placement is None
+        else DTensor.from_local(torch.rand(T, B, C), mesh, [placement])
+        for placement in (a, x)
+    ]
     linear_recurrence(*tensors)
 
 

@@ -56,9 +56,12 @@ def on_a_rank(group, name, options, lengths):
     (output.square().sum() + sum(p.sin().sum() for p in end) / group.size()).backward()
     for parameter in model.parameters():
         dist.all_reduce(parameter.grad, group=group)
-    return output.detach(), [p.detach() for p in end], chunk.grad, [
-        p.grad for p in model.parameters()
-    ]  # fmt: skip
+    return (
+        output.detach(),
+        [p.detach() for p in end],
+        chunk.grad,
+        [p.grad for p in model.parameters()],
+    )
 
 
 @pytest.mark.parametrize("lengths", [(6, 7), (5, 1, 7), (0, 2, 0, 11)], ids=str)
@@ -93,7 +96,7 @@ def losses_of(loss_and_share, classifier, after=lambda: None):
     for number in range(5):
         tokens, label = problem_2b(
             SETTINGS.steps, SETTINGS.batch, seed=0, number=number, width=SETTINGS.width
-        )  # fmt: skip
+        )
         optimizer.zero_grad()
         loss, share = loss_and_share(tokens, label)
         share.backward()

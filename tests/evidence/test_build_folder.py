@@ -53,9 +53,10 @@ def test_a_folder_that_cannot_be_written_is_named_before_any_work(project, calls
         folder = project / "build"
         folder.write_text("")
     result = lrscan(
-        *VERBS[verb], *(["--build", str(folder)] if by == "option" else []),
+        *VERBS[verb],
+        *(["--build", str(folder)] if by == "option" else []),
         LRSCAN_BUILD=str(folder) if by == "variable" else None,
-    )  # fmt: skip
+    )
     assert result.exit_code == 1 and "Traceback" not in result.output, result.output
     assert str(folder.relative_to(project)) in result.output and calls == []
     assert "--build DIR or LRSCAN_BUILD=DIR" in result.output

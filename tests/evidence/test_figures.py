@@ -154,12 +154,24 @@ def test_settings_of_pyplot_neither_leak_in_nor_change(measured):
 
 
 HOSTILE = {
-    "font.family": ["serif"], "font.size": 7, "text.color": "red", "lines.linewidth": 5,
-    "patch.linewidth": 4, "axes.grid": True, "axes.spines.top": False, "axes.titlesize": 20,
-    "axes.prop_cycle": matplotlib.cycler(color=["r", "k"]), "legend.frameon": False,
-    "figure.dpi": 50, "hatch.linewidth": 5, "xtick.direction": "in", "image.cmap": "gray",
-    "axes.formatter.useoffset": False, "errorbar.capsize": 9, "scatter.marker": "x",
-}  # fmt: skip
+    "font.family": ["serif"],
+    "font.size": 7,
+    "text.color": "red",
+    "lines.linewidth": 5,
+    "patch.linewidth": 4,
+    "axes.grid": True,
+    "axes.spines.top": False,
+    "axes.titlesize": 20,
+    "axes.prop_cycle": matplotlib.cycler(color=["r", "k"]),
+    "legend.frameon": False,
+    "figure.dpi": 50,
+    "hatch.linewidth": 5,
+    "xtick.direction": "in",
+    "image.cmap": "gray",
+    "axes.formatter.useoffset": False,
+    "errorbar.capsize": 9,
+    "scatter.marker": "x",
+}
 
 
 FIGURES = {
@@ -186,8 +198,11 @@ def test_a_users_settings_do_not_change_a_figure_of_the_package(name):
         assert figures._svg(drawn(name), name, ALT, "") == plain
 
 
-@pytest.mark.parametrize("of", [lambda: scenes.chain([1, 2], [3, 4]), lambda: plane.roofline(
-    roofline.H100, "float32")], ids=["drawing", "plot"])  # fmt: skip
+@pytest.mark.parametrize(
+    "of",
+    [lambda: scenes.chain([1, 2], [3, 4]), lambda: plane.roofline(roofline.H100, "float32")],
+    ids=["drawing", "plot"],
+)
 def test_a_users_settings_do_not_change_a_drawing_of_the_lessons(of):
     plain = figures._svg(of().figure(), "scene", ALT, ""), of().svg()
     with matplotlib.rc_context(HOSTILE):
@@ -233,8 +248,7 @@ def test_two_processes_that_draw_at_once_lose_no_entry(project, measured):
     paths = os.pathsep.join([PYTHONPATH, str(Path(__file__).parent)])
     command = [sys.executable, "-c", script]
     both = [
-        subprocess.Popen([*command, name], env=os.environ | {"PYTHONPATH": paths})
-        for name in "ab"
+        subprocess.Popen([*command, name], env=os.environ | {"PYTHONPATH": paths}) for name in "ab"
     ]
     assert [process.wait(timeout=LONGEST_S) for process in both] == [0, 0]
     entries = figures.read_manifest(project / "build" / "figures" / "manifest.json")

@@ -68,8 +68,10 @@ def test_provenance_lies_beside_the_rows_as_a_list_of_measurements():
     written = records.write("timing", [ROW], PROVENANCE)
     document = json.loads(written.path.with_suffix(".json").read_text())
     assert document == {
-        "experiment": "timing", "device": "cpu-2-core", "measurements": [PROVENANCE],
-    }  # fmt: skip
+        "experiment": "timing",
+        "device": "cpu-2-core",
+        "measurements": [PROVENANCE],
+    }
     assert written.provenance == document
     assert written.device_label == "CPU, 2 cores"
 

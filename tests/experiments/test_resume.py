@@ -127,7 +127,8 @@ def test_cases_with_rivals_may_be_left_for_later(monkeypatch):
     monkeypatch.setattr(throughput, "cpu_cases", lambda elements, compare: cases)
     row = {"algorithm": "auto", "median_ms": 1.0}
     monkeypatch.setattr(
-        throughput, "_measure_case",
+        throughput,
+        "_measure_case",
         lambda case, *_: seen.append(case) or ([row | case.identity], {}),
     )
     given = {"device": "cpu", "seed": 0, "elements": 64, "runs": 1, "compare": True}
@@ -141,19 +142,29 @@ def test_cases_with_rivals_may_be_left_for_later(monkeypatch):
     [
         (
             training_speedup,
-            {"events": 64, "lengths": [16, 64], "widths": [4, 8], "inputs": [4, 4],
-             "names": ["SRU", "QRNN(2)"]},
+            {
+                "events": 64,
+                "lengths": [16, 64],
+                "widths": [4, 8],
+                "inputs": [4, 4],
+                "names": ["SRU", "QRNN(2)"],
+            },
             {"T": 64, "C": 4, "model": "SRU"},
         ),
         (
             lstm_throughput,
-            {"hidden": 4, "lengths": [16, 64], "minibatches": [1, 2], "most_events": 64,
-             "lstm_lengths": [16]},
+            {
+                "hidden": 4,
+                "lengths": [16, 64],
+                "minibatches": [1, 2],
+                "most_events": 64,
+                "lstm_lengths": [16],
+            },
             {"T": 64, "B": 1, "model": "GILR-LSTM"},
         ),
     ],
     ids=["training_speedup", "lstm_throughput"],
-)  # fmt: skip
+)
 def test_training_steps_are_measured_in_pieces(experiment, given, first):
     """What decides a claim first; the rest by a call that resumes."""
     given = given | {"device": "cpu", "seed": 0, "runs": 1}

@@ -100,10 +100,12 @@ def claim(ratio=1.0, pieces=1, distant=None):
         table = pandas.DataFrame({"algorithm": ["whole", "pieces"], "bytes": [9, pieces]})
 
     names = {
-        "foretold": pandas.DataFrame({"median_ms": [1.0] * 3}), "memory": [Memory],
-        "ratio": pandas.Series([ratio] * 3), "far": far() if distant is None else distant,
+        "foretold": pandas.DataFrame({"median_ms": [1.0] * 3}),
+        "memory": [Memory],
+        "ratio": pandas.Series([ratio] * 3),
+        "far": far() if distant is None else distant,
         "pandas": pandas,
-    }  # fmt: skip
+    }
     exec("".join(cells[-1]["source"]), names)
 
 

@@ -42,11 +42,19 @@ def write_gpu_records(**times):
     records.write("throughput", rows, ORIGIN)
     table_1 = {"serial_paper": 50.0, "serial": 2.0, "single_pass": 1.0, "auto": 1.0}
     rows = [
-        {"algorithm": name, "direction": "forward", "dtype": "float32", "layout": "TC", "T": 65_536,
-         "B": 1, "C": m, "median_ms": times.get(name, ms)}
+        {
+            "algorithm": name,
+            "direction": "forward",
+            "dtype": "float32",
+            "layout": "TC",
+            "T": 65_536,
+            "B": 1,
+            "C": m,
+            "median_ms": times.get(name, ms),
+        }
         for name, ms in table_1.items()
         for m in (4, 32, 128)
-    ]  # fmt: skip
+    ]
     records.write("kernel_speedup", rows, ORIGIN)
     cost = {"algorithm": "auto", "direction": "forward", "layout": "TC", "T": 4, "B": 1, "C": 3}
     records.write("call_cost", [cost | {"median_ms": times.get("call", 0.02)}], ORIGIN)

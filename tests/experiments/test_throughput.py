@@ -118,10 +118,20 @@ def test_no_case_is_measured_twice(make, compare):
 
 def shares_of(device_type, *rows):
     table = [
-        {"algorithm": "auto", "direction": "forward", "dtype": "float32", "layout": "TC", "T": T,
-         "B": 1, "C": 1, "bytes": size, "reference_ms": reference, "median_ms": 2.0}
+        {
+            "algorithm": "auto",
+            "direction": "forward",
+            "dtype": "float32",
+            "layout": "TC",
+            "T": T,
+            "B": 1,
+            "C": 1,
+            "bytes": size,
+            "reference_ms": reference,
+            "median_ms": 2.0,
+        }
         for T, (size, reference) in enumerate(rows, 16)
-    ]  # fmt: skip
+    ]
     records.write("throughput", table, ORIGIN | {"device_type": device_type})
     found = records.find("throughput", "h100", directory=workspace.records_folder())
     return list(throughput.summarise(found))

@@ -40,9 +40,13 @@ def test_one_seed_of_everything_is_trained_before_the_next(monkeypatch):
     assert [(run.seed, run.model, run.steps) for run in order] == expected
     order.clear()
     long_memory.measure(
-        **given, lengths=[16, 32], lstm_lengths=[16], distractors="any", rate=1e-3,
+        **given,
+        lengths=[16, 32],
+        lstm_lengths=[16],
+        distractors="any",
+        rate=1e-3,
         initialisations=["graded"],
-    )  # fmt: skip
+    )
     del expected[3], expected[6]
     assert [(run.seed, run.model, run.steps) for run in order] == expected
 
@@ -68,9 +72,18 @@ def test_a_search_is_the_same_for_both_models_and_the_runs_take_what_it_found(mo
             [(8, 8), (8, 9), (16, 7), (16, 8), (16, 9)], 4
         )
     measured = problem_2b.measure(
-        device="cpu", names=["GILRLSTM"], lengths=[8, 16], grown_lengths=[], seeds=[0, 1], hidden=4,
-        batch=2, apart_lengths=[], iterations=2, sequences=16, matched=False,
-    )  # fmt: skip
+        device="cpu",
+        names=["GILRLSTM"],
+        lengths=[8, 16],
+        grown_lengths=[],
+        seeds=[0, 1],
+        hidden=4,
+        batch=2,
+        apart_lengths=[],
+        iterations=2,
+        sequences=16,
+        matched=False,
+    )
     runs = training_runs.outcomes(measured)
     assert list(runs["T"]) == [8, 8, 16, 16] and list(runs["seed"]) == [0, 1, 0, 1]
     best = problem_2b_search.chosen(searched).query("model == 'GILRLSTM'").set_index("T")["rate"]
@@ -82,17 +95,34 @@ def test_a_search_is_the_same_for_both_models_and_the_runs_take_what_it_found(mo
 def test_runs_without_a_search_are_refused():
     with pytest.raises(FileNotFoundError, match="problem_2b_search"):
         problem_2b.measure(
-            device="cpu", names=["LSTM"], lengths=[8], grown_lengths=[], seeds=[0], hidden=4,
-            batch=2, apart_lengths=[], iterations=2, sequences=16, matched=False,
-        )  # fmt: skip
+            device="cpu",
+            names=["LSTM"],
+            lengths=[8],
+            grown_lengths=[],
+            seeds=[0],
+            hidden=4,
+            batch=2,
+            apart_lengths=[],
+            iterations=2,
+            sequences=16,
+            matched=False,
+        )
 
 
 def test_a_run_with_what_the_search_found_goes_on_where_it_was_paused(monkeypatch):
     search(names=["GILRLSTM"])
     given = {
-        "device": "cpu", "names": ["GILRLSTM"], "lengths": [8], "grown_lengths": [], "hidden": 4,
-        "batch": 2, "apart_lengths": [], "iterations": 6, "sequences": 16, "matched": False,
-    }  # fmt: skip
+        "device": "cpu",
+        "names": ["GILRLSTM"],
+        "lengths": [8],
+        "grown_lengths": [],
+        "hidden": 4,
+        "batch": 2,
+        "apart_lengths": [],
+        "iterations": 6,
+        "sequences": 16,
+        "matched": False,
+    }
     problem_2b.measure(**given, seeds=[0], resume=True)
     real = training_runs.train
     monkeypatch.setattr(training_runs, "train", lambda *a, **kw: real(*a, **kw | {"seconds": 1e-9}))
@@ -109,26 +139,40 @@ def test_with_a_curriculum_a_search_and_its_runs_are_apart_from_those_without():
     tasks = {(8, 0), (128, 128), (256, 128)}
     assert set(zip(found["T"], found["start_steps"], strict=True)) == tasks
     measured = problem_2b.measure(
-        device="cpu", names=["GILRLSTM", "LSTM"], lengths=[8], grown_lengths=[256], seeds=[0],
-        hidden=4, batch=2, apart_lengths=[16], iterations=2, sequences=16, matched=True,
-    )  # fmt: skip
+        device="cpu",
+        names=["GILRLSTM", "LSTM"],
+        lengths=[8],
+        grown_lengths=[256],
+        seeds=[0],
+        hidden=4,
+        batch=2,
+        apart_lengths=[16],
+        iterations=2,
+        sequences=16,
+        matched=True,
+    )
     assert set(measured.table["steps"]) == {8, 16, 128}
     assert set(measured.table.query("steps == 16")["distractors"]) == {"apart"}
     wider = problem_2b.matched_hidden("LSTM", "GILRLSTM", 4)
     table = problem_2b.convergence(measured)
     assert set(table[table["model"] == "LSTM"]["C"]) == {4, wider}
     assert len(problem_2b.sooner(measured)) == len(table[table["model"] == "LSTM"]) == 6
-    titles = [
-        panel.get_title().partition(";")[0]
-        for panel in problem_2b.plot(measured).axes
-    ]
+    titles = [panel.get_title().partition(";")[0] for panel in problem_2b.plot(measured).axes]
     assert titles == ["T = 8", "T = 16, distractors apart", "T = 256, doubled from 128"]
     search(grown_lengths=[], rates=[0.01])
     with pytest.raises(ValueError, match="no model 'GILRLSTM' with a curriculum"):
         problem_2b.measure(
-            device="cpu", lengths=[], grown_lengths=[256], seeds=[0], hidden=4, batch=2,
-            apart_lengths=[], iterations=2, sequences=16, matched=False,
-        )  # fmt: skip
+            device="cpu",
+            lengths=[],
+            grown_lengths=[256],
+            seeds=[0],
+            hidden=4,
+            batch=2,
+            apart_lengths=[],
+            iterations=2,
+            sequences=16,
+            matched=False,
+        )
 
 
 def test_a_matched_lstm_has_the_fewest_units_that_suffice():
@@ -177,8 +221,9 @@ def test_what_is_recorded_is_kept_when_a_measurement_goes_on(monkeypatch):
     assert not trained_again and again.table.equals(first.table)
     search(rates=[0.01, 0.03], resume=True)
     assert [(one.rate, one.seed) for one in trained_again] == [
-        *[(0.03, 7)] * 2, *[(0.03, 8), (0.03, 9)] * 2,
-    ]  # fmt: skip
+        *[(0.03, 7)] * 2,
+        *[(0.03, 8), (0.03, 9)] * 2,
+    ]
     trained_again.clear()
     search()
     assert len(trained_again) == 12
@@ -227,9 +272,15 @@ def test_a_run_that_diverges_at_once_is_an_error(monkeypatch):
 
 def test_table_3_counts_failures_and_averages_what_learned():
     measured = trained(
-        CPU, "t", ("GILRLSTM", 64, 0, 10), ("GILRLSTM", 64, 1, 20), ("LSTM", 64, 0, 40),
-        ("LSTM", 64, 1, None), ("LSTM", 128, 0, None), ("GILRLSTM", 128, 0, 10),
-    )  # fmt: skip
+        CPU,
+        "t",
+        ("GILRLSTM", 64, 0, 10),
+        ("GILRLSTM", 64, 1, 20),
+        ("LSTM", 64, 0, 40),
+        ("LSTM", 64, 1, None),
+        ("LSTM", 128, 0, None),
+        ("GILRLSTM", 128, 0, 10),
+    )
     table = problem_2b.convergence(measured).set_index(["T", "model"])
     ours, rival = table.loc[64, "GILRLSTM"], table.loc[64, "LSTM"]
     assert (ours["runs"], ours["learned"], ours["iterations"]) == (2, 2, 15.0)
@@ -245,10 +296,18 @@ def test_table_3_counts_failures_and_averages_what_learned():
 
 def test_what_is_sooner_splits_into_its_factors_and_counts_failures():
     measured = trained(
-        CPU, "t", ("GILRLSTM", 64, 0, 10), ("GILRLSTM", 64, 1, 20), ("LSTM", 64, 0, 15),
-        ("LSTM", 64, 1, None), ("LSTM", 64, 2, None), ("LSTM", 128, 0, None),
-        ("GILRLSTM", 128, 0, 10), ("LSTM", 256, 0, 10), ("GILRLSTM", 256, 0, None),
-    )  # fmt: skip
+        CPU,
+        "t",
+        ("GILRLSTM", 64, 0, 10),
+        ("GILRLSTM", 64, 1, 20),
+        ("LSTM", 64, 0, 15),
+        ("LSTM", 64, 1, None),
+        ("LSTM", 64, 2, None),
+        ("LSTM", 128, 0, None),
+        ("GILRLSTM", 128, 0, 10),
+        ("LSTM", 256, 0, 10),
+        ("GILRLSTM", 256, 0, None),
+    )
     rows = problem_2b.sooner(measured).set_index("T")
     factors = ["by_iterations", "by_time_per_iteration", "by_means"]
     assert list(rows.loc[64, factors]) == pytest.approx([1.0, 1.0, 1.0])
@@ -300,9 +359,11 @@ def test_figures_of_training_show_every_length_and_failure():
     assert titles == [f"T = {n}; moving average of 20 iterations" for n in (64, 128)]
     for figure in (problem_2b_search.plot(measured), long_memory.plot(measured)):
         crosses = [
-            line.get_ydata() for panel in figure.axes for line in panel.lines
+            line.get_ydata()
+            for panel in figure.axes
+            for line in panel.lines
             if line.get_marker() == "x" and len(line.get_ydata())
-        ]  # fmt: skip
+        ]
         assert all(list(values) == [50] for values in crosses) and crosses
         assert "CPU, 2 cores" in figure._suptitle.get_text()
 

@@ -92,14 +92,23 @@ def test_the_heat_map_compares_at_equal_minibatch():
 
 def test_the_heat_map_leaves_out_what_is_too_large():
     measured = lstm_throughput.measure(
-        device="cpu", seed=0, hidden=4, lengths=[8, 16], minibatches=[1, 4], most_events=32,
-        lstm_lengths=[8], runs=1,
-    )  # fmt: skip
+        device="cpu",
+        seed=0,
+        hidden=4,
+        lengths=[8, 16],
+        minibatches=[1, 4],
+        most_events=32,
+        lstm_lengths=[8],
+        runs=1,
+    )
     cells = set(zip(*(measured.table[name] for name in ("model", "T", "B")), strict=True))
     assert cells == {
-        ("GILR-LSTM", 8, 1), ("GILR-LSTM", 8, 4), ("GILR-LSTM", 16, 1), ("LSTM", 8, 1),
+        ("GILR-LSTM", 8, 1),
+        ("GILR-LSTM", 8, 4),
+        ("GILR-LSTM", 16, 1),
+        ("LSTM", 8, 1),
         ("LSTM", 8, 4),
-    }  # fmt: skip
+    }
 
 
 def test_the_papers_heat_map_has_its_claim():

@@ -6,7 +6,7 @@ from pathlib import Path
 
 CELL = {"cell_type": "code", "metadata": {}, "source": "1"}
 DOCUMENT = {"cells": [CELL], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
-MARKERS = "{\n<<<<<<< HEAD\n \"cells\": []\n=======\n>>>>>>> other\n}\n"
+MARKERS = '{\n<<<<<<< HEAD\n "cells": []\n=======\n>>>>>>> other\n}\n'
 # What makes a file no notebook, and words of what is told about it.
 BROKEN = {
     "empty": ("", "not a notebook"),
@@ -33,7 +33,7 @@ BROKEN = {
     "link to itself": (lambda path: path.symlink_to(path.name), "not a notebook"),
     "link out": (lambda path: path.symlink_to(__file__), "a link to a file outside notebooks/"),
     "pipe": (os.mkfifo, "no file"),
-}  # fmt: skip
+}
 
 
 def break_notebook(path, what):

@@ -24,11 +24,9 @@ class Ranks:
         self.size, self.pipes = size, [ours for ours, _ in pairs]
         store = str(folder / "store")
         self.processes = [
-            context.Process(
-                target=_serve, args=(rank, size, store, timeout_s, theirs), daemon=True
-            )
+            context.Process(target=_serve, args=(rank, size, store, timeout_s, theirs), daemon=True)
             for rank, (_, theirs) in enumerate(pairs)
-        ]  # fmt: skip
+        ]
         for process in self.processes:
             process.start()
         for _, theirs in pairs:

@@ -56,8 +56,7 @@ def test_the_students_lessons_run_where_only_the_package_is(elsewhere):
 
 
 def test_the_lessons_in_the_simulator_run_without_numba_cuda(elsewhere):
-    lessons = [notebook.path.stem for notebook in NOTEBOOKS
-               if runs_in_simulator(notebook)]
+    lessons = [notebook.path.stem for notebook in NOTEBOOKS if runs_in_simulator(notebook)]
     assert len(lessons) == 4
     done = run(elsewhere, "solutions", lessons, without="without-numba-cuda", checked=True)
     assert done.returncode == 0, done.stderr
@@ -68,8 +67,11 @@ def test_elsewhere_is_outside_of_every_checkout(elsewhere):
         "from lrscan.evidence import workspace\nprint(workspace.__file__)\nworkspace.find_root()"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script], cwd=elsewhere / "student", capture_output=True, text=True,
+        [sys.executable, "-c", script],
+        cwd=elsewhere / "student",
+        capture_output=True,
+        text=True,
         env=os.environ | {"PYTHONPATH": str(elsewhere / "site")},
-    )  # fmt: skip
+    )
     assert Path(done.stdout.strip()).is_relative_to(elsewhere)
     assert "WorkspaceError" in done.stderr

@@ -74,9 +74,10 @@ def test_an_answer_may_work_in_place_and_spoils_nothing_for_the_next():
 
 
 @pytest.mark.parametrize(
-    "answer", [10**400, {1: 2}, [[1], [2, 3]], lambda: 0, 1j],
+    "answer",
+    [10**400, {1: 2}, [[1], [2, 3]], lambda: 0, 1j],
     ids=["huge", "dict", "ragged", "function", "complex"],
-)  # fmt: skip
+)
 def test_no_answer_stops_a_check(answer):
     for check in (lesson_02.compose, lesson_08.attainable, lesson_09.gilr):
         assert check.verdict(lambda *inputs: answer).name == "another value"

@@ -108,10 +108,13 @@ def test_a_stepper_holds_its_data_and_asks_nothing_of_a_network():
     assert captions == [SCENES["serial"].captions, SCENES["Blelloch"].captions]
     assert len(found["scenes"]) == len(SCENES)  # each is there once, though two panels offer it
     outside = set(re.findall(r"https?://[\w./]+", page)) - {
-        "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink",
-        "http://www.w3.org/1999/02/22", "http://purl.org/dc/elements/1.1/",
-        "http://creativecommons.org/ns", "http://purl.org/dc/dcmitype/StillImage",
-    }  # fmt: skip
+        "http://www.w3.org/2000/svg",
+        "http://www.w3.org/1999/xlink",
+        "http://www.w3.org/1999/02/22",
+        "http://purl.org/dc/elements/1.1/",
+        "http://creativecommons.org/ns",
+        "http://purl.org/dc/dcmitype/StillImage",
+    }
     assert not outside and "import(" not in page and "fetch(" not in page
     assert "src=" not in page and "@import" not in page
 
@@ -242,8 +245,10 @@ def test_the_explorer_finds_a_lost_update_and_nothing_in_an_ordered_one():
         return "early" if results.get(1, 5) != 5 else None
 
     for store, relaxed, problem in (
-        (Release, True, None), (Write, False, None), (Write, True, "early"),
-    ):  # fmt: skip
+        (Release, True, None),
+        (Write, False, None),
+        (Write, True, "early"),
+    ):
         programs = [lambda store=store: first(store), second]
         found = explore(programs, {"n": [0], "flag": [0]}, right, relaxed=relaxed)
         assert found.problem == problem

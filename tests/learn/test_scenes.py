@@ -98,8 +98,11 @@ def test_the_sequence_drawn_is_the_tasks(given):
     tokens, label = problem_2b(task.pop("steps"), 1, **task)
     *cells, answer = boxes(scene, "state", "carry")
     shown = torch.zeros(given["steps"], given["width"])
-    rows = {s.y: int(s.text[1:]) for s in scene.shapes
-            if isinstance(s, Text) and re.fullmatch(r"e\d+", s.text)}  # fmt: skip
+    rows = {
+        s.y: int(s.text[1:])
+        for s in scene.shapes
+        if isinstance(s, Text) and re.fullmatch(r"e\d+", s.text)
+    }
     for t, cell in enumerate(sorted(cells, key=lambda cell: cell.x)):
         shown[t, rows[cell.y]] = float(cell.text.replace(MINUS, "-"))
         assert (cell.style == "carry") == cell.text.startswith(MINUS)
@@ -143,9 +146,16 @@ def overlaps(scene):
             if any(part.intersects_bbox(box, filled=False) for part in parts)
         ]
     whole = figure.bbox
-    found += [(t, "the end") for t, box in words
-              if not (whole.containsx(box.x0) and whole.containsx(box.x1)
-                      and whole.containsy(box.y0) and whole.containsy(box.y1))]  # fmt: skip
+    found += [
+        (t, "the end")
+        for t, box in words
+        if not (
+            whole.containsx(box.x0)
+            and whole.containsx(box.x1)
+            and whole.containsy(box.y0)
+            and whole.containsy(box.y1)
+        )
+    ]
     return found
 
 
@@ -161,11 +171,13 @@ def test_no_words_meet_anything(scene):
 @pytest.mark.parametrize(
     "shape",
     [
-        Text(0.4, 0, "words"), Box(0.7, 0, "", width=1.0), Arrow(0, 1, 0, -1),
+        Text(0.4, 0, "words"),
+        Box(0.7, 0, "", width=1.0),
+        Arrow(0, 1, 0, -1),
         Line(((-1, 0.0), (1, 0.0))),
     ],
     ids=lambda shape: type(shape).__name__,
-)  # fmt: skip
+)
 def test_words_that_meet_something_are_found(shape):
     scene = Scene("title", "alt", ["caption"], [Text(0, 0, "some words"), Text(0, -2, "x"), shape])
     assert overlaps(scene)

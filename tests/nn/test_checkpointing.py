@@ -178,9 +178,12 @@ class Tagger(Module):
 
 def sequential():
     return Sequential(
-        Embedding(7, 3), nn.GILR(3, 5), Dropout(0.0), Sequential(Linear(5, 5), GRU(5, 4)),
+        Embedding(7, 3),
+        nn.GILR(3, 5),
+        Dropout(0.0),
+        Sequential(Linear(5, 5), GRU(5, 4)),
         Linear(4, 2),
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize("make", [Tagger, sequential])

@@ -316,12 +316,21 @@ class Without(LinearSurrogateRNN):
         (lambda: GILRLSTM(4, 4)(torch.rand(3, 2, 4).double()), TypeError, "torch.float64"),
         (lambda: GILRLSTM(4, 4)(torch.zeros(3, 2).to(torch.int8)), TypeError, "torch.int8"),
         (lambda: GILRLSTM(4, 4)(torch.full((3, 2), 4)), IndexError, "out of range"),
-        (lambda: GILRLSTM(4, 4)(Tokens(torch.zeros(3, 2).long(), torch.ones(3))), ValueError,
-         r"\(3, 2\) tokens, but \(3,\) signs"),
-        (lambda: GILRLSTM(4, 4)(torch.rand(3, 2, 4), (torch.zeros(1, 2, 4),)), ValueError,
-         r"\(1, 2, 4\), \(1, 2, 4\)\], not \[\(1, 2, 4\)\]"),
-        (lambda: GILRLSTM(4, 4)(torch.rand(3, 2, 4), torch.zeros(1, 2, 4)), ValueError,
-         r"\(1, 2, 4\)\], not Tensor of shape \(1, 2, 4\)$"),
+        (
+            lambda: GILRLSTM(4, 4)(Tokens(torch.zeros(3, 2).long(), torch.ones(3))),
+            ValueError,
+            r"\(3, 2\) tokens, but \(3,\) signs",
+        ),
+        (
+            lambda: GILRLSTM(4, 4)(torch.rand(3, 2, 4), (torch.zeros(1, 2, 4),)),
+            ValueError,
+            r"\(1, 2, 4\), \(1, 2, 4\)\], not \[\(1, 2, 4\)\]",
+        ),
+        (
+            lambda: GILRLSTM(4, 4)(torch.rand(3, 2, 4), torch.zeros(1, 2, 4)),
+            ValueError,
+            r"\(1, 2, 4\)\], not Tensor of shape \(1, 2, 4\)$",
+        ),
         (lambda: GILR(4, 4)(torch.rand(3, 2, 4), (None,)), ValueError, r"not \['None'\]"),
         (lambda: GILRLSTM(4, 4).step([1.0]), TypeError, "not list"),
         (lambda: GILRLSTM(4, 4).step(torch.rand(3, 2, 4)), ValueError, "2 axes.*not 3"),
@@ -331,18 +340,25 @@ class Without(LinearSurrogateRNN):
         (lambda: early(100, 1, 8), ValueError, "2 layers at least, not 1"),
         (lambda: Window(4, 0), ValueError, "steps .* not 0"),
     ],
-)  # fmt: skip
+)
 def test_wrong_arguments_are_refused_by_name(call, error, message):
     with pytest.raises(error, match=message):
         call()
 
 
-
 @pytest.mark.parametrize(
     "argument",
-    ["input_size", "hidden_size", "num_layers", "dropout", "bidirectional", "batch_first", "dtype",
-     "window"],
-)  # fmt: skip
+    [
+        "input_size",
+        "hidden_size",
+        "num_layers",
+        "dropout",
+        "bidirectional",
+        "batch_first",
+        "dtype",
+        "window",
+    ],
+)
 @pytest.mark.parametrize("thing", [torch.arange(9999), list(range(9999))], ids=["tensor", "list"])
 def test_a_wrong_argument_is_named_and_what_it_holds_is_not_printed(argument, thing):
     with pytest.raises((TypeError, ValueError), match=argument) as refused:

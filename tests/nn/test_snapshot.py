@@ -82,9 +82,16 @@ def a_parametrization(net):
 
 
 WAYS = [
-    weights_made_by_the_net, another_parameter, other_data, another_module, tensors_in_containers,
-    a_buffer_in_place, a_function, modes, a_parametrization,
-]  # fmt: skip
+    weights_made_by_the_net,
+    another_parameter,
+    other_data,
+    another_module,
+    tensors_in_containers,
+    a_buffer_in_place,
+    a_function,
+    modes,
+    a_parametrization,
+]
 
 
 def made(way):
@@ -120,9 +127,7 @@ def test_a_functional_call_of_a_long_sequence_has_the_weights_that_it_was_called
 ):
     torch.manual_seed(0)
     net, x = make(3, 32).double(), torch.randn(STEPS, 1, 3, dtype=torch.float64)
-    others = {
-        name: (2 * p.detach()).requires_grad_() for name, p in net.named_parameters()
-    }
+    others = {name: (2 * p.detach()).requires_grad_() for name, p in net.named_parameters()}
     found = []
     for yes in (False, True):
         long_ones_are_cut(monkeypatch, yes)

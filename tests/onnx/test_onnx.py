@@ -37,9 +37,13 @@ class Program(torch.nn.Module):
 
     def exported(self, inputs, axes=None):
         program = torch.onnx.export(
-            self.eval(), inputs, dynamo=True, verbose=False, dynamic_shapes=axes and (axes,),
+            self.eval(),
+            inputs,
+            dynamo=True,
+            verbose=False,
+            dynamic_shapes=axes and (axes,),
             custom_translation_table=lrscan.onnx.translations(),
-        )  # fmt: skip
+        )
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1  # others test at the same time
         options.log_severity_level = 3
@@ -67,9 +71,7 @@ WAYS = {
     "one state for all": lambda a, x, h0: h(a, x, h0[0, 0], reverse=True),
     "from the end": lambda a, x, h0: h(a, x, h0, reverse=True),
     "batch first": lambda a, x, h0: h(a.movedim(0, 1), x.movedim(0, 1), h0, dim=1),
-    "time last": lambda a, x, h0: h(
-        a.movedim(0, -1), x.movedim(0, -1), h0, dim=-1, reverse=True
-    ),
+    "time last": lambda a, x, h0: h(a.movedim(0, -1), x.movedim(0, -1), h0, dim=-1, reverse=True),
     "one axis": lambda a, x, h0: h(a[:, 0, 0], x[:, 0, 0], h0[0, 0]),
     "a number": lambda a, x, h0: h(0.9, x, h0),
     "a for each feature": lambda a, x, h0: h(h0[0].sigmoid(), x, h0, reverse=True),
@@ -90,9 +92,7 @@ def each(a, x, h0):
 
 @pytest.fixture(scope="module")
 def all_ways():
-    return Program(each).exported(
-        operands(T, B), (STEPS_AND_BATCH, STEPS_AND_BATCH, {0: "B"})
-    )  # fmt: skip
+    return Program(each).exported(operands(T, B), (STEPS_AND_BATCH, STEPS_AND_BATCH, {0: "B"}))
 
 
 @pytest.mark.parametrize("shape", [(12, 4), (300, 1), (1, 3)], ids=str)
@@ -107,7 +107,7 @@ def test_the_operator_is_that_of_torch_in_all_its_ways(all_ways, shape):
 def both_ways():
     return Program(lambda *all: [h(*all), h(*all, reverse=True)]).exported(
         operands(T, B), (STEPS_AND_BATCH, STEPS_AND_BATCH, {0: "B"})
-    )  # fmt: skip
+    )
 
 
 def same(program, *inputs):

@@ -137,8 +137,10 @@ def test_what_was_listed_or_not_there_is_a_dependence(project):
     (more.parent / "new.csv").touch()
     told = [reason for _, reason in run(project, jobs=2)]
     assert told[:4] == ["what lies in notebooks/data changed"] * 4
-    assert told[4] in ("what lies in notebooks/data changed",
-                       "notebooks/data/more/new.csv is there now")  # fmt: skip
+    assert told[4] in (
+        "what lies in notebooks/data changed",
+        "notebooks/data/more/new.csv is there now",
+    )
     assert told[5:] == ["notebooks/data/new.csv is there now"] * 3
 
 
@@ -162,9 +164,10 @@ def test_another_version_of_what_computes_or_draws_reruns(project, monkeypatch, 
     before = cache.facts(project, notebook, {})
     version = cache.package_version
     monkeypatch.setattr(
-        cache, "package_version",
+        cache,
+        "package_version",
         lambda asked: "0.0" if asked == name else version(asked),
-    )  # fmt: skip
+    )
     now = cache.facts(project, notebook, {})
     assert {fact for fact in now if now[fact] != before[fact]} == {name}
 

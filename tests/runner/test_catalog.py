@@ -1,6 +1,5 @@
 """Which notebooks there are, and what their parameters may be. No kernel is started."""
 
-
 import pytest
 from broken_notebooks import BROKEN, break_notebook
 from projects import make_project, write_notebook
@@ -50,9 +49,15 @@ def test_lessons_come_first_and_in_order(every):
 
 def test_defaults_are_the_literals_of_the_tagged_cell(every):
     assert every[2].defaults == {
-        "seed": 0, "rate": 0.5, "rates": [0.5], "device": "auto", "measure": True,
-        "lengths": [16, 256], "dtypes": ["float32"], "mixed": [1, "all"],
-    }  # fmt: skip
+        "seed": 0,
+        "rate": 0.5,
+        "rates": [0.5],
+        "device": "auto",
+        "measure": True,
+        "lengths": [16, 256],
+        "dtypes": ["float32"],
+        "mixed": [1, "all"],
+    }
 
 
 @pytest.mark.parametrize(
@@ -80,11 +85,28 @@ def broken(root, name="learn/01_bad"):
 
 @pytest.mark.parametrize(
     "source",
-    ["n = 2**20", "import os", "a = b = 1", "a, b = 1, 2", "n = None", "n = []", "n = {}",
-     "n = (1, 2)", "n += 1", "n: int", "n =", "%matplotlib inline", "print(1)", "n = [None]",
-     "n = 1e999",
-     "n = [[-1e999]]", "n = '\\ud800'", "n = 0x" + 5000 * "f", "n = " + 999 * "(" + 999 * ")"],
-)  # fmt: skip
+    [
+        "n = 2**20",
+        "import os",
+        "a = b = 1",
+        "a, b = 1, 2",
+        "n = None",
+        "n = []",
+        "n = {}",
+        "n = (1, 2)",
+        "n += 1",
+        "n: int",
+        "n =",
+        "%matplotlib inline",
+        "print(1)",
+        "n = [None]",
+        "n = 1e999",
+        "n = [[-1e999]]",
+        "n = '\\ud800'",
+        "n = 0x" + 5000 * "f",
+        "n = " + 999 * "(" + 999 * ")",
+    ],
+)
 def test_a_cell_of_parameters_with_more_than_storable_literals_is_refused(tmp_path, source):
     root = make_project(tmp_path)
     write_notebook(root, "learn/01_bad", parameters=source)
@@ -103,15 +125,21 @@ def test_a_file_that_is_no_notebook_is_named_and_the_others_are_there(project, k
     break_notebook(project / "notebooks" / "learn" / "01_bad.ipynb", what)
     assert told in broken(project) and len(broken(project)) < 300
     assert names(catalog.discover(project)) == [
-        "learn/01_bad", "learn/01_first", "learn/02_second", "reproduce/01_first",
-    ]  # fmt: skip
+        "learn/01_bad",
+        "learn/01_first",
+        "learn/02_second",
+        "reproduce/01_first",
+    ]
     every = catalog.discover(project)
     loaded = profile(project, every, '[quick]\nseed = 7\n[quick."learn/01_bad"]\nseed = 8\n')
     assert loaded.parameters["learn/01_bad"] == {}
     given = catalog.override(loaded.parameters, every, ["seed=9"])
     assert {name: values.get("seed") for name, values in given.items()} == {
-        "learn/01_bad": None, "learn/01_first": 9, "learn/02_second": 9, "reproduce/01_first": 9,
-    }  # fmt: skip
+        "learn/01_bad": None,
+        "learn/01_first": 9,
+        "learn/02_second": 9,
+        "reproduce/01_first": 9,
+    }
     assert catalog.whole(every[1]) is every[1]
     with pytest.raises(ParameterError, match="learn/01_bad is broken: "):
         catalog.whole(every[0])
@@ -213,13 +241,32 @@ def test_a_wrong_assignment_is_refused_by_name(every, assignment, message):
 
 @pytest.mark.parametrize(
     "assignment",
-    ["rate=nan", "rate=inf", "rate=-inf", "rate=1e999", "rates=[0.5, nan]", "rates=[-1e999]",
-     "rate=1" + 400 * "0", "rate=0x" + 5000 * "f", "seed=0x" + 5000 * "f", "seed=" + 5000 * "9",
-     "lengths=[0x" + 5000 * "f" + "]", "device=\udce4", "dtypes='\\ud800',",
-     "seed=2026-01-31", "rate=07:32:00", "rates=[2026-01-31T07:32:00Z]", "lengths={1, 2}",
-     "lengths={a = 1}", "lengths={'a': 1}", "seed=None", "rate=1j", "dtypes=[b'x']"],
+    [
+        "rate=nan",
+        "rate=inf",
+        "rate=-inf",
+        "rate=1e999",
+        "rates=[0.5, nan]",
+        "rates=[-1e999]",
+        "rate=1" + 400 * "0",
+        "rate=0x" + 5000 * "f",
+        "seed=0x" + 5000 * "f",
+        "seed=" + 5000 * "9",
+        "lengths=[0x" + 5000 * "f" + "]",
+        "device=\udce4",
+        "dtypes='\\ud800',",
+        "seed=2026-01-31",
+        "rate=07:32:00",
+        "rates=[2026-01-31T07:32:00Z]",
+        "lengths={1, 2}",
+        "lengths={a = 1}",
+        "lengths={'a': 1}",
+        "seed=None",
+        "rate=1j",
+        "dtypes=[b'x']",
+    ],
     ids=lambda text: text[:24].encode("ascii", "replace").decode(),
-)  # fmt: skip
+)
 def test_a_value_that_no_report_could_hold_is_refused_by_its_parameters_name(every, assignment):
     name = assignment.partition("=")[0]
     defaults = {notebook.name: notebook.defaults for notebook in every}

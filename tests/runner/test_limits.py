@@ -32,7 +32,7 @@ SPAN = (
     "while not all(Path(other + '.on').exists() for other in '{others}'):\n    time.sleep(0.05)\n"
     "time.sleep(0.3)\nPath('{name}.span').write_text(json.dumps([began, time.time()]))"
 )
-MEASURING = 'seed = 0\nmeasure = True'
+MEASURING = "seed = 0\nmeasure = True"
 
 
 def spans(root):
@@ -180,7 +180,7 @@ def test_a_full_disk_is_a_failure_that_leaves_no_report_to_be_mistaken(project, 
     (project / "build").mkdir()
     script = (
         "mount -t tmpfs -o size=512k tmpfs build\n"
-        "echo '{\"verdict\": \"passed\"}' >build/report.json\n"
+        'echo \'{"verdict": "passed"}\' >build/report.json\n'
         f"head -c $((512 - 4 - {left}))K /dev/zero >build/ballast || true\n"
         f"{sys.executable} -m lrscan run; status=$?\n"
         "cp build/report.json after.json; exit $status"
@@ -220,11 +220,16 @@ def test_ctrl_c_ends_with_130_at_any_moment(tmp_path, moment):
         (slow / "papermill.py").write_text("import time\nprint('now', flush=True)\ntime.sleep(600)")
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(slow), PYTHONPATH])}
     process = subprocess.Popen(
-        [sys.executable, "-m", "lrscan", "run"], cwd=root, env=environment, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+        [sys.executable, "-m", "lrscan", "run"],
+        cwd=root,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
         # A shell ignores Ctrl-C for what it runs in the background, and that is inherited.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )  # fmt: skip
+    )
     if moment == "import":
         assert process.stdout.readline() == "now\n"
     else:

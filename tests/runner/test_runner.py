@@ -53,9 +53,7 @@ def run(root: Path, *, timeout_s: int | None = LONGEST_S, options: dict | None =
     """Run all notebooks of a project; the exit status and the report."""
     every = catalog.discover(root)
     values = {notebook.name: notebook.defaults | given for notebook in every}
-    status = suite.run(
-        root, every, values, profile="quick", timeout_s=timeout_s, **(options or {})
-    )
+    status = suite.run(root, every, values, profile="quick", timeout_s=timeout_s, **(options or {}))
     return status, json.loads((root / "build" / "report.json").read_text())
 
 
@@ -282,10 +280,18 @@ def test_start_up_files_of_the_user_are_not_run(project, monkeypatch, tmp_path):
 
 # Each turns off assertions, makes a warning an error, or otherwise changes what Python does.
 SETTINGS = {
-    "PYTHONOPTIMIZE": "1", "PYTHONWARNINGS": "error", "PYTHONDEVMODE": "1", "PYTHONUTF8": "0",
-    "PYTHONINTMAXSTRDIGITS": "640", "PYTHONHASHSEED": "7", "PYTHONSAFEPATH": "1",
-    "PYTHONBREAKPOINT": "0", "PYTHONCASEOK": "1", "PYTHONMALLOC": "malloc", "MPLBACKEND": "pdf",
-}  # fmt: skip
+    "PYTHONOPTIMIZE": "1",
+    "PYTHONWARNINGS": "error",
+    "PYTHONDEVMODE": "1",
+    "PYTHONUTF8": "0",
+    "PYTHONINTMAXSTRDIGITS": "640",
+    "PYTHONHASHSEED": "7",
+    "PYTHONSAFEPATH": "1",
+    "PYTHONBREAKPOINT": "0",
+    "PYTHONCASEOK": "1",
+    "PYTHONMALLOC": "malloc",
+    "MPLBACKEND": "pdf",
+}
 
 
 def test_settings_of_the_caller_do_not_decide_whether_a_notebook_passes(project, monkeypatch):
@@ -394,8 +400,7 @@ def test_a_kernel_knows_its_run_and_works_in_the_notebooks_folder(project, monke
 
 def test_kernels_talk_encrypted(project):
     source = (
-        "from ipykernel.kernelapp import IPKernelApp\n"
-        "assert IPKernelApp.instance().curve_secretkey"
+        "from ipykernel.kernelapp import IPKernelApp\nassert IPKernelApp.instance().curve_secretkey"
     )
     write_notebook(project, "learn/01_a", source)
     assert run(project)[0] == 0

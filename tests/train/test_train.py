@@ -35,13 +35,20 @@ def without_time(run):
 
 
 def same(one, other):
-    assert without_time(one).equal(without_time(other)) or torch.testing.assert_close(
-        without_time(one), without_time(other), rtol=0, atol=0, equal_nan=True
-    ) is None
+    assert (
+        without_time(one).equal(without_time(other))
+        or torch.testing.assert_close(
+            without_time(one), without_time(other), rtol=0, atol=0, equal_nan=True
+        )
+        is None
+    )
     for a, b in zip(one.model.parameters(), other.model.parameters(), strict=True):
         assert torch.equal(a, b)
-    assert (one.status, one.paper_at, one.strict_at) == (other.status, other.paper_at,
-                                                         other.strict_at)  # fmt: skip
+    assert (one.status, one.paper_at, one.strict_at) == (
+        other.status,
+        other.paper_at,
+        other.strict_at,
+    )
 
 
 def test_the_long_memory_task_is_learned():
@@ -77,13 +84,16 @@ def test_every_model_starts_alike(initialisation):
         for model in ("GILRLSTM", "LSTM")
     )
     for k, layer in enumerate(ours.net.layers):
-        x, bias = (dict(zip(layer.x_gates, p.chunk(4), strict=True))
-                   for p in (layer.weight_x, layer.bias))  # fmt: skip
+        x, bias = (
+            dict(zip(layer.x_gates, p.chunk(4), strict=True)) for p in (layer.weight_x, layer.bias)
+        )
         order = ("input", "forget", "candidate", "output")
         for name, one, other in zip(
-            order, getattr(torchs.net, f"weight_ih_l{k}").chunk(4),
-            getattr(torchs.net, f"bias_ih_l{k}").chunk(4), strict=True,
-        ):  # fmt: skip
+            order,
+            getattr(torchs.net, f"weight_ih_l{k}").chunk(4),
+            getattr(torchs.net, f"bias_ih_l{k}").chunk(4),
+            strict=True,
+        ):
             for mine, theirs in ((x[name], one), (bias[name], other)):
                 for figure in (torch.mean, torch.std):
                     assert abs(figure(mine) - figure(theirs)) < 0.1 * (1e-3 + theirs.std()), name
@@ -133,9 +143,7 @@ def test_a_run_killed_at_any_moment_is_the_run_in_one_go(tmp_path):
     reached = len(kept["history"])
     assert reached >= 9 and kept["resumed"] == 2
     # Ten iterations on from there, and as many in one go.
-    on, whole = (
-        _until(reached + 10, settings, folder) for folder in (tmp_path, None)
-    )
+    on, whole = (_until(reached + 10, settings, folder) for folder in (tmp_path, None))
     same(on, whole)
 
 
@@ -296,9 +304,12 @@ def test_cublas_is_told_to_be_deterministic_before_any_product():
     code = "import os, lrscan.experiments.long_memory; print(os.environ['CUBLAS_WORKSPACE_CONFIG'])"
     environment = {k: v for k, v in os.environ.items() if k != "CUBLAS_WORKSPACE_CONFIG"}
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True,
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
         env=environment | {"PYTHONPATH": PYTHONPATH},
-    )  # fmt: skip
+    )
     assert done.stdout.strip() == ":4096:8"
 
 
@@ -360,8 +371,10 @@ def project(tmp_path, monkeypatch):
 
 
 def lrscan_(*arguments):
-    sets = [f"--set={name}={getattr(SMALL, name)}" for name in
-            ("steps", "width", "hidden", "layers", "batch", "rate")]  # fmt: skip
+    sets = [
+        f"--set={name}={getattr(SMALL, name)}"
+        for name in ("steps", "width", "hidden", "layers", "batch", "rate")
+    ]
     return CliRunner().invoke(commands.main, ["train", "--device", "cpu", *sets, *arguments])
 
 
@@ -382,9 +395,7 @@ def test_a_paused_run_is_told_and_goes_on(project):
     paused = lrscan_("--set", "iterations=1000000", "--set", "until=never", "--minutes", "0.001")
     assert paused.exit_code == 75 and "paused after" in paused.output, paused.output
     again = lrscan_("--set", "iterations=1000000", "--set", "until=never", "--minutes", "0.001")
-    first, second = (
-        int(result.output.split("after ")[1].split()[0]) for result in (paused, again)
-    )
+    first, second = (int(result.output.split("after ")[1].split()[0]) for result in (paused, again))
     assert second > first
 
 
@@ -407,8 +418,13 @@ def test_wrong_options_are_refused_before_anything_is_trained(project, arguments
 
 
 def test_a_diverged_run_leaves_its_finite_rows(project):
-    run = train(SMALL, device="cpu", on_iteration=lambda run: run.iteration == 3 and next(
-        run.model.parameters()).data.fill_(math.nan))  # fmt: skip
+    run = train(
+        SMALL,
+        device="cpu",
+        on_iteration=lambda run: (
+            run.iteration == 3 and next(run.model.parameters()).data.fill_(math.nan)
+        ),
+    )
     written = files.write(run, "spoiled", "cpu")
     assert len(written.table) == 3
     assert written.provenance["measurements"][0]["outcome"]["status"] == DIVERGED

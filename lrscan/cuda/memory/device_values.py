@@ -125,9 +125,7 @@ def zero_or_nan(typingctx, value):
         either = _compared(context, builder, value, args[0], "==", ordered=False)
         if len(either) == 1:
             return either[0]
-        zeros = functools.reduce(
-            builder.and_, _compared(context, builder, value, args[0], "==")
-        )
+        zeros = functools.reduce(builder.and_, _compared(context, builder, value, args[0], "=="))
         nans = _compared(context, builder, value, args[0], "uno", ordered=False)
         return builder.or_(zeros, functools.reduce(builder.or_, nans))
 

@@ -77,9 +77,7 @@ def make_run_again(variant: Variant, layout: Layout, access: TileAccess) -> Call
 
 
 @functools.cache
-def _tile_functions(
-    variant: Variant, layout: Layout, access: TileAccess
-) -> lookback.TileFunctions:
+def _tile_functions(variant: Variant, layout: Layout, access: TileAccess) -> lookback.TileFunctions:
     """What a tile of a kernel knows about itself."""
     backward, kind_a, kind_x, kind_start = variant.backward, variant.a, variant.x, variant.start
     algebra = compiled(variant)

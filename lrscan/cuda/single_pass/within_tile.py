@@ -54,8 +54,10 @@ def make_scans(variant: Variant, layout: Layout, access: TileAccess) -> Scans:
     remembered, guarded = algebra.remembered, variant.algebra.guarded
     room_functions = make_room(variant, layout)
     map_at, put_map, start_of = (
-        room_functions.map_at, room_functions.put_map, room_functions.start_of
-    )  # fmt: skip
+        room_functions.map_at,
+        room_functions.put_map,
+        room_functions.start_of,
+    )
     owner, part_of = access.owner, access.part_of
     K, V = shape_of(variant, layout)
 

@@ -34,9 +34,10 @@ def heatmap() -> pandas.DataFrame:
     The LSTM's rows have no T, since its throughput does not depend on it.
     """
     names = {
-        "sequence_length": "T", "minibatch": "B",
+        "sequence_length": "T",
+        "minibatch": "B",
         "thousand_events_per_second": "thousand_events_per_s",
-    }  # fmt: skip
+    }
     found = table("heatmap_throughput").rename(columns=names)
     found["model"] = found["model"].str.removeprefix("cuDNN ")
     lstm = found[found["model"] == "LSTM"].set_index("B")["thousand_events_per_s"]

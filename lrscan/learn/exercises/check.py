@@ -134,8 +134,11 @@ def compared(
             for name, mistake in mistakes.items():
                 if _behaves_as(answer, mistake.answer, cases):
                     raise NotYet(name, mistake.words)
-            raise NotYet("another value", f"For {_words(case)} it gives {_word(got)}, but the "
-                         f"right answer is {_word(expected)}.")  # fmt: skip
+            raise NotYet(
+                "another value",
+                f"For {_words(case)} it gives {_word(got)}, but the "
+                f"right answer is {_word(expected)}.",
+            )
 
     return Check(title, examine, mistakes)
 
@@ -153,6 +156,9 @@ def _words(arguments: tuple) -> str:
 
 def _word(value: Any) -> str:
     name = getattr(value, "__name__", None)
-    text = name or np.array2string(value, precision=4) if isinstance(value, np.ndarray) else (
-        name or repr(value))  # fmt: skip
+    text = (
+        name or np.array2string(value, precision=4)
+        if isinstance(value, np.ndarray)
+        else (name or repr(value))
+    )
     return text if len(text) <= 160 else text[:157] + "..."

@@ -62,8 +62,11 @@ def launch(kernel: Callable, grid: int, threads: int, *arguments: Any, **watched
 def no_races(log: Log) -> None:
     """Raise NotYet for two accesses that no barrier keeps apart."""
     if races := log.races():
-        raise NotYet("missing barrier", f"{races[0]}. It may come out right today, and wrong "
-                     "on another day: put a cuda.syncthreads() between the two.")  # fmt: skip
+        raise NotYet(
+            "missing barrier",
+            f"{races[0]}. It may come out right today, and wrong "
+            "on another day: put a cuda.syncthreads() between the two.",
+        )
 
 
 def _states(a: Array, x: Array, h0: float) -> Array:
@@ -96,11 +99,16 @@ def compare(h: Array, a: Array, x: Array, h0: float, tile: int | None = None) ->
         return
     if np.isnan(h).any():
         t = int(np.flatnonzero(np.isnan(h))[0])
-        raise NotYet("unwritten memory", f"h[{t}] is not a number: it, or something that it is "
-                     "made from, was read before anybody wrote it.")  # fmt: skip
+        raise NotYet(
+            "unwritten memory",
+            f"h[{t}] is not a number: it, or something that it is "
+            "made from, was read before anybody wrote it.",
+        )
     if h0 and same(h, _states(a, x, 0)):
-        raise NotYet("forgotten start", "The states are those of a start from zero. After the "
-                     "scan, h = P * h0 + R.")  # fmt: skip
+        raise NotYet(
+            "forgotten start",
+            "The states are those of a start from zero. After the scan, h = P * h0 + R.",
+        )
     if same(h[1:], expected[:-1]) and same(h[0], h0):
         raise NotYet("exclusive for inclusive", "h[t] is the state after step t, not before it.")
     if same(h, _swapped(a, x, h0, tile)):
@@ -110,8 +118,10 @@ def compare(h: Array, a: Array, x: Array, h0: float, tile: int | None = None) ->
             "is earlier in time: it is the first operand of compose.",
         )
     if tile:
-        alone = [_states(a[k : k + tile], x[k : k + tile], h0 if k == 0 else 0)
-                 for k in range(0, len(a), tile)]  # fmt: skip
+        alone = [
+            _states(a[k : k + tile], x[k : k + tile], h0 if k == 0 else 0)
+            for k in range(0, len(a), tile)
+        ]
         if same(h, np.concatenate(alone)):
             raise NotYet(
                 "forgotten carry",
@@ -122,5 +132,7 @@ def compare(h: Array, a: Array, x: Array, h0: float, tile: int | None = None) ->
         if same(h, np.concatenate(again)):
             raise NotYet("h0 for the carry", "Every tile starts from h0. Only the first one does.")
     t = next(t for t in range(len(h)) if not same(h[t], expected[t]))
-    raise NotYet("another value", f"h[{t}] is {h[t]:g}, expected {expected[t]:g}, for {len(a)} "
-                 f"steps from h0 = {h0:g}.")  # fmt: skip
+    raise NotYet(
+        "another value",
+        f"h[{t}] is {h[t]:g}, expected {expected[t]:g}, for {len(a)} steps from h0 = {h0:g}.",
+    )

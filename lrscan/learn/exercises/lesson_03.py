@@ -123,8 +123,10 @@ def _examine_round(kernel: Callable) -> None:
         if same(got, swapped):
             raise NotYet("swapped operands", "The earlier map, at i - distance, comes first.")
         wrong = next(i for i in range(16) if not same(got[i], pairs[i]))
-        raise NotYet("another value", f"At distance {distance}, element {wrong} is {got[wrong]}, "
-                     f"expected {pairs[wrong]}.")  # fmt: skip
+        raise NotYet(
+            "another value",
+            f"At distance {distance}, element {wrong} is {got[wrong]}, expected {pairs[wrong]}.",
+        )
 
 
 scan_round = Check("a round as a CUDA kernel", _examine_round, {})

@@ -33,24 +33,33 @@ def _examine_block(kernel: Callable) -> None:
         )
 
 
-block_scan = Check("a block scans up to 32 steps, whatever the order of its threads",
-                   _examine_block, {})  # fmt: skip
+block_scan = Check(
+    "a block scans up to 32 steps, whatever the order of its threads", _examine_block, {}
+)
 
 
 def _examine_cells(index: Callable) -> None:
     cells = [call(index, i) for i in range(1024)]
     for i, cell in enumerate(cells):
         if not isinstance(cell, int | np.integer) or cell < 0:
-            raise NotYet("no cell", f"Element {i} goes to {cell!r}. Cells have whole numbers, "
-                         "from 0 on; // divides and drops the rest.")  # fmt: skip
+            raise NotYet(
+                "no cell",
+                f"Element {i} goes to {cell!r}. Cells have whole numbers, "
+                "from 0 on; // divides and drops the rest.",
+            )
     if len(set(cells)) < 1024:
         first = next(i for i in range(1024) if cells[i] in cells[:i])
         other = cells.index(cells[first])
-        raise NotYet("two in one place", f"Elements {other} and {first} both go to {cells[first]}: "
-                     "one would overwrite the other.")  # fmt: skip
+        raise NotYet(
+            "two in one place",
+            f"Elements {other} and {first} both go to {cells[first]}: "
+            "one would overwrite the other.",
+        )
     if max(cells) > 1024 + 1024 // 8:
-        raise NotYet("too much room", f"1,024 elements use {max(cells) + 1} cells. One unused cell "
-                     "after every 32 is enough.")  # fmt: skip
+        raise NotYet(
+            "too much room",
+            f"1,024 elements use {max(cells) + 1} cells. One unused cell after every 32 is enough.",
+        )
     for stride in (1, 2, 4, 8, 16):
         touched = [cells[2 * stride * lane + stride - 1] for lane in range(32)]
         if (turns := banks.ways(touched)) > 1:
@@ -61,12 +70,16 @@ def _examine_cells(index: Callable) -> None:
             )
 
 
-cell_of = Check("no two lanes of the tree meet in a bank", _examine_cells, {
-    "conflicts remain": Mistake(lambda i: i, ""),
-    "two in one place": Mistake(lambda i: i % 512, ""),
-    "too much room": Mistake(lambda i: 33 * i, ""),
-    "no cell": Mistake(lambda i: i + i / 32, ""),
-})  # fmt: skip
+cell_of = Check(
+    "no two lanes of the tree meet in a bank",
+    _examine_cells,
+    {
+        "conflicts remain": Mistake(lambda i: i, ""),
+        "two in one place": Mistake(lambda i: i % 512, ""),
+        "too much room": Mistake(lambda i: 33 * i, ""),
+        "no cell": Mistake(lambda i: i + i / 32, ""),
+    },
+)
 
 
 def _examine_warp(program: Callable) -> None:
@@ -82,8 +95,11 @@ def _examine_warp(program: Callable) -> None:
             raise NotYet("nothing returned", "Return the pair of the lane at the end.")
         for lane, value in enumerate(result.values):
             if not isinstance(value, tuple | list) or len(value) != 2:
-                raise NotYet("no pair", "Every lane returns the pair (p, r), those with nobody "
-                             f"below too; lane {lane} returned {value!r}.")  # fmt: skip
+                raise NotYet(
+                    "no pair",
+                    "Every lane returns the pair (p, r), those with nobody "
+                    f"below too; lane {lane} returned {value!r}.",
+                )
         pairs, swapped = [(a[0], x[0])], [(a[0], x[0])]
         for t in range(1, lanes):
             pairs.append(compose(*pairs[-1], a[t], x[t]))
@@ -92,14 +108,20 @@ def _examine_warp(program: Callable) -> None:
         if same(got, pairs):
             continue
         if same(got, swapped):
-            raise NotYet("swapped operands", "What comes from the lane below is earlier in time: "
-                         "it is the first operand.")  # fmt: skip
+            raise NotYet(
+                "swapped operands",
+                "What comes from the lane below is earlier in time: it is the first operand.",
+            )
         wrong = next(i for i in range(lanes) if not same(got[i], pairs[i]))
         if wrong == 0:
-            raise NotYet("no guard", "Lane 0 has no lane below: a shuffle gives it its own value, "
-                         "which it must not compose with.")  # fmt: skip
-        raise NotYet("another value", f"Lane {wrong} of {lanes} has {got[wrong]}, expected "
-                     f"{pairs[wrong]}.")  # fmt: skip
+            raise NotYet(
+                "no guard",
+                "Lane 0 has no lane below: a shuffle gives it its own value, "
+                "which it must not compose with.",
+            )
+        raise NotYet(
+            "another value", f"Lane {wrong} of {lanes} has {got[wrong]}, expected {pairs[wrong]}."
+        )
 
 
 warp_scan = Check("a warp scans its 32 pairs without shared memory", _examine_warp, {})

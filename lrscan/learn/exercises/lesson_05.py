@@ -106,18 +106,23 @@ def _no_wait(what: str, tile: int) -> None:
 def _passed_on(carry: Array, ready: Array, h: Array) -> None:
     if (ready != 1).any():
         tile = int(np.flatnonzero(ready != 1)[0])
-        raise NotYet("flag not set", f"The states are right, but at the end ready[{tile}] is "
-                     f"{ready[tile]}. Every tile sets its flag to 1, for the next.")  # fmt: skip
+        raise NotYet(
+            "flag not set",
+            f"The states are right, but at the end ready[{tile}] is "
+            f"{ready[tile]}. Every tile sets its flag to 1, for the next.",
+        )
     ends = np.append(h[TILE - 1 :: TILE], h[-1])[: len(carry)]
     if not same(carry, ends):
         tile = next(k for k in range(len(carry)) if not same(carry[k], ends[k]))
-        raise NotYet("another carry", f"The states are right, but carry[{tile}] is "
-                     f"{carry[tile]:g}. It is to hold the state after tile {tile}, "
-                     f"{ends[tile]:g}.")  # fmt: skip
+        raise NotYet(
+            "another carry",
+            f"The states are right, but carry[{tile}] is "
+            f"{carry[tile]:g}. It is to hold the state after tile {tile}, "
+            f"{ends[tile]:g}.",
+        )
 
 
-tile_scan = Check("any number of tiles, the carry passed from each to the next",
-                  _examine_tiles, {})  # fmt: skip
+tile_scan = Check("any number of tiles, the carry passed from each to the next", _examine_tiles, {})
 
 
 def _examine_look_back(tile: Callable) -> None:
@@ -133,8 +138,11 @@ def _examine_look_back(tile: Callable) -> None:
     except Exception as error:
         raise NotYet(type(error).__name__, f"A tile stops: {error}") from None
     if alone.results == {0: None}:
-        raise NotYet("nothing returned", "The tile ends with no carry: return the pair of "
-                     "everything before it; for tile 0 that is the identity.")  # fmt: skip
+        raise NotYet(
+            "nothing returned",
+            "The tile ends with no carry: return the pair of "
+            "everything before it; for tile 0 that is the identity.",
+        )
     if strict.problem:
         raise NotYet(*_explain(strict))
     relaxed = protocol.run(tile, 3)
@@ -145,8 +153,11 @@ def _examine_look_back(tile: Callable) -> None:
             "set the flag with Release, which arrives after the stores before it.",
         )
     if strict.states < 30:
-        raise NotYet("no look-back", "No tile reads a total; each waits for the prefix before it. "
-                     "That is a chain. Publish the total before you look back.")  # fmt: skip
+        raise NotYet(
+            "no look-back",
+            "No tile reads a total; each waits for the prefix before it. "
+            "That is a chain. Publish the total before you look back.",
+        )
     prefixes = carries()[1:4]
     if strict.memory["flag"] != (PREFIX,) * 3 or strict.memory["prefix"] != tuple(prefixes):
         raise NotYet(
@@ -158,14 +169,20 @@ def _examine_look_back(tile: Callable) -> None:
     done: dict[str, list] = {"flag": [PREFIX] * 3, "total": [UNWRITTEN] * 3, "prefix": prefixes}
     late = explore([lambda: tile(2, PAIRS[2])], done, lambda results: None)
     if late.results.get(0) != carries()[2]:
-        raise NotYet("prefix not used", "Tile 2 finds flag 2 at tile 1, and yet it takes totals. "
-                     "The prefix of tile 1 is its whole carry: take that, and stop.")  # fmt: skip
+        raise NotYet(
+            "prefix not used",
+            "Tile 2 finds flag 2 at tile 1, and yet it takes totals. "
+            "The prefix of tile 1 is its whole carry: take that, and stop.",
+        )
 
 
 def _explain(outcome: Exploration) -> tuple[str, str]:
     text = str(outcome)
-    garbage = any("reads total" in line or "reads prefix" in line for line in outcome.schedule
-                  if str(UNWRITTEN) in line)  # fmt: skip
+    garbage = any(
+        "reads total" in line or "reads prefix" in line
+        for line in outcome.schedule
+        if str(UNWRITTEN) in line
+    )
     if outcome.problem and outcome.problem.startswith("stuck"):
         return "stuck", f"{text}\nNobody can go on: a flag that is waited for is never set."
     if garbage:

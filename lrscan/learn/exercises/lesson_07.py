@@ -78,8 +78,11 @@ def _examine_complement(answer: Callable) -> None:
     _complement.examine(answer)
     kind = np.asarray(call(answer, _Z[1:7])).dtype
     if kind != np.float32:
-        raise NotYet("a wider type", f"The values are right, but they are {kind}. More digits only "
-                     "put the loss off: a form without it needs float32 alone.")  # fmt: skip
+        raise NotYet(
+            "a wider type",
+            f"The values are right, but they are {kind}. More digits only "
+            "put the loss off: a form without it needs float32 alone.",
+        )
 
 
 def _wide(z: Any) -> Any:

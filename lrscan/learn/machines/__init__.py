@@ -1,5 +1,7 @@
 """What runs and counts: scans that leave a trace, a simulated GPU, a model of look-back.
 
+Modules::
+
     trace, machine         scans on a synchronous machine that writes every operation down
     counts                 what each scan costs, in closed form
     monoids                scans over other operations

@@ -1,5 +1,7 @@
 """What draws: scenes of what the machines did, as figures, steppers and text.
 
+Modules::
+
     scene                          the drawing engine: shapes in frames
     player                         the stepper, an interactive page
     draw                           what waits for what: scans, gradients, networks, tiles in time

@@ -8,10 +8,20 @@ from lrscan.learn.machines import counts
 from lrscan.learn.machines.roofline import ALGORITHMS, SIZES, Roofs, attainable
 from lrscan.learn.scenes.scene import Axes, Dot, Line, Scene, Shape, Text
 
-MARKERS = {"serial": "s", "Hillis-Steele": "^", "Blelloch": "v", "blocked": "o",
-           "blocked, tree": "D"}  # fmt: skip
-STYLES = {"serial": "plain", "Hillis-Steele": "carry", "Blelloch": "good", "blocked": "state",
-          "blocked, tree": "wrong"}  # fmt: skip
+MARKERS = {
+    "serial": "s",
+    "Hillis-Steele": "^",
+    "Blelloch": "v",
+    "blocked": "o",
+    "blocked, tree": "D",
+}
+STYLES = {
+    "serial": "plain",
+    "Hillis-Steele": "carry",
+    "Blelloch": "good",
+    "blocked": "state",
+    "blocked, tree": "wrong",
+}
 
 
 def work_depth(lengths: Sequence[int], processors: int) -> Scene:
@@ -54,9 +64,7 @@ def roofline(roofs: Roofs, dtype: str) -> Scene:
         f"{roofs.name}, {dtype}: memory feeds {roofs.bytes_per_s / 1e9:,.0f} GB/s, the units "
         f"do {peak / 1e9:,.0f} Gflop/s; the roofs meet at {ridge:.1f} flops a byte."
     ]
-    for frame, ((name, cost), marker) in enumerate(
-        zip(ALGORITHMS.items(), "sov", strict=True), 1
-    ):
+    for frame, ((name, cost), marker) in enumerate(zip(ALGORITHMS.items(), "sov", strict=True), 1):
         intensity, flops = attainable(roofs, cost, dtype)
         elements = flops / cost.flops
         style = ("plain", "carry", "state")[frame - 1]

@@ -226,9 +226,17 @@ def _box(panel: plt.Axes, box: Box) -> _Together:
     corner = (box.x - box.width / 2, box.y - box.height / 2)
     rounding = "round,pad=0,rounding_size=0.1"
     patch = FancyBboxPatch(
-        corner, box.width, box.height, boxstyle=rounding, fc=style.face, ec=INK,
-        lw=style.width, ls=style.line, hatch=style.hatch, zorder=3,
-    )  # fmt: skip
+        corner,
+        box.width,
+        box.height,
+        boxstyle=rounding,
+        fc=style.face,
+        ec=INK,
+        lw=style.width,
+        ls=style.line,
+        hatch=style.hatch,
+        zorder=3,
+    )
     return _Together([panel.add_patch(patch), _words(panel, box.x, box.y, box.text, style.ink)])
 
 
@@ -253,10 +261,17 @@ def _arrow(panel: plt.Axes, arrow: Arrow) -> Artist:
     sides = [half / abs(d) for half, d in ((arrow.width / 2, dx), (arrow.height / 2, dy)) if d]
     cut = min([*sides, 0.45])  # the share of the arrow that lies inside a box
     patch = FancyArrowPatch(
-        (arrow.x0 + cut * dx, arrow.y0 + cut * dy), (arrow.x1 - cut * dx, arrow.y1 - cut * dy),
-        arrowstyle="-|>", mutation_scale=8, shrinkA=0, shrinkB=0, color=colour,
-        lw=style.width + 0.3, ls=style.line, zorder=2,
-    )  # fmt: skip
+        (arrow.x0 + cut * dx, arrow.y0 + cut * dy),
+        (arrow.x1 - cut * dx, arrow.y1 - cut * dy),
+        arrowstyle="-|>",
+        mutation_scale=8,
+        shrinkA=0,
+        shrinkB=0,
+        color=colour,
+        lw=style.width + 0.3,
+        ls=style.line,
+        zorder=2,
+    )
     return panel.add_patch(patch)
 
 
@@ -278,9 +293,15 @@ def _dot(panel: plt.Axes, dot: Dot) -> _Together:
         [dot.x], [dot.y], dot.marker, ms=9, mfc=style.face, mec=INK, ls="none", zorder=5
     )[0]
     words = panel.annotate(
-        dot.text, (dot.x, dot.y), xytext=dot.offset, textcoords="offset points", fontsize=8.5,
-        ha="left" if dot.offset[0] > 0 else "right", va="center", zorder=6,
-    )  # fmt: skip
+        dot.text,
+        (dot.x, dot.y),
+        xytext=dot.offset,
+        textcoords="offset points",
+        fontsize=8.5,
+        ha="left" if dot.offset[0] > 0 else "right",
+        va="center",
+        zorder=6,
+    )
     return _Together([marker, words])
 
 

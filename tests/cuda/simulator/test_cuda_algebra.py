@@ -54,7 +54,10 @@ def test_a_wrong_composition_is_seen(small_tiles, monkeypatch):  # noqa: F811
 @pytest.mark.parametrize("guarded", [True, False])
 @pytest.mark.parametrize("algorithm", ["blocked", "single_pass"])
 def test_a_map_that_overflows_is_believed_only_of_an_algebra_without_guard(
-    algorithm, guarded, small_tiles, monkeypatch  # noqa: F811
+    algorithm,
+    guarded,
+    small_tiles,  # noqa: F811
+    monkeypatch,
 ):
     monkeypatch.setattr(matrices, "MATRICES", dataclasses.replace(MATRICES, guarded=guarded))
     a, x, h0, dh = draw((150, 2))

@@ -37,29 +37,57 @@ def test_every_solution_passes(name, capsys):
 
 # For an exercise: the mistake, and how it is made out of the solution.
 MISTAKES = [
-    ("03-scan_round", "swapped operands",
-     "compose(a[i - distance], x[i - distance], p, r)",
-     "compose(p, r, a[i - distance], x[i - distance])"),
-    ("03-scan_round", "forgotten copy",
-     "    a_out[i], x_out[i] = p, r", "        a_out[i], x_out[i] = p, r"),
+    (
+        "03-scan_round",
+        "swapped operands",
+        "compose(a[i - distance], x[i - distance], p, r)",
+        "compose(p, r, a[i - distance], x[i - distance])",
+    ),
+    (
+        "03-scan_round",
+        "forgotten copy",
+        "    a_out[i], x_out[i] = p, r",
+        "        a_out[i], x_out[i] = p, r",
+    ),
     ("04-block_scan", "missing barrier", "cuda.syncthreads()  # all have read", "pass"),
-    ("04-block_scan", "missing barrier",
-     "        cuda.syncthreads()\n        p, r", "        p, r"),
-    ("04-block_scan", "too many barriers",
-     "        cuda.syncthreads()\n        p, r",
-     "        cuda.syncthreads()\n        cuda.syncthreads()\n        p, r"),
-    ("04-block_scan", "too many barriers",
-     "        distance *= 2\n", "        distance *= 2\n    cuda.syncthreads()\n"),
-    ("04-block_scan", "barrier not reached by all",
-     "        if i >= distance:\n", "        if i >= distance:\n            cuda.syncthreads()\n"),
+    (
+        "04-block_scan",
+        "missing barrier",
+        "        cuda.syncthreads()\n        p, r",
+        "        p, r",
+    ),
+    (
+        "04-block_scan",
+        "too many barriers",
+        "        cuda.syncthreads()\n        p, r",
+        "        cuda.syncthreads()\n        cuda.syncthreads()\n        p, r",
+    ),
+    (
+        "04-block_scan",
+        "too many barriers",
+        "        distance *= 2\n",
+        "        distance *= 2\n    cuda.syncthreads()\n",
+    ),
+    (
+        "04-block_scan",
+        "barrier not reached by all",
+        "        if i >= distance:\n",
+        "        if i >= distance:\n            cuda.syncthreads()\n",
+    ),
     ("04-block_scan", "forgotten start", "h[i] = P[i] * h0 + R[i]", "h[i] = R[i]"),
-    ("04-block_scan", "swapped operands",
-     "compose(P[i - distance], R[i - distance], p, r)",
-     "compose(p, r, P[i - distance], R[i - distance])"),
-    ("04-block_scan", "exclusive for inclusive",
-     "    if i < a.size:\n        h[i] = P[i] * h0 + R[i]",
-     "    cuda.syncthreads()\n    if i < a.size:\n"
-     "        h[i] = h0 if i == 0 else P[i - 1] * h0 + R[i - 1]"),
+    (
+        "04-block_scan",
+        "swapped operands",
+        "compose(P[i - distance], R[i - distance], p, r)",
+        "compose(p, r, P[i - distance], R[i - distance])",
+    ),
+    (
+        "04-block_scan",
+        "exclusive for inclusive",
+        "    if i < a.size:\n        h[i] = P[i] * h0 + R[i]",
+        "    cuda.syncthreads()\n    if i < a.size:\n"
+        "        h[i] = h0 if i == 0 else P[i - 1] * h0 + R[i - 1]",
+    ),
     ("04-cell_of", "conflicts remain", "i + i // 32", "i"),
     ("04-cell_of", "two in one place", "i + i // 32", "i // 2"),
     ("04-cell_of", "too much room", "i + i // 32", "33 * i"),
@@ -68,37 +96,81 @@ MISTAKES = [
     ("04-cell_of", "no cell", "i + i // 32", "[i]"),
     ("04-warp_scan", "no pair", "return p, r", "return r"),
     ("04-warp_scan", "no pair", "return p, r", "return (p, r) if lane else None"),
-    ("04-warp_scan", "shuffle inside an if",
-     "        p_below", "        if lane < distance:\n            break\n        p_below"),
-    ("04-warp_scan", "swapped operands", "compose(p_below, r_below, p, r)",
-     "compose(p, r, p_below, r_below)"),
+    (
+        "04-warp_scan",
+        "shuffle inside an if",
+        "        p_below",
+        "        if lane < distance:\n            break\n        p_below",
+    ),
+    (
+        "04-warp_scan",
+        "swapped operands",
+        "compose(p_below, r_below, p, r)",
+        "compose(p, r, p_below, r_below)",
+    ),
     ("04-warp_scan", "no guard", "if lane >= distance", "if lane >= 0"),
-    ("05-tile_scan", "forgotten carry",
-     "        before = carry[tile - 1]\n", "        before = 0\n"),
+    (
+        "05-tile_scan",
+        "forgotten carry",
+        "        before = carry[tile - 1]\n",
+        "        before = 0\n",
+    ),
     ("05-tile_scan", "h0 for the carry", "        before = carry[tile - 1]\n", ""),
-    ("05-tile_scan", "flag before value",
-     "        carry[tile] = P[i] * before + R[i]\n        ready[tile] = 1\n",
-     "        ready[tile] = 1\n        carry[tile] = P[i] * before + R[i]\n"),
-    ("05-tile_scan", "flag before value",
-     "        ready[tile] = 1\n", "    if i == 30:\n        ready[tile] = 1\n"),
+    (
+        "05-tile_scan",
+        "flag before value",
+        "        carry[tile] = P[i] * before + R[i]\n        ready[tile] = 1\n",
+        "        ready[tile] = 1\n        carry[tile] = P[i] * before + R[i]\n",
+    ),
+    (
+        "05-tile_scan",
+        "flag before value",
+        "        ready[tile] = 1\n",
+        "    if i == 30:\n        ready[tile] = 1\n",
+    ),
     ("05-tile_scan", "no wait", "        while ready[tile - 1] == 0:\n            pass\n", ""),
-    ("05-tile_scan", "no wait", "        while ready[tile - 1] == 0:\n            pass\n",
-     "        ready[tile - 1]\n"),
-    ("05-tile_scan", "no wait",
-     "        while ready[tile - 1] == 0:\n            pass\n        before = carry[tile - 1]\n",
-     "        if ready[tile - 1] == 1:\n            before = carry[tile - 1]\n"),
-    ("05-tile_scan", "no wait",
-     "        while ready[tile - 1] == 0:\n            pass\n        before = carry[tile - 1]\n",
-     "        before = h[tile * 32 - 1]\n"),
-    ("05-tile_scan", "flag not set",
-     "        ready[tile] = 1\n", "        ready[tile] = tile + 1\n"),
-    ("05-tile_scan", "another carry", "        carry[tile] =",
-     "        if t < a.size:\n            carry[tile] ="),
-    ("05-tile_scan", "missing barrier",
-     "        cuda.syncthreads()\n        P[i], R[i] = p, r\n", "        P[i], R[i] = p, r\n"),
-    ("05-look_back", "flag before value",
-     '    yield Write("total", k, pair)\n    yield Release("flag", k, 1)\n',
-     '    yield Release("flag", k, 1)\n    yield Write("total", k, pair)\n'),
+    (
+        "05-tile_scan",
+        "no wait",
+        "        while ready[tile - 1] == 0:\n            pass\n",
+        "        ready[tile - 1]\n",
+    ),
+    (
+        "05-tile_scan",
+        "no wait",
+        "        while ready[tile - 1] == 0:\n            pass\n        before = carry[tile - 1]\n",
+        "        if ready[tile - 1] == 1:\n            before = carry[tile - 1]\n",
+    ),
+    (
+        "05-tile_scan",
+        "no wait",
+        "        while ready[tile - 1] == 0:\n            pass\n        before = carry[tile - 1]\n",
+        "        before = h[tile * 32 - 1]\n",
+    ),
+    (
+        "05-tile_scan",
+        "flag not set",
+        "        ready[tile] = 1\n",
+        "        ready[tile] = tile + 1\n",
+    ),
+    (
+        "05-tile_scan",
+        "another carry",
+        "        carry[tile] =",
+        "        if t < a.size:\n            carry[tile] =",
+    ),
+    (
+        "05-tile_scan",
+        "missing barrier",
+        "        cuda.syncthreads()\n        P[i], R[i] = p, r\n",
+        "        P[i], R[i] = p, r\n",
+    ),
+    (
+        "05-look_back",
+        "flag before value",
+        '    yield Write("total", k, pair)\n    yield Release("flag", k, 1)\n',
+        '    yield Release("flag", k, 1)\n    yield Write("total", k, pair)\n',
+    ),
     ("05-look_back", "plain store for the flag", "Release(", "Write("),
     ("05-look_back", "swapped operands", "compose(*found, *carry)", "compose(*carry, *found)"),
     ("05-look_back", "no look-back", 'yield Release("flag", k, 1)', "pass"),
@@ -107,7 +179,7 @@ MISTAKES = [
     ("06-gradients", "h[t] for h[t-1]", "before * g", "h * g"),
     ("06-gradients", "forgotten start", "np.append(h0,", "np.append(0.0,"),
     ("06-my_scan", "beyond rounding", "before = carry[tile - 1]", "before = 0"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(
@@ -149,18 +221,25 @@ def test_an_answer_may_work_in_place_and_spoils_nothing_for_the_next():
 
 # For an exercise: another right answer, and how it is made out of the solution.
 OTHERS = [
-    ("04-block_scan",
-     "    P = cuda.shared.array(32, float32)\n    R = cuda.shared.array(32, float32)",
-     "    P, R = cuda.shared.array(32, float32), cuda.shared.array(32, float32)"),
+    (
+        "04-block_scan",
+        "    P = cuda.shared.array(32, float32)\n    R = cuda.shared.array(32, float32)",
+        "    P, R = cuda.shared.array(32, float32), cuda.shared.array(32, float32)",
+    ),
     ("04-cell_of", "i + i // 32", "i + int(i / 32)"),
     ("04-warp_scan", "return p, r", "return [p, r]"),
-    ("05-tile_scan",
-     "        while ready[tile - 1] == 0:\n            pass\n",
-     "        if i == 0:\n            while ready[tile - 1] == 0:\n                pass\n"
-     "        cuda.syncthreads()\n"),
-    ("05-tile_scan", "        ready[tile] = 1\n",
-     "    cuda.syncthreads()\n    if i == 0:\n        ready[tile] = 1\n"),
-]  # fmt: skip
+    (
+        "05-tile_scan",
+        "        while ready[tile - 1] == 0:\n            pass\n",
+        "        if i == 0:\n            while ready[tile - 1] == 0:\n                pass\n"
+        "        cuda.syncthreads()\n",
+    ),
+    (
+        "05-tile_scan",
+        "        ready[tile] = 1\n",
+        "    cuda.syncthreads()\n    if i == 0:\n        ready[tile] = 1\n",
+    ),
+]
 
 
 @pytest.mark.parametrize(("name", "one", "other"), OTHERS, ids=[name for name, *_ in OTHERS])
