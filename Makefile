@@ -9,7 +9,8 @@ PYTHON ?=
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help venv reproduce test test-browser book lab format lock clean distclean
+.PHONY: help venv reproduce test test-fast test-browser book lab format types hooks lock clean \
+  distclean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -36,9 +37,16 @@ book: venv  ## build the book, which opens without a network
 lab: venv  ## open the notebooks in JupyterLab, on this machine only
 	@$(BIN)/jupyter lab --ip=127.0.0.1 --LabApp.default_url=/lab/tree/notebooks $(ARGS)
 
-format: venv  ## bring sources and notebooks into their one form
-	@$(BIN)/ruff check --fix .
+format: venv  ## format sources and notebooks
+	@$(BIN)/ruff check -q --fix .
+	@$(BIN)/ruff format -q .
 	@$(BIN)/python tools/canonical.py --fix
+
+types: venv  ## check the types
+	@$(BIN)/python -m mypy
+
+hooks: venv  ## format and check before every commit
+	@$(BIN)/pre-commit install
 
 # uv keeps the pins that still hold; ARGS=--upgrade takes the newest of everything.
 lock:  ## pin what pyproject.toml asks for in constraints.txt again

@@ -20,18 +20,32 @@ from sphinx.cmd.build import main as sphinx
 
 import lrscan
 from lrscan.experiments import claims
+from lrscan.learn.scenes import draw, player
 from lrscan.runner import catalog
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "build" / "book-source"
 BOOK = ROOT / "build" / "book"
-PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
+PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", "LICENSE-notebooks")
+# In the order in which somebody new reads them.
+GUIDE = (
+    "installation",
+    "operator",
+    "models",
+    "long_sequences",
+    "several_devices",
+    "running",
+    "gpus",
+    "teaching",
+    "kernels",
+    "glossary",
+)
 
 
 def main() -> int:
     """Stage and build; the exit status is 1 if anything is amiss."""
-    every = catalog.discover(ROOT)
-    executed = [ROOT / "build" / "notebooks" / f"{notebook.name}.ipynb" for notebook in every]
+    notebooks = catalog.discover(ROOT)
+    executed = [ROOT / "build" / "notebooks" / f"{notebook.name}.ipynb" for notebook in notebooks]
     if missing := [path.stem for path in executed if not path.is_file()]:
         print(f"not executed yet: {', '.join(missing)}; run: lrscan run", file=sys.stderr)
         return 1
@@ -40,47 +54,34 @@ def main() -> int:
     SOURCE.mkdir(parents=True)
     for name in PAGES:
         shutil.copy(ROOT / name, SOURCE / name)
-    for name in ("LICENSE", "LICENSE-notebooks"):
-        shutil.copy(ROOT / name, SOURCE / name)
+    shutil.copy(ROOT / "docs" / "index.md", SOURCE / "index.md")
+    shutil.copytree(ROOT / "docs" / "guide", SOURCE / "docs" / "guide")
     shutil.copytree(ROOT / "figures", SOURCE / "figures")
     texts, silent = {}, []
-    guides = sorted((ROOT / "notebooks").rglob("[!.]*.md"))
-    for path in guides:
-        target = SOURCE / path.relative_to(ROOT)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(path, target)
-    for notebook, path in zip(every, executed, strict=True):
-        target = SOURCE / "notebooks" / f"{notebook.name}.ipynb"
-        target.parent.mkdir(parents=True, exist_ok=True)
+    for notebook, path in zip(notebooks, executed, strict=True):
         document = as_shown(json.loads(path.read_text(encoding="utf-8")))
-        target.write_text(json.dumps(document), encoding="utf-8")
+        write(f"notebooks/{notebook.name}.ipynb", json.dumps(document))
         found, without = alternative_texts(document)
         texts |= found
-        silent += [f"{notebook.name}: an image of cell {n} has no text" for n in without]
-    (SOURCE / "alt.json").write_text(json.dumps(texts))
-    for name, text in (pages(every, guides) | reference()).items():
-        (SOURCE / name).parent.mkdir(exist_ok=True)
-        (SOURCE / name).write_text(text, encoding="utf-8")
+        silent += [f"{notebook.name}: an image in cell {n} has no text" for n in without]
+    write("alt.json", json.dumps(texts))
+    for name, text in (pages(notebooks) | parts() | reference()).items():
+        write(name, text)
     for line in silent:
         print(line, file=sys.stderr)
-    status = sphinx(
-        [
-            "-b",
-            "html",
-            "-q",
-            "-W",
-            "--keep-going",
-            "-c",
-            str(ROOT / "docs"),
-            "-d",
-            str(ROOT / "build" / "book-doctrees"),
-            str(SOURCE),
-            str(BOOK),
-        ]
-    )
+    options = ["-b", "html", "-q", "-W", "--keep-going", "-c", str(ROOT / "docs")]
+    doctrees = ["-d", str(ROOT / "build" / "book-doctrees")]
+    status = sphinx([*options, *doctrees, str(SOURCE), str(BOOK)])
     if not status and not silent:
         print("The book: build/book/index.html")
     return 1 if status or silent else 0
+
+
+def write(name: str, text: str) -> None:
+    """Write a file of the staged source, in a folder that is made if necessary."""
+    path = SOURCE / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
 
 
 def alternative_texts(document: dict) -> tuple[dict[str, str], list[int]]:
@@ -101,72 +102,62 @@ def alternative_texts(document: dict) -> tuple[dict[str, str], list[int]]:
 
 
 def as_shown(document: dict) -> dict:
-    """A notebook without the parameters that only repeat the defaults, solutions folded away."""
-    cells, before = [], set()
-    for cell in document["cells"]:
-        lines = set("".join(cell["source"]).split("\n")) - {"# Parameters"}
+    """Return a notebook as the book shows it: one folded cell of parameters, folded solutions."""
+    cells = document["cells"]
+    shown = []
+    for cell, following in zip(cells, [*cells[1:], None], strict=True):
         tags = cell["metadata"].setdefault("tags", [])
-        if "solution" in cell["metadata"]:
+        if following and "injected-parameters" in following["metadata"].get("tags", []):
+            continue  # the next cell has the values of this run
+        if "solution" in cell["metadata"] or set(tags) & {"parameters", "injected-parameters"}:
             tags.append("hide-input")
-        if "injected-parameters" not in tags or lines != before:
-            cells.append(cell)
-        before = lines
-    return document | {"cells": cells}
+        shown.append(cell)
+    return document | {"cells": shown}
 
 
-def pages(every: list[catalog.Notebook], guides: list[Path]) -> dict[str, str]:
-    """The pages that are not in the repository: the front page and one for each section."""
+def pages(notebooks: list[catalog.Notebook]) -> dict[str, str]:
+    """The pages that list other pages: guide, lessons, reproduction, project."""
     lessons, claimed = (
-        [f"notebooks/{n.name}" for n in every if n.name.startswith(folder)]
+        [notebook for notebook in notebooks if notebook.name.startswith(folder)]
         for folder in catalog.FOLDERS
     )
-    lessons += [str(path.relative_to(ROOT).with_suffix("")) for path in guides]
+    made = {
+        "guide": ["# Guide", contents([f"docs/guide/{name}" for name in GUIDE])],
+        "lessons": [
+            "# Lessons",
+            "One idea each. You need some Python, but no GPU.",
+            listed(lessons),
+        ],
+        "reproduction": ["# Reproduction", "The paper's claims, measured again.", listed(claimed)],
+        "project": ["# Project", contents(["CONTRIBUTING", "CHANGELOG"])],
+    }
+    return {f"{name}.md": "\n\n".join(blocks) for name, blocks in made.items()}
+
+
+def listed(notebooks: list[catalog.Notebook]) -> str:
+    """A table of notebooks with their summaries, and their table of contents."""
+    rows = [
+        f"| [{notebook.title}](notebooks/{notebook.name}.ipynb) | {notebook.summary} |"
+        for notebook in notebooks
+    ]
+    toc = contents([f"notebooks/{notebook.name}" for notebook in notebooks], hidden=True)
+    return "\n".join(["| notebook | what it does |", "|---|---|", *rows, "", toc])
+
+
+def parts() -> dict[str, str]:
+    """The generated parts of the front page."""
+    a, x = [1, 2, 0, 1, 1, 2, 1, 2], [3, 1, 4, 1, 5, 9, 2, 6]
+    loop, scan = (draw.ALGORITHMS[name](a, x) for name in ("serial", "Hillis-Steele"))
     return {
-        "index.md": front_page(),
-        "lessons.md": "# Lessons\n\nOne idea each; no GPU is needed.\n\n" + contents(lessons),
-        "reproduction.md": "# Reproduction\n\nOne claim of the paper each.\n\n" + contents(claimed),
-        "project.md": "# Project\n\n" + contents(["CONTRIBUTING", "CHANGELOG"]),
+        "generated/stepper.html": player.Player(loop, scan, autoplay=True).html(),
+        "generated/claims.html": claims.compact_html(link="notebooks/{}.html".format),
     }
 
 
-def front_page() -> str:
-    """The claims table, and the way to everything else."""
-    columns = {
-        "id": "",
-        "claim": "The paper's claim",
-        "paper": "Its number",
-        "ours": "Ours",
-        "device": "On",
-        "verdict": "Verdict",
-    }
-    rows = [list(columns.values()), ["---"] * len(columns)]
-    for row in claims.table().to_dict("records"):
-        rows.append([str(row[name]).replace("|", "\\|") for name in columns])
-    table = "\n".join("| " + " | ".join(row) + " |" for row in rows)
-    sections = ["Start here <README>", "lessons", "reproduction", "api/index", "project"]
-    return f"""# lrscan: a recurrence, in parallel over time
-
-$$h_t = a_t\\, h_{{t-1}} + x_t$$
-
-An operator for PyTorch, the lessons that explain it, and the paper it comes from, measured again:
-E. Martin and C. Cundy, *Parallelizing Linear Recurrent Neural Nets Over Sequence Length* (ICLR
-2018, [arXiv:1709.04057](https://arxiv.org/abs/1709.04057)).
-
-## The paper's claims beside our measurements
-
-Drawn up from the committed records. A row names the device that it was measured on; one that says
-CPU says nothing about a GPU.
-
-{table}
-
-{contents(sections, "Contents")}"""
-
-
-def contents(names: list[str], caption: str = "") -> str:
+def contents(names: list[str], *, hidden: bool = False) -> str:
     """A table of contents of pages."""
-    options = f":caption: {caption}\n" * bool(caption) + ":maxdepth: 1\n"
-    entries = "\n".join(name if "<" in name else f"/{name}" for name in names)
-    return f"```{{toctree}}\n{options}\n{entries}\n```\n"
+    options = ":hidden:\n" * hidden + ":maxdepth: 1\n"
+    return f"```{{toctree}}\n{options}\n" + "\n".join(f"/{name}" for name in names) + "\n```\n"
 
 
 def reference() -> dict[str, str]:

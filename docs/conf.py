@@ -15,9 +15,9 @@ author = "The lrscan authors"
 version = release = __version__
 copyright = "The lrscan authors; code under the MIT licence, text under CC BY 4.0"
 
-extensions = ["myst_nb", "sphinx.ext.autodoc"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_design"]
 source_suffix = {".md": "myst-nb", ".ipynb": "myst-nb"}
-myst_enable_extensions = ["dollarmath", "amsmath"]
+myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence"]
 myst_heading_anchors = 4
 nb_execution_mode = "off"  # lrscan run has executed them
 nb_output_stderr = "remove"  # that kernels were being compiled, say
@@ -25,6 +25,8 @@ nb_ipywidgets_js = {}  # else each page would fetch scripts from the network
 nb_merge_streams = True
 
 default_role = "code"
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True
 autodoc_typehints = "signature"
 autodoc_member_order = "bysource"
 toc_object_entries = False
@@ -47,9 +49,8 @@ html_theme_options = {
 
 
 def setup(app):
-    """Formulae as MathML, alternative text from the figures, docstrings as the package writes."""
+    """Render formulae as MathML, and give images the texts that their figures were saved with."""
     app.add_html_math_renderer("mathml", (_inline, None), (_block, None))
-    app.connect("autodoc-process-docstring", _docstring)
     app.connect("doctree-read", _describe_images)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
@@ -67,24 +68,6 @@ def _block(writer, node):
     writer.body.append('<div class="math-block">')
     writer.body.append(latex2mathml.converter.convert(latex, display="block") + "</div>\n")
     raise nodes.SkipNode
-
-
-def _docstring(app, what, name, obj, options, lines):
-    """Docstrings are plain text: paragraphs flow, and what is aligned stays as it is written."""
-    blocks = [block for block in "\n".join(lines).strip("\n").split("\n\n") if block.strip()]
-    lines[:] = [line for block in blocks for line in (*_block_of_docstring(block), "")]
-
-
-def _block_of_docstring(block):
-    heading = re.match(r"(\w[\w ]*)(?:\n-{3,}|:(?=\n ))\n", block)
-    if heading:
-        block = block[heading.end() :]
-        return [f".. rubric:: {heading[1]}", "", *_block_of_docstring(block)]
-    if re.search(r"^[ |]|\S  +\S", block, re.M):
-        return ["::", "", *(f"    {line}" for line in block.split("\n"))]
-    parts = re.split(r"(`+[^`]*`+)", block)  # what stands between backticks stays
-    parts[::2] = [re.sub(r"([*|_\\])", r"\\\1", part) for part in parts[::2]]
-    return "".join(parts).split("\n")
 
 
 def _describe_images(app, doctree):

@@ -15,7 +15,7 @@ sys.path.insert(0, str(ROOT / "tools"))
 import canonical  # noqa: E402
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*/[!.]*.ipynb"))
-PAGES = [*sorted(ROOT.glob("*.md")), *NOTEBOOKS]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/guide/*.md")), *NOTEBOOKS]
 
 
 def test_no_two_files_of_tests_have_one_name():
@@ -25,14 +25,20 @@ def test_no_two_files_of_tests_have_one_name():
 
 
 def ruff(*arguments):
-    command = [sys.executable, "-m", "ruff", "check", "--no-cache", *arguments]
+    command = [sys.executable, "-m", "ruff", *arguments, "--no-cache"]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
 
 def test_package_tests_and_notebooks_pass_ruff():
     pytest.importorskip("ruff")
-    done = ruff(".")
+    done = ruff("check", ".")
     assert done.returncode == 0, done.stdout
+
+
+def test_everything_is_formatted():
+    pytest.importorskip("ruff")
+    done = ruff("format", "--check", ".")
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_ruff_reads_notebooks(tmp_path):
@@ -51,7 +57,7 @@ def test_ruff_reads_notebooks(tmp_path):
     )
     path = tmp_path / "bad.ipynb"
     path.write_text(json.dumps(document))
-    done = ruff("--config", str(ROOT / "pyproject.toml"), str(path))
+    done = ruff("check", "--config", str(ROOT / "pyproject.toml"), str(path))
     assert "F401" in done.stdout and "bad.ipynb:cell" in done.stdout
 
 

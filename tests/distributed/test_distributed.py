@@ -336,10 +336,11 @@ def test_a_gradient_wanted_on_one_rank_alone_gets_the_share_of_all(ranks):
     assert first == sum(0.5 ** (t + 1) for t in range(8)) and others == [None] * 3
 
 
-def test_the_code_of_the_readme_runs_by_its_command(tmp_path):
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    (tmp_path / "split.py").write_text(re.search(r"^```py\n(.*?)^```", readme, re.S | re.M)[1])
-    program, *options = re.search(r"^torchrun .*", readme, re.M)[0].split()
+def test_the_code_of_the_guide_runs_by_its_command(tmp_path):
+    guide = Path(__file__).parents[2] / "docs" / "guide" / "several_devices.md"
+    text = guide.read_text()
+    (tmp_path / "split.py").write_text(re.search(r"^```py\n(.*?)^```", text, re.S | re.M)[1])
+    program, *options = re.search(r"^torchrun .*", text, re.M)[0].split()
     command = [sys.executable, "-m", "torch.distributed.run", *options]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=LONGEST_S)
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""What README.md tells people to type works: its code is run, its commands are carried out."""
+"""README.md and the guide: their code runs, and their commands and links exist."""
 
 import os
 import re
@@ -20,21 +20,23 @@ from lrscan.experiments import registry
 from lrscan.runner import verify
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs" / "guide").glob("*.md"))]
+TEXT = "\n".join(page.read_text() for page in PAGES)
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 
 
-def blocks(language):
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.S | re.M)
+def blocks(language, text=TEXT):
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.S | re.M)
 
 
 def command_lines():
-    """Every command of a shell block, and every one that stands in a sentence."""
-    prose = re.sub(r"^```.*?^```", "", README, flags=re.S | re.M)
+    """Every command of a shell block, and every one in a sentence."""
+    prose = re.sub(r"^```.*?^```", "", TEXT, flags=re.S | re.M)
     lines = [line for block in blocks("sh") for line in block.replace("\\\n", " ").splitlines()]
     lines += [re.sub(r"\s+", " ", code) for code in re.findall(r"`([^`]+)`", prose)]
     program = re.compile(r"(\.venv/bin/)?(make|lrscan|python3?|pip|conda) ")
-    return [shlex.split(line, comments=True) for line in lines if program.match(line)]
+    found = [shlex.split(line, comments=True) for line in lines if program.match(line)]
+    return [list(command) for command in dict.fromkeys(map(tuple, found))]
 
 
 COMMANDS = command_lines()
@@ -44,8 +46,17 @@ def ids(command):
     return " ".join(command)
 
 
-@pytest.mark.parametrize("code", blocks("python"), ids=lambda code: code.split("\n")[0])
-def test_the_code_runs(code, tmp_path):
+def test_the_readme_can_be_read_in_a_minute_or_two():
+    assert len(PAGES[0].read_text().splitlines()) <= 120
+
+
+@pytest.mark.parametrize(
+    "page",
+    [page for page in PAGES if blocks("python", page.read_text())],
+    ids=lambda page: page.stem,
+)
+def test_the_code_of_a_page_runs(page, tmp_path):
+    code = "\n".join(blocks("python", page.read_text()))
     if "onnx" in code:
         pytest.importorskip("onnxscript")
     environment = os.environ | {"PYTHONPATH": PYTHONPATH}
