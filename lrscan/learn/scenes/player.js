@@ -97,4 +97,6 @@
   });
   panels.forEach(show);
   go(0);
+  const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
+  if (root.dataset.autoplay !== undefined && !still) toggle();
 })

@@ -26,17 +26,24 @@ class Player:
     Args:
         panels: one for each picture: a scene, or several to choose from by name
         labels: of the choice in each panel
+        autoplay: start to play when the page opens, unless the reader prefers reduced motion
 
     Raises:
         ValueError: there is no scene
     """
 
-    def __init__(self, *panels: Scene | Mapping[str, Scene], labels: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        *panels: Scene | Mapping[str, Scene],
+        labels: Sequence[str] = (),
+        autoplay: bool = False,
+    ) -> None:
         self.panels = [
             {panel.title: panel} if isinstance(panel, Scene) else dict(panel) for panel in panels
         ]
         if not self.panels or not all(self.panels):
             raise ValueError("a player needs at least one scene in every panel")
+        self.autoplay = autoplay
         self.labels = [*labels, *["show"] * (len(self.panels) - len(labels))]
 
     def text(self) -> str:
@@ -73,7 +80,8 @@ class Player:
         return (
             f"<style>{style}</style>\n"
             f'<div id="{root}" class="lrscan-player" tabindex="0" role="group" '
-            f'aria-label="Stepper: {name}" data-lm-suppress-shortcuts="true">\n'
+            f'aria-label="Stepper: {name}" data-lm-suppress-shortcuts="true"'
+            f"{' data-autoplay' * self.autoplay}>\n"
             f'<div class="static">{drawn[0][0]}</div>\n'
             f"<details><summary>in words (keys: arrows, Home, End, space)</summary>"
             f"<pre>{html.escape(self.text())}</pre></details>\n</div>\n"
