@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import tomllib
 from pathlib import Path
 
 import latex2mathml.converter
@@ -46,6 +47,11 @@ html_theme_options = {
     "pygments_light_style": "a11y-high-contrast-light",
     "pygments_dark_style": "a11y-high-contrast-dark",
 }
+# Without an address no page has a link to the repository.
+pyproject = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())
+if repository := pyproject["project"].get("urls", {}).get("Repository"):
+    link = {"name": "Repository", "url": repository, "icon": "fa-solid fa-code-branch"}
+    html_theme_options["icon_links"] = [link]
 
 
 def setup(app):

@@ -260,3 +260,44 @@ def test_a_session_begins_beside_pytest_benchmark(notice, status, tmp_path):
         text=True,
     )
     assert done.returncode == status, done.stdout + done.stderr
+
+
+def addresses(text: str) -> set[str]:
+    """Addresses of repositories called lrscan."""
+    return set(re.findall(r"https?://[\w.-]+/[\w.-]+/lrscan\b", text))
+
+
+def test_the_address_of_the_repository_is_that_of_pyproject_wherever_there_is_one():
+    address = tomllib.loads(PYPROJECT)["project"].get("urls", {}).get("Repository")
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CITATION.cff"]
+    pages += sorted((ROOT / "docs").rglob("*.md"))
+    for page in pages:
+        assert addresses(page.read_text()) <= {address}, page.name
+    if address:
+        assert f"repository-code: {address}" in (ROOT / "CITATION.cff").read_text()
+        assert f"{address}/actions" in (ROOT / "README.md").read_text(), "the badge of CI"
+
+
+def test_an_address_is_recognised():
+    assert addresses("see https://github.com/somebody/lrscan.") == {
+        "https://github.com/somebody/lrscan"
+    }
+
+
+def test_hooks_use_the_locked_versions():
+    config = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())
+    hooks = [hook for repository in config["repos"] for hook in repository["hooks"]]
+    pinned = [pin for hook in hooks for pin in hook.get("additional_dependencies", [])]
+    assert {hook["id"] for hook in hooks} == {"ruff-check", "ruff-format", "notebooks", "mypy"}
+    assert pinned and set(pinned) <= set(CONSTRAINTS.split("\n"))
+
+
+def test_the_workflow_runs_what_ci_runs():
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
+    steps = workflow["jobs"]["test"]["steps"]
+    assert ".ci/run" in [step.get("run") for step in steps]
+    assert (ROOT / ".ci" / "run").stat().st_mode & 0o100
+    pythons = workflow["jobs"]["test"]["strategy"]["matrix"]["python"]
+    assert set(pythons) <= set(PYTHONS)
+    for form in (ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml"):
+        assert {"name", "description", "body"} <= set(yaml.safe_load(form.read_text()))
