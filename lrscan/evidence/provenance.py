@@ -1,8 +1,7 @@
 """Provenance of a measurement: device, driver, versions, threads, commit and parameters.
 
-Provenance never holds a host name, a user name or a path. torch is
-imported only where it is needed, because the runner asks for no more than the date and the commit
-and should not wait for torch.
+Provenance never holds a host name, a user name or a path. torch is imported only where it is
+needed, because the runner asks for no more than the date and the commit and should not wait for it.
 """
 
 import math
