@@ -104,7 +104,7 @@ class Entry:
 def entry(
     root: Path, notebook: Notebook, outcome: Outcome, because: str | None, *, keep: bool
 ) -> Iterator[Entry]:
-    """Fill in a notebook's outcome from its last pass, or let the caller run it and store a pass.
+    """Fill in a notebook's outcome from its last pass, or store a pass after the caller ran it.
 
     Args:
         root: the project's root
@@ -113,6 +113,9 @@ def entry(
         because: a reason to run the notebook even if nothing changed; None if there is no such
             reason
         keep: True if a pass is to be stored
+
+    Yields:
+        The state of the notebook in the cache.
     """
     now = facts(root, notebook, outcome.parameters)
     outcome.reason = because or _why(notebook, now)

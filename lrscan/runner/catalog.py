@@ -262,7 +262,7 @@ def _default(notebook: Notebook, name: str) -> Any:
 
 
 def _check(notebook: Notebook, name: str, value: Any) -> Any:
-    """Return a value of the parameter's type; an int becomes a float if a float is expected."""
+    """Return the value if it has the parameter's type; an int becomes a float where expected."""
     default = _default(notebook, name)
     try:
         checked = _conform(value, default)
@@ -281,7 +281,7 @@ def _check(notebook: Notebook, name: str, value: Any) -> Any:
 
 
 def _storable(value: Any) -> None:
-    """Raise an error for a value that JSON or UTF-8 cannot represent: NaN or a lone surrogate."""
+    """Raise an error for a value that JSON or UTF-8 cannot represent, such as NaN."""
     json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
 
 

@@ -47,7 +47,7 @@ class CancelToken:
     """Stops all notebooks that are being executed, from any thread or signal handler.
 
     Attributes:
-        signal: the number of the signal that stopped the run; None while the run goes on
+        signal: the number of the signal that stopped the run; None while the run continues
         clients: the clients whose kernels are running
     """
 
@@ -168,9 +168,7 @@ class Client(PapermillNotebookClient):
             if isinstance(error, CellTimeoutError):
                 self._interrupt(cell)
             if not isinstance(error, CellExecutionError | CellFailed):
-                self.shutdown_kernel = (
-                    "immediate"  # the kernel may not answer a request to shut down
-                )
+                self.shutdown_kernel = "immediate"  # the kernel may not answer a request
             self.watch.outcome.failure = self._failure(error, cell, entry.number)
             self.nb_man.cell_exception(cell, cell_index=index)
             self.nb_man.cell_complete(cell, cell_index=index)

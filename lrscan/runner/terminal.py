@@ -42,8 +42,8 @@ def progress(
 ) -> Iterator[tuple[Callable[[Outcome], None], Callable[[], None], Callable[[Outcome], None]]]:
     """Yield three functions to call at a notebook's start, after each cell, and at its end.
 
-    On a terminal, a bar counts the cells of all notebooks. Elsewhere, one line per notebook is
-    printed when it ends. Several threads may call the functions.
+    One line is printed when a notebook ends. On a terminal, a bar also counts the cells of all
+    notebooks. Several threads may call the functions.
     """
     console = _console(sys.stderr)
     width = len(str(len(outcomes)))

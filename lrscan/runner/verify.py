@@ -238,9 +238,8 @@ def _machine_names() -> list[str]:
     """Return this machine's home folder, host and user, except short and generic names."""
     names = {platform.node(), platform.node().partition(".")[0]}
     for one in (getpass.getuser, Path.home):
-        with suppress(
-            OSError, KeyError, RuntimeError
-        ):  # in a container, the user may have no entry
+        # In a container, the user may have no entry.
+        with suppress(OSError, KeyError, RuntimeError):
             names.add(str(one()))
     return [n for n in names if len(n) > 3 and n not in ("localhost", "root", "user", "runner")]
 
