@@ -1,9 +1,9 @@
-# Every target works from a fresh clone; `make help` lists them. .venv is built
-# from the lock when it is missing or stale and reused otherwise (tools/venv.sh).
+# Every target works from a fresh clone; `make help` lists them. tools/venv.sh builds
+# .venv from the lock if it is missing or out of date, and reuses it otherwise.
 
-# What is passed on: make reproduce ARGS="--only learn/01"
+# Arguments for the command of a target: make reproduce ARGS="--only learn/01"
 ARGS :=
-# The Python that .venv is built with; empty: the first suitable one found.
+# The Python that builds .venv; if empty, the first suitable one on PATH.
 PYTHON ?=
 
 BIN := .venv/bin
@@ -14,8 +14,8 @@ BIN := .venv/bin
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
-	@echo 'ARGS="..." is passed on: make reproduce ARGS="--only learn/01", make test ARGS="-k name".'
-	@echo 'PYTHON=... names the Python that .venv is built with: make test PYTHON=python3.12.'
+	@echo 'ARGS="..." adds arguments: make reproduce ARGS="--only learn/01", make test ARGS="-k name".'
+	@echo 'PYTHON=... names the Python that builds .venv: make test PYTHON=python3.12.'
 
 venv:
 	@sh tools/venv.sh '$(PYTHON)'
@@ -30,11 +30,11 @@ test-browser: book  ## test the notebooks and the book in Chromium
 	@sh tools/chromium.sh $(BIN)/python
 	@$(BIN)/python -m pytest -m browser $(ARGS)
 
-book: venv  ## build the book, which opens without a network
+book: venv  ## build the book, which can be read without a network
 	@$(BIN)/lrscan run
 	@$(BIN)/python docs/book.py
 
-lab: venv  ## open the notebooks in JupyterLab, on this machine only
+lab: venv  ## open the notebooks in JupyterLab, for this machine only
 	@$(BIN)/jupyter lab --ip=127.0.0.1 --LabApp.default_url=/lab/tree/notebooks $(ARGS)
 
 format: venv  ## format sources and notebooks
@@ -48,8 +48,8 @@ types: venv  ## check the types
 hooks: venv  ## format and check before every commit
 	@$(BIN)/pre-commit install
 
-# uv keeps the pins that still hold; ARGS=--upgrade takes the newest of everything.
-lock:  ## pin what pyproject.toml asks for in constraints.txt again
+# uv keeps pins that are still valid; ARGS=--upgrade takes the newest version of everything.
+lock:  ## update the pins in constraints.txt from pyproject.toml
 	@'$(or $(PYTHON),python3)' -m venv build/uv
 	@build/uv/bin/python -m pip install -q --disable-pip-version-check --upgrade uv
 	@build/uv/bin/uv pip compile -q --universal --python-version 3.11 \
@@ -60,5 +60,5 @@ clean:  ## remove build/ and the caches
 	@rm -rf build .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	@find lrscan notebooks tests -name __pycache__ -prune -exec rm -rf {} +
 
-distclean: clean  ## and .venv
+distclean: clean  ## remove .venv, too
 	@rm -rf .venv

@@ -1,4 +1,4 @@
-"""What every test needs; that warnings are errors is in pyproject.toml."""
+"""Settings of all tests, in addition to those in pyproject.toml."""
 
 import os
 import signal
@@ -6,16 +6,16 @@ import signal
 import pytest
 import torch
 
-# No test opens a window, whatever matplotlib would choose on this machine.
+# Keep matplotlib from opening windows, whichever backend it would choose on this machine.
 os.environ["MPLBACKEND"] = "Agg"
 
 
-# What a test starts hears a lost terminal, also where the tests themselves were started by nohup.
+# Subprocesses of a test must receive SIGHUP, even if nohup runs the tests and ignores it.
 if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
-    signal.signal(signal.SIGHUP, lambda *_: None)  # a handler is not inherited
+    signal.signal(signal.SIGHUP, lambda *_: None)  # subprocesses do not inherit a handler
 
 
 @pytest.fixture(autouse=True)
 def _seed():
-    """What a test draws does not depend on the tests that ran before it."""
+    """Make the random numbers of a test independent of the tests before it."""
     torch.manual_seed(0)

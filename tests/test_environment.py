@@ -1,4 +1,4 @@
-"""pyproject.toml, environment.yml, constraints.txt and the rest say the same."""
+"""pyproject.toml, environment.yml, constraints.txt and similar files agree."""
 
 import importlib.metadata
 import os
@@ -26,7 +26,7 @@ CONDA_NAMES = {"torch": "pytorch"}
 
 
 def requirements(pyproject: str, *extras: str) -> list[Requirement]:
-    """The core requirements and those of the extras."""
+    """Return the core requirements and those of the extras."""
     project = tomllib.loads(pyproject)["project"]
     lines = list(project["dependencies"])
     for extra in extras:
@@ -35,9 +35,9 @@ def requirements(pyproject: str, *extras: str) -> list[Requirement]:
 
 
 def environment_drift(environment: str, pyproject: str) -> list[str]:
-    """What an environment.yml has otherwise than the pyproject.toml, one sentence each."""
+    """Return the differences of an environment.yml from the pyproject.toml, one line each."""
     wanted = {
-        # NVIDIA's wheels of NVVM, ptxas and nvdisasm have no conda packages of their names.
+        # NVIDIA's wheels of NVVM, ptxas and nvdisasm have no conda packages of the same names.
         CONDA_NAMES.get(r.name, r.name): r.specifier
         for r in requirements(pyproject, "notebooks", "test")
         if not r.name.startswith("nvidia-")
@@ -75,7 +75,7 @@ def environment_drift(environment: str, pyproject: str) -> list[str]:
 
 
 def lock_drift(constraints: str, pyproject: str) -> list[str]:
-    """What a constraints.txt lacks or has otherwise than the pyproject.toml allows."""
+    """Return the pins that a constraints.txt lacks, or that the pyproject.toml does not allow."""
     pins = [Requirement(line) for line in constraints.splitlines() if not line.startswith("#")]
     drift = []
     for pin in pins:
@@ -144,7 +144,7 @@ def test_conda_check_bites_when_pyproject_changes():
     assert environment_drift(ENVIRONMENT, raised) == ["pandas is >=2.2, not >=3"]
 
 
-def test_lock_pins_what_pyproject_asks_for():
+def test_lock_pins_what_pyproject_requires():
     assert lock_drift(CONSTRAINTS, PYPROJECT) == []
 
 
@@ -171,7 +171,7 @@ def test_lock_names_no_machine_and_no_index():
 
 
 def test_torch_and_numba_cuda_share_one_cuda():
-    """The lock's toolkit satisfies torch; a second major version would be another name."""
+    """The lock's toolkit satisfies torch. A second major version would have another name."""
     assert "cuda-toolkit==13.0.3" in CONSTRAINTS
     assert not re.search(r"(?m)^[a-z-]+-cu12==", CONSTRAINTS)
 
@@ -193,7 +193,7 @@ def test_binder_has_the_same_packages_and_a_torch_for_the_cpu():
     assert script.read_text().splitlines()[-1] == "python -m pip install --no-deps -e ."
 
 
-@pytest.mark.skipif(Path(sys.prefix) != ROOT / ".venv", reason="of the .venv that make builds")
+@pytest.mark.skipif(Path(sys.prefix) != ROOT / ".venv", reason="needs the .venv that make builds")
 def test_what_is_installed_is_what_the_lock_says():
     pins = [Requirement(line) for line in CONSTRAINTS.splitlines() if not line.startswith("#")]
     pins = {pin.name: pin for pin in pins if not pin.marker or pin.marker.evaluate()}
@@ -249,7 +249,7 @@ def pytest_configure():
     ids=["pytest-benchmark", "another"],
 )
 def test_a_session_begins_beside_pytest_benchmark(notice, status, tmp_path):
-    """It warns while pytest is configured, where an error is the end of the session."""
+    """It warns while pytest is being configured, when an error would end the session."""
     (tmp_path / "speaks.py").write_text(_NOTICE.format(notice))
     command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "speaks"]
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""The packages of lrscan stand on floors; imports go down only; what is not public has a door."""
+"""Imports follow the layers of lrscan, and private names of others are used in few modules."""
 
 import ast
 from pathlib import Path
@@ -9,7 +9,8 @@ import lrscan
 from lrscan.core import dispatch
 
 PACKAGE = Path(lrscan.__file__).parent
-# From the ground up; "" is lrscan/__init__.py. Rooms on one floor do not know of each other.
+# The layers, from the bottom up; "" is lrscan/__init__.py. Packages in one layer ("rooms" on one
+# "floor") do not import each other.
 FLOORS = (
     ("core",),
     ("cpu", "cuda", "distributed", "evidence"),
@@ -33,7 +34,7 @@ def room(module):
 
 
 def imports(source):
-    """The modules of lrscan that a source imports, anywhere in it, with the line of each."""
+    """Yield each module of lrscan that a source imports, anywhere in it, with its line."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -60,7 +61,7 @@ def test_every_room_has_its_floor():
 
 @pytest.mark.parametrize("module", MODULES)
 def test_imports_go_down(module):
-    """Also those within functions, and those for type checkers."""
+    """This includes imports in functions, and those for type checkers."""
     for other, line in ARROWS[module]:
         if room(other) != room(module):
             assert FLOOR[room(other)] < FLOOR[room(module)], f"{MODULES[module]}:{line}: {other}"
@@ -74,7 +75,7 @@ def test_no_modules_import_each_other_in_a_circle():
         if module not in done:
             path.append(module)
             for other, _ in ARROWS[module]:
-                # A package that hands on names of its modules is no circle.
+                # A package that re-exports names of its own modules is not a circle.
                 if other != module and not module.startswith(f"{other}."):
                     walk(other)
             done.add(path.pop())
@@ -83,7 +84,7 @@ def test_no_modules_import_each_other_in_a_circle():
         walk(module)
 
 
-def test_an_import_within_a_function_is_seen():
+def test_an_import_within_a_function_is_noticed():
     text = "def f():\n    from lrscan.nn import layer\n    import lrscan.cpu.scan, torch\n"
     assert list(imports(text)) == [("lrscan.nn.layer", 2), ("lrscan.cpu.scan", 3)]
 
@@ -91,24 +92,24 @@ def test_an_import_within_a_function_is_seen():
 @pytest.mark.parametrize(
     "name", [*(one.prepare for one in dispatch.BACKENDS.values()), dispatch.DTENSOR_RULE]
 )
-def test_what_is_found_by_name_is_there(name):
+def test_functions_that_are_looked_up_by_name_exist(name):
     module, _, function = name.partition(":")
     body = ast.parse(MODULES[module].read_bytes()).body
     assert function in {node.name for node in body if isinstance(node, ast.FunctionDef)}
 
 
-# Where alone names that are not public may be used, by the package that they are of.
+# The only modules that may use private names of a package ("doors"), by that package.
 DOORS = {
     "torch": {"lrscan.core.torch_internals"},
     "numba.cuda": {"lrscan.cuda.numba_cuda", "lrscan.learn.machines.simulator"},
     "cuda.core": {"lrscan.cuda.numba_cuda"},
 }
-# Modules of numba.cuda whose names it does not hand on.
+# Modules of numba.cuda that are not part of its public interface.
 NOT_PUBLIC = {"codegen", "compiler", "core", "cudadrv", "dispatcher", "simulator", "target"}
 
 
 def outside_names(source):
-    """The names of other packages that a source uses, written in full, with the line of each."""
+    """Yield each name of another package that a source uses, in full, with its line."""
     tree, stands_for = ast.parse(source), {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -130,7 +131,7 @@ def outside_names(source):
 
 
 def door_of(name):
-    """The package whose door the name needs; None if it is public."""
+    """Return the package in DOORS to which a private name belongs; None if the name is public."""
     parts = name.split(".")
     private = any(part.startswith("_") and not part.startswith("__") for part in parts)
     if parts[0] == "torch":
@@ -143,7 +144,7 @@ def door_of(name):
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_what_is_not_public_is_used_through_a_door(module):
+def test_private_names_of_other_packages_are_used_through_a_door(module):
     for name, line in outside_names(MODULES[module].read_bytes()):
         door = door_of(name)
         assert door is None or module in DOORS[door], f"{MODULES[module]}:{line}: {name}"
@@ -160,14 +161,14 @@ def test_what_is_not_public_is_used_through_a_door(module):
         ("from cuda.core import Linker", "cuda.core.Linker"),
     ],
 )
-def test_a_name_that_is_not_public_is_seen(text, name):
+def test_a_private_name_is_noticed(text, name):
     assert name in [found for found, _ in outside_names(text) if door_of(found)]
 
 
-def test_the_doors_are_there():
+def test_every_door_is_needed():
     for module in set().union(*DOORS.values()):
         names = [name for name, _ in outside_names(MODULES[module].read_bytes())]
-        assert any(map(door_of, names)), f"{module} uses nothing that is not public"
+        assert any(map(door_of, names)), f"{module} uses no private names"
 
 
 def test_no_two_classes_have_one_name():

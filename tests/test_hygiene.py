@@ -1,4 +1,4 @@
-"""The repository keeps its own rules: style, links, one form of notebooks, nothing unpickled."""
+"""The repository follows its own rules: style, links, canonical notebooks, no unpickling."""
 
 import ast
 import json
@@ -19,7 +19,7 @@ PAGES = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/guide/*.md")), *NOT
 
 
 def test_no_two_files_of_tests_have_one_name():
-    """pytest imports them by it, and collects only one."""
+    """pytest imports test files by name, and would collect only one of them."""
     names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
     assert len(names) > 80 and len(names) == len(set(names))
 
@@ -62,12 +62,12 @@ def test_ruff_reads_notebooks(tmp_path):
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_notebook_is_in_its_one_form(path):
+def test_a_notebook_is_in_canonical_form(path):
     text = path.read_text(encoding="utf-8")
-    assert text == canonical.canonical(json.loads(text)), "make format brings it into form"
+    assert text == canonical.canonical(json.loads(text)), "run make format"
 
 
-def test_the_form_drops_what_a_run_leaves_and_keeps_what_was_written(tmp_path, capsys):
+def test_the_canonical_form_drops_results_of_a_run_and_keeps_sources(tmp_path, capsys):
     text = NOTEBOOKS[0].read_text(encoding="utf-8")
     document = json.loads(text)
     code = [cell for cell in document["cells"] if cell["cell_type"] == "code"]
@@ -88,9 +88,9 @@ def test_the_form_drops_what_a_run_leaves_and_keeps_what_was_written(tmp_path, c
     assert len({cell["id"] for cell in fixed["cells"]}) == len(fixed["cells"])
 
 
-@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="of a clone")
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="needs a clone")
 @pytest.mark.parametrize("setting", ["core.autocrlf=true", "core.eol=crlf"])
-def test_a_clone_has_the_committed_bytes_whatever_git_makes_of_line_ends(tmp_path, setting):
+def test_a_clone_has_the_committed_bytes_even_if_git_converts_line_endings(tmp_path, setting):
     def git(*arguments, **options):
         command = ["git", "-C", tmp_path, *arguments]
         done = subprocess.run(command, check=True, capture_output=True, text=True, **options)
@@ -105,7 +105,7 @@ def test_a_clone_has_the_committed_bytes_whatever_git_makes_of_line_ends(tmp_pat
 
 
 def prose(path):
-    """The text of a page without its code."""
+    """Return the text of a page without its code."""
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".ipynb":
         cells = [c for c in json.loads(text)["cells"] if c["cell_type"] == "markdown"]
@@ -114,7 +114,7 @@ def prose(path):
 
 
 def broken_links(path, text):
-    """Relative links that lead nowhere, and anchors that their page does not have."""
+    """Return relative links to missing files, and links to missing anchors."""
     broken = []
     for link in re.findall(r"\]\(([^)\s]+)\)", text):
         target, _, anchor = link.partition("#")
@@ -145,7 +145,7 @@ UNSAFE = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shel
 
 
 def unsafe(source):
-    """What could run code that somebody put into a file or an argument."""
+    """Return the parts of a source that could run code from a file or an argument."""
     found = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):

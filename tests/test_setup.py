@@ -1,4 +1,4 @@
-"""The Makefile's .venv, with Pythons that are small shell scripts: nothing is installed."""
+"""The Makefile builds .venv. Shell scripts stand in for Python, so nothing is installed."""
 
 import os
 import re
@@ -15,8 +15,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
 
-# Runs `-c CODE` on the real interpreter with another version; makes a venv that
-# holds a copy of itself; and only notes what pip was asked for.
+# Runs `-c CODE` in the real interpreter with a pretended version, creates a venv
+# that contains a copy of itself, and only logs the arguments of pip.
 FAKE_PYTHON = """#!/bin/sh
 case "$1 $2" in
     "-m venv") echo "venv {version}" >>log; mkdir -p "$3/bin" && cp "$0" "$3/bin/python" ;;
@@ -31,10 +31,10 @@ BROKEN = "#!/bin/sh\nexit 127\n"
 
 
 class Tree:
-    """A folder with what the set-up reads, and a PATH with nothing but what it calls."""
+    """Folder with the files that the set-up reads, and a PATH with only the programs it calls."""
 
     def __init__(self, folder: Path) -> None:
-        self.root = folder / "a tree"  # with a space, as folders have
+        self.root = folder / "a tree"  # with a space, which folders may have
         self.path = folder / "path"
         (self.root / "tools").mkdir(parents=True)
         self.path.mkdir()
@@ -44,7 +44,7 @@ class Tree:
             (self.path / name).symlink_to(shutil.which(name))
 
     def python(self, name, version, *, sabotage="", pip_failure="exit 1"):
-        """Put a Python that says it is this version on PATH."""
+        """Put a stand-in for Python on PATH that reports this version."""
         script = FAKE_PYTHON.format(
             real=sys.executable,
             version=version,
@@ -69,7 +69,7 @@ class Tree:
         )
 
     def done(self):
-        """What was done since the last call: a list of "venv VERSION" and "pip"."""
+        """Return the commands since the last call: a list of "venv VERSION" and "pip"."""
         log = self.root / "log"
         lines = log.read_text().splitlines() if log.exists() else []
         log.unlink(missing_ok=True)
@@ -109,7 +109,7 @@ def test_up_to_date_venv_is_reused(built):
 
 
 def _change(built, name):
-    """Make a file newer than the set-up; two written at once may bear the same time."""
+    """Make a file newer than the set-up: files written in quick succession may have equal times."""
     earlier = time.time() - 10
     os.utime(built.root / ".venv" / ".complete", (earlier, earlier))
     (built.root / name).touch()

@@ -1,4 +1,4 @@
-"""The project's own notebooks: they run, they draw, and they keep to the house rules."""
+"""The project's own notebooks run, draw figures and follow the rules for notebooks."""
 
 import ast
 import json
@@ -17,7 +17,7 @@ from lrscan.runner.catalog import discover
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = discover(ROOT)
 FEWEST_NOTEBOOKS = 3
-# The first test runs every notebook, while another process runs other tests.
+# The first test runs every notebook, while another process may run other tests.
 pytestmark = pytest.mark.timeout(5400)
 
 
@@ -28,7 +28,7 @@ def lrscan(*arguments):
 
 @pytest.fixture(scope="module")
 def report():
-    """The report of a quick run of every notebook, in build/ as `make reproduce` leaves it."""
+    """Run every notebook with the quick profile, as `make reproduce` does; return the report."""
     before = subprocess.run(
         ["git", "status", "--porcelain"], cwd=ROOT, capture_output=True, text=True
     ).stdout
@@ -96,7 +96,9 @@ def test_source_notebooks_hold_no_outputs_and_no_logic(notebook):
         nodes = list(ast.walk(ast.parse(source)))
         assert not any(isinstance(node, ast.ClassDef) for node in nodes), source
     last = ast.parse(code[-1]["source"])
-    assert any(isinstance(node, ast.Assert) for node in ast.walk(last)), "ends without its claim"
+    assert any(isinstance(node, ast.Assert) for node in ast.walk(last)), (
+        "the last cell asserts nothing"
+    )
 
 
 def test_bench_needs_no_jupyter(tmp_path):

@@ -19,7 +19,7 @@ def decay(a: Tensor, x: Tensor) -> Tensor:
     return linear_recurrence(a, x, x[0], dim=0, reverse=True, algorithm="blocked")
 """
 
-# A cell of one's own names its gates.
+# A user's own cell names its gates.
 CELL = """
 import torch
 from torch import Tensor
@@ -55,10 +55,10 @@ def test_the_package_passes_mypy():
     ],
     ids=["right", "dim", "result", "keyword", "positional", "cell", "read-out"],
 )
-def test_a_user_is_told_of_a_wrong_call(tmp_path, program, old, new, complaint):
+def test_a_wrong_call_is_a_type_error(tmp_path, program, old, new, complaint):
     program = program.replace(old, new, 1) if old else program
     (tmp_path / "program.py").write_text(program)
-    # The package's own modules are read, not checked again.
+    # mypy reads the package's own modules, but does not check them again.
     cache = str(ROOT / "build" / ".mypy_users")
     status, said = mypy(
         "--config-file",

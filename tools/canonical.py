@@ -1,9 +1,11 @@
-"""Bring source notebooks into their one form: `python tools/canonical.py [--fix] [FILE]...`.
+"""Convert source notebooks to canonical form: ``python tools/canonical.py [--fix] [FILE]...``.
 
-No outputs, no counts, no metadata but tags, solutions of exercises and the name of the kernel,
-unique ids, one space of indentation. So a change of a notebook shows as what was changed.
-Without `--fix` the files that differ are named, and the exit status is 1; it is 2 for a name that
-is no file's.
+A notebook in canonical form has no outputs and no execution counts. Its only metadata are tags, the
+solutions of exercises and the kernel's name. Ids are unique, and the JSON is indented by one space.
+So a diff of a notebook shows only what somebody changed.
+
+With ``--fix`` the files are rewritten. Without it, the files that differ are named, and the exit
+status is 1. The exit status is 2 if a named file does not exist.
 """
 
 import copy
@@ -14,17 +16,15 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-KEPT = ("tags", "solution")  # of an exercise
+KEPT = ("tags", "solution")  # metadata of a cell; exercises have a solution
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 
 
 def canonical(document: dict[str, Any]) -> str:
-    """The text of a notebook in its one form.
+    """Return the text of a notebook in canonical form.
 
-    Raises
-    ------
-    KeyError
-        It is no notebook.
+    Raises:
+        KeyError: the document is not a notebook
     """
     cells = []
     taken: set[str] = set()
@@ -64,7 +64,7 @@ def main(arguments: list[str]) -> int:
     named = [Path(argument) for argument in arguments if argument != "--fix"]
     for path in named:
         if not path.is_file():
-            print(f"{path}: no file of that name")
+            print(f"{path}: there is no such file")
             return 2
     differ = False
     for path in named or sorted((ROOT / "notebooks").glob("*/[!.]*.ipynb")):
@@ -73,7 +73,7 @@ def main(arguments: list[str]) -> int:
         if text == wanted:
             continue
         differ = True
-        print(f"{path.name}: " + ("brought into its form" if fix else "not in its one form"))
+        print(f"{path.name}: " + ("converted" if fix else "not in canonical form; run make format"))
         if fix:
             path.write_text(wanted, encoding="utf-8")
     return 1 if differ and not fix else 0

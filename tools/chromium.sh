@@ -1,6 +1,6 @@
 #!/bin/sh
-# See that there is a Chromium for the browser tests: the system's, Debian's package where it
-# can be installed, or else the one that Playwright fetches.
+# Make sure that the browser tests have a Chromium: an installed one, Debian's package if it can be
+# installed, or else the one that Playwright downloads.
 # Usage: sh tools/chromium.sh PYTHON
 set -eu
 

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Build .venv from pyproject.toml and constraints.txt, or leave it when it is up to date.
-# Usage: sh tools/venv.sh [PYTHON]    (any suitable Python found on PATH by default)
+# Build .venv from pyproject.toml and constraints.txt; do nothing if it is up to date.
+# Usage: sh tools/venv.sh [PYTHON]    (by default, the first suitable Python on PATH)
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -13,18 +13,18 @@ suitable='import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))'
 
 [ -n "${1-}" ] || set -- python3 python3.13 python3.12 python3.11
 
-# The stamp is written last, so an interrupted install has none. It holds the
-# folder, because the scripts in .venv do: a moved or copied .venv is no good.
+# The stamp is written last, so an interrupted install has none. It contains the
+# path of the folder, as the scripts in .venv do: a moved or copied .venv does not work.
 finished() {
     [ "$(cat "$stamp" 2>/dev/null)" = "$here" ] && $bin/python -c "$suitable" 2>/dev/null
 }
 
-# True unless one certain Python was asked for and .venv has another.
+# True unless the caller names a Python and .venv has another version.
 same_python() {
     [ $# -gt 1 ] || [ "$("$1" -c "$version" 2>/dev/null)" = "$($bin/python -c "$version")" ]
 }
 
-# Set `python` to the first candidate that runs, is suitable and can make a venv.
+# Set `python` to the first candidate that runs, is suitable and can create a venv.
 find_python() {
     found=
     for python in "$@"; do
@@ -44,7 +44,7 @@ find_python() {
     done
     echo "lrscan needs Python 3.11, 3.12 or 3.13 with its venv module. Tried:" >&2
     printf %s "$found" >&2
-    echo "Install one, or name one: make ... PYTHON=/path/to/python3.12" >&2
+    echo "Install one of these, or name one: make ... PYTHON=/path/to/python3.12" >&2
     exit 1
 }
 
@@ -54,14 +54,14 @@ if finished && same_python "$@"; then
     rm "$stamp"
 else
     find_python "$@"
-    echo "building .venv with Python $v: a few minutes, up to 3 GB to download ..."
+    echo "building .venv with Python $v: this takes a few minutes and downloads up to 3 GB ..."
     rm -rf .venv
     "$python" -m venv .venv
 fi
 
 start=$(date +%s)
 $bin/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[$extras]" || {
-    echo "The install failed, for the reason above; the next make starts it again." >&2
+    echo "The install failed for the reason above. The next make starts again." >&2
     exit 1
 }
 echo "$here" >"$stamp"

@@ -1,3 +1,3 @@
-"""What stands behind a figure: records, where they come from, where they lie; the paper's own."""
+"""Records of measurements: their files, provenance and figures, and the paper's own numbers."""
 
-__all__ = ["context", "figures", "paper", "provenance", "records", "workspace"]
+__all__ = ["figures", "paper", "provenance", "records"]

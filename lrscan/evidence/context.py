@@ -1,8 +1,8 @@
-"""What a run is, as its notebooks and measurements see it.
+"""The context of a run, which the run passes to its notebooks and measurements.
 
-These run in processes of their own, so a run puts its context into the environment, as JSON in the
-variable `LRSCAN_RUN`, from where :func:`current` reads it. Where nothing was put, a notebook was
-opened or a function called by hand.
+Notebooks and measurements run in their own processes. A run therefore stores its context as JSON in
+the environment variable ``LRSCAN_RUN``, and :func:`current` reads it there. If the variable is not
+set, somebody opened the notebook or called the function by hand.
 """
 
 import json
@@ -17,15 +17,16 @@ VARIABLE = "LRSCAN_RUN"
 
 @dataclass(frozen=True)
 class Context:
-    """A run, or one notebook of it.
+    """Context of a run, or of one notebook in it.
 
-    profile      the profile's name; None by hand
-    recording    whether records and figures go to the committed folder `figures/`
-    records      a folder for records instead (`lrscan bench --out DIR`)
-    figures      a folder for figures instead (`lrscan verify` draws them again there)
-    notebook     the notebook that is executed; None: none is, or by a person
-    parameters   the values of its parameters
-    started      when it was begun, in seconds since 1970
+    Attributes:
+        profile: the profile's name; None outside a run
+        recording: True if records and figures go to the committed folder ``figures/``
+        records: a folder that receives the records instead (``lrscan bench --out DIR``)
+        figures: a folder that receives the figures instead (``lrscan verify`` draws into one)
+        notebook: the notebook that a run executes; None if there is none, or if a person runs it
+        parameters: the values of the notebook's parameters
+        started: the start of the notebook, in seconds since 1970
     """
 
     profile: str | None = None
@@ -38,34 +39,34 @@ class Context:
 
     @property
     def headless(self) -> bool:
-        """Whether a notebook is executed with nobody before it."""
+        """True if a run executes a notebook, so that nobody can answer a question."""
         return self.notebook is not None
 
     def variables(self) -> dict[str, str]:
-        """The environment of a process in this context."""
+        """Return the environment variables of a process in this context."""
         return {VARIABLE: json.dumps(asdict(self))}
 
     def of(self, notebook: str, **more: Any) -> "Context":
-        """The context of one notebook of this run."""
+        """Return the context of one notebook of this run."""
         return replace(self, notebook=notebook, **more)
 
 
 def current() -> Context:
-    """The context of this process."""
-    told = os.environ.get(VARIABLE)
-    return Context(**json.loads(told)) if told else Context()
+    """Return the context of this process."""
+    text = os.environ.get(VARIABLE)
+    return Context(**json.loads(text)) if text else Context()
 
 
 @contextmanager
 def entered(context: Context) -> Iterator[None]:
-    """In it this process, and those that it starts, are in a context."""
+    """Put this process, and the processes that it starts, into a context for a while."""
     with environment(**context.variables()):
         yield
 
 
 @contextmanager
 def environment(**settings: str | None) -> Iterator[None]:
-    """Set environment variables for a while; None removes one."""
+    """Set environment variables for a while; a value of None removes the variable."""
     before = {name: os.environ.get(name) for name in settings}
     try:
         _set(settings)

@@ -1,7 +1,7 @@
-"""Figures on disk: SVG and PNG that carry the provenance of their records.
+"""Figures on disk: SVG and PNG files that carry the provenance of their records.
 
-The same records give the same bytes: nothing of today (date, commit, machine) is in a
-figure. When and at which commit it was drawn stands in `manifest.json`.
+The same records give the same bytes, because a figure does not say when, at which commit or on
+which machine it was drawn. The date and the commit are in ``manifest.json``.
 """
 
 import hashlib
@@ -25,55 +25,67 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PNG_DPI = 150
-# The packages that decide a figure's bytes.
+# The packages on which a figure's bytes depend.
 DRAWN_BY = ("matplotlib", "seaborn", "pandas", "numpy", "pillow")
-# Ids in the SVG are hashes of what they name; without a salt they are drawn at random.
+# Ids in an SVG are salted hashes of their content. matplotlib's default salt is random.
 SAVING: dict[Any, str] = {"svg.hashsalt": "lrscan", "svg.fonttype": "path"}
 
 
 @contextmanager
 def own_settings() -> Iterator[None]:
-    """Matplotlib's own settings for a while, whatever the user's files and pyplot have set.
+    """Use matplotlib's default settings for a while, instead of the user's own and pyplot's.
 
-    They are read when something is added to a figure and again when it is drawn, so whoever makes
-    a figure wraps all of it; as a decorator, a function.
+    matplotlib reads its settings when something is added to a figure, and again when the figure is
+    drawn. Wrap all code that makes a figure, or decorate the function that does.
+
+    Example:
+        >>> import matplotlib
+        >>> from lrscan.evidence.figures import own_settings
+        >>> with matplotlib.rc_context({"font.size": 30}), own_settings():
+        ...     matplotlib.rcParams["font.size"]
+        10.0
     """
     import matplotlib
 
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         yield
-        interactive = matplotlib.is_interactive()  # set where the first figure is made
+        interactive = matplotlib.is_interactive()  # pyplot sets it with its first figure
     matplotlib.interactive(interactive)
 
 
 def save(figure: "Figure", name: str, records: Records | None, *, alt: str) -> dict[str, Path]:
-    """Save a figure as `<device>/NAME.svg` and `.png`, and enter both into the manifest.
+    """Save a figure as ``<device>/NAME.svg`` and ``.png``, and enter both into the manifest.
 
-    Arguments
-    ---------
-    figure    the matplotlib figure
-    name      the files' name
-    records   what it was drawn from; None for a drawing, which goes to `drawings/`
-    alt       a sentence that says what the figure shows, for those who do not see it
+    Args:
+        figure: the matplotlib figure
+        name: the name of the files
+        records: the records that the figure shows; None for a drawing, which goes to ``drawings/``
+        alt: a sentence that says what the figure shows, for readers who cannot see it
 
-    Returns
-    -------
-    dict
-        {"svg": path, "png": path}; empty outside a checkout, where nothing is saved
+    Returns:
+        {"svg": path, "png": path}. Outside a checkout nothing is saved, and the result is empty.
 
-    Raises
-    ------
-    ValueError
-        `name` cannot be a file's name, or `alt` is empty.
+    Raises:
+        ValueError: ``name`` is not a valid file name, or ``alt`` is empty
+
+    Example:
+        >>> import os
+        >>> from unittest import mock
+        >>> from matplotlib.figure import Figure
+        >>> from lrscan.evidence import figures
+        >>> with mock.patch.dict(os.environ, LRSCAN_BUILD="made"):  # instead of build/
+        ...     paths = figures.save(Figure(), "blank", None, alt="An empty page.")
+        >>> print(*sorted(path.name for path in paths.values()))
+        blank.png blank.svg
     """
     workspace.check_name(name)
     if not alt.strip():
-        raise ValueError(f"figure {name!r}: alt is empty; say in a sentence what it shows")
+        raise ValueError(f"figure {name!r}: alt is empty; say in one sentence what it shows")
     try:
         folder = workspace.figures_folder()
     except workspace.WorkspaceError:
-        _say_once("Outside a checkout of lrscan figures are shown, and not saved.")
+        _print_once("Outside a checkout of lrscan, figures are shown, and not saved.")
         _describe(figure, alt)
         return {}
     device = records.device if records else "drawings"
@@ -83,9 +95,9 @@ def save(figure: "Figure", name: str, records: Records | None, *, alt: str) -> d
         paths["svg"]: _svg(figure, name, alt, provenance),
         paths["png"]: _png(figure, name, alt, provenance),
     }
-    drawn = _drawn(records) | {"alt": alt}
+    origin = _origin(records) | {"alt": alt}
     entries = {
-        path.relative_to(folder).as_posix(): drawn | {"sha256": _sha256(data)}
+        path.relative_to(folder).as_posix(): origin | {"sha256": _sha256(data)}
         for path, data in images.items()
     }
     manifest = folder / "manifest.json"
@@ -96,23 +108,34 @@ def save(figure: "Figure", name: str, records: Records | None, *, alt: str) -> d
 
 
 def read_manifest(path: Path) -> dict[str, dict[str, Any]]:
-    """The manifest's entries by figure file, relative to its folder; none if it is absent."""
+    """Return the manifest's entries by figure file, named relative to the manifest's folder.
+
+    Without a manifest there are no entries.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from lrscan.evidence.figures import read_manifest
+        >>> text = '{"h200/speed.svg": {"alt": "Speed against T."}}'
+        >>> _ = Path("manifest.json").write_text(text)
+        >>> read_manifest(Path("manifest.json"))
+        {'h200/speed.svg': {'alt': 'Speed against T.'}}
+    """
     return json.loads(path.read_bytes()) if path.is_file() else {}
 
 
 @cache
-def _say_once(text: str) -> None:
+def _print_once(text: str) -> None:
     print(text)
 
 
 def _describe(figure: "Figure", alt: str) -> None:
-    """Let a notebook that shows the figure keep the text, as the metadata of its output."""
+    """Make a notebook that shows the figure keep its alt text, as metadata of the output."""
     metadata = {kind: {"alt": alt} for kind in ("image/png", "image/svg+xml")}
     vars(figure)["_repr_mimebundle_"] = lambda **_: ({}, metadata)
 
 
 def _render(figure: "Figure", kind: str, backend: str, metadata: dict[str, Any]) -> bytes:
-    """The figure's bytes under matplotlib's own settings, whatever pyplot is set to."""
+    """Render a figure under matplotlib's default settings."""
     import matplotlib
 
     buffer = io.BytesIO()
@@ -124,7 +147,7 @@ def _render(figure: "Figure", kind: str, backend: str, metadata: dict[str, Any])
 
 
 def _svg(figure: "Figure", name: str, alt: str, provenance: str) -> bytes:
-    # Creator and Date are matplotlib's version and today.
+    # Creator and Date would be matplotlib's version and today's date.
     metadata = {"Creator": None, "Date": None, "Description": provenance or None}
     image = _render(figure, "svg", "svg", metadata).decode()
     before, opening, after = image.partition("<svg ")
@@ -141,8 +164,8 @@ def _png(figure: "Figure", name: str, alt: str, provenance: str) -> bytes:
     return _render(figure, "png", "agg", {k: v for k, v in metadata.items() if v or v is None})
 
 
-def _drawn(records: Records | None) -> dict[str, Any]:
-    """What the manifest says of a figure drawn here and now."""
+def _origin(records: Records | None) -> dict[str, Any]:
+    """Describe where, when and from which records a figure is drawn, for the manifest."""
     commit, dirty = git_state()
     run = context.current()
     entry: dict[str, Any] = {
@@ -154,7 +177,7 @@ def _drawn(records: Records | None) -> dict[str, Any]:
         "drawn_at": utc_now(),
         "commit": commit,
         "dirty": dirty,
-        # How long the notebook had run by then; None by hand.
+        # How long the notebook had been running; None outside a run.
         "duration_s": run.started and round(time.time() - run.started, 1),
         "versions": {name: package_version(name) for name in DRAWN_BY},
     }

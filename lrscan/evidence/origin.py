@@ -1,8 +1,8 @@
-"""What a result owes to its surroundings: the code that runs, and the settings of who starts it.
+"""Isolation of results from their surroundings: the code that runs, and the user's settings.
 
-Notebooks and measurements run in processes of their own. These import the package that starts
-them, and are told of the caller's settings only what does not decide whether an assertion is made
-or how a figure looks.
+Notebooks and measurements run in subprocesses. A subprocess imports the same package as the process
+that starts it. It inherits the user's settings except those that would change whether assertions
+run or how a figure looks.
 """
 
 import os
@@ -11,8 +11,9 @@ from pathlib import Path
 from lrscan.evidence import workspace
 
 PACKAGE = Path(__file__).resolve().parents[1]
-# Python's own variables change what runs: no assertions, warnings as errors, a start-up file. So
-# a process is given only those that say where things are; and none of matplotlib's settings.
+# Python's own variables can change what runs: they can switch off assertions, turn warnings into
+# errors or name a start-up file. A subprocess gets only those that name locations, and none of
+# matplotlib's.
 _OF_PYTHON = (
     "PYTHONDONTWRITEBYTECODE",
     "PYTHONHOME",
@@ -26,7 +27,7 @@ _OF_MATPLOTLIB = ("MATPLOTLIBRC", "MPLBACKEND")
 
 
 def variables() -> dict[str, str]:
-    """The environment that processes of ours are given."""
+    """Return the environment variables for a subprocess."""
     given = {
         name: value
         for name, value in os.environ.items()
@@ -39,13 +40,12 @@ def variables() -> dict[str, str]:
 
 
 def check(root: Path) -> None:
-    """Refuse to make anything in a checkout by other code than its own.
+    """Raise an error if the running code is not the code of a checkout.
 
-    Raises
-    ------
-    WorkspaceError
-        The package in `root` has other files than the one that runs, so that what is made would
-        bear the commit of code that did not run.
+    Results would otherwise carry the commit of code that did not run.
+
+    Raises:
+        WorkspaceError: a file of the package in ``root`` differs from that of the running package
     """
     own = root / PACKAGE.name
     if not (own / "__init__.py").is_file() or own.resolve() == PACKAGE:
@@ -54,9 +54,9 @@ def check(root: Path) -> None:
     for name in sorted(there.keys() | here.keys()):
         if there.get(name) != here.get(name):
             raise workspace.WorkspaceError(
-                f"the code that runs is {PACKAGE}, and its {name} is not the one of {own}: what "
-                "is made here would bear the commit of code that did not run. Start it by "
-                f"`python -m {PACKAGE.name}` in {root}, or `pip install -e .` there first."
+                f"the running code is {PACKAGE}, but its {name} differs from the one in {own}: "
+                "results would carry the commit of code that did not run. Start it with "
+                f"`python -m {PACKAGE.name}` in {root}, or run `pip install -e .` there first."
             )
 
 

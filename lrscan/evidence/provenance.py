@@ -1,7 +1,7 @@
-"""Where a number comes from: device, driver, versions, threads, commit, parameters.
+"""Provenance of a measurement: device, driver, versions, threads, commit and parameters.
 
-Never a host name, a user or a path. torch is imported where it is needed: the runner asks
-for the date and the commit alone, and should not wait for it.
+Provenance never holds a host name, a user name or a path. torch is imported only where it is
+needed, because the runner asks for no more than the date and the commit and should not wait for it.
 """
 
 import math
@@ -21,6 +21,8 @@ from lrscan.evidence import origin, workspace
 if TYPE_CHECKING:
     import torch
 
+__all__ = ["collect", "device_label", "device_slug", "resolve_device", "usable_cores"]
+
 PACKAGES = (
     "torch",
     "numba",
@@ -36,12 +38,19 @@ PACKAGES = (
 
 
 def resolve_device(device: "torch.device | str") -> "torch.device":
-    """The torch device that `device` names; "auto" is a GPU where there is one.
+    """Return the torch device that ``device`` names; "auto" is a GPU if there is one.
 
-    Raises
-    ------
-    ValueError
-        It is neither "auto", "cpu" nor a CUDA device, or no such GPU is there.
+    Raises:
+        ValueError: ``device`` is not "auto", "cpu" or a CUDA device, or there is no such GPU
+
+    Example:
+        >>> from lrscan.evidence.provenance import resolve_device
+        >>> resolve_device("cpu")
+        device(type='cpu')
+        >>> resolve_device("tpu")
+        Traceback (most recent call last):
+            ...
+        ValueError: device must be "auto", "cpu" or "cuda", not 'tpu'
     """
     import torch
 
@@ -52,14 +61,20 @@ def resolve_device(device: "torch.device | str") -> "torch.device":
     except (RuntimeError, TypeError):
         resolved = None
     if resolved is None or resolved.type not in ("cpu", "cuda"):
-        raise ValueError(f'device is "auto", "cpu" or "cuda", not {str(device)!r}')
+        raise ValueError(f'device must be "auto", "cpu" or "cuda", not {str(device)!r}')
     if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
         raise ValueError(f"device {str(device)!r}: torch sees {torch.cuda.device_count()} GPUs")
     return resolved
 
 
 def device_slug(device: "torch.device | str") -> str:
-    """A device's name in paths: "cpu-2-core", "h100-80gb-hbm3"."""
+    """Return a device's name for paths, such as "cpu-2-core" or "h100-80gb-hbm3".
+
+    Example:
+        >>> from lrscan.evidence.provenance import device_slug
+        >>> device_slug("cpu")
+        'cpu-...-core'
+    """
     device = resolve_device(device)
     if device.type == "cpu":
         return f"cpu-{usable_cores()}-core"
@@ -68,7 +83,13 @@ def device_slug(device: "torch.device | str") -> str:
 
 
 def device_label(device: "torch.device | str") -> str:
-    """A device's name on figures: "CPU, 2 cores, AMD EPYC", "NVIDIA H200"."""
+    """Return a device's name for figures, such as "CPU, 2 cores, AMD EPYC" or "NVIDIA H200".
+
+    Example:
+        >>> from lrscan.evidence.provenance import device_label
+        >>> device_label("cpu")
+        'CPU, ... core...'
+    """
     device = resolve_device(device)
     if device.type == "cuda":
         import torch
@@ -79,13 +100,22 @@ def device_label(device: "torch.device | str") -> str:
 
 
 def hardware() -> str:
-    """The processor, the GPUs and their driver, in a line; without torch, and so at once."""
+    """Describe the processor, the GPUs and their driver in one line, without importing torch."""
     gpus = _nvidia_smi("name,driver_version")
     return "; ".join([f"{usable_cores()} cores, {_cpu_model()}", *(gpus or [])])
 
 
 def usable_cores() -> int:
-    """The cores this process may use: its affinity, and its container's quota if lower."""
+    """Return how many cores this process may use.
+
+    That is the number of cores in its affinity mask, or its container's CPU quota if that is lower.
+
+    Example:
+        >>> import os
+        >>> from lrscan.evidence.provenance import usable_cores
+        >>> 1 <= usable_cores() <= os.cpu_count()
+        True
+    """
     affinity = getattr(os, "sched_getaffinity", None)  # not on macOS
     cores = (len(affinity(0)) if affinity else os.cpu_count()) or 1
     try:
@@ -96,7 +126,7 @@ def usable_cores() -> int:
 
 
 def requirements(name: str = "lrscan") -> list[str]:
-    """The packages that an installed one asks for, with all its extras."""
+    """Return the packages that an installed package requires, including those of its extras."""
     try:
         asked = metadata.requires(name) or []
     except metadata.PackageNotFoundError:  # a source tree that was never installed
@@ -110,20 +140,25 @@ def collect(
     seed: int,
     profile: str | None = None,
 ) -> dict[str, Any]:
-    """What is needed to judge and to repeat a measurement taken here and now.
+    """Collect all that is needed to judge and to repeat a measurement taken here and now.
 
-    Arguments
-    ---------
-    device       what was measured
-    parameters   the parameters of the measurement
-    seed         the seed of its inputs
-    profile      the profile; None: that of this run, if any
+    Args:
+        device: the device that was measured
+        parameters: the parameters of the measurement
+        seed: the seed of its inputs
+        profile: the profile; None stands for the profile of this run, if there is one
 
-    Returns
-    -------
-    dict
-        JSON values only. `commit` and `dirty` are None without git; `driver`, `cuda` and
-        `capability` are None on a CPU.
+    Returns:
+        A dictionary of JSON values. ``commit`` and ``dirty`` are None without git; ``driver``,
+        ``cuda`` and ``capability`` are None on a CPU.
+
+    Example:
+        >>> from lrscan.evidence import provenance
+        >>> found = provenance.collect("cpu", {"lengths": [16, 64]}, seed=0)
+        >>> found["device_type"], found["parameters"], found["seed"]
+        ('cpu', {'lengths': [16, 64]}, 0)
+        >>> sorted(found["threads"])
+        ['numba', 'torch']
     """
     import torch
 
@@ -152,57 +187,55 @@ def collect(
 
 
 def utc_now() -> str:
-    """The date and time in UTC, as 2026-01-31T12:00:00Z."""
+    """Return the date and time in UTC, such as 2026-01-31T12:00:00Z."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def git_state() -> tuple[str | None, bool | None]:
-    """The project's commit, and whether its sources differ from it.
+    """Return the project's commit, and True if its sources differ from the commit.
 
-    What a run itself writes (`build/`, `figures/`) does not count as a difference, nor does a new
-    file outside the package and the notebooks: a folder with results, say. Without git it is what
-    `LRSCAN_COMMIT` says, as `git describe --always --abbrev=40 --dirty` would; without that
-    (None, None).
+    A run's own output (``build/``, ``figures/``) does not count as a difference. Nor does a new
+    file outside the package and the notebooks, such as a folder with results. Without git,
+    ``LRSCAN_COMMIT`` names the commit, in the form of
+    ``git describe --always --abbrev=40 --dirty``. Without that variable the result is (None, None).
 
-    Raises
-    ------
-    WorkspaceError
-        The project has a package of its own, and another one runs.
+    Raises:
+        WorkspaceError: the project's own package differs from the one that runs
     """
     try:
         root = workspace.find_root()
     except workspace.WorkspaceError:
-        return _told_commit()
+        return _commit_from_variable()
     origin.check(root)
     try:
         if Path(git(root, "rev-parse", "--show-toplevel").strip()).resolve() != root.resolve():
-            return _told_commit()  # the project lies inside somebody else's repository
+            return _commit_from_variable()  # the project is inside another repository
         commit = git(root, "rev-parse", "HEAD").strip()
         status = git(root, "status", "--porcelain", "-uall", "--", ".", ":!build", ":!figures")
     except (OSError, subprocess.SubprocessError):
-        return _told_commit()
+        return _commit_from_variable()
     new = ("?? lrscan/", "?? notebooks/")
     changed = [line for line in status.splitlines() if line[:2] != "??" or line.startswith(new)]
     return commit, bool(changed)
 
 
-def _told_commit() -> tuple[str | None, bool | None]:
-    told = os.environ.get("LRSCAN_COMMIT", "")
-    found = re.fullmatch(r"([0-9a-f]{40})(-dirty)?", told)
+def _commit_from_variable() -> tuple[str | None, bool | None]:
+    text = os.environ.get("LRSCAN_COMMIT", "")
+    found = re.fullmatch(r"([0-9a-f]{40})(-dirty)?", text)
     return (found[1], bool(found[2])) if found else (None, None)
 
 
 def git(root: Path, *arguments: str) -> str:
-    """What git says in a checkout, whoever owns it."""
-    # A checkout of somebody else: git would not read it, for it may hold commands of theirs. The
-    # code that runs here is theirs already.
+    """Return the output of a git command in a checkout, whoever owns the checkout."""
+    # git refuses to read another user's checkout, because its configuration can run commands. Here
+    # that adds no risk: the code that runs comes from the same checkout.
     safe = f"safe.directory={root.resolve()}"
     command = ["git", "-c", safe, "-C", str(root), *arguments]
     return subprocess.run(command, check=True, capture_output=True, text=True, timeout=30).stdout
 
 
 def _cpu_model() -> str:
-    """The processor's name without the decoration that vendors add."""
+    """Return the processor's name without trademark signs, core count and clock rate."""
     name = ""
     try:
         if platform.system() == "Darwin":
@@ -220,13 +253,13 @@ def _cpu_model() -> str:
 
 
 def driver_version() -> str | None:
-    """The NVIDIA driver's version, or None without one; torch does not tell it."""
+    """Return the version of the NVIDIA driver, which torch does not report; None without one."""
     found = _nvidia_smi("driver_version")
     return found[0] if found else None
 
 
 def _nvidia_smi(fields: str) -> list[str] | None:
-    """A line a GPU; None without a driver."""
+    """Return one line per GPU; None without a driver."""
     command = ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader"]
     try:
         done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=30)
@@ -236,7 +269,7 @@ def _nvidia_smi(fields: str) -> list[str] | None:
 
 
 def _numba_threads() -> int:
-    # numba.get_num_threads() would start the thread pool, which must not happen before a fork.
+    # numba.get_num_threads() would start the thread pool, which must not exist before a fork.
     from numba.core import config
 
     return vars(config)["NUMBA_NUM_THREADS"]

@@ -1,7 +1,7 @@
-"""Measurements on disk: tidy CSV rows, with their provenance in a JSON file beside them.
+"""Measurements on disk: tidy CSV rows, with their provenance in a JSON file next to them.
 
-`<records>/<device>/<experiment>.csv` and `<experiment>.json`. What is read back equals
-what was written, bit for bit: floats are written in their shortest exact form.
+The files are ``<records>/<device>/<experiment>.csv`` and ``<experiment>.json``. Values read back
+equal the values written, bit for bit: floats are written in their shortest exact form.
 """
 
 import json
@@ -18,6 +18,8 @@ from lrscan.evidence import workspace
 if TYPE_CHECKING:
     import pandas
 
+__all__ = ["Records", "add", "devices", "find", "read", "write"]
+
 IDENTITY = (
     "experiment",
     "device",
@@ -33,17 +35,17 @@ IDENTITY = (
     "seed",
     "profile",
 )
-# Timings: median and quartiles of `runs`, the bytes moved, and the time of a plain
-# elementwise kernel that moves as many.
+# Timings: median and quartiles over `runs`, the bytes moved, and the time of a plain
+# elementwise kernel that moves as many bytes.
 _TIMES = ("runs", "q1_ms", "median_ms", "q3_ms", "bytes", "reference_ms")
 COLUMNS = (*IDENTITY, *_TIMES)
-# Timings of a group of processes: of its slowest rank, and the bytes of one.
+# Timings of a group of processes: those of its slowest rank, and the bytes of one rank.
 RANK_COLUMNS = (*IDENTITY, "ranks", *_TIMES)
-# Accuracy checks: the largest error that was seen, and the bound it was held against.
+# Accuracy checks: the largest error found, and the bound that it must not exceed.
 ACCURACY_COLUMNS = (*IDENTITY, "error", "bound")
-# Training: a row an iteration of a `run`, which is the name of its settings; `held_out` is the
-# accuracy on fresh sequences, where it was taken; `steps` the length of its sequences, in a
-# curriculum from `start_steps` up to T (0: there is none).
+# Training: one row per iteration of a `run`, which is named after its settings. `held_out` is the
+# accuracy on fresh sequences, in those iterations that measured it. `steps` is the length of the
+# sequences: a curriculum raises it from `start_steps` to T; `start_steps` of 0 means no curriculum.
 TRAINING_COLUMNS = (
     *IDENTITY,
     "run",
@@ -74,14 +76,24 @@ _FLOATS = frozenset(
 
 @dataclass(frozen=True, eq=False)
 class Records:
-    """One experiment's measurements on one device.
+    """Measurements of one experiment on one device.
 
-    experiment   its name
-    device       the device's slug, such as "cpu-2-core"
-    table        pandas DataFrame, a row a measurement, missing values where a column
-                 does not apply
-    provenance   {"experiment", "device", "measurements": [what provenance.collect returned]}
-    path         the CSV file
+    Attributes:
+        experiment: the experiment's name
+        device: the device's name in paths, such as "cpu-2-core"
+        table: a pandas DataFrame with one row per timing, accuracy check or training iteration;
+            entries are missing where a column does not apply
+        provenance: {"experiment": ..., "device": ..., "measurements": [...]}; each measurement is
+            a result of :func:`lrscan.evidence.provenance.collect`
+        path: the CSV file
+
+    Example:
+        >>> from lrscan.evidence import records
+        >>> measured = records.read("call_cost", "h200")
+        >>> measured.device_label, measured.on_gpu
+        ('NVIDIA H200', True)
+        >>> measured.rows()[0]["dtype"]
+        'float32'
     """
 
     experiment: str
@@ -92,16 +104,16 @@ class Records:
 
     @property
     def device_label(self) -> str:
-        """The device's name for figures: "CPU, 2 cores, AMD EPYC"."""
+        """The device's name for figures, such as "CPU, 2 cores, AMD EPYC"."""
         return self.provenance["measurements"][-1]["device_label"]
 
     @property
     def on_gpu(self) -> bool:
-        """Whether they were measured on a GPU."""
+        """True if the measurements were taken on a GPU."""
         return self.provenance["measurements"][-1]["device_type"] == "cuda"
 
     def rows(self) -> list[dict[str, Any]]:
-        """The table as :func:`write` takes it: a mapping for each row, without missing values."""
+        """Return the rows as :func:`write` takes them: dictionaries without missing values."""
         table = self.table.astype(object).where(self.table.notna(), None)
         return [
             {name: value for name, value in row.items() if value is not None}
@@ -110,12 +122,12 @@ class Records:
 
     @property
     def left(self) -> int:
-        """How much of what was planned is not measured yet: shapes, or training runs."""
+        """Number of planned shapes, or planned training runs, that are not measured yet."""
         return self.provenance["measurements"][-1].get("left", 0)
 
 
 def say_left(provenance: dict[str, Any], left: int) -> None:
-    """Note in a measurement's provenance how much is left, which :attr:`Records.left` reads."""
+    """Store in a measurement's provenance how much is left to measure (:attr:`Records.left`)."""
     provenance.pop("left", None)
     if left:
         provenance["left"] = left
@@ -128,27 +140,31 @@ def write(
     *,
     directory: Path | None = None,
 ) -> Records:
-    """Write an experiment's rows and provenance, replacing what was there.
+    """Write an experiment's rows and provenance, and replace earlier files.
 
-    Arguments
-    ---------
-    experiment   its name; the file's name
-    rows         mappings from column to value; missing columns stay empty, and
-                 `experiment`, `device` need not be given
-    provenance   what `provenance.collect` returned
-    directory    the folder with one folder a device; default: that of this run
+    Args:
+        experiment: the name of the experiment, and of the files
+        rows: mappings from column to value. Missing columns stay empty; "experiment" and "device"
+            are filled in.
+        provenance: a result of :func:`lrscan.evidence.provenance.collect`
+        directory: the folder that has one folder per device; by default that of this run
 
-    Returns
-    -------
-    Records
-        Read back from the files.
+    Returns:
+        The records, read back from the files.
 
-    Raises
-    ------
-    ValueError
-        A column is unknown, a value is NaN, there are no rows, or a row is of another device.
-    TypeError
-        A value does not have its column's type.
+    Raises:
+        ValueError: a column is unknown, a value is NaN, there are no rows, or a row belongs to
+            another device or experiment
+        TypeError: a value does not have the type of its column
+
+    Example:
+        >>> from pathlib import Path
+        >>> from lrscan.evidence import provenance, records
+        >>> row = {"algorithm": "serial", "T": 16, "runs": 5, "median_ms": 0.25}
+        >>> origin = provenance.collect("cpu", {"lengths": [16]}, seed=0)
+        >>> written = records.write("timing", [row], origin, directory=Path("records"))
+        >>> written.table["median_ms"].tolist()
+        [0.25]
     """
     return _write(experiment, rows, [dict(provenance)], directory)
 
@@ -162,29 +178,39 @@ def add(
     same: Callable[[Mapping[str, Any]], bool] | None = None,
     directory: Path | None = None,
 ) -> Records:
-    """Write rows beside those that are there, replacing those that agree with them in ``key``.
+    """Add rows to an experiment's records, and replace the rows with the same values of ``key``.
 
-    Arguments
-    ---------
-    experiment, rows, directory   as for `write`; all rows agree in ``key``
-    provenance   what `provenance.collect` returned, of these rows
-    key          the columns that tell one part of the records from another
-    same         which provenance it replaces; default: the one with the same parameters
+    Args:
+        experiment: as for :func:`write`
+        rows: as for :func:`write`; all rows have the same values in the columns ``key``
+        provenance: a result of :func:`lrscan.evidence.provenance.collect` for these rows
+        key: the columns that distinguish one part of the records from another
+        same: returns True for each stored provenance that the new one replaces; by default those
+            with the same parameters
+        directory: as for :func:`write`
 
-    Returns
-    -------
-    Records
-        All of them, read back from the files.
+    Returns:
+        All records of the experiment, read back from the files.
 
-    Raises
-    ------
-    ValueError, TypeError
-        As `write`, and for rows that differ in ``key``.
+    Raises:
+        ValueError: as for :func:`write`; or the rows differ in ``key``
+        TypeError: as for :func:`write`
+
+    Example:
+        >>> from pathlib import Path
+        >>> from lrscan.evidence import provenance, records
+        >>> origin = provenance.collect("cpu", {}, seed=0)
+        >>> for steps, ms in [(16, 0.25), (64, 0.5), (16, 0.125)]:
+        ...     rows = [{"T": steps, "median_ms": ms}]
+        ...     found = records.add("timing", rows, origin, key=("T",), directory=Path("records"))
+        >>> [(row["T"], row["median_ms"]) for row in found.rows()]
+        [(64, 0.5), (16, 0.125)]
     """
     workspace.check_name(experiment)
     rows = [dict(row) for row in rows]
     if len(parts := {tuple(row.get(name) for name in key) for row in rows}) > 1:
-        raise ValueError(f"{experiment}: the rows are of {len(parts)} parts, not one")
+        names = ", ".join(key)
+        raise ValueError(f"{experiment}: the rows differ in {names}; add each part by itself")
     measurements = [dict(provenance)]
     folder = workspace.records_folder() if directory is None else Path(directory)
     if parts and (folder / provenance["device"] / f"{experiment}.csv").is_file():
@@ -231,31 +257,34 @@ def _write(
 
 
 def read(experiment: str, device: str, *, directory: Path | None = None) -> Records:
-    """Read an experiment's records of a device.
+    """Read an experiment's records on a device.
 
-    Arguments
-    ---------
-    experiment, device   their names
-    directory            the folder with one folder a device; default: the committed records
+    Args:
+        experiment: the name of the experiment
+        device: the device's name in paths, such as "cpu-2-core"
+        directory: the folder that has one folder per device; by default the committed records
 
-    Raises
-    ------
-    FileNotFoundError
-        There are none; the message says what there is.
-    ValueError
-        A column is unknown.
+    Raises:
+        FileNotFoundError: there are no such records; the message lists those that exist
+        ValueError: a column is unknown
+
+    Example:
+        >>> from lrscan.evidence import records
+        >>> measured = records.read("kernel_speedup", "h200")
+        >>> print(*sorted(set(measured.table["direction"])))
+        forward
     """
     import pandas
 
     directory = workspace.committed_records() if directory is None else Path(directory)
     path = directory / device / f"{experiment}.csv"
-    if not _both(path):
+    if not _is_complete(path):
         there = ", ".join(f"{p.parent.name}/{p.stem}" for p in sorted(directory.glob("*/*.csv")))
         raise FileNotFoundError(
             f"no records of {experiment!r} on {device!r} (a .csv with its .json); "
             f"{workspace.relative(directory)} has: {there or 'nothing'}"
         )
-    # Texts first: before pandas 3.1 its reader may round a float. "NA" is a text too.
+    # Read text first: before version 3.1, pandas may round a float as it reads. "NA" is text, too.
     texts = pandas.read_csv(path, dtype="string", keep_default_na=False, na_values=[""])
     _columns(experiment, [dict.fromkeys(texts)])
     table = texts.astype({name: _dtype(name) for name in texts})
@@ -263,20 +292,33 @@ def read(experiment: str, device: str, *, directory: Path | None = None) -> Reco
     return Records(experiment, device, table, provenance, path)
 
 
-def _both(path: Path) -> bool:
-    """Whether there is a CSV file with its JSON."""
+def _is_complete(path: Path) -> bool:
+    """Return True if a CSV file exists and has its JSON file."""
     return path.is_file() and path.with_suffix(".json").is_file()
 
 
 def find(experiment: str, device: str, *, directory: Path) -> Records | None:
-    """As :func:`read`, but None where there are no such records."""
-    if not _both(directory / device / f"{experiment}.csv"):
+    """Read an experiment's records as :func:`read` does, or return None if there are none.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from lrscan.evidence import records
+        >>> records.find("kernel_speedup", "abacus", directory=Path("records")) is None
+        True
+    """
+    if not _is_complete(directory / device / f"{experiment}.csv"):
         return None
     return read(experiment, device, directory=directory)
 
 
 def devices(experiment: str) -> list[str]:
-    """The devices with committed records of an experiment; none outside a checkout."""
+    """Return the devices with committed records of an experiment; none outside a checkout.
+
+    Example:
+        >>> from lrscan.evidence import records
+        >>> "h200" in records.devices("kernel_speedup")
+        True
+    """
     try:
         folder = workspace.committed_records()
     except workspace.WorkspaceError:
@@ -285,18 +327,17 @@ def devices(experiment: str) -> list[str]:
 
 
 def json_text(value: Any) -> str:
-    """JSON as it is committed: sorted keys, two spaces, one form for each value.
+    """Return a value as JSON in the form that is committed: sorted keys, two spaces of indentation.
 
-    Raises
-    ------
-    TypeError, ValueError
-        A value has no exact JSON form.
+    Raises:
+        TypeError: a value is neither text nor a number, a list, a mapping, a bool or None
+        ValueError: a number is NaN or infinite
     """
     return json.dumps(_plain(value), indent=2, sort_keys=True, allow_nan=False) + "\n"
 
 
 def _plain(value: Any) -> Any:
-    """Numbers of NumPy and the like as Python's own."""
+    """Convert numbers of NumPy and similar types to Python's own."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -307,11 +348,11 @@ def _plain(value: Any) -> Any:
         return int(value)
     if isinstance(value, Real):
         return float(value)
-    raise TypeError(f"provenance holds plain values only, not {value!r}")
+    raise TypeError(f"provenance must hold JSON values only, not {value!r}")
 
 
 def _columns(experiment: str, rows: list[dict[str, Any]]) -> tuple[str, ...]:
-    """The schema that holds all columns of the rows."""
+    """Return the schema that has all columns of the rows."""
     given = dict.fromkeys(name for row in rows for name in row)
     for schema in _SCHEMAS:
         if set(given) <= set(schema):
@@ -320,11 +361,11 @@ def _columns(experiment: str, rows: list[dict[str, Any]]) -> tuple[str, ...]:
     if unknown := [name for name in given if name not in known]:
         raise ValueError(f"{experiment}: unknown column {', '.join(map(repr, unknown))}")
     mixed = [name for name in given if name not in IDENTITY]
-    raise ValueError(f"{experiment}: timings and accuracy checks in one table: {', '.join(mixed)}")
+    raise ValueError(f"{experiment}: no one table has all of these columns: {', '.join(mixed)}")
 
 
 def _checked(experiment: str, column: str, value: Any) -> float | int | str | None:
-    """A value as it stands in the table; or the error that fits."""
+    """Return a value as the table stores it, or raise an error that names the column."""
     if value is None:
         return None
     if column in _FLOATS:
@@ -341,9 +382,9 @@ def _checked(experiment: str, column: str, value: Any) -> float | int | str | No
         if isinstance(value, str):
             return value
         expected = "text"
-    raise TypeError(f"{experiment}: {column} is {expected}, not {value!r}")
+    raise TypeError(f"{experiment}: {column} must be {expected}, not {value!r}")
 
 
 def _dtype(column: str) -> str:
-    """The pandas dtype of a column."""
+    """Return the pandas dtype of a column."""
     return "Int64" if column in _INTEGERS else "float64" if column in _FLOATS else "string"

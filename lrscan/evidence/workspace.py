@@ -1,21 +1,22 @@
-"""Where things lie: the project's root, and the folders that a run reads and writes.
+"""Locations of files: the project's root, and the folders that a run reads and writes.
 
-| what               | ordinary run            | recording run            |
-|--------------------|-------------------------|--------------------------|
-| records            | build/records/<device>/ | figures/records/<device>/|
-| figures            | build/figures/<device>/ | figures/<device>/        |
-| the figures' list  | build/figures/manifest.json | figures/manifest.json |
+::
 
-So an ordinary run leaves the tree clean. `build/` lies elsewhere where `LRSCAN_BUILD=DIR` or
-`--build DIR` says so, for a checkout that cannot be written; files in it are called `build/...`
-all the same in reports, records and the manifest (:func:`relative`, :func:`locate`).
+                ordinary run                  recording run
+    records     build/records/<device>/       figures/records/<device>/
+    figures     build/figures/<device>/       figures/<device>/
+    manifest    build/figures/manifest.json   figures/manifest.json
 
-What a run is, it tells its notebooks and measurements by :mod:`lrscan.evidence.context`. A user
-may set three variables:
+So an ordinary run leaves the working tree clean. If the checkout is read-only, ``LRSCAN_BUILD=DIR``
+or ``--build DIR`` names another folder for ``build/``. Reports, records and the manifest still call
+the files in it ``build/...`` (:func:`relative`, :func:`locate`).
 
-- `LRSCAN_BUILD=DIR`: another folder in the place of `build/`.
-- `LRSCAN_COMMIT`: the commit that is measured, where there is no git to ask.
-- `LRSCAN_KERNELS=DIR`: CUDA kernels that another machine compiled
+A run passes its settings to its notebooks and measurements through
+:mod:`lrscan.evidence.context`. Users may set three environment variables:
+
+- ``LRSCAN_BUILD=DIR``: a folder to use instead of ``build/``.
+- ``LRSCAN_COMMIT``: the commit that is measured, if git is not available.
+- ``LRSCAN_KERNELS=DIR``: CUDA kernels that another machine compiled
   (:mod:`lrscan.cuda.machine_code`).
 """
 
@@ -33,18 +34,16 @@ MARKER = Path("notebooks", "profiles.toml")
 
 
 class WorkspaceError(RuntimeError):
-    """The project's folders are needed and are not here."""
+    """Error for a command that needs the project's folders and does not find them."""
 
 
 def find_root() -> Path:
-    """The project's root: the nearest folder that holds `notebooks/profiles.toml`.
+    """Return the project's root: the nearest folder that contains ``notebooks/profiles.toml``.
 
-    Looked for from the working directory upwards, then from the package's own folder.
+    The search goes upwards from the working directory, then from the package's own folder.
 
-    Raises
-    ------
-    WorkspaceError
-        There is none, as with an installed package.
+    Raises:
+        WorkspaceError: there is no such folder, as with an installed package
     """
     for start in (Path.cwd(), Path(__file__).resolve().parent):
         for folder in (start, *start.parents):
@@ -52,63 +51,65 @@ def find_root() -> Path:
                 return folder
     raise WorkspaceError(
         f"no {MARKER.as_posix()} in {Path.cwd()} or above: this command needs the project's "
-        "notebooks, and the installed package has none. Clone the repository and run it there."
+        "notebooks, which the installed package does not contain. Clone the repository and run "
+        "the command there."
     )
 
 
 def build_folder() -> Path:
-    """The folder of what runs make: `build/`, or the one that `LRSCAN_BUILD` names.
+    """Return the folder for a run's output: ``build/``, or the one that ``LRSCAN_BUILD`` names.
 
-    Raises
-    ------
-    WorkspaceError
-        It names a folder that holds the project, or is one of its own.
+    Raises:
+        WorkspaceError: ``LRSCAN_BUILD`` names a folder that contains the project, or is in one of
+            the project's own folders
     """
     root = find_root()
-    told = os.environ.get("LRSCAN_BUILD")
-    if not told:
+    name = os.environ.get("LRSCAN_BUILD")
+    if not name:
         return root / "build"
-    folder, home = Path(told).resolve(), root.resolve()
+    folder, home = Path(name).resolve(), root.resolve()
     own = (home / name for name in ("figures", "notebooks", "lrscan", ".git"))
     if home.is_relative_to(folder) or any(folder.is_relative_to(one) for one in own):
-        raise WorkspaceError(f"the build folder is {told}, where the project's own files lie")
+        raise WorkspaceError(
+            f"the build folder {name} overlaps the project's own files; choose another folder"
+        )
     return folder
 
 
 def recording() -> bool:
-    """Whether this run writes to the committed folder `figures/`."""
+    """Return True if this run writes to the committed folder ``figures/``."""
     return context.current().recording
 
 
 def profile() -> str | None:
-    """The profile of this run; None when a notebook or a function is run by hand."""
+    """Return the profile of this run; None if a notebook or a function is run by hand."""
     return context.current().profile
 
 
 def committed_records() -> Path:
-    """The folder of the committed records, with one folder a device."""
+    """Return the folder of the committed records, which has one folder per device."""
     return find_root() / "figures" / "records"
 
 
 def records_folder() -> Path:
-    """The folder this run writes records to, with one folder a device."""
+    """Return the folder to which this run writes records, with one folder per device."""
     if out := context.current().records:
         return Path(out)
     return committed_records() if recording() else build_folder() / "records"
 
 
 def figures_folder() -> Path:
-    """The folder this run writes figures and `manifest.json` to."""
+    """Return the folder to which this run writes figures and ``manifest.json``."""
     if out := context.current().figures:
         return Path(out)
     return find_root() / "figures" if recording() else build_folder() / "figures"
 
 
 def relative(path: Path) -> str:
-    """`path` seen from the root, so that no machine's folders get into a file.
+    """Return ``path`` relative to the root, so that no file names a folder of this machine.
 
-    The build folder is called `build`, wherever it lies. Outside the project only the last two
-    parts are kept: device and file name.
+    The build folder is always called ``build``. Outside the project, only the last two parts of the
+    path are kept: device and file name.
     """
     path = path.resolve()
     try:
@@ -120,7 +121,7 @@ def relative(path: Path) -> str:
 
 
 def locate(name: str) -> Path:
-    """The file that :func:`relative` gave this name."""
+    """Return the path of the file to which :func:`relative` gave this name."""
     path = Path(name)
     if path.parts[:1] == ("build",):
         return build_folder().joinpath(*path.parts[1:])
@@ -128,7 +129,7 @@ def locate(name: str) -> Path:
 
 
 def shown(path: Path) -> str:
-    """`path` as a user finds it: seen from the root or from here if it is below one of them."""
+    """Return ``path`` for a message: relative to the root or the working directory if possible."""
     path = path.resolve()
     for folder in (find_root().resolve(), Path.cwd()):
         if path.is_relative_to(folder):
@@ -137,21 +138,23 @@ def shown(path: Path) -> str:
 
 
 def check_name(name: str) -> str:
-    """`name` itself if it can be a file's name everywhere.
+    """Return ``name`` if it is a valid file name on every system.
 
-    Raises
-    ------
-    ValueError
-        It has other characters than letters, digits, "_" and "-".
+    Raises:
+        ValueError: it has characters other than letters, digits, "_" and "-", or begins with "_" or
+            "-"
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
-        raise ValueError(f"a name is made of letters, digits, _ and -, not {name!r}")
+        raise ValueError(
+            "a name consists of letters, digits, _ and -, and begins with a letter or a digit; "
+            f"not {name!r}"
+        )
     return name
 
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Keep other processes from changing a file that is read, then written again."""
+    """Keep other processes from changing a file while this one reads and rewrites it."""
     from filelock import FileLock
 
     folder = build_folder()
@@ -162,20 +165,19 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def remedy(path: Path) -> str:
-    """What to do about a file that cannot be written: a sentence after a space, or nothing."""
+    """Return a remedy for a file that cannot be written: a sentence after a space, or ""."""
     with suppress(WorkspaceError):
         if path.resolve().is_relative_to(build_folder().resolve()):
-            return " Another folder for what runs make: --build DIR or LRSCAN_BUILD=DIR."
+            return " Choose another output folder with --build DIR or LRSCAN_BUILD=DIR."
     return ""
 
 
 def check_writable(folder: Path) -> None:
-    """Try to write to a folder, before there is anything to lose.
+    """Test that a folder can be written, before there is work to lose.
 
-    Raises
-    ------
-    OSError
-        It cannot be made or written to, or its disk is full; `filename` names it.
+    Raises:
+        OSError: the folder cannot be created or written, or its disk is full; ``filename`` names
+            the folder
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,1 +1,1 @@
-"""Notebooks, executed and judged: `lrscan run` and `lrscan verify`."""
+"""Execution and checking of notebooks: ``lrscan run`` and ``lrscan verify``."""

@@ -1,8 +1,9 @@
-"""What a notebook's last pass depended on, so that it is run again only if that has changed.
+"""Cache of passed notebooks: a notebook runs again only if something that it depends on changed.
 
-Kept in `build/passed/<notebook>.json`: a table of named facts (code cells, parameters, lock,
-versions, device), the hashes of the files that the notebook read, imported and wrote, what
-lay in the folders that it listed, and what it looked for and did not find. Prose is not among them.
+``build/passed/<notebook>.json`` stores the dependencies of a notebook's last pass: a table of named
+facts (code cells, parameters, lock, versions, device), hashes of the files that the notebook read,
+imported and wrote, the contents of the folders that it listed, and the paths that it looked for and
+did not find. Prose is not a dependency.
 """
 
 import hashlib
@@ -24,7 +25,7 @@ from lrscan.evidence.records import json_text
 from lrscan.runner.catalog import Notebook
 from lrscan.runner.outcome import PASSED, UNCHANGED, CellOutcome, Outcome
 
-# Variables that change what is computed, how fast, or where it goes.
+# Environment variables that change results, speed or the location of output, by prefix.
 _VARIABLES = (
     "ATEN_",
     "BLIS_",
@@ -57,12 +58,12 @@ _VARIABLES = (
 
 
 def facts(root: Path, notebook: Notebook, parameters: dict[str, Any]) -> dict[str, Any]:
-    """Everything but files that a notebook's results depend on, by a name that can be told."""
+    """Return every dependency of a notebook except files, keyed by a printable name."""
     cells = [cell for cell in notebook.cells if cell["cell_type"] == "code"]
     code = [cell["metadata"].get("solution", cell["source"]) for cell in cells]
     given = origin.variables()
     variables = {name: value for name, value in given.items() if name.startswith(_VARIABLES)}
-    variables.pop(context.VARIABLE, None)  # what counts of it stands here by itself
+    variables.pop(context.VARIABLE, None)  # the parts that matter are listed below
     versions = {name: package_version(name) for name in _packages(root)}
     return {
         "the code": _digest(json.dumps([notebook.kernel, code]).encode()),
@@ -77,7 +78,7 @@ def facts(root: Path, notebook: Notebook, parameters: dict[str, Any]) -> dict[st
 
 
 def _packages(root: Path) -> set[str]:
-    """The packages that the lock names, and those that the package itself asks for."""
+    """Return the packages in the lock, and those that lrscan itself requires."""
     lock = root / "constraints.txt"
     asked = [*provenance.PACKAGES, *provenance.requirements()]
     if lock.is_file():
@@ -87,14 +88,15 @@ def _packages(root: Path) -> set[str]:
 
 @dataclass
 class Entry:
-    """A notebook's visit to the cache.
+    """State of one notebook in the cache.
 
-    stands   whether its last pass still stands, so that it need not be run
-    used     otherwise for the caller to fill in, with what :func:`lrscan.runner.execution.execute`
-             returned
+    Attributes:
+        unchanged: True if nothing changed since the notebook's last pass, so that it need not run
+        used: the result of :func:`lrscan.runner.execution.execute`, which the caller fills in after
+            a run
     """
 
-    stands: bool
+    unchanged: bool
     used: dict[str, Any] | None = None
 
 
@@ -102,18 +104,23 @@ class Entry:
 def entry(
     root: Path, notebook: Notebook, outcome: Outcome, because: str | None, *, keep: bool
 ) -> Iterator[Entry]:
-    """Fill in a notebook's outcome from its last pass, or let it be run and remember how it went.
+    """Fill in a notebook's outcome from its last pass, or store a pass after the caller ran it.
 
-    Arguments
-    ---------
-    because   why it has to be run whatever the last pass was; None: unless that still stands. The
-              reason that was found goes to the outcome
-    keep      whether a pass is remembered
+    Args:
+        root: the project's root
+        notebook: the notebook
+        outcome: the notebook's outcome; receives the reason why it has to run
+        because: a reason to run the notebook even if nothing changed; None if there is no such
+            reason
+        keep: True if a pass is to be stored
+
+    Yields:
+        The state of the notebook in the cache.
     """
     now = facts(root, notebook, outcome.parameters)
     outcome.reason = because or _why(notebook, now)
-    one = Entry(stands=outcome.reason is None)
-    if one.stands:
+    one = Entry(unchanged=outcome.reason is None)
+    if one.unchanged:
         _restore(notebook, outcome)
         yield one
         return
@@ -124,7 +131,7 @@ def entry(
 
 
 def _why(notebook: Notebook, now: dict[str, Any]) -> str | None:
-    """Why a notebook has to be run, in a few words; None if its last pass still stands."""
+    """Return in a few words why a notebook has to run; None if nothing changed since it passed."""
     try:
         state = json.loads(_path(notebook).read_text())
         if "unsure" in state:
@@ -138,10 +145,10 @@ def _why(notebook: Notebook, now: dict[str, Any]) -> str | None:
                 return f"{name} changed"
         for name, wanted in state["listed"].items():
             if _listing(_locate(name)) != wanted:
-                return f"what lies in {name} changed"
+                return f"the contents of {name} changed"
         for name in state["absent"]:
             if _locate(name).exists():
-                return f"{name} is there now"
+                return f"{name} now exists"
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return "it has not passed before"
     return None
@@ -150,18 +157,19 @@ def _why(notebook: Notebook, now: dict[str, Any]) -> str | None:
 def _store(
     root: Path, notebook: Notebook, now: dict[str, Any], outcome: Outcome, used: dict[str, Any]
 ) -> None:
-    """Remember a pass, unless what it read or looked for was changed or made while it ran.
+    """Store a pass, unless a file that the notebook read or looked for changed while it ran.
 
-    Arguments
-    ---------
-    now        from `facts`, taken before the notebook ran
-    outcome    how it went
-    used       what `file_audit.report` said, and {"since": time.time() at the start}
+    Args:
+        root: the project's root
+        notebook: the notebook
+        now: the result of :func:`facts` before the notebook ran
+        outcome: the notebook's outcome
+        used: the result of ``file_audit.report``, with {"since": time.time() at the start}
     """
     read = list(map(Path, used["read"]))
     written = [workspace.locate(str(outcome.executed)), *map(Path, used["written"])]
     written = [path for path in written if path.name != "manifest.json" and path.is_file()]
-    listed = {Path(path): _shown(names) for path, names in used["listed"].items()}
+    listed = {Path(path): _relevant(names) for path, names in used["listed"].items()}
     absent = list(map(Path, used["absent"]))
     changed = [path for path in read if not path.is_file() or _changed_at(path) >= used["since"]]
     changed += [path for path, names in listed.items() if _listing(path) != names]
@@ -182,20 +190,23 @@ def _store(
 
 
 def _changed_at(path: Path) -> float:
-    """When a file was written, whatever date it was given: an archive's may lie in the future."""
+    """Return when a file was last changed on this disk.
+
+    The modification time does not say that: a file from an archive can have one in the future.
+    """
     found = path.stat()
     return found.st_mtime if os.name == "nt" else found.st_ctime
 
 
 def _restore(notebook: Notebook, outcome: Outcome) -> None:
-    """Fill in the outcome of a notebook that need not be run; bring its copy's prose up to date."""
+    """Fill in the outcome of an unchanged notebook, and update the prose of its executed copy."""
     state = json.loads(_path(notebook).read_text())
     last = state["outcome"]
     outcome.verdict = UNCHANGED
     outcome.reason = f"as it passed at {state['passed_at']}"
     outcome.executed = last["executed"]
     seconds = [cell["seconds"] for cell in last["cells"]]
-    outcome.cells = [  # numbers move when prose is added
+    outcome.cells = [  # new prose shifts the numbers of cells
         CellOutcome(cell.number, PASSED, taken)
         for cell, taken in zip(outcome.cells, seconds, strict=True)
     ]
@@ -209,17 +220,17 @@ def _restore(notebook: Notebook, outcome: Outcome) -> None:
 
 
 def _with_prose(source: list[dict], executed: list[dict]) -> list[dict]:
-    """The source's prose between the executed code cells."""
+    """Return the executed code cells between the source's current prose."""
     code = deque(cell for cell in executed if cell["cell_type"] == "code")
     merged: list[dict] = []
 
-    def injected() -> None:  # papermill's cell has no counterpart in the source
+    def injected() -> None:  # the cell that papermill adds is not in the source
         while code and "injected-parameters" in code[0]["metadata"].get("tags", []):
             merged.append(code.popleft())
 
     injected()
     for cell in source:
-        if cell["cell_type"] == "code":  # ids of the source, so that none is there twice
+        if cell["cell_type"] == "code":  # the source's id, so that no id occurs twice
             cell = code.popleft() | {key: cell[key] for key in ("id",) if key in cell}
         merged.append(cell)
         injected()
@@ -227,17 +238,17 @@ def _with_prose(source: list[dict], executed: list[dict]) -> list[dict]:
 
 
 def digest(path: Path) -> str | None:
-    """A file's SHA-256; None if there is no such file."""
+    """Return a file's SHA-256; None if there is no such file."""
     return _digest(path.read_bytes()) if path.is_file() else None
 
 
 def _listing(path: Path) -> list[str] | None:
-    """What lies in a folder; None if it is not there."""
-    return _shown(one.name for one in path.iterdir()) if path.is_dir() else None
+    """Return the relevant names in a folder; None if there is no such folder."""
+    return _relevant(one.name for one in path.iterdir()) if path.is_dir() else None
 
 
-def _shown(names: Iterable[str]) -> list[str]:
-    """Those names that stand for contents: nothing hidden, and no folder of compiled files."""
+def _relevant(names: Iterable[str]) -> list[str]:
+    """Sort names, and leave out hidden files and folders of compiled files."""
     return sorted(name for name in names if name[0] != "." and name != "__pycache__")
 
 
@@ -250,10 +261,10 @@ def _path(notebook: Notebook) -> Path:
 
 
 def _name(root: Path, path: Path) -> str:
-    """A path without the folders of this machine; the package may lie outside the project."""
+    """Return a path without folders of this machine; the package may be outside the project."""
     if path.resolve().is_relative_to(origin.PACKAGE):
         return path.resolve().relative_to(origin.PACKAGE.parent).as_posix()
-    if path.is_relative_to(root.resolve()):  # a link in the project may lead out of it
+    if path.is_relative_to(root.resolve()):  # a link in the project may point outside
         name = path.relative_to(root.resolve()).as_posix()
         return f"./{name}" if _is_of_package(name) else name
     return workspace.relative(path)

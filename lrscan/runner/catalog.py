@@ -1,7 +1,7 @@
-"""The notebooks: which there are, their parameters, and the values a profile gives them.
+"""Catalog of the notebooks: their names, their parameters, and the values from a profile.
 
-A notebook is known by its path below `notebooks/`, without the suffix, such as
-`reproduce/02_kernel_speedup`. It is read as JSON: nothing of Jupyter is needed here.
+The name of a notebook is its path below ``notebooks/``, without the suffix, such as
+``reproduce/02_kernel_speedup``. Notebooks are read as JSON, so this module does not need Jupyter.
 """
 
 import ast
@@ -14,26 +14,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-FOLDERS = ("learn", "reproduce")  # in the order in which they are run
-FORMAT = 4  # the one in which notebooks are written since 2015
-TIMEOUT = "timeout_s"  # the one key of a profile that is no parameter
-MEASURE = "measure"  # the parameter: take measurements, or read records
+FOLDERS = ("learn", "reproduce")  # in the order of execution
+FORMAT = 4  # the major version that Jupyter has written since 2015
+TIMEOUT = "timeout_s"  # the only key of a profile that is not a parameter
+MEASURE = "measure"  # the parameter that says whether to measure or to read records
 
 
 class ParameterError(ValueError):
-    """A notebook, a parameter or a value that there is not."""
+    """Error for an unknown notebook or parameter, or for an invalid value."""
 
 
 @dataclass(frozen=True)
 class Notebook:
     """A source notebook.
 
-    name       its path below `notebooks/`, without the suffix
-    path       the file
-    cells      its cells, as in the file
-    defaults   its parameters and their values when it is opened by hand
-    kernel     the kernel that it asks for
-    broken     why it cannot be run, for a file that is no notebook; it has no cells then
+    Attributes:
+        name: the path below ``notebooks/``, without the suffix
+        path: the file
+        cells: the cells, as in the file
+        defaults: the parameters, with the values that they have when a person opens the notebook
+        kernel: the kernel that the notebook names
+        broken: why the notebook cannot run, if the file is not a valid notebook; it then has no
+            cells
     """
 
     name: str
@@ -44,9 +46,9 @@ class Notebook:
     broken: str | None = None
 
     def measures(self, parameters: Mapping[str, Any]) -> bool:
-        """Whether it takes measurements, and so wants the machine for itself.
+        """Return True if the notebook takes measurements, and must therefore run alone.
 
-        It does if its parameter `measure` is true and its code looks at it.
+        It does if its parameter ``measure`` is true and its code reads that parameter.
         """
         return bool(parameters.get(MEASURE)) and any(
             cell["cell_type"] == "code" and re.search(rf"\b{MEASURE}\b", cell["source"])
@@ -57,7 +59,7 @@ class Notebook:
 
 @dataclass(frozen=True)
 class Profile:
-    """A profile of `profiles.toml`: the values of every notebook's parameters."""
+    """A profile in ``profiles.toml``: values for the parameters of all notebooks."""
 
     name: str
     timeout_s: int | None
@@ -65,9 +67,10 @@ class Profile:
 
 
 def discover(root: Path) -> list[Notebook]:
-    """The project's notebooks, in the order in which they are run.
+    """Return the project's notebooks, in the order of execution.
 
-    One that cannot be run is among them, and `broken` says why: it keeps no other from being run.
+    A notebook that cannot run is included, and its attribute ``broken`` says why. It does not keep
+    the others from running.
     """
     folders = (root / "notebooks" / folder for folder in FOLDERS)
     paths = [path for folder in folders for path in sorted(folder.glob("[!.]*.ipynb"))]
@@ -75,12 +78,10 @@ def discover(root: Path) -> list[Notebook]:
 
 
 def select(notebooks: list[Notebook], prefixes: Iterable[str]) -> list[Notebook]:
-    """The notebooks whose names begin with one of the prefixes; all of them without any.
+    """Return the notebooks whose names begin with one of the prefixes; all if there is no prefix.
 
-    Raises
-    ------
-    ParameterError
-        A prefix selects nothing.
+    Raises:
+        ParameterError: a prefix selects nothing
     """
     prefixes = [prefix.removeprefix("notebooks/").removesuffix(".ipynb") for prefix in prefixes]
     for prefix in prefixes:
@@ -91,12 +92,10 @@ def select(notebooks: list[Notebook], prefixes: Iterable[str]) -> list[Notebook]
 
 
 def whole(notebook: Notebook) -> Notebook:
-    """The notebook itself, where nothing can be done without it.
+    """Return the notebook, or raise an error if it is broken.
 
-    Raises
-    ------
-    ParameterError
-        It is broken.
+    Raises:
+        ParameterError: the notebook is broken
     """
     if notebook.broken:
         raise ParameterError(f"{notebook.name} is broken: {notebook.broken}")
@@ -104,13 +103,11 @@ def whole(notebook: Notebook) -> Notebook:
 
 
 def load_profile(root: Path, name: str, notebooks: list[Notebook]) -> Profile:
-    """A profile, checked against all notebooks.
+    """Load a profile, and check it against all notebooks.
 
-    Raises
-    ------
-    ParameterError
-        `profiles.toml` cannot be read or has no such profile; or the profile names a
-        notebook or a parameter that there is not, or gives a value of the wrong type.
+    Raises:
+        ParameterError: ``profiles.toml`` cannot be read or has no such profile; or the profile
+            names an unknown notebook or parameter, or has a value of the wrong type
     """
     try:
         text = (root / "notebooks" / "profiles.toml").read_text(encoding="utf-8")
@@ -129,7 +126,7 @@ def load_profile(root: Path, name: str, notebooks: list[Notebook]) -> Profile:
     common = {key: value for key, value in profiles[name].items() if key not in tables}
     timeout = common.pop(TIMEOUT, None)
     if timeout is not None and (type(timeout) is not int or timeout < 1):
-        raise ParameterError(f"profile {name}: {TIMEOUT} is {timeout!r}, expected int above 0")
+        raise ParameterError(f"profile {name}: {TIMEOUT} is {timeout!r}, expected a positive int")
     parameters = {}
     for notebook in notebooks:
         given = {} if notebook.broken else common | tables.get(notebook.name, {})
@@ -143,19 +140,17 @@ def override(
     notebooks: list[Notebook],
     assignments: Iterable[str],
 ) -> dict[str, dict[str, Any]]:
-    """The parameters of the given notebooks, with `NAME=VALUE` put in.
+    """Return the parameters of the given notebooks after assignments of the form ``NAME=VALUE``.
 
-    Raises
-    ------
-    ParameterError
-        An assignment has no `=`, one of the notebooks does not have the parameter, or the
-        value does not have its type.
+    Raises:
+        ParameterError: an assignment has no ``=``, a notebook does not have the parameter, or the
+            value does not have the parameter's type
     """
     result = {notebook.name: dict(parameters[notebook.name]) for notebook in notebooks}
     for assignment in assignments:
         name, equals, text = assignment.partition("=")
         if not equals:
-            raise ParameterError(f"a parameter is given as NAME=VALUE, not {assignment!r}")
+            raise ParameterError(f"write a parameter as NAME=VALUE, not {assignment!r}")
         for notebook in notebooks:
             if notebook.broken:
                 continue
@@ -166,22 +161,22 @@ def override(
 
 
 def type_name(default: Any) -> str:
-    """The type that a parameter's default stands for, such as "list of int"."""
+    """Return the type of a parameter as its default shows it, such as "list of int"."""
     if isinstance(default, list):
         return "list of " + " or ".join(dict.fromkeys(map(type_name, default)))
     return type(default).__name__
 
 
 def _load(path: Path, home: Path) -> Notebook:
-    """A notebook below the folder `home`."""
+    """Load a notebook, which must be a file below the folder ``home``."""
     name = f"{path.parent.name}/{path.stem}"
     try:
         if not path.resolve().is_relative_to(home):
             raise ParameterError(
-                "a link to a file outside notebooks/: only the project's own notebooks are run"
+                "a link to a file outside notebooks/: only the project's own notebooks can run"
             )
         if not path.is_file():
-            raise ParameterError("not a notebook: no file, or a link that leads nowhere")
+            raise ParameterError("not a notebook: not a file, or a link that leads nowhere")
         return _read(name, path)
     except ParameterError as error:
         broken = str(error)
@@ -195,7 +190,7 @@ def _load(path: Path, home: Path) -> Notebook:
 def _read(name: str, path: Path) -> Notebook:
     text = path.read_text(encoding="utf-8")
     if "\n<<<<<<< " in f"\n{text}":
-        raise ParameterError("not a notebook: a merge left its conflict markers")
+        raise ParameterError("not a notebook: it contains conflict markers of a merge")
     document = json.loads(text)
     if (found := document["nbformat"]) != FORMAT:
         raise ParameterError(
@@ -209,8 +204,8 @@ def _read(name: str, path: Path) -> Notebook:
     language = spec.get("language") or metadata.get("language_info", {}).get("name") or "python"
     if language.lower() != "python":
         raise ParameterError(
-            f"its language is {language}, and only Python is run here: choose a Python kernel in "
-            "JupyterLab (Kernel > Change Kernel) and save it"
+            f"its language is {language}, but only Python notebooks can run: choose a Python "
+            "kernel in JupyterLab (Kernel > Change Kernel) and save it"
         )
     tagged = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
     if len(tagged) > 1:
@@ -220,18 +215,18 @@ def _read(name: str, path: Path) -> Notebook:
 
 
 def _cell(number: int, cell: dict[str, Any]) -> dict[str, Any]:
-    """A cell with its source in one text."""
+    """Return a cell with its source as one string."""
     if cell["cell_type"] not in ("code", "markdown", "raw"):
         raise ValueError(f"cell {number} is of type {cell['cell_type']!r}")
     source = "".join(cell["source"])
-    source.encode()  # what is no Unicode can be neither run nor saved
+    source.encode()  # text that is not valid Unicode can be neither run nor saved
     metadata = cell.get("metadata", {})
     list(metadata.get("tags", []))
     return cell | {"source": source, "metadata": metadata}
 
 
 def _literals(source: str) -> dict[str, Any]:
-    """The assignments of a cell of parameters."""
+    """Return the assignments in the cell of parameters."""
     values = {}
     try:
         for statement in ast.parse(source).body:
@@ -241,14 +236,14 @@ def _literals(source: str) -> dict[str, Any]:
                 case ast.AnnAssign(target=ast.Name(name), value=ast.expr() as value):
                     values[name] = ast.literal_eval(value)
                 case _:
-                    raise ValueError(f"line {statement.lineno} is no assignment")
+                    raise ValueError(f"line {statement.lineno} is not such an assignment")
             if not _has_type(values[name]):
                 raise ValueError(f"{name} = {values[name]!r} has no type to check values against")
             _storable(values[name])
     except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
         raise ParameterError(
-            "the cell of parameters holds NAME = literal only "
-            f"(bool, int, float, str, or a list of them with an element): {error}"
+            "the cell of parameters may hold only NAME = literal "
+            f"(bool, int, float, str, or a non-empty list of them): {error}"
         ) from None
     return values
 
@@ -267,7 +262,7 @@ def _default(notebook: Notebook, name: str) -> Any:
 
 
 def _check(notebook: Notebook, name: str, value: Any) -> Any:
-    """The value, a whole number turned into a float where one is expected."""
+    """Return the value if it has the parameter's type; an int becomes a float where expected."""
     default = _default(notebook, name)
     try:
         checked = _conform(value, default)
@@ -275,24 +270,26 @@ def _check(notebook: Notebook, name: str, value: Any) -> Any:
         return checked
     except TypeError:
         raise ParameterError(
-            f"{notebook.name}: parameter {name} is {_told(value)}, expected {type_name(default)}"
+            f"{notebook.name}: parameter {name} is {_printable(value)}, "
+            f"expected {type_name(default)}"
         ) from None
     except (ValueError, OverflowError) as error:
         raise ParameterError(
-            f"{notebook.name}: parameter {name} is {_told(value)}, which has no JSON: {error}"
+            f"{notebook.name}: parameter {name} is {_printable(value)}, "
+            f"which JSON cannot represent: {error}"
         ) from None
 
 
 def _storable(value: Any) -> None:
-    """Refuse what no report or record could hold: JSON has no NaN, and UTF-8 no half a pair."""
+    """Raise an error for a value that JSON or UTF-8 cannot represent, such as NaN."""
     json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
 
 
-def _told(value: Any) -> str:
-    """A value for a message, however long it is."""
+def _printable(value: Any) -> str:
+    """Return a value for a message, shortened if it is long."""
     try:
         return reprlib.repr(value)
-    except ValueError:  # a whole number of thousands of digits
+    except ValueError:  # an int with thousands of digits
         return f"of type {type(value).__name__}, and too long to print"
 
 
@@ -316,7 +313,7 @@ def _conform_to_any(value: Any, defaults: list[Any]) -> Any:
 
 
 def _parse(text: str) -> Any:
-    """A value from the command line: TOML or a Python literal, else the text itself."""
+    """Return a value from the command line: TOML or a Python literal, or else the text itself."""
     try:
         document = tomllib.loads(f"value = {text}")
         if set(document) == {"value"}:
@@ -326,5 +323,5 @@ def _parse(text: str) -> Any:
     try:
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return text  # of the wrong type: the caller says so
+        return text  # of the wrong type, which the caller reports
     return list(value) if isinstance(value, tuple) else value

@@ -1,4 +1,4 @@
-"""The client of one notebook's kernel: a verdict on each cell, and no kernel left behind."""
+"""Client of one notebook's kernel: judges each cell, and leaves no process behind."""
 
 import ast
 import asyncio
@@ -31,42 +31,58 @@ from lrscan.runner.outcome import (
     shorten,
 )
 
-OUTPUT_TIMEOUT_S = 60  # large figures on a busy machine arrive late
+OUTPUT_TIMEOUT_S = 60  # on a busy machine, large figures arrive late
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class CellFailed(Exception):
-    """A cell that ended quietly and did not pass all the same."""
+    """Error for a cell that ended without an exception, but did not pass."""
 
 
 class Stopped(Exception):
-    """The run was stopped from outside."""
+    """Error for a cell that is not run because the run was stopped."""
 
 
-class Brake:
-    """Stops every notebook that is being executed, from any thread or signal handler."""
+class CancelToken:
+    """Stops all notebooks that are being executed, from any thread or signal handler.
+
+    Attributes:
+        signal: the number of the signal that stopped the run; None while the run continues
+        clients: the clients whose kernels are running
+    """
 
     def __init__(self) -> None:
-        self.pulled: int | None = None
+        self.signal: int | None = None
         self.clients: set[Client] = set()
 
-    def pull(self, signal_number: int) -> None:
-        """Kill the kernels; their cells count as interrupted, and no other begins."""
-        self.pulled = self.pulled or signal_number
+    def cancel(self, signal_number: int) -> None:
+        """Kill all kernels. Their cells count as interrupted, and no other cell begins."""
+        self.signal = self.signal or signal_number
         for client in tuple(self.clients):
             client.kill()
 
 
 @dataclass
 class Watch:
-    """What the engine has to know, and what it leaves behind."""
+    """One execution of a notebook: the input of the engine, and what it leaves behind.
+
+    Attributes:
+        notebook: the notebook
+        outcome: its outcome, which is filled in as cells end
+        timeout_s: the time limit of a cell; None for no limit
+        environment: additional environment variables of the kernel
+        on_cell: called after each code cell
+        token: stops the execution
+        executed: the executed notebook, once it has begun
+        used: the files that the notebook used, once it has passed
+    """
 
     notebook: Notebook
     outcome: Outcome
     timeout_s: int | None
     environment: dict[str, str]
     on_cell: Callable[[], None]
-    brake: Brake
+    token: CancelToken
     executed: nbformat.NotebookNode | None = None
     used: dict[str, Any] | None = None
 
@@ -83,12 +99,12 @@ class Client(PapermillNotebookClient):
 
     def create_kernel_manager(self) -> Any:
         self.manager = super().create_kernel_manager()
-        # "python3" is this very Python, whatever kernels are installed elsewhere by that name.
+        # "python3" is the running Python, even if another installation has a kernel of that name.
         self.manager.kernel_spec_manager = KernelSpecManager(kernel_dirs=[])
         return self.manager
 
     def execute(self, **kwargs: Any) -> Any:
-        self.watch.brake.clients.add(self)
+        self.watch.token.clients.add(self)
         try:
             return super().execute(**kwargs)
         except BaseException as error:
@@ -96,11 +112,11 @@ class Client(PapermillNotebookClient):
                 self.watch.outcome.failure = self._failure(error)
             raise
         finally:
-            self.watch.brake.clients.discard(self)
+            self.watch.token.clients.discard(self)
             self.kill()
 
     def papermill_execute_cells(self) -> None:
-        """Run the cells in order up to the first that does not pass."""
+        """Run the cells in order, up to the first one that does not pass."""
         self.watch.executed = self.nb
         since = time()
         package = Path(file_audit.__file__).parents[1]
@@ -108,11 +124,11 @@ class Client(PapermillNotebookClient):
         folders = [str(place.resolve()) for place in places]
         self._ask(f"watch(*{folders!r})")
         self._run_all()
-        said = self._ask("report()")
-        self.watch.used = json.loads(ast.literal_eval(said)) | {"since": since} if said else None
+        text = self._ask("report()")
+        self.watch.used = json.loads(ast.literal_eval(text)) | {"since": since} if text else None
 
     def _ask(self, call: str) -> str | None:
-        """What a function of `file_audit` returns in the kernel, as its representation."""
+        """Call a function of ``file_audit`` in the kernel, and return the repr of its result."""
         expression = f"__import__('lrscan.runner.file_audit', fromlist=['_']).{call}"
         reply = run_sync(self.kc.execute_interactive)(
             "",
@@ -129,11 +145,11 @@ class Client(PapermillNotebookClient):
         entries = {entry.number: entry for entry in self.watch.outcome.cells}
         number = 0
         for index, cell in enumerate(self.nb.cells):
-            # The cell with the given values follows the notebook's own, and counts with it.
+            # papermill's cell of parameters follows the notebook's own, and shares its number.
             number += "injected-parameters" not in cell.metadata.tags
             self.nb_man.cell_start(cell, index)
             if number in entries and cell.cell_type == "code":
-                # An exercise is a stub with its solution beside it.
+                # An exercise is a stub, with the solution in its metadata.
                 cell.source = cell.metadata.get("solution", cell.source)
                 self._run(cell, index, entries[number])
             self.nb_man.cell_complete(cell, cell_index=index)
@@ -141,18 +157,18 @@ class Client(PapermillNotebookClient):
     def _run(self, cell: nbformat.NotebookNode, index: int, entry: CellOutcome) -> None:
         started = perf_counter()
         try:
-            if self.watch.brake.pulled:
+            if self.watch.token.signal:
                 raise Stopped
             self.execute_cell(cell, index)
             if any(output.output_type == "error" for output in cell.outputs):
                 raise CellFailed("the cell ended, but left an error output")
             entry.status = PASSED
         except BaseException as error:
-            entry.status = INTERRUPTED if self.watch.brake.pulled else FAILED
+            entry.status = INTERRUPTED if self.watch.token.signal else FAILED
             if isinstance(error, CellTimeoutError):
                 self._interrupt(cell)
             if not isinstance(error, CellExecutionError | CellFailed):
-                self.shutdown_kernel = "immediate"  # it would not hear a polite request
+                self.shutdown_kernel = "immediate"  # the kernel may not answer a request
             self.watch.outcome.failure = self._failure(error, cell, entry.number)
             self.nb_man.cell_exception(cell, cell_index=index)
             self.nb_man.cell_complete(cell, cell_index=index)
@@ -162,13 +178,13 @@ class Client(PapermillNotebookClient):
             self.watch.on_cell()
 
     def _refuse_exit(self, *, execute_reply: dict[str, Any], **_: Any) -> None:
-        """`exit()` asks the front end to stop the kernel, and leaves no error."""
+        """Raise an error after ``exit()``, which stops the kernel without an error output."""
         payload = execute_reply["content"].get("payload") or []
         if any(item.get("source") == "ask_exit" for item in payload):
             raise CellFailed("exit() ended the notebook")
 
     def _interrupt(self, cell: nbformat.NotebookNode) -> None:
-        """Interrupt a cell that runs too long, so that its traceback shows where it was."""
+        """Interrupt a cell that runs too long, so that its traceback shows where it is."""
 
         async def interrupt() -> None:
             await self.manager.interrupt_kernel()
@@ -180,7 +196,7 @@ class Client(PapermillNotebookClient):
         run_sync(interrupt)()
 
     def kill(self) -> None:
-        """Kill what a kernel left running: a dead one does not stop its children."""
+        """Kill the processes that a kernel leaves running: its children outlive it."""
         provisioner = getattr(self.manager, "provisioner", None)
         group = getattr(provisioner, "pgid", None)
         if group and group != os.getpgrp():
@@ -195,9 +211,9 @@ class Client(PapermillNotebookClient):
         cell: nbformat.NotebookNode | None = None,
         number: int | None = None,
     ) -> Failure:
-        """What to tell about an error, and where it was."""
+        """Describe an error and its place."""
         shown = [o for o in (cell.outputs if cell else []) if o.output_type == "error"]
-        trace = shown[-1].traceback if shown else self._last_words()
+        trace = shown[-1].traceback if shown else self._end_of_log()
         trace = _COLOURS.sub("", "\n".join(trace)).splitlines()
         failure = Failure(self._message(error, shown), number, traceback=trace)
         if cell and number:
@@ -210,7 +226,7 @@ class Client(PapermillNotebookClient):
         return failure
 
     def _message(self, error: BaseException, shown: list[nbformat.NotebookNode]) -> str:
-        if self.watch.brake.pulled:
+        if self.watch.token.signal:
             return "the run was stopped"
         if isinstance(error, CellTimeoutError):
             if "IOPub" in str(error):
@@ -232,17 +248,17 @@ class Client(PapermillNotebookClient):
         if code >= 0:
             return f" (exit status {code})"
         name = signal.Signals(-code).name
-        hint = ", which is what the system does when memory runs out" * (name == "SIGKILL")
+        hint = ", which is how the system ends a process when memory runs out" * (name == "SIGKILL")
         return f" ({name}{hint})"
 
-    def _last_words(self) -> list[str]:
-        """The end of what the kernel itself wrote, for one that did not come up or died."""
+    def _end_of_log(self) -> list[str]:
+        """Return the end of the kernel's own output, for one that did not start or that died."""
         self.log_file.seek(0)
         return self.log_file.read().decode(errors="replace").splitlines()[-30:]
 
 
 def _heading(cells: list[dict[str, Any]]) -> str | None:
-    """The last heading of some cells."""
+    """Return the last heading in some cells."""
     text = "\n".join(cell["source"] for cell in cells if cell["cell_type"] == "markdown")
     text = re.sub(r"^```.*?^```", "", text, flags=re.S | re.M)
     found = re.findall(r"^#{1,6}\s+(.+?)\s*#*$", text, re.M)
@@ -250,7 +266,7 @@ def _heading(cells: list[dict[str, Any]]) -> str | None:
 
 
 def _line(traceback: list[str], execution_count: int | None) -> int | None:
-    """The innermost line of the cell itself that a traceback names."""
+    """Return the innermost line of the cell that a traceback names."""
     text = "\n".join(traceback)
     found = re.findall(rf"^\s*Cell In\[{execution_count}\], line (\d+)", text, re.M)
     return int(found[-1]) if found else None

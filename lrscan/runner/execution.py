@@ -1,8 +1,8 @@
-"""One notebook executed by papermill, and the truth about how it went.
+"""Execution of one notebook by papermill, with a reliable verdict.
 
-papermill's own account is not enough: it calls a notebook a success after `SystemExit(0)`,
-and every cell "completed" when the kernel died, timed out or never started. Here a cell
-has passed when it ran to its end and left no error output, and nothing else is a pass.
+papermill's own verdict is not reliable: it reports success after ``SystemExit(0)``, and marks every
+cell as "completed" if the kernel died, timed out or never started. Here, a cell passes only if it
+ran to its end and left no error output.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ from traitlets.config import Config
 from lrscan.core.files import write_files
 from lrscan.evidence import origin, workspace
 from lrscan.runner.catalog import Notebook
-from lrscan.runner.client import OUTPUT_TIMEOUT_S, Brake, Client, Watch
+from lrscan.runner.client import OUTPUT_TIMEOUT_S, CancelToken, Client, Watch
 from lrscan.runner.outcome import FAILED, INTERRUPTED, PASSED, Failure, Outcome
 
 _STARTUP_TIMEOUT_S = 120
@@ -40,38 +40,37 @@ def execute(
     timeout_s: int | None,
     environment: dict[str, str],
     on_cell: Callable[[], None],
-    brake: Brake,
+    token: CancelToken,
 ) -> dict[str, Any] | None:
     """Execute a notebook in its own folder and kernel, and fill in its outcome.
 
-    Arguments
-    ---------
-    notebook      what to execute
-    outcome       from `outcome.expected`; filled in as cells end
-    target        where the executed copy goes
-    timeout_s     how long a cell may run; None: without end
-    environment   variables of the kernel besides those of `origin.variables`
-    on_cell       called after each code cell
-    brake         stops it; may be called in several threads at once
+    Several threads may call this at once.
 
-    Returns
-    -------
-    dict or None
-        What `file_audit.report` said at the end: the files that a passed notebook has used.
+    Args:
+        notebook: the notebook to execute
+        outcome: a result of ``outcome.expected``; filled in as cells end
+        target: the path of the executed copy
+        timeout_s: the time limit of a cell; None for no limit
+        environment: variables of the kernel in addition to those of ``origin.variables``
+        on_cell: called after each code cell
+        token: stops the execution
+
+    Returns:
+        The result of ``file_audit.report`` if the notebook ran to its end: the files that it used.
     """
     started = perf_counter()
-    watch = Watch(notebook, outcome, timeout_s, environment, on_cell, brake)
+    watch = Watch(notebook, outcome, timeout_s, environment, on_cell, token)
     target.unlink(missing_ok=True)
-    # papermill formats paths with the parameters.
+    # papermill replaces {...} in a path by parameters.
     path = str(notebook.path).replace("{", "{{").replace("}", "}}")
     try:
         try:
             papermill.execute_notebook(
                 path,
-                None,  # saved below, whatever happens
+                None,  # saved below, in any case
                 outcome.parameters,
                 engine_name="lrscan",
-                # This very Python, by whatever name a kernel was called where it was saved.
+                # The running Python, whichever kernel the notebook names.
                 kernel_name=NATIVE_KERNEL_NAME,
                 request_save_on_cell_execute=False,
                 autosave_cell_every=0,
@@ -84,7 +83,7 @@ def execute(
                 _save(watch.executed, notebook, target)
                 outcome.executed = workspace.relative(target)
     except (Exception, asyncio.CancelledError) as error:
-        outcome.verdict = INTERRUPTED if brake.pulled else FAILED
+        outcome.verdict = INTERRUPTED if token.signal else FAILED
         outcome.failure = outcome.failure or Failure(f"{type(error).__name__}: {error}")
     else:
         passed = all(cell.status == PASSED for cell in outcome.cells)
@@ -96,7 +95,7 @@ def execute(
 
 
 def _end_event_loop() -> None:
-    """End this thread's event loop, and what still waits in it: the output of a cell, say."""
+    """Close this thread's event loop and cancel its tasks, such as one that waits for output."""
     loop = ensure_event_loop()
     waiting = asyncio.all_tasks(loop)
     for task in waiting:
@@ -109,22 +108,22 @@ def _end_event_loop() -> None:
 def _save(executed: nbformat.NotebookNode, notebook: Notebook, target: Path) -> None:
     executed.metadata.papermill["input_path"] = workspace.relative(notebook.path)
     executed.metadata.papermill["output_path"] = workspace.relative(target)
-    # A cell may have printed half a letter, such as a byte of a file's name.
+    # A cell may have printed text that is not valid Unicode, such as a file name's raw bytes.
     write_files({target: nbformat.writes(executed).encode(errors="replace")})
 
 
 class _Engine(Engine):
-    """papermill's hook for executing a notebook in one's own way."""
+    """papermill engine that executes notebooks with :class:`lrscan.runner.client.Client`."""
 
     @classmethod
     def execute_managed_notebook(
         cls, nb_man: Any, kernel_name: str, *, watch: Watch, **_: Any
     ) -> None:
-        # One kernel in ten or so does not hear the request to shut down; the default is to
-        # wait for 2.5 seconds before it is told by a signal.
+        # About one kernel in ten misses the request to shut down, and is then ended by a signal;
+        # by default, after 2.5 seconds.
         manager: dict[str, Any] = {"shutdown_wait_time": _SHUTDOWN_S}
         if zmq.has("curve") and "transport_encryption" in KernelManager.class_traits():
-            manager["transport_encryption"] = "auto"  # or else each kernel warns about plain TCP
+            manager["transport_encryption"] = "auto"  # otherwise each kernel warns about plain TCP
         client = Client(
             nb_man,
             watch,
@@ -133,15 +132,15 @@ class _Engine(Engine):
             timeout=watch.timeout_s,
             startup_timeout=_STARTUP_TIMEOUT_S,
             iopub_timeout=OUTPUT_TIMEOUT_S,
-            force_raise_errors=True,  # no tag makes an error a pass
-            skip_cells_with_tag="",  # nor lets a cell go unrun
+            force_raise_errors=True,  # no tag turns an error into a pass
+            skip_cells_with_tag="",  # no tag skips a cell
         )
         with tempfile.TemporaryFile() as log, tempfile.TemporaryDirectory() as folder:
             client.log_file = log
-            # Start-up files and settings of the user's own IPython and matplotlib stay out.
+            # Keep out the user's start-up files and settings of IPython and matplotlib.
             settings = Path(folder, "matplotlibrc")
             settings.touch()
-            # Nor is there always a home where they could lie.
+            # There may also be no home folder for them.
             own = dict.fromkeys(_HOMES, folder) | {"MATPLOTLIBRC": str(settings)}
             client.execute(
                 cwd=str(watch.notebook.path.parent),

@@ -1,6 +1,6 @@
-"""Which files of the project a process has used: what a notebook has to be run again for.
+"""Record of the project's files that a process uses: the dependencies of a notebook.
 
-This runs inside a notebook's kernel, so it imports nothing of the package.
+This module runs in a notebook's kernel, so it imports nothing from the package.
 """
 
 import functools
@@ -11,9 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-# Installed packages are told by their versions; compiled files follow their sources.
-_OTHERS = {"__pycache__", "site-packages", "dist-packages", ".git"}
-# Who looks for modules looks through every folder that may hold one: what is found is noted.
+# Installed packages are identified by their versions. Compiled files follow from their sources.
+_IGNORED = {"__pycache__", "site-packages", "dist-packages", ".git"}
+# Modules that list whole folders in search of a module. Their listings do not count as
+# dependencies: the module that is imported does.
 _FINDERS = (
     "_frozen_importlib_external",
     "importlib",
@@ -32,31 +33,34 @@ _INSTALLED = sys.prefix + os.sep
 
 
 def watch(*folders: str) -> None:
-    """Note from now on what this process asks of what lies below these folders.
+    """Record from now on how this process uses the files below some folders.
 
-    That is which files it opens to read or renames something to, which folders it lists, and
-    what it looks for that is not there.
+    This covers the files that it opens for reading, the files that it renames into place, the
+    folders that it lists, and the paths that it looks for and that do not exist.
     """
     if not _watching:
         sys.addaudithook(_note)
-        for name in ("stat", "lstat"):  # they raise no audit event
+        for name in ("stat", "lstat"):  # these raise no audit event
             setattr(os, name, _noting(getattr(os, name)))
     _watching.extend(folder.rstrip(os.sep) + os.sep for folder in folders)
 
 
 def report() -> str:
-    """JSON: paths, by what was done.
+    """Return the recorded paths as JSON, by kind of use.
 
-    read      files that were opened or imported
-    listed    {folder: the names that were in it, and those that this process has put there}
-    absent    what was looked for and was not there, unless this process made it afterwards
-    written   files that were renamed into place
+    The kinds are::
+
+        read      files that were opened or imported
+        listed    {folder: the names in it, and those that this process added}
+        absent    paths that did not exist when the process looked for them, except those that it
+                  created later
+        written   files that were renamed into place
     """
     files = (getattr(module, "__file__", None) for module in list(sys.modules.values()))
     imported = {file for file in files if isinstance(file, str) and _watched(file)}
     own = _made | _written
     left = [os.path.split(path) for path in own if _is_there(path)]
-    told = {
+    document = {
         "read": sorted((imported | _opened) - _written),
         "listed": {
             folder: sorted({*names, *(name for where, name in left if where == folder)})
@@ -65,7 +69,7 @@ def report() -> str:
         "absent": sorted(_absent - own),
         "written": sorted(_written),
     }
-    return json.dumps(told)
+    return json.dumps(document)
 
 
 def _note(event: str, arguments: tuple) -> None:
@@ -86,14 +90,14 @@ def _note(event: str, arguments: tuple) -> None:
             _enter(_made, arguments[0])
         elif event == "os.rename":
             _enter(_written, arguments[1])
-        elif event == "absent" and arguments[0]:  # "" is no name of anything
+        elif event == "absent" and arguments[0]:  # "" is not a path
             _enter(_absent, arguments[0])
-    except Exception:  # an error here would come out of somebody's open()
+    except Exception:  # an error here would be raised by the open() that is recorded
         pass
 
 
 def _noting(look: Callable[..., Any]) -> Callable[..., Any]:
-    """`os.stat` or `os.lstat`, which says when there is nothing to be found."""
+    """Wrap ``os.stat`` or ``os.lstat``, and record the paths that do not exist."""
 
     @functools.wraps(look)
     def noting(path: Any, *arguments: Any, **options: Any) -> Any:
@@ -124,7 +128,7 @@ def _enter(paths: set[str], path: str | bytes | os.PathLike) -> None:
 
 
 def _enter_listing(folder: Any) -> None:
-    """Note what lies in a folder, the first time that somebody lists it."""
+    """Record the contents of a folder when it is listed for the first time."""
     if isinstance(folder, int):
         return
     full = os.path.abspath(os.fsdecode(folder or "."))
@@ -137,11 +141,11 @@ def _enter_listing(folder: Any) -> None:
 
 
 def _watched(path: str) -> bool:
-    whole = path + os.sep  # a folder that is watched is so itself
+    whole = path + os.sep  # a watched folder itself is watched, too
     return any(
         whole.startswith(folder)
-        and not _OTHERS.intersection(Path(whole.removeprefix(folder)).parts)
-        # A virtual environment may lie in the project; and the package in the environment.
+        and not _IGNORED.intersection(Path(whole.removeprefix(folder)).parts)
+        # A virtual environment may be inside the project, and the package inside the environment.
         and not (_INSTALLED.startswith(folder) and whole.startswith(_INSTALLED))
         for folder in _watching
     )

@@ -1,16 +1,16 @@
-"""The verdicts as JUnit XML, which CI servers read: a suite a notebook, a case a code cell."""
+"""JUnit XML for CI servers: one test suite per notebook, one test case per code cell."""
 
 import re
 from xml.etree import ElementTree
 
 from lrscan.runner.outcome import FAILED, INTERRUPTED, NOT_RUN, UNCHANGED, Outcome, where
 
-# What XML 1.0 cannot hold, however it is escaped.
+# Characters that XML 1.0 cannot represent, even escaped.
 _FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def junit_xml(outcomes: list[Outcome], started_at: str) -> str:
-    """The report of a run; a cell that was not run counts as skipped, never as passed."""
+    """Return the report of a run; a cell that was not run counts as skipped, never as passed."""
     root = ElementTree.Element("testsuites", name="lrscan")
     for outcome in outcomes:
         suite = ElementTree.SubElement(
@@ -22,7 +22,7 @@ def junit_xml(outcomes: list[Outcome], started_at: str) -> str:
         )
         cells = [(f"cell {cell.number}", cell.status, cell.seconds or 0) for cell in outcome.cells]
         if outcome.failure and outcome.failure.cell is None:
-            # The failure is no cell's.
+            # The failure belongs to no cell.
             cells.insert(0, ("kernel" if cells else "notebook", outcome.verdict, 0))
         for name, status, seconds in cells:
             case = ElementTree.SubElement(

@@ -1,4 +1,4 @@
-"""How a notebook went: what the report and the terminal tell."""
+"""Outcomes of notebooks, as the report and the terminal show them."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,13 +8,15 @@ from lrscan.runner.catalog import Notebook
 PASSED, UNCHANGED, FAILED = "passed", "unchanged", "failed"
 INTERRUPTED, NOT_RUN = "interrupted", "not run"
 GOOD = (PASSED, UNCHANGED)
-TRACEBACK_LINES = 12  # that are printed, of the end; more stand in the report
-_LINES, _LETTERS = 200, 2000  # of a failure in the report; all of it is in the executed notebook
+TRACEBACK_LINES = 12  # of the end of a traceback, on the terminal
+# Limits for a failure in the report, in lines and in characters per line. The executed notebook has
+# the whole text.
+_LINES, _LETTERS = 200, 2000
 
 
 @dataclass
 class CellOutcome:
-    """A code cell: its number among all cells of the source notebook, from 1."""
+    """Outcome of a code cell; ``number`` counts all cells of the source notebook, from 1."""
 
     number: int
     status: str = NOT_RUN
@@ -23,9 +25,10 @@ class CellOutcome:
 
 @dataclass
 class Failure:
-    """Why a notebook did not pass, and where; `cell` is None when no cell was running.
+    """Error that kept a notebook from passing, and its place.
 
-    `source` is the line that failed, or the cell's first when the line is not known.
+    ``cell`` is None if no cell was running. ``source`` is the line that failed, or the cell's first
+    line if the failing one is not known.
     """
 
     error: str
@@ -45,7 +48,7 @@ class Failure:
 
 @dataclass
 class Outcome:
-    """How a notebook went; `reason` says why it was run, or why it was not."""
+    """Outcome of a notebook; ``reason`` says why it was run, or why it was not."""
 
     notebook: str
     parameters: dict[str, Any]
@@ -58,20 +61,20 @@ class Outcome:
 
 
 def shorten(text: str) -> str:
-    """A text without its middle, if it is long."""
+    """Return a text; a long one loses its middle."""
     left, half = len(text) - _LETTERS, _LETTERS // 2
-    return f"{text[:half]} ... {left:,} letters ... {text[-half:]}" if left > 0 else text
+    return f"{text[:half]} ... {left:,} characters ... {text[-half:]}" if left > 0 else text
 
 
 def expected(notebook: Notebook, parameters: dict[str, Any]) -> Outcome:
-    """The outcome of a notebook that has not been run yet."""
+    """Return the outcome of a notebook that has not run yet."""
     numbered = enumerate(notebook.cells, 1)
     code = [n for n, cell in numbered if cell["cell_type"] == "code" and cell["source"].strip()]
     return Outcome(notebook.name, parameters, [CellOutcome(number) for number in code])
 
 
 def where(failure: Failure) -> str:
-    """The place of a failure: cell, heading, source line."""
+    """Describe the place of a failure: cell, heading, source line."""
     if failure.cell is None:
         return "no cell was running"
     heading = f', under "{failure.heading}"' if failure.heading else ""
@@ -80,8 +83,8 @@ def where(failure: Failure) -> str:
 
 
 def describe(outcome: Outcome) -> list[str]:
-    """A failure in lines: notebook, cell, heading, source line, error, end of traceback."""
-    failure = outcome.failure or Failure("nothing is known")
+    """Describe a failure in lines: notebook, error, place, and the end of the traceback."""
+    failure = outcome.failure or Failure("the reason is unknown")
     return [
         f"{outcome.notebook} {outcome.verdict}: {failure.error}",
         f"  {where(failure)}",

@@ -1,19 +1,19 @@
-"""The signals that end a process, handled for a while, so that nothing is left behind."""
+"""Temporary handlers for the signals that end a process, so that it can clean up first."""
 
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-# Ctrl-C, kill, a terminal that was closed, Ctrl-\. Windows has the first two.
+# Sent by Ctrl-C, kill, a closed terminal and Ctrl-\. Windows has only the first two.
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT")
 
 
 @contextmanager
 def handled(handle: Callable[[int], None]) -> Iterator[None]:
-    """Call a function with the number of each such signal, and do nothing else about it.
+    """Call a function with the number of each such signal, instead of ending the process.
 
-    A hang-up that is ignored, as under nohup, stays ignored.
+    SIGHUP stays ignored if it was ignored before, as under nohup.
     """
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread may set a handler

@@ -1,4 +1,4 @@
-"""Standard output and error that take any text, and may be closed by who reads them."""
+"""Standard output and error that accept any text, and survive when their reader goes away."""
 
 import errno
 import io
@@ -8,19 +8,19 @@ from typing import Any
 
 
 def take_any_text() -> None:
-    """Print a letter that the encoding of a stream lacks as its number, instead of failing.
+    """Print escape codes for characters that a stream's encoding lacks, instead of failing.
 
-    What is printed may be anything: the message of an exception, the name of a file.
+    The printed text can have any character: it may be an exception's message or a file's name.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
-class Unheard:
-    """A stream that is written to as long as somebody reads it: a run goes on without.
+class BestEffortStream:
+    """Stream that drops its output once nobody reads it any more, so that a run can continue.
 
-    A pipe has nobody left to read it, or the terminal was closed.
+    That happens if the process at the other end of a pipe ends, or if the terminal is closed.
     """
 
     def __init__(self, stream: Any) -> None:
@@ -30,12 +30,12 @@ class Unheard:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
-        """Write what somebody may hear."""
+        """Write a text, if somebody still reads the stream."""
         self._try(self._stream.write, text)
         return len(text)
 
     def flush(self) -> None:
-        """Let it be heard now."""
+        """Flush the stream, if somebody still reads it."""
         self._try(self._stream.flush)
 
     def _try(self, function: Any, *arguments: Any) -> None:
@@ -44,5 +44,5 @@ class Unheard:
         except OSError as error:
             if error.errno not in (errno.EPIPE, errno.EIO):
                 raise
-            # Or else Python tries again at its end, and complains.
+            # Without this, Python would flush once more at its exit, and print an error.
             os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())

@@ -1,4 +1,4 @@
-"""Run notebooks, and report what happened: on the terminal, as JSON and as JUnit XML."""
+"""Runs of notebooks, with reports on the terminal, as JSON and as JUnit XML."""
 
 import logging
 import threading
@@ -18,7 +18,7 @@ from lrscan.evidence.provenance import utc_now
 from lrscan.evidence.records import json_text
 from lrscan.runner import cache, execution, signals, terminal
 from lrscan.runner.catalog import Notebook
-from lrscan.runner.client import Brake
+from lrscan.runner.client import CancelToken
 from lrscan.runner.junit import junit_xml
 from lrscan.runner.outcome import (
     FAILED,
@@ -45,51 +45,48 @@ def run(
     force: bool = False,
     junit: Path | None = None,
 ) -> int:
-    """Execute notebooks; write `build/report.json` and JUnit XML, and print a summary.
+    """Execute notebooks; write ``build/report.json`` and JUnit XML, and print a summary.
 
-    A notebook whose last pass still stands is not executed again (`cache`). Those that
-    measure have the machine for themselves, after the others.
+    A notebook is not executed again if nothing changed since it last passed
+    (:mod:`lrscan.runner.cache`). If ``jobs`` is above 1, notebooks that measure run after the
+    others, one at a time.
 
-    Arguments
-    ---------
-    root         the project's root
-    notebooks    what to execute
-    parameters   the values of each notebook's parameters, by notebook
-    profile      the profile's name, for provenance
-    timeout_s    how long a cell may run; None: without end
-    record       write records and figures to the committed folder `figures/`
-    jobs         how many notebooks that do not measure may run at once
-    fail_fast    begin no other notebook after one that failed
-    force        execute also what has not changed
-    junit        where the JUnit XML goes; None: `build/junit.xml`
+    Args:
+        root: the project's root
+        notebooks: the notebooks to execute
+        parameters: the values of each notebook's parameters, by the notebook's name
+        profile: the profile's name, for provenance
+        timeout_s: the time limit of a cell; None for no limit
+        record: True to write records and figures to the committed folder ``figures/``
+        jobs: how many notebooks that do not measure may run at once
+        fail_fast: True to start no more notebooks after a failure
+        force: True to execute unchanged notebooks, too
+        junit: the file for the JUnit XML; by default ``build/junit.xml``
 
-    Returns
-    -------
-    int
-        The exit status: 0 if all passed, 1 if not, 128 and more after a signal: 130 after Ctrl-C.
+    Returns:
+        The exit status: 0 if all notebooks passed, 1 if not, and 128 plus the signal's number after
+        a signal (130 after Ctrl-C).
 
-    Raises
-    ------
-    WorkspaceError
-        The code that runs is not that of this checkout.
+    Raises:
+        WorkspaceError: the running code is not that of the checkout
     """
     origin.check(root)
     context = Context(profile, recording=record)
     outcomes = [expected(n, parameters[n.name]) for n in notebooks]
     this = _Run(root, outcomes, context, junit or workspace.build_folder() / "junit.xml")
-    with entered(context), signals.handled(this.brake.pull), _quiet():
-        this.write("running")  # a report of an earlier run must not be taken for this one's
+    with entered(context), signals.handled(this.token.cancel), _quiet():
+        this.write("running")  # so that no report of an earlier run is mistaken for this one's
         pairs = list(zip(notebooks, outcomes, strict=True))
         alone = [pair for pair in pairs if pair[0].measures(pair[1].parameters)]
         together = [pair for pair in pairs if pair not in alone]
-        # One after another they keep their order.
+        # With one job, notebooks run in their own order.
         stages = [(jobs, together), (1, alone)] if jobs > 1 else [(1, pairs)]
         with terminal.progress(outcomes) as (begin, on_cell, end):
 
             def one(pair: tuple[Notebook, Outcome]) -> None:
                 notebook, outcome = pair
                 failed = any(o.verdict == FAILED for o in outcomes)
-                if this.brake.pulled or this.unwritten or (fail_fast and failed):
+                if this.token.signal or this.unwritten or (fail_fast and failed):
                     return
                 begin(outcome)
                 _execute_or_skip(this, notebook, outcome, timeout_s, force, on_cell)
@@ -100,7 +97,7 @@ def run(
                 with ThreadPoolExecutor(workers) as pool:
                     list(pool.map(one, stage))
         passed = bool(outcomes) and all(outcome.verdict in GOOD for outcome in outcomes)
-        stopped = this.brake.pulled
+        stopped = this.token.signal
         this.write(INTERRUPTED if stopped else PASSED if passed else FAILED)
         figures = this.figures()
     terminal.summary(outcomes, figures, this.written())
@@ -109,20 +106,20 @@ def run(
 
 @dataclass
 class _Run:
-    """A run's account of itself; written by several threads, one at a time."""
+    """State of a run, and its reports; a lock lets one thread write at a time."""
 
     root: Path
     outcomes: list[Outcome]
     context: Context
     junit: Path
-    brake: Brake = field(default_factory=Brake)
+    token: CancelToken = field(default_factory=CancelToken)
     unwritten: dict[Path, OSError] = field(default_factory=dict)
     started_at: str = field(default_factory=utc_now)
     started: float = field(default_factory=time.perf_counter)
     lock: Any = field(default_factory=threading.Lock)
 
     def write(self, verdict: str) -> None:
-        """Write both reports; of one that cannot be written leave none that could be mistaken."""
+        """Write both reports. Delete one that cannot be written, so that no old one remains."""
         with self.lock:
             self._put(self.junit, junit_xml(self.outcomes, self.started_at))
             document = {
@@ -138,7 +135,7 @@ class _Run:
 
     @property
     def report(self) -> Path:
-        """The file of the report."""
+        """The file of the JSON report."""
         return workspace.build_folder() / "report.json"
 
     def _put(self, path: Path, text: str) -> None:
@@ -150,7 +147,7 @@ class _Run:
                 path.unlink(missing_ok=True)
 
     def figures(self) -> list[str]:
-        """The figures that these notebooks have drawn, relative to the root."""
+        """Return the figures that these notebooks drew, relative to the root."""
         folder = workspace.figures_folder()
         verdicts = {outcome.notebook: outcome.verdict for outcome in self.outcomes}
         return [
@@ -161,7 +158,7 @@ class _Run:
         ]
 
     def written(self) -> list[str]:
-        """What the summary says of the reports."""
+        """Return the summary's lines about the reports."""
         good = [path for path in (self.report, self.junit) if path not in self.unwritten]
         return [
             *(f"Report: {', '.join(map(workspace.shown, good))}" for _ in good[:1]),
@@ -181,7 +178,7 @@ def _execute_or_skip(
     force: bool,
     on_cell: Any,
 ) -> None:
-    """Execute a notebook, unless its last pass still stands; remember a pass."""
+    """Execute a notebook if something changed since its last pass, and store a pass."""
     target = workspace.build_folder() / "notebooks" / f"{notebook.name}.ipynb"
     if notebook.broken:
         target.unlink(missing_ok=True)
@@ -191,7 +188,7 @@ def _execute_or_skip(
     because = "a recording run runs everything" if recording else "--force" if force else None
     try:
         with cache.entry(this.root, notebook, outcome, because, keep=not recording) as last:
-            if not last.stands:
+            if not last.unchanged:
                 context = this.context.of(
                     notebook.name, parameters=outcome.parameters, started=time.time()
                 )
@@ -202,16 +199,16 @@ def _execute_or_skip(
                     timeout_s=timeout_s,
                     environment=context.variables(),
                     on_cell=on_cell,
-                    brake=this.brake,
+                    token=this.token,
                 )
-    except OSError as error:  # what is left of the disk does not suffice
+    except OSError as error:  # such as a full disk
         outcome.verdict = FAILED
         outcome.failure = outcome.failure or Failure(f"{type(error).__name__}: {error.strerror}")
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep papermill's log off the terminal: all that it says stands in the report."""
+    """Keep papermill's log off the terminal: the report has all of its content."""
     logger = logging.getLogger("papermill")
     before = logger.disabled
     logger.disabled = True

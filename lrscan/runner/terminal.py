@@ -1,4 +1,4 @@
-"""What a run shows on the terminal: progress while it works, then a table and the failures."""
+"""Terminal output of a run: progress while it works, then a table and the failures."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -21,7 +21,7 @@ from lrscan.runner.outcome import (
     Outcome,
     describe,
 )
-from lrscan.runner.streams import Unheard
+from lrscan.runner.streams import BestEffortStream
 
 STYLES = {
     PASSED: "green",
@@ -33,17 +33,17 @@ STYLES = {
 
 
 def _console(stream: Any) -> Console:
-    return Console(file=cast(IO[str], Unheard(stream)), highlight=False)
+    return Console(file=cast(IO[str], BestEffortStream(stream)), highlight=False)
 
 
 @contextmanager
 def progress(
     outcomes: list[Outcome],
 ) -> Iterator[tuple[Callable[[Outcome], None], Callable[[], None], Callable[[Outcome], None]]]:
-    """Functions to call at a notebook's begin, after a cell, and at a notebook's end.
+    """Yield three functions to call at a notebook's start, after each cell, and at its end.
 
-    On a terminal a bar counts the cells of all notebooks; elsewhere a line tells of each
-    notebook when it ends. They may be called from several threads.
+    One line is printed when a notebook ends. On a terminal, a bar also counts the cells of all
+    notebooks. Several threads may call the functions.
     """
     console = _console(sys.stderr)
     width = len(str(len(outcomes)))
@@ -79,7 +79,7 @@ def progress(
 
 
 def summary(outcomes: list[Outcome], figures: list[str], written: list[str]) -> None:
-    """Print the table, the failures and what was written."""
+    """Print the table, the failures and the paths of the output."""
     console = _console(sys.stdout)
     table = Table("notebook", "verdict", "cells passed", "seconds")
     for name in ("cells passed", "seconds"):

@@ -1,6 +1,6 @@
-"""Whether figures, records and the manifest still belong together, to the byte.
+"""Verification that figures, records and the manifest still belong together, to the byte.
 
-The committed ones lie in `figures/`, those of the last ordinary run in `build/`.
+The committed files are in ``figures/``, those of the last ordinary run in ``build/``.
 """
 
 import getpass
@@ -43,12 +43,12 @@ _ENTRY = (
 
 
 def run(root: Path, *, redraw: bool, say: Callable[[str], None]) -> int:
-    """Check everything, tell what is wrong, and return the exit status: 1 if anything is."""
+    """Check everything, print the problems, and return the exit status: 1 if there are any."""
     origin.check(root)
     notebooks = discover(root)
     problems, notes = check_notebooks(notebooks), list[str]()
     problems += check_files(root, root / "figures", root / "figures" / "records")
-    # What a command measured lies in build/records too, before a notebook draws it.
+    # build/records also has measurements of commands, which no notebook may have drawn yet.
     build = workspace.build_folder()
     problems += check_files(root, build / "figures", build / "records", every_record=False)
     if redraw and not problems:
@@ -58,31 +58,31 @@ def run(root: Path, *, redraw: bool, say: Callable[[str], None]) -> int:
     for line in problems:
         say(line)
     if problems:
-        say(f"{len(problems)} problems")
+        say(f"{len(problems)} problem{'s' * (len(problems) != 1)}")
     else:
-        say("everything agrees" + ", and was drawn again" * (redraw and not notes))
+        say("everything agrees" + ", and redrawing gives the same bytes" * (redraw and not notes))
     return 1 if problems else 0
 
 
 def check_files(root: Path, folder: Path, records: Path, *, every_record: bool = True) -> list[str]:
-    """What is wrong with a folder of figures and one of records, a sentence each.
+    """Return the problems of a folder of figures and a folder of records, one line per problem.
 
-    Recomputes every hash of the manifest, compares the provenance that each figure carries
-    with that of its records, finds files that no entry vouches for, and looks for names of
-    this machine.
+    This recomputes every hash in the manifest, compares the provenance in each figure with that of
+    its records, finds files that no entry of the manifest names, and looks for names of this
+    machine.
     """
     where = folder / "manifest.json"
     try:
         manifest = read_manifest(where)
     except ValueError as error:
-        return [f"{_say(root, where)}: not JSON: {error}"]
+        return [f"{_shown(root, where)}: not JSON: {error}"]
     problems = []
-    vouched, broken = {where}, set()
+    listed, broken = {where}, set()
     for name, entry in manifest.items():
         path = folder / name
-        vouched.add(path)
-        if lacking := [key for key in _ENTRY if key not in entry]:
-            problems.append(f"{_say(root, path)}: the manifest lacks {', '.join(lacking)}")
+        listed.add(path)
+        if missing := [key for key in _ENTRY if key not in entry]:
+            problems.append(f"{_shown(root, path)}: the manifest lacks {', '.join(missing)}")
             continue
         wrong = _compare(root, path, entry["sha256"])
         if wrong:
@@ -90,24 +90,24 @@ def check_files(root: Path, folder: Path, records: Path, *, every_record: bool =
         if entry["records"]:
             csv = workspace.locate(entry["records"]["path"])
             sidecar = csv.with_suffix(".json")
-            vouched |= {csv, sidecar}
+            listed |= {csv, sidecar}
             wrong += _compare(root, csv, entry["records"]["sha256"])
             wrong += _compare(root, sidecar, entry["records"]["provenance_sha256"])
             if not wrong:
                 wrong = _compare_provenance(root, path, sidecar)
         problems += wrong
     known = {*_files(folder), *(_files(records) if every_record else ())}
-    for path in sorted(known - vouched):
-        problems.append(f"{_say(root, path)}: no figure's entry in the manifest vouches for it")
-    for path in sorted(vouched - broken):
-        problems += _private(root, path)
+    for path in sorted(known - listed):
+        problems.append(f"{_shown(root, path)}: no figure's entry in the manifest names this file")
+    for path in sorted(listed - broken):
+        problems += _names_of_machine(root, path)
     return list(dict.fromkeys(problems))
 
 
 def check_notebooks(notebooks: list[Notebook]) -> list[str]:
-    """Source notebooks that are broken, or name a folder of some machine."""
+    """Return the problems of source notebooks: broken ones, and those that name a local folder."""
     return [f"{one.name}: {one.broken}" for one in notebooks if one.broken] + [
-        f"{notebook.name}: cell {number} names {found[0]!r}, a folder of some machine"
+        f"{notebook.name}: cell {number} names {found[0]!r}, a folder on somebody's machine"
         for notebook in notebooks
         for number, cell in enumerate(notebook.cells, 1)
         if (found := _HOMES.search(cell["source"]))
@@ -119,13 +119,12 @@ def draw_again(
 ) -> tuple[list[str], list[str]]:
     """Draw the committed figures from their records again, and compare the bytes.
 
-    Each notebook of the manifest is executed with the parameters that stand there, but reads
-    records instead of measuring; what it draws goes to a temporary folder.
+    Each notebook in the manifest is executed with the parameters from the manifest, but reads
+    records instead of measuring. Its figures go to a temporary folder.
 
-    Returns
-    -------
-    tuple
-        What is wrong; what could not be compared, because other versions drew it.
+    Returns:
+        The problems; and the files that were not compared, because they were drawn with other
+        versions of the packages than those installed here.
     """
     folder = root / "figures"
     known = {notebook.name: notebook for notebook in notebooks if not notebook.broken}
@@ -135,8 +134,8 @@ def draw_again(
     for name, entry in manifest.items():
         drawn_by = entry.get("versions") or dict.fromkeys(DRAWN_BY)
         if other := {p: v for p, v in drawn_by.items() if v != package_version(p)}:
-            told = ", ".join(f"{package} {version}" for package, version in other.items())
-            notes.append(f"figures/{name}: drawn with {told}; here another is installed")
+            versions = ", ".join(f"{package} {version}" for package, version in other.items())
+            notes.append(f"figures/{name}: drawn with {versions}; another version is installed")
             continue
         parameters = (entry["parameters"] or {}) | {"measure": False}
         key = (entry["notebook"], json.dumps(parameters, sort_keys=True))
@@ -155,24 +154,24 @@ def _draw_one_again(
     folder: Path, notebook: Notebook, parameters: dict[str, Any], names: list[str]
 ) -> list[str]:
     from lrscan.runner import execution
-    from lrscan.runner.client import Brake
+    from lrscan.runner.client import CancelToken
     from lrscan.runner.outcome import PASSED, describe, expected
 
-    outcome, brake = expected(notebook, parameters), Brake()
-    with tempfile.TemporaryDirectory() as temporary, signals.handled(brake.pull):
+    outcome, token = expected(notebook, parameters), CancelToken()
+    with tempfile.TemporaryDirectory() as temporary, signals.handled(token.cancel):
         run = Context(figures=temporary, notebook=notebook.name)
         execution.execute(
             notebook,
             outcome,
             Path(temporary) / "executed.ipynb",
             timeout_s=None,
-            # The project's own build folder may be one that cannot be written.
+            # The project's own build folder may be read-only.
             environment={"LRSCAN_BUILD": temporary} | run.variables(),
             on_cell=lambda: None,
-            brake=brake,
+            token=token,
         )
-        if brake.pulled:
-            sys.exit(128 + brake.pulled)
+        if token.signal:
+            sys.exit(128 + token.signal)
         if outcome.verdict != PASSED:
             return ["; ".join(line.strip() for line in describe(outcome)[:2])]
         problems = []
@@ -181,32 +180,34 @@ def _draw_one_again(
             if not again.is_file():
                 problems.append(f"figures/{name}: {notebook.name} does not draw it from records")
             elif digest(again) != digest(folder / name):
-                problems.append(f"figures/{name}: drawn again from its records, it has other bytes")
+                problems.append(
+                    f"figures/{name}: its bytes change when it is redrawn from its records"
+                )
     return problems
 
 
 def _compare(root: Path, path: Path, wanted: str) -> list[str]:
     found = digest(path)
     if found is None:
-        return [f"{_say(root, path)}: missing"]
+        return [f"{_shown(root, path)}: missing"]
     if found != wanted:
-        return [f"{_say(root, path)}: changed (sha256 {found[:12]}, not {str(wanted)[:12]})"]
+        return [f"{_shown(root, path)}: changed (sha256 {found[:12]}, not {str(wanted)[:12]})"]
     return []
 
 
 def _compare_provenance(root: Path, path: Path, sidecar: Path) -> list[str]:
     recorded = json.loads(sidecar.read_bytes())
     try:
-        carried = json.loads(_carried(path)[-1])
+        embedded = json.loads(_embedded_texts(path)[-1])
     except (ValueError, IndexError):
-        carried = None
-    if carried == recorded:
+        embedded = None
+    if embedded == recorded:
         return []
-    return [f"{_say(root, path)}: does not carry the provenance of {_say(root, sidecar)}"]
+    return [f"{_shown(root, path)}: does not carry the provenance of {_shown(root, sidecar)}"]
 
 
-def _carried(path: Path) -> list[str]:
-    """The texts inside a figure, the provenance last."""
+def _embedded_texts(path: Path) -> list[str]:
+    """Return the texts embedded in a figure; the provenance is last."""
     if path.suffix == ".svg":
         root = ElementTree.parse(path).getroot()
         return [element.text or "" for element in root.findall(_DESCRIPTION)]
@@ -217,23 +218,28 @@ def _carried(path: Path) -> list[str]:
         return [*texts.values(), *filter(None, [texts.get("Provenance")])]
 
 
-def _private(root: Path, path: Path) -> Iterator[str]:
-    """Folders, the host and the user of this machine in a file."""
+def _names_of_machine(root: Path, path: Path) -> Iterator[str]:
+    """Yield a problem for each folder, host name or user name of this machine in a file."""
     if not path.is_file():
         return
-    text = "\n".join(_carried(path)) if path.suffix == ".png" else path.read_text(errors="replace")
-    for name in [str(root.resolve()), *_names()]:
+    text = (
+        "\n".join(_embedded_texts(path))
+        if path.suffix == ".png"
+        else path.read_text(errors="replace")
+    )
+    for name in [str(root.resolve()), *_machine_names()]:
         if re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", text):
-            yield f"{_say(root, path)}: names {name!r}, a folder, the host or the user"
+            yield f"{_shown(root, path)}: names {name!r}, a folder, the host or the user"
     if found := _HOMES.search(text):
-        yield f"{_say(root, path)}: names {found[0]!r}, a folder of some machine"
+        yield f"{_shown(root, path)}: names {found[0]!r}, a folder on somebody's machine"
 
 
-def _names() -> list[str]:
-    """This machine's home folder, host and user, unless they are words that mean nothing."""
+def _machine_names() -> list[str]:
+    """Return this machine's home folder, host and user, except short and generic names."""
     names = {platform.node(), platform.node().partition(".")[0]}
     for one in (getpass.getuser, Path.home):
-        with suppress(OSError, KeyError, RuntimeError):  # a container's user without an entry
+        # In a container, the user may have no entry.
+        with suppress(OSError, KeyError, RuntimeError):
             names.add(str(one()))
     return [n for n in names if len(n) > 3 and n not in ("localhost", "root", "user", "runner")]
 
@@ -249,5 +255,5 @@ def _files(folder: Path) -> list[Path]:
     ]
 
 
-def _say(root: Path, path: Path) -> str:
+def _shown(root: Path, path: Path) -> str:
     return workspace.shown(path)

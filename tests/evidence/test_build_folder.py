@@ -1,4 +1,4 @@
-"""What runs make, in another folder than `build/`; and a folder that cannot be written, by name."""
+"""Runs write to another folder than `build/` on request, and name a folder that is read-only."""
 
 import errno
 import json
@@ -29,7 +29,7 @@ def project(tmp_path, monkeypatch):
 
 @pytest.fixture
 def calls(monkeypatch):
-    """What the experiments were called with."""
+    """Record the arguments with which experiments are called."""
     return two(monkeypatch)
 
 
@@ -70,8 +70,10 @@ def test_records_that_cannot_be_written_are_named_before_any_work(project, calls
     assert calls == [] and not list(project.glob("build/*/*.pt"))
 
 
-def test_a_full_disk_names_the_file_that_it_has_no_room_for(project, calls, monkeypatch):
-    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # as from a write: it names no file
+def test_a_full_disk_names_the_file_that_does_not_fit(project, calls, monkeypatch):
+    full = OSError(
+        errno.ENOSPC, os.strerror(errno.ENOSPC)
+    )  # like an error from write(): it names no file
 
     def fill(*_, **__):
         raise full
@@ -98,7 +100,7 @@ def files(root):
 
 
 @pytest.mark.parametrize("by", ["option", "variable"])
-def test_what_runs_make_lies_elsewhere_and_belongs_together(project, tmp_path, by):
+def test_the_output_of_runs_is_in_another_folder_and_belongs_together(project, tmp_path, by):
     before, elsewhere = files(project), tmp_path / "else where"
     option = ["--build", "../else where"] if by == "option" else []
     variables = {"LRSCAN_BUILD": "../else where"} if by == "variable" else {}
@@ -140,11 +142,11 @@ def test_a_checkout_that_is_really_read_only_is_run_and_verified(project, tmp_pa
     assert "build/report.json could not be written: Read-only file system" in done.stdout
     assert done.returncode == 0, done.stdout + done.stderr
     executed = (tmp_path / "elsewhere" / "notebooks" / "reproduce" / "01_speed.ipynb").read_text()
-    assert "stderr" not in executed  # nothing complains of a cache
+    assert "stderr" not in executed  # no warning about a cache folder
 
 
 def test_without_a_home_everything_runs(project, tmp_path):
-    """As in a container whose user has no entry: nothing can tell where the home would be."""
+    """In a container, the user may have no entry, so that no home folder can be found."""
     (tmp_path / "none").mkdir()
     (tmp_path / "none" / "sitecustomize.py").write_text(
         "import pwd\ndef none(*_):\n    raise KeyError('no such user')\npwd.getpwuid = none\n"

@@ -182,7 +182,7 @@ FIGURES = {
 
 
 def drawn(name):
-    """A figure of the package, from the committed records that it is made of."""
+    """Draw a figure of the package from the committed records."""
     if name == "outlook":
         links = {"ring": cost.Link(1e-5, 5e10), "tree": cost.Link(1e-5, 5e10, tree=True)}
         device = cost.Device(2e-5, 2.68e12)

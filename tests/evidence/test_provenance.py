@@ -1,4 +1,4 @@
-"""A measurement says where it comes from, and not on whose machine."""
+"""Provenance describes how a measurement was taken, without naming the machine or its user."""
 
 import getpass
 import json
@@ -26,7 +26,7 @@ def project(tmp_path, monkeypatch):
 
 @pytest.fixture
 def h100(monkeypatch):
-    """What torch says on a machine with such a GPU."""
+    """Make torch report an H100."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H100 80GB HBM3")
@@ -96,10 +96,10 @@ def test_commit_and_dirty_flag_follow_the_sources(project):
     git("commit", "-q", "-m", "first")
     commit = git("rev-parse", "HEAD")
     assert provenance.git_state() == (commit, False)
-    for output in ("build", "figures"):  # what a run writes is no change of the sources
+    for output in ("build", "figures"):  # a run's output does not change the sources
         (project / output).mkdir()
         (project / output / "new.txt").write_text("x")
-    (project / "result").mkdir()  # nor is a folder of anybody else's
+    (project / "result").mkdir()  # nor does an unrelated folder
     (project / "result" / "new.txt").write_text("x")
     assert provenance.git_state() == (commit, False)
     (project / "notebooks" / "new.py").write_text("x")
@@ -120,17 +120,18 @@ COMMANDS = (
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_nothing_is_made_in_a_checkout_by_other_code_than_its_own(project, command):
+def test_other_code_than_a_checkouts_own_writes_nothing_there(project, command):
     write_notebook(project, "reproduce/02_kernel_speedup", "1")
     copy = project / "lrscan"
     shutil.copytree(origin.PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
-    assert provenance.git_state() == (None, None)  # by the same code it is
+    assert provenance.git_state() == (None, None)  # the same code is accepted
     with (copy / "ops.py").open("a") as file:
         file.write("# another operator\n")
     done = CliRunner().invoke(commands.main, command)
     assert done.exit_code == 2
     said = " ".join(done.output.split())
-    assert "its ops.py is not the one of" in said and "commit of code that did not run" in said
+    assert "its ops.py differs from the one in" in said
+    assert "commit of code that did not run" in said
     assert {path.name for path in project.iterdir()} == {"notebooks", "lrscan"}
     with pytest.raises(workspace.WorkspaceError, match="ops.py"):
         provenance.collect("cpu", {}, 0)
@@ -150,12 +151,12 @@ def test_the_commit_of_a_checkout_that_somebody_else_owns_is_read(project, monke
     monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
     refused = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True)
-    assert "dubious ownership" in refused.stderr, "git itself reads it"
+    assert "dubious ownership" in refused.stderr, "git reads it without help"
     assert provenance.git_state() == known and known[0]
 
 
 @pytest.mark.parametrize(
-    ("told", "found"),
+    ("text", "found"),
     [
         (40 * "a", (40 * "a", False)),
         (40 * "a" + "-dirty", (40 * "a", True)),
@@ -163,12 +164,12 @@ def test_the_commit_of_a_checkout_that_somebody_else_owns_is_read(project, monke
         ("", (None, None)),
     ],
 )
-def test_without_git_a_variable_says_the_commit(project, monkeypatch, told, found):
-    monkeypatch.setenv("LRSCAN_COMMIT", told)
+def test_without_git_a_variable_names_the_commit(project, monkeypatch, text, found):
+    monkeypatch.setenv("LRSCAN_COMMIT", text)
     assert provenance.git_state() == found
 
 
-def test_git_is_believed_before_the_variable(project, monkeypatch):
+def test_git_takes_precedence_over_the_variable(project, monkeypatch):
     monkeypatch.setenv("LRSCAN_COMMIT", 40 * "a")
     settings = ["-c", "user.name=A", "-c", "user.email=a@example.org"]
     for command in (["init", "-q"], ["add", "."], [*settings, "commit", "-qm", "one"]):

@@ -1,4 +1,4 @@
-"""What is written is what is read, and nothing half-written is ever seen."""
+"""Records read back as they were written, and no half-written file is ever visible."""
 
 import errno
 import json
@@ -13,7 +13,7 @@ from projects import in_run, make_project
 from lrscan.evidence import records, workspace
 
 PROVENANCE = {"device": "cpu-2-core", "device_label": "CPU, 2 cores", "seed": 0}
-BUILD = Path("build", "records")  # of the project, which is the working directory
+BUILD = Path("build", "records")  # in the project, which is the working directory
 ROW = {"algorithm": "serial", "dtype": "float32", "T": 16, "C": 4, "runs": 5, "median_ms": 0.25}
 
 
@@ -39,7 +39,7 @@ def test_numbers_of_numpy_are_written_as_plain_numbers():
 
 
 def test_a_table_keeps_whole_numbers_text_and_missing_values():
-    long = 2**60 + 1  # no float holds it
+    long = 2**60 + 1  # no float can represent it
     rows = [ROW | {"bytes": long, "model": "NA", "T": None}, ROW | {"layout": '1e3, "odd"\n'}]
     table = records.write("timing", rows, PROVENANCE).table
     assert list(table.columns) == list(records.COLUMNS)
@@ -80,13 +80,13 @@ def test_provenance_lies_beside_the_rows_as_a_list_of_measurements():
     ("rows", "error", "message"),
     [
         ([ROW | {"speed": 1}], ValueError, "unknown column 'speed'"),
-        ([{"error": 1.0, "bound": 2.0, "median_ms": 1.0}], ValueError, "timings and accuracy"),
+        ([{"error": 1.0, "bound": 2.0, "median_ms": 1.0}], ValueError, "no one table has all"),
         ([ROW | {"median_ms": math.nan}], ValueError, "median_ms is NaN"),
         ([ROW | {"device": "h200"}], ValueError, "'h200'"),
-        ([ROW | {"T": 16.0}], TypeError, "T is a whole number, not 16.0"),
-        ([ROW | {"runs": True}], TypeError, "runs is a whole number, not True"),
-        ([ROW | {"median_ms": "1"}], TypeError, "median_ms is a number, not '1'"),
-        ([ROW | {"dtype": 32}], TypeError, "dtype is text, not 32"),
+        ([ROW | {"T": 16.0}], TypeError, "T must be a whole number, not 16.0"),
+        ([ROW | {"runs": True}], TypeError, "runs must be a whole number, not True"),
+        ([ROW | {"median_ms": "1"}], TypeError, "median_ms must be a number, not '1'"),
+        ([ROW | {"dtype": 32}], TypeError, "dtype must be text, not 32"),
         ([], ValueError, "no rows"),
     ],
     ids=["unknown", "mixed", "nan", "device", "float", "bool", "text", "number", "none"],
@@ -125,7 +125,7 @@ def test_records_without_their_provenance_are_not_records():
         records.read("timing", "cpu-2-core", directory=BUILD)
 
 
-def test_where_records_go_follows_the_run(project, monkeypatch):
+def test_the_run_decides_where_records_go(project, monkeypatch):
     assert records.write("timing", [ROW], PROVENANCE).path.is_relative_to(project / "build")
     assert records.devices("timing") == []
     in_run(monkeypatch, recording=True)
@@ -146,7 +146,7 @@ def test_a_full_disk_leaves_the_old_files_whole(monkeypatch):
 
     def full_disk(target: Path, data: bytes) -> int:
         write_bytes(target, data[: len(data) // 2])
-        if ".json" in target.name:  # the second of the two
+        if ".json" in target.name:  # the second of the two files
             raise OSError(errno.ENOSPC, "No space left on device")
         return len(data)
 

@@ -1,4 +1,4 @@
-"""Files among the notebooks that are none."""
+"""Files in the notebooks' folder that are not notebooks."""
 
 import json
 import os
@@ -7,7 +7,7 @@ from pathlib import Path
 CELL = {"cell_type": "code", "metadata": {}, "source": "1"}
 DOCUMENT = {"cells": [CELL], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
 MARKERS = '{\n<<<<<<< HEAD\n "cells": []\n=======\n>>>>>>> other\n}\n'
-# What makes a file no notebook, and words of what is told about it.
+# Contents of a file that is not a notebook, and words of the error message.
 BROKEN = {
     "empty": ("", "not a notebook"),
     "text": ("x", "not a notebook"),
@@ -28,16 +28,16 @@ BROKEN = {
     "null for tags": (DOCUMENT | {"cells": [CELL | {"metadata": {"tags": None}}]}, "not a note"),
     "Latin-1": (json.dumps(DOCUMENT).replace("1", "\xe4").encode("latin-1"), "UnicodeDecodeError"),
     "UTF-16": (json.dumps(DOCUMENT).encode("utf-16"), "not a notebook"),
-    "folder": (Path.mkdir, "no file"),
+    "folder": (Path.mkdir, "not a file"),
     "dangling link": (lambda path: path.symlink_to("nowhere.ipynb"), "leads nowhere"),
     "link to itself": (lambda path: path.symlink_to(path.name), "not a notebook"),
     "link out": (lambda path: path.symlink_to(__file__), "a link to a file outside notebooks/"),
-    "pipe": (os.mkfifo, "no file"),
+    "pipe": (os.mkfifo, "not a file"),
 }
 
 
 def break_notebook(path, what):
-    """Put there what is no notebook: text, bytes, a document, or what a function makes."""
+    """Write a file that is not a notebook: text, bytes, a document, or the work of a function."""
     path.parent.mkdir(exist_ok=True)
     if callable(what):
         what(path)

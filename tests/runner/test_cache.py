@@ -1,4 +1,4 @@
-"""What has not changed is not run again, and what has is: seen in real runs."""
+"""Unchanged notebooks are not run again, and changed ones are: checked in real runs."""
 
 import json
 import os
@@ -21,7 +21,7 @@ ALGEBRA = "from lrscan.core import algebra\nprint(algebra.compose(2.0, 1.0, 3.0,
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
-    """A project with a package of its own, to be edited."""
+    """A project with its own copy of the package, which tests may edit."""
     root = make_project(tmp_path / "project")
     shutil.copytree(PACKAGE, root / "lrscan", ignore=shutil.ignore_patterns("__pycache__"))
     (root / "constraints.txt").write_text("torch==2.13.0\n")
@@ -32,7 +32,7 @@ def project(tmp_path, monkeypatch):
 
 
 def run(root, parameters=None, **options):
-    """The verdict and the reason of each notebook."""
+    """Run all notebooks, and return the verdict and the reason of each."""
     every = catalog.discover(root)
     values = {notebook.name: notebook.defaults | (parameters or {}) for notebook in every}
     suite.run(root, every, values, profile="quick", timeout_s=LONGEST_S, **options)
@@ -63,19 +63,19 @@ def test_editing_a_kernel_reruns_exactly_what_depends_on_it(project):
     algebra.write_text(algebra.read_text() + "\n# another algebra\n")
     assert run(project) == [("passed", "lrscan/core/algebra.py changed")] * 2
     assert verdicts(project) == ["unchanged", "unchanged"]
-    (project / "lrscan" / "unheard_of.py").touch()  # modules are looked for in whole folders
+    (project / "lrscan" / "unheard_of.py").touch()  # a search for a module lists whole folders
     (project / "result").mkdir()
     assert verdicts(project) == ["unchanged", "unchanged"]
 
 
-def test_editing_prose_reruns_nothing_but_shows(project):
+def test_editing_prose_reruns_nothing_but_updates_the_executed_copy(project):
     write_notebook(project, "learn/01_a", "# One", "print(seed)", "# Two", "2")
     run(project, parameters={"seed": 5})
     write_notebook(project, "learn/01_a", "# Uno", "print(seed)", "# New", "# Due", "2")
     assert verdicts(project, parameters={"seed": 5}) == ["unchanged"]
     cells = read_executed(project, "learn/01_a").cells
-    told = [cell.source for cell in cells if cell.cell_type == "markdown"]
-    assert told == ["# Title", "# Uno", "# New", "# Due"]
+    prose = [cell.source for cell in cells if cell.cell_type == "markdown"]
+    assert prose == ["# Title", "# Uno", "# New", "# Due"]
     assert "injected-parameters" in cells[2].metadata.tags
     assert cells[4].outputs[0].text == "5\n"
     report = json.loads((project / "build" / "report.json").read_text())
@@ -112,7 +112,7 @@ def test_what_a_notebook_depends_on_is_named(project, monkeypatch, change):
     assert run(project) == [("passed", reason)]
 
 
-# Ways to ask for what is not there yet: notebooks/data/new.csv, or more/new.csv in it.
+# Ways to look for a file that does not exist yet: notebooks/data/new.csv or data/more/new.csv.
 ASKING = [
     "os.listdir('../data')",
     "list(os.walk('../data'))",
@@ -125,7 +125,7 @@ ASKING = [
 ]
 
 
-def test_what_was_listed_or_not_there_is_a_dependence(project):
+def test_a_listed_folder_and_a_missing_file_are_dependencies(project):
     for number, ask in enumerate(ASKING):
         source = f"import glob, os\nfrom pathlib import Path\n{ask}"
         write_notebook(project, f"learn/{number}_a", source)
@@ -135,16 +135,16 @@ def test_what_was_listed_or_not_there_is_a_dependence(project):
     assert verdicts(project, jobs=2) == ["unchanged"] * len(ASKING)
     (more / "new.csv").touch()
     (more.parent / "new.csv").touch()
-    told = [reason for _, reason in run(project, jobs=2)]
-    assert told[:4] == ["what lies in notebooks/data changed"] * 4
-    assert told[4] in (
-        "what lies in notebooks/data changed",
-        "notebooks/data/more/new.csv is there now",
+    reasons = [reason for _, reason in run(project, jobs=2)]
+    assert reasons[:4] == ["the contents of notebooks/data changed"] * 4
+    assert reasons[4] in (
+        "the contents of notebooks/data changed",
+        "notebooks/data/more/new.csv now exists",
     )
-    assert told[5:] == ["notebooks/data/new.csv is there now"] * 3
+    assert reasons[5:] == ["notebooks/data/new.csv now exists"] * 3
 
 
-def test_what_a_notebook_makes_itself_is_no_reason_to_run_it_again(project):
+def test_a_notebooks_own_output_is_no_reason_to_run_it_again(project):
     source = (
         "from pathlib import Path\nfolder = Path('out')\n"
         "folder.is_dir() or folder.mkdir()\nlist(Path('..').iterdir())\n"
@@ -156,7 +156,7 @@ def test_what_a_notebook_makes_itself_is_no_reason_to_run_it_again(project):
 
 
 @pytest.mark.parametrize("name", ["matplotlib", "pandas", "torch", "pillow", "jax"])
-def test_another_version_of_what_computes_or_draws_reruns(project, monkeypatch, name):
+def test_another_version_of_a_package_reruns(project, monkeypatch, name):
     with (project / "constraints.txt").open("a") as lock:
         lock.write("pillow==12.0.0 ; python_full_version >= '3.11'\n")
     write_notebook(project, "learn/01_a", "1")
@@ -204,7 +204,7 @@ def test_a_lost_figure_is_drawn_again_and_a_kept_one_is_listed(project):
     assert run(project) == [("passed", "build/figures/drawings/line.svg changed")]
 
 
-def test_a_source_that_changes_while_it_runs_is_not_trusted(project):
+def test_a_file_that_changes_during_the_run_makes_it_run_again(project):
     source = "path = '../data.txt'\nopen(path).read()\nopen(path, 'a').write('x')"
     write_notebook(project, "learn/01_a", source)
     (project / "notebooks" / "data.txt").write_text("1")
@@ -212,13 +212,13 @@ def test_a_source_that_changes_while_it_runs_is_not_trusted(project):
     assert run(project) == [("passed", "notebooks/data.txt changed while it ran")]
 
 
-def test_a_source_with_a_date_in_the_future_is_one_like_others(project):
+def test_a_file_with_a_date_in_the_future_is_cached_like_others(project):
     write_notebook(project, "learn/01_a", "open('../data.txt').read()")
     data = project / "notebooks" / "data.txt"
     data.write_text("1")
     for path in (data, project / "lrscan" / "__init__.py", project / "notebooks" / "learn"):
         os.utime(path, (4e9, 4e9))
-    time.sleep(0.1)  # a file's date is not exact
+    time.sleep(0.1)  # the dates of files have a limited resolution
     run(project)
     assert verdicts(project) == ["unchanged"]
     data.write_text("2")

@@ -1,4 +1,4 @@
-"""Which notebooks there are, and what their parameters may be. No kernel is started."""
+"""The catalog lists notebooks and checks their parameters. No kernel is started."""
 
 import pytest
 from broken_notebooks import BROKEN, break_notebook
@@ -79,7 +79,7 @@ def test_a_prefix_that_selects_nothing_is_refused(every):
 
 
 def broken(root, name="learn/01_bad"):
-    """Why a notebook cannot be run."""
+    """Return why a notebook cannot run."""
     return {notebook.name: notebook.broken for notebook in catalog.discover(root)}[name]
 
 
@@ -107,10 +107,10 @@ def broken(root, name="learn/01_bad"):
         "n = " + 999 * "(" + 999 * ")",
     ],
 )
-def test_a_cell_of_parameters_with_more_than_storable_literals_is_refused(tmp_path, source):
+def test_a_cell_of_parameters_with_anything_but_storable_literals_is_refused(tmp_path, source):
     root = make_project(tmp_path)
     write_notebook(root, "learn/01_bad", parameters=source)
-    assert "the cell of parameters holds NAME = literal only" in broken(root)
+    assert "the cell of parameters may hold only NAME = literal" in broken(root)
 
 
 def test_two_cells_of_parameters_are_refused(tmp_path):
@@ -120,10 +120,10 @@ def test_two_cells_of_parameters_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("kind", BROKEN)
-def test_a_file_that_is_no_notebook_is_named_and_the_others_are_there(project, kind):
-    what, told = BROKEN[kind]
-    break_notebook(project / "notebooks" / "learn" / "01_bad.ipynb", what)
-    assert told in broken(project) and len(broken(project)) < 300
+def test_a_file_that_is_no_notebook_is_named_and_does_not_affect_the_others(project, kind):
+    contents, message = BROKEN[kind]
+    break_notebook(project / "notebooks" / "learn" / "01_bad.ipynb", contents)
+    assert message in broken(project) and len(broken(project)) < 300
     assert names(catalog.discover(project)) == [
         "learn/01_bad",
         "learn/01_first",
@@ -169,7 +169,7 @@ def test_a_profile_gives_common_and_own_values(project, every):
         ("[quick]\nseed = " + 5000 * "9", "profiles.toml: "),
         ("[quick]\nseed = " + 9999 * "[", "profiles.toml: "),
         ("[quick]\nseed = 2026-01-31\n", "seed is datetime.date.*expected int"),
-        ('[quick."reproduce/01_first"]\nrate = nan\n', "rate is nan, which has no JSON"),
+        ('[quick."reproduce/01_first"]\nrate = nan\n', "rate is nan, which JSON cannot represent"),
         ('[quick."learn/1"]\n', "no notebook is called 'learn/1'"),
         ("[quick]\nsed = 1\n", "learn/01_first has no parameter 'sed'; it has: seed, device"),
         ("[quick]\nrate = 1.0\n", "learn/01_first has no parameter 'rate'"),
@@ -267,12 +267,12 @@ def test_a_wrong_assignment_is_refused_by_name(every, assignment, message):
     ],
     ids=lambda text: text[:24].encode("ascii", "replace").decode(),
 )
-def test_a_value_that_no_report_could_hold_is_refused_by_its_parameters_name(every, assignment):
+def test_a_value_that_json_cannot_represent_is_refused_by_its_parameters_name(every, assignment):
     name = assignment.partition("=")[0]
     defaults = {notebook.name: notebook.defaults for notebook in every}
-    with pytest.raises(ParameterError, match=f"reproduce/01_first: parameter {name} is ") as told:
+    with pytest.raises(ParameterError, match=f"reproduce/01_first: parameter {name} is ") as error:
         catalog.override(defaults, every[2:], [assignment])
-    assert len(str(told.value)) < 300
+    assert len(str(error.value)) < 300
 
 
 def test_a_link_out_of_the_project_is_not_run(tmp_path):
@@ -290,9 +290,11 @@ def test_a_link_out_of_the_project_is_not_run(tmp_path):
         ("if measure:\n    1", False, False),
         ("print('measured')", True, False),
     ],
-    ids=["asks", "told not to", "never asks"],
+    ids=["asks", "measure-is-false", "never asks"],
 )
-def test_a_notebook_measures_if_it_asks_whether_it_should(tmp_path, source, value, measures):
+def test_a_notebook_measures_if_it_reads_the_parameter_and_that_is_true(
+    tmp_path, source, value, measures
+):
     root = make_project(tmp_path)
     write_notebook(root, "learn/01", source, parameters="measure = True")
     (notebook,) = catalog.discover(root)

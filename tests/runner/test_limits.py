@@ -26,7 +26,7 @@ from test_runner import SAY_PID, gone, project, run  # noqa: E402, F401
 from lrscan.evidence import workspace  # noqa: E402
 from lrscan.runner import catalog, suite
 
-# When a notebook ran, for the test to compare. It ends when `others` have begun, however slowly.
+# Record when a notebook ran. It ends only after all `others` have begun, however slow they are.
 SPAN = (
     "import json, time\nfrom pathlib import Path\nbegan = time.time()\nPath('{name}.on').touch()\n"
     "while not all(Path(other + '.on').exists() for other in '{others}'):\n    time.sleep(0.05)\n"
@@ -70,7 +70,7 @@ def test_many_kernels_at_once_neither_mix_nor_fail(project):  # noqa: F811
     status, report = run(project, options={"jobs": 8})
     assert status == 0
     manifest = json.loads((project / "build" / "figures" / "manifest.json").read_text())
-    # Every process read the manifest and wrote it again; none lost another's entry.
+    # Every process read and rewrote the manifest; no entry was lost.
     drawn = {name.split("/")[1]: entry["notebook"] for name, entry in manifest.items()}
     assert drawn == {
         f"figure_{n}.{kind}": f"learn/{n}" for n in range(8) for kind in ("png", "svg")
@@ -146,8 +146,8 @@ def test_a_file_that_cannot_be_written_leaves_the_good_figure(project):  # noqa:
 
 @pytest.mark.parametrize("what", ["below a file", "a folder", "below a link to nowhere"])
 @pytest.mark.parametrize("which", ["junit", "report"])
-def test_a_report_that_cannot_be_written_takes_no_other_along(project, capsys, which, what):  # noqa: F811
-    """It is named before anything is executed, and no earlier one is taken for this run's."""
+def test_a_report_that_cannot_be_written_does_not_affect_the_other(project, capsys, which, what):  # noqa: F811
+    """It is named before anything is executed, and no earlier report is mistaken for it."""
     write_notebook(project, "learn/1", "open('ran', 'w')")
     junit, report = project / "out" / "junit.xml", project / "build" / "report.json"
     bad, good = (junit, report) if which == "junit" else (report, junit)
@@ -158,23 +158,23 @@ def test_a_report_that_cannot_be_written_takes_no_other_along(project, capsys, w
     else:
         bad.parent.symlink_to("/proc/nowhere")
     status = suite.run(project, *chosen(project), profile="quick", junit=junit)
-    told = capsys.readouterr().out
-    assert status == 1 and f"{workspace.shown(bad)} could not be written: " in told
+    output = capsys.readouterr().out
+    assert status == 1 and f"{workspace.shown(bad)} could not be written: " in output
     assert good.is_file() and not (project / "notebooks" / "learn" / "ran").exists()
     if which == "junit":
         assert json.loads(report.read_text())["verdict"] == "failed"
 
 
 def chosen(root):
-    """All notebooks of a project, and their parameters."""
+    """Return all notebooks of a project, and their parameters."""
     every = catalog.discover(root)
     return every, {notebook.name: notebook.defaults for notebook in every}
 
 
 @pytest.mark.skipif(not can_mount(), reason="needs a mount namespace for a small disk")
 @pytest.mark.parametrize("left", [0, 24], ids=["nothing", "24-KB"])
-def test_a_full_disk_is_a_failure_that_leaves_no_report_to_be_mistaken(project, left):  # noqa: F811
-    """`build` is a disk of its own with so many KB left."""
+def test_a_full_disk_is_a_failure_and_leaves_no_misleading_report(project, left):  # noqa: F811
+    """`build` is a separate disk, with `left` KB of free space."""
     write_notebook(project, "learn/1", SAY_PID, "print('x' * 100_000)")
     write_notebook(project, "learn/2", "1")
     (project / "build").mkdir()
@@ -216,7 +216,7 @@ def test_ctrl_c_ends_with_130_at_any_moment(tmp_path, moment):
     write_notebook(root, "learn/1", "import time\ntime.sleep(600)")
     slow = tmp_path / "slow"
     slow.mkdir()
-    if moment == "import":  # the first module that the verb itself imports takes long
+    if moment == "import":  # importing papermill, the first import of the command, takes long
         (slow / "papermill.py").write_text("import time\nprint('now', flush=True)\ntime.sleep(600)")
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(slow), PYTHONPATH])}
     process = subprocess.Popen(
@@ -227,7 +227,7 @@ def test_ctrl_c_ends_with_130_at_any_moment(tmp_path, moment):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
-        # A shell ignores Ctrl-C for what it runs in the background, and that is inherited.
+        # A shell makes its background jobs ignore Ctrl-C, and subprocesses inherit that.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     if moment == "import":

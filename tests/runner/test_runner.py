@@ -1,4 +1,4 @@
-"""Real notebooks in real kernels: the verdict is the truth, and no kernel is left."""
+"""Real notebooks in real kernels: the verdicts are true, and no kernel is left running."""
 
 import json
 import os
@@ -29,20 +29,20 @@ import lrscan  # noqa: E402
 from lrscan.evidence.context import VARIABLE, Context  # noqa: E402
 from lrscan.runner import catalog, suite  # noqa: E402
 
-# The kernel says who it is, so that the test can see whether it has gone.
+# The kernel writes its process id, so that the test can see whether it has ended.
 SAY_PID = "import os\nfrom pathlib import Path\nPath('pid').write_text(str(os.getpid()))"
-# So does a process that the kernel starts.
+# The same for a process that the kernel starts.
 CHILD = (
     "import subprocess, time\n"
     "Path('pid_child').write_text(str(subprocess.Popen(['sleep', '600']).pid))\n"
 )
 
-SHORT_S = 4  # the limit of a cell that never ends: the cells before it take less on any machine
+SHORT_S = 4  # the time limit in tests of an endless cell; earlier cells take less on any machine
 
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
-    # papermill formats paths and so would trip over a brace.
+    # papermill formats paths, so an unescaped brace would be an error.
     root = make_project(tmp_path / "a {project}")
     monkeypatch.chdir(root)
     monkeypatch.setenv("PYTHONPATH", PYTHONPATH)
@@ -50,7 +50,7 @@ def project(tmp_path, monkeypatch):
 
 
 def run(root: Path, *, timeout_s: int | None = LONGEST_S, options: dict | None = None, **given):
-    """Run all notebooks of a project; the exit status and the report."""
+    """Run all notebooks of a project, and return the exit status and the report."""
     every = catalog.discover(root)
     values = {notebook.name: notebook.defaults | given for notebook in every}
     status = suite.run(root, every, values, profile="quick", timeout_s=timeout_s, **(options or {}))
@@ -58,7 +58,7 @@ def run(root: Path, *, timeout_s: int | None = LONGEST_S, options: dict | None =
 
 
 def gone(root: Path) -> bool:
-    """Whether every process that a notebook named in a file has ended."""
+    """Return True once every process whose id a notebook wrote to a file has ended."""
     pids = [int(path.read_text()) for path in root.glob("notebooks/*/pid*")]
     assert pids
     wait_until(lambda: not any(map(alive, pids)))
@@ -124,13 +124,13 @@ def test_a_failed_cell_is_named_and_later_cells_are_not_run(project, failure, ca
     assert (status, report["verdict"], outcome["verdict"]) == (1, "failed", "failed")
     statuses = {cell["number"]: cell["status"] for cell in outcome["cells"]}
     assert statuses == {2: "passed", 3: "passed", 5: "failed", 7: "not run"}
-    told = outcome["failure"]
-    assert told["error"].startswith(error)
-    assert (told["cell"], told["heading"], told["line"]) == (5, "Before", line)
-    assert told["source"].startswith(text)
-    assert "\x1b" not in "".join(told["traceback"])
+    found = outcome["failure"]
+    assert found["error"].startswith(error)
+    assert (found["cell"], found["heading"], found["line"]) == (5, "Before", line)
+    assert found["source"].startswith(text)
+    assert "\x1b" not in "".join(found["traceback"])
     output = capsys.readouterr().out
-    assert f"learn/01_bad failed: {told['error']}" in output
+    assert f"learn/01_bad failed: {found['error']}" in output
     assert f'cell 5, under "Before", {f"line {line}" if line else "which begins"}: ' in output
     assert not (project / "notebooks" / "learn" / "ran").exists()
     executed = read_executed(project, "learn/01_bad").cells[-3:]
@@ -151,19 +151,19 @@ def test_the_end_of_the_traceback_is_printed(project, capsys):
     ["'x' * 3_000_000 + 'end'", "'one line\\n' * 300_000 + 'end'", f"{'x' * 9999!r} 'end'"],
     ids=["line", "lines", "source"],
 )
-def test_a_long_error_is_told_by_its_two_ends(project, capsys, message):
-    """The whole is in the executed notebook, and not in what is printed, or stored beside it."""
+def test_a_long_error_is_shortened_to_its_two_ends(project, capsys, message):
+    """The full text is in the executed notebook, but neither on the terminal nor in reports."""
     write_notebook(project, "learn/01_bad", f"raise ValueError({message})")
     status, report = run(project)
     failure = report["notebooks"][0]["failure"]
     assert failure["error"].startswith("ValueError: ") and failure["error"].endswith("end")
-    assert " letters ... " in failure["error"] and failure["traceback"][-1].endswith("end")
+    assert " characters ... " in failure["error"] and failure["traceback"][-1].endswith("end")
     output = capsys.readouterr().out
     assert len(output) < 40_000 and "learn/01_bad failed: ValueError: " in output
     for name in ("report.json", "junit.xml"):
         assert (project / "build" / name).stat().st_size < 1_000_000
-    (told,) = read_executed(project, "learn/01_bad").cells[-1].outputs
-    assert len(told.evalue) > 9999
+    (output,) = read_executed(project, "learn/01_bad").cells[-1].outputs
+    assert len(output.evalue) > 9999
 
 
 @pytest.mark.parametrize("tag", ["raises-exception", "skip-execution"])
@@ -175,7 +175,7 @@ def test_no_tag_turns_a_failure_into_a_pass(project, tag):
     assert (failure["cell"], failure["error"]) == (3, "ZeroDivisionError: division by zero")
 
 
-def test_a_cell_that_runs_too_long_is_shown_where_it_was(project):
+def test_a_timeout_names_the_line_that_was_running(project):
     source = "import time\ndef wait():\n    time.sleep(600)\nwait()"
     write_notebook(project, "learn/01_slow", SAY_PID, source, "1")
     started = time.monotonic()
@@ -185,9 +185,9 @@ def test_a_cell_that_runs_too_long_is_shown_where_it_was(project):
     assert (status, outcome["verdict"]) == (1, "failed")
     statuses = [cell["status"] for cell in outcome["cells"]]
     assert statuses == ["passed", "passed", "failed", "not run"]
-    told = outcome["failure"]
-    assert told["error"] == f"timed out: the cell ran longer than {SHORT_S} s"
-    assert (told["cell"], told["line"], told["source"]) == (4, 3, "time.sleep(600)")
+    failure = outcome["failure"]
+    assert failure["error"] == f"timed out: the cell ran longer than {SHORT_S} s"
+    assert (failure["cell"], failure["line"], failure["source"]) == (4, 3, "time.sleep(600)")
     assert gone(project)
 
 
@@ -202,8 +202,8 @@ DEAF = "signal.signal(signal.SIGINT, signal.SIG_IGN)\ntime.sleep(600)"
 
 
 @pytest.mark.parametrize("source", [DEAF, "time.sleep(600)", "os._exit(1)", "1 / 0", "exit()"])
-def test_after_the_summary_nothing_is_said(project, source):
-    """Neither by what waited for a kernel that is gone, nor by its channels."""
+def test_nothing_is_printed_after_the_summary(project, source):
+    """A task that waits for a dead kernel prints nothing, and neither do the kernel's channels."""
     write_notebook(project, "learn/01_bad", "import os, signal, time", source, "1")
     done = subprocess.run(
         [sys.executable, "-m", "lrscan", "run", "--timeout", "1"], capture_output=True, text=True
@@ -221,13 +221,13 @@ def test_a_dead_kernel_leaves_no_children(project):
 
 @pytest.mark.parametrize("kernel", ["conda-env-elsewhere-py", "Python 3.9 (mine)", None])
 def test_a_kernel_of_any_name_is_this_python(project, kernel):
-    """A notebook that was saved elsewhere names a kernel that is not here, or none."""
+    """A notebook that was saved elsewhere may name a kernel that is not installed here, or none."""
     source = f"import sys\nassert (seed, sys.executable) == (4, {sys.executable!r})"
     write_notebook(project, "learn/01_a", source, kernel=kernel)
     assert run(project, seed=4)[0] == 0
 
 
-def test_another_language_fails_with_its_cure_and_leaves_no_old_copy(project):
+def test_another_language_fails_with_a_remedy_and_leaves_no_old_copy(project):
     write_notebook(project, "learn/01_a", "1")
     assert run(project)[0] == 0
     write_notebook(project, "learn/01_a", "1", kernel="ir", language="R")
@@ -239,7 +239,7 @@ def test_another_language_fails_with_its_cure_and_leaves_no_old_copy(project):
     assert not (project / "build" / "notebooks" / "learn" / "01_a.ipynb").exists()
 
 
-def test_a_kernel_that_does_not_start_tells_why(project, monkeypatch, tmp_path):
+def test_a_kernel_that_does_not_start_says_why(project, monkeypatch, tmp_path):
     broken = tmp_path / "broken"
     broken.mkdir()
     (broken / "ipykernel_launcher.py").write_text("raise SystemExit('this kernel is broken')")
@@ -373,7 +373,7 @@ def test_hostile_values_arrive_as_text(project):
 
 
 def test_a_kernel_knows_its_run_and_works_in_the_notebooks_folder(project, monkeypatch):
-    in_run(monkeypatch, records="/somewhere/else")  # of another run
+    in_run(monkeypatch, records="/somewhere/else")  # the context of another run
     before = os.environ[VARIABLE]
     source = (
         "import json, os\n"
@@ -386,14 +386,14 @@ def test_a_kernel_knows_its_run_and_works_in_the_notebooks_folder(project, monke
         assert run(project, options={"record": record})[0] == 0
         cwd, variables = json.loads((folder / "seen.json").read_text())
         assert Path(cwd) == folder
-        told = Context(**json.loads(variables.pop(VARIABLE)))
-        assert 0 < time.time() - told.started < LONGEST_S and not variables
-        assert told == Context(
+        context = Context(**json.loads(variables.pop(VARIABLE)))
+        assert 0 < time.time() - context.started < LONGEST_S and not variables
+        assert context == Context(
             profile="quick",
             recording=record,
             notebook="reproduce/01_a",
             parameters={"seed": 0, "device": "auto"},
-            started=told.started,
+            started=context.started,
         )
     assert os.environ[VARIABLE] == before
 
@@ -407,7 +407,7 @@ def test_kernels_talk_encrypted(project):
 
 
 def test_figures_of_the_run_are_listed_and_shown_inline(project, capsys):
-    assert os.environ["MPLBACKEND"] == "Agg"  # it must not reach the kernel
+    assert os.environ["MPLBACKEND"] == "Agg"  # this must not reach the kernel
     source = (
         "import matplotlib.pyplot as plt\n"
         "from lrscan.evidence import figures\n"
@@ -428,7 +428,7 @@ def test_figures_of_the_run_are_listed_and_shown_inline(project, capsys):
     manifest = json.loads((project / "build" / "figures" / "manifest.json").read_text())
     entry = manifest["drawings/line.svg"]
     assert (entry["notebook"], entry["parameters"]["seed"]) == ("learn/01_plot", 5)
-    # Those of an earlier run are not this one's.
+    # Figures of an earlier run are not listed.
     (project / "notebooks" / "learn" / "01_plot.ipynb").unlink()
     assert run(project)[1]["figures"] == []
 
@@ -466,8 +466,8 @@ def test_under_nohup_a_hang_up_stops_nothing(project):
     assert done.returncode == 0, done.stderr
 
 
-def test_a_run_that_nobody_listens_to_goes_on_to_its_end(project):
-    """The terminal was closed, or what it was piped into ended."""
+def test_a_run_continues_to_its_end_when_nobody_reads_its_output(project):
+    """The terminal was closed, or the process at the other end of the pipe ended."""
     write_notebook(project, "learn/01_a", "1")
     write_notebook(project, "learn/02_b", "1 / 0")
     write_notebook(project, "learn/03_c", "1")
@@ -505,5 +505,5 @@ def test_an_exercise_is_run_with_its_solution(project):
     assert run(project)[0] == 0
     document["cells"][2]["metadata"]["solution"] = "def half(x):\n    return x / 3"
     path.write_text(json.dumps(document))
-    status, report = run(project)  # another solution is other code
+    status, report = run(project)  # a changed solution counts as changed code
     assert (status, report["notebooks"][0]["failure"]["cell"]) == (1, 4)

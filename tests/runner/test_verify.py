@@ -1,4 +1,4 @@
-"""`lrscan verify` finds every changed byte, and draws the figures again."""
+"""`lrscan verify` finds every changed byte, and redraws the figures."""
 
 import json
 import signal
@@ -41,7 +41,7 @@ def recorded(tmp_path_factory):
 
 @pytest.fixture
 def project(recorded, monkeypatch):
-    """The same, put back as it was after the test."""
+    """The same project, restored after each test."""
     monkeypatch.chdir(recorded)
     monkeypatch.setenv("PYTHONPATH", PYTHONPATH)
     before = {path: path.read_bytes() for path in recorded.rglob("*") if path.is_file()}
@@ -58,9 +58,9 @@ def run(root, redraw=False):
     return verify.run(root, redraw=redraw, say=said.append), said
 
 
-def test_what_nobody_touched_agrees_and_is_drawn_again(project):
+def test_unchanged_files_agree_and_are_redrawn(project):
     status, said = run(project, redraw=True)
-    assert (status, said[-1]) == (0, "everything agrees, and was drawn again")
+    assert (status, said[-1]) == (0, "everything agrees, and redrawing gives the same bytes")
 
 
 FILES = (
@@ -100,11 +100,11 @@ def test_a_measurement_that_is_not_drawn_yet_is_no_problem(project):
 
 
 @pytest.mark.parametrize("where", ["figures/cpu-2-core/new.png", "figures/records/x/new.csv"])
-def test_a_file_that_nothing_vouches_for_is_found(project, where):
+def test_a_file_without_an_entry_in_the_manifest_is_found(project, where):
     (project / where).parent.mkdir(exist_ok=True)
     (project / where).write_bytes((project / "figures/cpu-2-core/timing.png").read_bytes())
     said = run(project)[1]
-    assert f"{where}: no figure's entry in the manifest vouches for it" in said
+    assert f"{where}: no figure's entry in the manifest names this file" in said
 
 
 def test_a_manifest_that_lacks_something_is_found(project):
@@ -118,7 +118,7 @@ def test_a_manifest_that_lacks_something_is_found(project):
 
 
 def rewrite(project, name, change):
-    """Change a file, and its hash in the manifest, as somebody would who hides it."""
+    """Change a file and its hash in the manifest, as if to hide the change."""
     path = project / name
     manifest = project / "figures" / "manifest.json"
     before = verify.digest(path)
@@ -126,7 +126,7 @@ def rewrite(project, name, change):
     manifest.write_text(manifest.read_text().replace(before, verify.digest(path)))
 
 
-def test_provenance_that_is_not_the_records_is_found(project):
+def test_provenance_that_differs_from_the_records_is_found(project):
     name = "figures/cpu-2-core/timing.svg"
     rewrite(project, name, lambda data: data.replace(b"timing&quot;", b"other&quot;"))
     rewrite(project, name, lambda data: data.replace(b'"timing"', b'"other"'))
@@ -139,7 +139,7 @@ def test_a_figure_that_its_records_do_not_draw_is_found(project):
     rewrite(project, name, lambda data: data.replace(b"#1f77b4", b"#ff0000"))
     status, said = run(project, redraw=True)
     assert status == 1
-    assert f"{name}: drawn again from its records, it has other bytes" in said
+    assert f"{name}: its bytes change when it is redrawn from its records" in said
     assert not any("timing.png" in line for line in said)
 
 
@@ -174,16 +174,16 @@ def test_figures_of_other_versions_are_not_called_wrong(project, package):
     path.write_text(json.dumps(manifest))
     status, said = run(project, redraw=True)
     assert status == 0
-    told = f"not compared: figures/cpu-2-core/timing.png: drawn with {package} 3.0"
-    assert said[0].startswith(told)
+    note = f"not compared: figures/cpu-2-core/timing.png: drawn with {package} 3.0"
+    assert said[0].startswith(note)
 
 
-@pytest.mark.parametrize("told", ["/home/somebody/lrscan", "C:\\\\Users\\\\somebody"])
-def test_a_folder_of_a_machine_is_found(project, told):
+@pytest.mark.parametrize("folder", ["/home/somebody/lrscan", "C:\\\\Users\\\\somebody"])
+def test_a_folder_of_a_machine_is_found(project, folder):
     name = "figures/records/cpu-2-core/timing.json"
-    rewrite(project, name, lambda data: data.replace(b'"x"', f'"{told}"'.encode(), 1))
+    rewrite(project, name, lambda data: data.replace(b'"x"', f'"{folder}"'.encode(), 1))
     assert any(line.startswith(f"{name}: names ") for line in run(project)[1])
-    write_notebook(project, "reproduce/01", f"open('{told}')", parameters=DRAWING)
+    write_notebook(project, "reproduce/01", f"open('{folder}')", parameters=DRAWING)
     assert any(line.startswith("reproduce/01: cell 3 names ") for line in run(project)[1])
 
 
@@ -191,6 +191,6 @@ def test_the_host_and_the_user_are_found(project, monkeypatch):
     monkeypatch.setattr(verify.platform, "node", lambda: "my-machine.example")
     monkeypatch.setattr(verify.getpass, "getuser", lambda: "somebody")
     name = "figures/records/cpu-2-core/timing.json"
-    for told in ("my-machine", "somebody"):
-        rewrite(project, name, lambda data, t=told: data.replace(b'"x"', f'"{t}"'.encode(), 1))
-        assert any(f"names '{told}'" in line for line in run(project)[1])
+    for word in ("my-machine", "somebody"):
+        rewrite(project, name, lambda data, t=word: data.replace(b'"x"', f'"{t}"'.encode(), 1))
+        assert any(f"names '{word}'" in line for line in run(project)[1])
