@@ -87,6 +87,7 @@ def test_a_cpu_run_says_cpu_on_its_figures(report):
 def test_source_notebooks_hold_no_outputs_and_no_logic(notebook):
     assert {"seed", "device", "measure"} <= set(notebook.defaults)
     assert notebook.cells[0]["source"].startswith("# ")
+    assert notebook.summary, "no sentence in italics below the title"
     code = [cell for cell in notebook.cells if cell["cell_type"] == "code"]
     for cell in code:
         source = cell["source"]

@@ -129,6 +129,8 @@ def list_(profile: str) -> None:
     click.echo(f"Notebooks, with the parameters of the profile {profile}:")
     for notebook in every:
         click.echo(f"\n  {notebook.name}" + f": broken, {notebook.broken}" * bool(notebook.broken))
+        if notebook.summary:
+            click.echo(f"      {notebook.summary}")
         for name, value in values.parameters[notebook.name].items():
             click.echo(f"      {name} = {value!r}   ({catalog.type_name(value)})")
     click.echo("\nExperiments of lrscan bench:\n")

@@ -45,6 +45,25 @@ class Notebook:
     kernel: str | None = None
     broken: str | None = None
 
+    @property
+    def title(self) -> str:
+        """The first line of the first cell, ``# Title``; the name if there is none."""
+        found = re.match(r"# (.+)", self._opening)
+        return found[1].strip() if found else self.name
+
+    @property
+    def summary(self) -> str:
+        """The sentence in italics below the title, on one line; empty if there is none.
+
+        The book and ``lrscan list`` show it, so a notebook is described in one place.
+        """
+        found = re.match(r"# .+\n+\*([^*].*?)\*(?:\n\n|$)", self._opening, re.S)
+        return " ".join(found[1].split()) if found else ""
+
+    @property
+    def _opening(self) -> str:
+        return self.cells[0]["source"] if self.cells else ""
+
     def measures(self, parameters: Mapping[str, Any]) -> bool:
         """Return True if the notebook takes measurements, and must therefore run alone.
 

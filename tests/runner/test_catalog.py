@@ -47,6 +47,21 @@ def test_lessons_come_first_and_in_order(every):
     assert names(every) == ["learn/01_first", "learn/02_second", "reproduce/01_first"]
 
 
+@pytest.mark.parametrize(
+    ("opening", "title", "summary"),
+    [
+        ("# 1. A loop\n\n*Why it\nwaits.*\n\nMore *text*.", "1. A loop", "Why it waits."),
+        ("# A loop\n\n**Claim C1** and *more*.", "A loop", ""),
+        ("# A loop", "A loop", ""),
+        ("No title", "learn/01", ""),
+    ],
+)
+def test_title_and_summary_are_read_from_the_first_cell(opening, title, summary):
+    cells = [{"cell_type": "markdown", "source": opening}]
+    notebook = catalog.Notebook("learn/01", None, cells, {})
+    assert (notebook.title, notebook.summary) == (title, summary)
+
+
 def test_defaults_are_the_literals_of_the_tagged_cell(every):
     assert every[2].defaults == {
         "seed": 0,
