@@ -56,6 +56,9 @@ LOOKS = {
     "auto": Look("0.1", "o"),
     "packed": Look(_PURPLE, "D"),
     "paper": Look("0.45", "D"),
+    # Ways to call a model.
+    "whole": Look("0.5", "s"),
+    "pieces": Look(_BLUE, "o"),
     # Other implementations.
     "accelerated-scan warp": Look(_RIVAL, "P"),
     "accelerated-scan triton": Look(_RIVAL, "X"),

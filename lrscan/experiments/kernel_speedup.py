@@ -129,6 +129,7 @@ def plot(records: Records) -> Figure:
     features = sorted(table["C"].unique())
     published = paper.table("table1_kernel_speedup")
     theirs = published.rename(columns={"sequence_length": "T", "features": "C"})
+    cell = _cell(table, theirs)
     figure, panels = canvas.axes(1, len(baselines), height=3.5, sharey=True)
     for panel, baseline in zip(panels[0], baselines, strict=True):
         panel.axhline(1, c=canvas.GREY, lw=1)
@@ -140,7 +141,7 @@ def plot(records: Records) -> Figure:
         canvas.subtitle(panel, _PANELS[baseline])
         panel.set_xlabel("sequence length T")
         if records.on_gpu:
-            best = _best(rows, theirs)
+            best = _best(rows, *cell)
             canvas.callout(panel, best["T"], best["speedup"], best["algorithm"])
     first = panels[0][0]
     _draw_lines(first, theirs, features, "paper", **canvas.hollow(zorder=3))
@@ -158,8 +159,8 @@ def plot(records: Records) -> Figure:
     ]
     about = "The recurrence alone, forward, float32, minibatch 1"
     if records.on_gpu:
-        about += f"; numbers: m = {best['C']:.0f}"
-    return canvas.labelled(figure, records, _title(records, table, theirs), about, key)
+        about += f"; numbers: m = {cell[1]}"
+    return canvas.labelled(figure, records, _title(records, table, cell), about, key)
 
 
 _PANELS = {"serial_paper": "over a plain loop, as in the paper", "serial": "over a tuned loop"}
@@ -175,26 +176,31 @@ def _draw_lines(
         panel.plot(line["T"], line["speedup"], marker=marker, ms=5, c=tint, **style)
 
 
-def _best(rows: pandas.DataFrame, theirs: pandas.DataFrame) -> pandas.Series:
-    """Return the fastest parallel algorithm at the paper's best cell, else at the longest."""
-    rows = rows[rows["algorithm"].isin(PARALLEL)]
+def _cell(table: pandas.DataFrame, theirs: pandas.DataFrame) -> tuple[int, int]:
+    """Return (T, C) of the paper's best cell if it was measured, else of the longest and widest."""
     best = theirs.loc[theirs["speedup"].idxmax()]
-    cell = rows[(rows["T"] == best["T"]) & (rows["C"] == best["C"])]
-    cell = rows[rows["T"] == rows["T"].max()] if cell.empty else cell
+    cell = (int(best["T"]), int(best["C"]))
+    measured = set(table[["T", "C"]].itertuples(index=False, name=None))
+    return cell if cell in measured else max(measured)
+
+
+def _best(rows: pandas.DataFrame, steps: int, columns: int) -> pandas.Series:
+    """Return the row of the fastest parallel algorithm in a cell."""
+    cell = rows[(rows["T"] == steps) & (rows["C"] == columns) & rows["algorithm"].isin(PARALLEL)]
     return cell.loc[cell["speedup"].idxmax()]
 
 
-def _title(records: Records, table: pandas.DataFrame, theirs: pandas.DataFrame) -> str:
-    """Return the finding: at the paper's best cell on a GPU, over all cells on a CPU."""
+def _title(records: Records, table: pandas.DataFrame, cell: tuple[int, int]) -> str:
+    """Return the finding: in one cell on a GPU, over all cells on a CPU."""
     if not records.on_gpu:
         ratios = table.loc[table["algorithm"].isin(PARALLEL), "speedup"]
         low, high = (canvas.short(one) for one in (ratios.min(), ratios.max()))
         return f"On this CPU the parallel scan is {low} to {high} times as fast as the loop"
     parts, loops = [], {"serial_paper": "a plain loop", "serial": "a tuned one"}
     for baseline, rows in table.groupby("baseline", sort=False):
-        best = _best(rows, theirs)
-        parts.append(f"{canvas.short(best['speedup'])} times as fast as {loops[baseline]}")
-    return f"Parallel over {best['T']:,} steps: {', '.join(parts)}"
+        ratio = canvas.short(_best(rows, *cell)["speedup"])
+        parts.append(f"{ratio} times as fast as {loops[baseline]}")
+    return f"Parallel over {cell[0]:,} steps: {', '.join(parts)}"
 
 
 def verdict(records: Records) -> Finding:

@@ -128,8 +128,10 @@ def plot(records: Records) -> Figure:
     key += [canvas.mark("gave up", canvas.GREY, "x"), canvas.paper_mark()]
     ours = table[table["model"] == "GILRLSTM"]
     longest = ours[ours["T"] == ours["T"].max()]
-    title = f"{longest['strict_at'].count()} of {len(longest)} GILR-LSTM runs learned to remember "
-    title += f"{longest['T'].max():,} steps ({' or '.join(longest['way'].unique())})"
+    title = "Problem 2b: iterations and time until it is learned"
+    if len(longest):
+        title = f"{longest['strict_at'].count()} of {len(longest)} GILR-LSTM runs learned to "
+        title += f"remember {longest['T'].max():,} steps ({' or '.join(longest['way'].unique())})"
     about = f"Problem 2b{training_figures.sizes(records)}, until 99% of fresh sequences are right. "
     about += "Lines: medians of three or more runs that learned. "
     about += f"The paper: {_hidden(theirs)}, until five minibatches in a row are right"

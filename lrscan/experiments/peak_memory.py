@@ -113,7 +113,7 @@ def plot(records: Records) -> Figure:
     steps = records.provenance["measurements"][-1]["parameters"]["piece_steps"]
     names = {"whole": "in one call", "pieces": f"in pieces of {steps:,} steps"}
     mebibytes = dict(zip(table["algorithm"], table["bytes"] / 2**20, strict=True))
-    colours = [canvas.look(name).colour for name in ("torch.mul", "single_pass")]
+    colours = [canvas.look(name).colour for name in mebibytes]
     bars = panel.barh([names[one] for one in mebibytes], [*mebibytes.values()], color=colours)
     panel.bar_label(bars, fmt="%.0f MiB", padding=4, fontsize=canvas.TEXT)
     panel.invert_yaxis()

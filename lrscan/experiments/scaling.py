@@ -177,10 +177,10 @@ def plot(records: Records) -> Figure:
     key = [canvas.mark(f"T = {int(n):,}", colour, "o") for n, colour in colours.items()]
     key += [
         None,
-        canvas.mark("model", canvas.GREY, ls="--"),
-        canvas.mark("fitted to", canvas.GREY, "o"),
-        canvas.mark("predicted", canvas.GREY, "o", mfc="white"),
-        canvas.mark("not split", canvas.GREY, ls=":"),
+        canvas.mark("measured", canvas.GREY, "o", mfc="white"),
+        canvas.mark("the model", canvas.GREY, ls="--"),
+        canvas.mark("fitted to it", canvas.GREY, "o"),
+        canvas.mark("one process, not split", canvas.GREY, ls=":"),
     ]
     about = "A float32 recurrence split along time. Bars: quartiles"
     if most > at_once:
@@ -215,7 +215,7 @@ def _where(table: pandas.DataFrame, direction: str, columns: int) -> pandas.Data
 def _draw_lines(panel: Any, table: pandas.DataFrame, by: str, colours: Mapping[Any, Any]) -> None:
     """Draw medians with quartiles, and the model dashed, in a colour for each value of ``by``.
 
-    Points that the model was fitted to are full, those that it predicts are hollow.
+    Measurements that the model is fitted to are full markers, all others are hollow.
     """
     for value, line in table.groupby(by):
         colour = colours[value]
