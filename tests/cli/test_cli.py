@@ -358,7 +358,7 @@ def test_bench_pauses_when_its_time_is_up_and_resumes(project, calls, monkeypatc
     speed = registry.load("speed")
     stand_in(monkeypatch, experiment("nothing", nothing, "seed", resumes=True))
     result = lrscan_("bench", "nothing", "--minutes", "1e-9", "--device", "cpu")
-    assert result.exit_code == 75 and "measures: 4 pieces of nothing" in result.output
+    assert result.exit_code == 75 and "--resume: 4 pieces of nothing" in result.output
 
     def pieces(*, seed: int, resume: bool, until: float):
         told.append((resume, until))
