@@ -178,8 +178,8 @@ def plot(records: Records) -> Figure:
     key += [
         None,
         canvas.mark("measured", canvas.GREY, "o", mfc="white"),
+        canvas.mark("used for the fit", canvas.GREY, "o"),
         canvas.mark("the model", canvas.GREY, ls="--"),
-        canvas.mark("fitted to it", canvas.GREY, "o"),
         canvas.mark("one process, not split", canvas.GREY, ls=":"),
     ]
     about = "A float32 recurrence split along time. Bars: quartiles"
