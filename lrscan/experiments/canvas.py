@@ -226,15 +226,32 @@ def number(value: float) -> str:
 
 
 def callout(
-    panel: Any, x: float, y: float, name: str, *, unit: str = "x", side: str = "upper left"
+    panel: Any,
+    x: float,
+    y: float,
+    name: str,
+    *,
+    unit: str = "x",
+    side: str = "upper left",
+    gap: float = 4,
 ) -> None:
-    """Write the value y of a point on one side of it, in the colour of what it belongs to."""
+    """Write the value y of a point on one side of it, in the colour of what it belongs to.
+
+    Args:
+        panel: where the point is
+        x:     of the point
+        y:     of the point
+        name:  of the thing, see :data:`LOOKS`
+        unit:  put after the value
+        side:  "upper left", "lower left" and so on
+        gap:   points between the point and the text, vertically
+    """
     vertical, horizontal = side.split()
     above, left = vertical == "upper", horizontal == "left"
     panel.annotate(
         f"{short(y)}{unit}",
         (x, y),
-        xytext=(-7 if left else 7, 4 if above else -4),
+        xytext=(-7 if left else 7, gap if above else -gap),
         textcoords="offset points",
         ha="right" if left else "left",
         va="bottom" if above else "top",

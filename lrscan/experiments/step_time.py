@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -74,9 +74,11 @@ def plot(records: Records) -> Figure:
     panel.set_xlabel("sequence length T")
     panel.set_ylabel("seconds per training step" if seconds else "milliseconds per training step")
     first, last = (table.iloc[n] for n in (0, -1))
-    below = middle.iloc[-1] < proportion.iloc[-1]
-    side = "lower left" if below else "upper left"
-    canvas.callout(panel, last["T"], middle.iloc[-1], "GILR-LSTM", unit=f" {unit}", side=side)
+    # On the side of the measured line on which the other line is not.
+    side: dict[str, Any] = {"side": "upper left"}
+    if middle.iloc[-1] < proportion.iloc[-1]:
+        side = {"side": "lower left", "gap": 22}
+    canvas.callout(panel, last["T"], middle.iloc[-1], "GILR-LSTM", unit=f" {unit}", **side)
     panel.margins(y=0.15)
     ratio = canvas.short(last["median_ms"] / first["median_ms"])
     title = f"{last['T'] / first['T']:g} times as many time steps: "
