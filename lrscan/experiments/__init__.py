@@ -1,17 +1,14 @@
 """The experiments of the suite, one module each: measure, summarise, plot, and a verdict.
 
-A module such as `kernel_speedup` has
+A module such as ``kernel_speedup`` has::
 
-    measure(*, ...)    takes the measurements, writes records and returns them
-    summarise(records) the table that the figure shows, where it is more than the records' own
-    plot(records)      the figure
-    verdict(records)   what the records say of a claim of the paper, where one hangs on it
-    EXPERIMENT         all of it as an :class:`lrscan.experiments.registry.Experiment`
+    measure(*, ...)     takes the measurements, writes records and returns them
+    summarise(records)  the table that the figure shows, if it is more than the records themselves
+    plot(records)       the figure
+    verdict(records)    what the records say about a claim of the paper, if it tests one
+    EXPERIMENT          all of it as an lrscan.experiments.registry.Experiment
 
-A new experiment is such a module, its name in `registry.NAMES`, and a notebook whose parameters it
-takes. Modules are imported when they are needed: `lrscan bench --help` imports none of them.
+To add an experiment, write such a module, add its name to ``registry.NAMES``, and write a notebook
+with the parameters that it takes. Modules are imported when they are needed: ``lrscan bench
+--help`` imports none of them.
 """
-
-from lrscan.experiments.registry import NAMES
-
-__all__ = list(NAMES)

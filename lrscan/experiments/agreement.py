@@ -21,8 +21,22 @@ def check(
 ) -> Tensor:
     """Raise RuntimeError unless every candidate writes the recurrence of a and x to ``out``.
 
-    Each is compared with the float64 loop, over the ``first`` steps where T is longer, and with the
-    first candidate. Returns what the first candidate wrote.
+    Args:
+        candidates: calls by name, each of which writes its result to ``out``
+        out:        the tensor that all candidates write to
+        a:          coefficients
+        x:          inputs
+        dim:        the axis of time
+        first:      steps that are compared with the float64 loop; all steps are compared with the
+                    first candidate
+
+    Returns:
+        A copy of what the first candidate wrote.
+
+    Raises:
+        RuntimeError: a candidate is further from the float64 loop than rounding allows, or differs
+            from the first candidate
+        ValueError: there is no candidate
     """
     few = min(x.shape[dim], first)
     start = [tensor.movedim(dim, 0)[:few] for tensor in (a, x)]
@@ -32,7 +46,9 @@ def check(
         out.fill_(math.nan)
         candidate()
         if not ((out.movedim(dim, 0)[:few] - exact).abs() <= bound).all():
-            raise RuntimeError(f"{name} is not the recurrence at shape {tuple(out.shape)}")
+            raise RuntimeError(
+                f"{name} does not compute the recurrence at shape {tuple(out.shape)}"
+            )
         if expected is None:
             expected = out.clone()
         same(name, out, expected)
@@ -42,13 +58,14 @@ def check(
 
 
 def same(name: str, got: Tensor, expected: Tensor) -> None:
-    """Raise RuntimeError unless a candidate's result is that of another, up to rounding."""
+    """Raise RuntimeError unless a candidate's result equals the expected one up to rounding."""
     if got.shape != expected.shape:
-        shapes = f"{tuple(got.shape)} for {tuple(expected.shape)}"
-        raise RuntimeError(f"{name} has a result of the wrong shape: {shapes}")
+        shapes = f"{tuple(got.shape)} instead of {tuple(expected.shape)}"
+        raise RuntimeError(f"{name} returned a result of the wrong shape: {shapes}")
     rtol = max(1e-4, torch.finfo(expected.dtype).eps)
     if not torch.allclose(got, expected, rtol=rtol, atol=1e-4):
         error = (got - expected).abs().max().item()
         raise RuntimeError(
-            f"{name} is not the recurrence at shape {tuple(expected.shape)}: off by {error:.2g}"
+            f"{name} does not compute the recurrence at shape {tuple(expected.shape)}: "
+            f"the largest error is {error:.2g}"
         )

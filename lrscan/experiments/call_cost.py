@@ -19,15 +19,16 @@ from lrscan.experiments.registry import Experiment
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_CALLS = 200  # of a sample
+_CALLS = 200  # per sample
 _STEPS, _COLUMNS = 4, 3
 
 
 def measure(*, device: str, seed: int, runs: int) -> Records:
-    """Time of a call on a tiny tensor, with and without gradients: what the host spends.
+    """Measure the host's time per call on a tiny tensor, with and without gradients.
 
-    "forward" is a call without gradients, "recorded" one that autograd records, "training" a call
-    with its backward pass. The reference is the same of one multiplication.
+    The direction "forward" is a call without gradients, "recorded" is one that autograd records,
+    and "training" is a call with its backward pass. The reference is the time of ``torch.mul`` in
+    the same three situations.
     """
     where = provenance.resolve_device(device)
     a, x, _ = draw_inputs(_STEPS, _COLUMNS, torch.float32, where, seed)
@@ -67,7 +68,7 @@ def measure(*, device: str, seed: int, runs: int) -> Records:
 
 
 def _time_on_host(call: Callable[[], object], runs: int) -> timing.Quartiles:
-    """Quartiles of the milliseconds that the host spends in a call."""
+    """Return the quartiles of the milliseconds that the host spends per call."""
     samples = []
     for _ in range(runs + 1):
         start = time.perf_counter()
@@ -79,28 +80,55 @@ def _time_on_host(call: Callable[[], object], runs: int) -> timing.Quartiles:
 
 @own_settings()
 def plot(records: Records) -> Figure:
-    """Microseconds of the host for one call on a tiny tensor, beside those of a multiplication."""
+    """Draw the microseconds of the host per call on a tiny tensor, and per multiplication."""
     table = records.table
-    figure, panels = canvas.axes(1, 1, width=5.4, height=2.4)
-    panel, thickness = panels[0][0], 0.38
-    at = range(len(table))
-    colours = canvas.colours(2)
-    middle = 1e3 * table["median_ms"]
-    spread = [middle - 1e3 * table["q1_ms"], 1e3 * table["q3_ms"] - middle]
-    ours = {"height": thickness, "color": colours[0], "label": "linear_recurrence"}
-    panel.barh([n - thickness / 2 for n in at], middle, xerr=spread, **ours)
-    theirs = {"height": thickness, "color": colours[1], "label": "torch.mul"}
-    panel.barh([n + thickness / 2 for n in at], 1e3 * table["reference_ms"], **theirs)
+    figure, ((panel,),) = canvas.axes(1, 1, height=2.3)
+    at, thickness = range(len(table)), 0.38
+    middle, low, high = (1e3 * table[name] for name in ("median_ms", "q1_ms", "q3_ms"))
+    bars = [
+        panel.barh(
+            [n - thickness / 2 for n in at],
+            middle,
+            xerr=[middle - low, high - middle],
+            height=thickness,
+            color=canvas.look("single_pass").colour,
+            label="linear_recurrence",
+        ),
+        panel.barh(
+            [n + thickness / 2 for n in at],
+            1e3 * table["reference_ms"],
+            height=thickness,
+            color=canvas.look("torch.mul").colour,
+            label="torch.mul",
+        ),
+    ]
+    for group, ends in zip(bars, (high, 1e3 * table["reference_ms"]), strict=True):
+        for bar, end, value in zip(group, ends, group.datavalues, strict=True):
+            panel.annotate(
+                canvas.short(value),
+                (end, bar.get_y() + thickness / 2),
+                xytext=(4, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=canvas.TEXT,
+            )
     words = {
         "forward": "without gradients",
-        "recorded": "recorded for a backward pass",
-        "training": "and its backward pass",
+        "recorded": "recorded by autograd",
+        "training": "with the backward pass",
     }
-    panel.set_yticks(at, [words[direction] for direction in table["direction"]], fontsize=8)
+    panel.set_yticks(at, [words[direction] for direction in table["direction"]])
+    panel.tick_params(axis="y", length=0, labelsize=canvas.TEXT)
     panel.invert_yaxis()
-    panel.set_xlabel("microseconds a call (bars: quartiles)", fontsize=8)
-    panel.legend(fontsize=7)
-    return canvas.labelled(figure, records, "What a call costs the host, 4 steps of 3 columns")
+    panel.margins(x=0.1)
+    panel.grid(visible=False)
+    panel.set_xlabel("microseconds of host time per call")
+    costs = dict(zip(table["direction"], middle, strict=True))
+    title = f"A call costs the host {canvas.short(costs['forward'])} microseconds"
+    if "training" in costs:
+        title += f", with its backward pass {canvas.short(costs['training'])}"
+    about = f"Tensors of {_STEPS} steps and {_COLUMNS} columns; lines on the bars: quartiles"
+    return canvas.labelled(figure, records, title, about, bars)
 
 
 EXPERIMENT = Experiment(

@@ -1,4 +1,4 @@
-"""The calls that a case of the throughput times, each compared with the others before that."""
+"""Calls to time for a case of the throughput experiment, checked against each other first."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ from lrscan.experiments.inputs import draw_inputs
 
 Call = Callable[[], object]
 
-_SEQUENCES = 64  # that a packed time axis is made of
+_SEQUENCES = 64  # on a packed time axis
 # Steps that are compared with the float64 loop.
 _CHECKED_STEPS = 256
-# One thread per column needs a third of a microsecond per step or more: it is left out beyond this.
+# One thread per column needs at least a third of a microsecond per step: longer sequences would
+# take minutes.
 SERIAL_STEPS = 2**14
 
 
 def tensors(case: Case, where: torch.device, seed: int) -> list[Tensor]:
-    """a, x, dh and room for two results, all contiguous, in memory that has been touched.
+    """Return a, x, dh and buffers for two results, all contiguous, in memory that was touched.
 
-    A CPU is given the numbers of :func:`lrscan.experiments.inputs.draw_inputs`; a GPU draws its
-    own, for gigabytes of them take minutes on the host.
+    On a CPU the numbers are those of :func:`lrscan.experiments.inputs.draw_inputs`. A GPU draws its
+    own, because drawing gigabytes on the host takes minutes.
     """
     dtype = getattr(torch, case.dtype)
     if where.type == "cuda":
@@ -42,11 +43,11 @@ def tensors(case: Case, where: torch.device, seed: int) -> list[Tensor]:
 
 
 def algorithms(case: Case, where: torch.device) -> tuple[list[str], dict[str, str]]:
-    """(algorithms to measure, why the others are not)"""
+    """Return the algorithms to measure, and for each of the others the reason why not."""
     every = checks.ALGORITHMS[where.type]
     if where.type != "cuda" or case.T <= SERIAL_STEPS:
         return list(every), {}
-    why = f"a step after the other, it is not measured beyond {SERIAL_STEPS:,} steps"
+    why = f"one step after the other: not measured beyond {SERIAL_STEPS:,} steps"
     return (
         [name for name in every if not name.startswith("serial")],
         {name: why for name in every if name.startswith("serial")},
@@ -56,7 +57,10 @@ def algorithms(case: Case, where: torch.device) -> tuple[list[str], dict[str, st
 def forward(
     case: Case, names: Sequence[str], a: Tensor, x: Tensor, out: Tensor
 ) -> tuple[dict[str, Call], dict[str, str]]:
-    """(calls to time forward, why some rivals are not among them), once their results agree."""
+    """Return the calls to time forward, and for each missing rival the reason.
+
+    Results are compared first; a rival whose result differs is missing.
+    """
     dim = case.dim
     calls = {name: sweep_into(a, x, dim, name, out) for name in names}
     expected = agreement.check(calls, out, a, x, dim, _CHECKED_STEPS)
@@ -77,12 +81,12 @@ def forward(
 def sweep_into(
     a: Tensor, x: Tensor, dim: int, algorithm: str, out: Tensor, cu_seqlens: Tensor | None = None
 ) -> Call:
-    """A call of the operator that writes to ``out``."""
+    """Return a call of the operator that writes to ``out``."""
     return lambda: sweep.forward(a, x, None, dim, False, algorithm, cu_seqlens, out=out)
 
 
 def _packed(a: Tensor, x: Tensor, out: Tensor) -> Call:
-    """Many sequences end to end, after it was checked that they are separate."""
+    """Return a call on many sequences end to end, after checking that they stay separate."""
     cu_seqlens = torch.linspace(0, len(x), _SEQUENCES + 1).long()
     call = sweep_into(a, x, 0, "auto", out, cu_seqlens)
     out.fill_(torch.nan)
@@ -96,7 +100,16 @@ def _packed(a: Tensor, x: Tensor, out: Tensor) -> Call:
 def backward(
     case: Case, names: Sequence[str], a: Tensor, h: Tensor, dh: Tensor, outputs: Sequence[Tensor]
 ) -> dict[str, Call]:
-    """The calls to time backward, once their results agree; any numbers do for h."""
+    """Return the calls to time backward, after comparing their results.
+
+    Args:
+        case:    the tensors' layout and sizes
+        names:   algorithms
+        a:       coefficients
+        h:       states; arbitrary numbers will do
+        dh:      gradients of the states
+        outputs: buffers for da and dx
+    """
     da, dx = outputs
     calls: dict[str, Call] = {}
     first: tuple[Tensor, Tensor] | None = None
@@ -118,10 +131,11 @@ def backward(
 
 
 def copy_on_device(size: int, where: torch.device) -> Call:
-    """A copy on the device that reads and writes ``size`` bytes together.
+    """Return a call that copies on the device, and reads and writes ``size`` bytes in total.
 
-    A kernel makes it. Of ``Tensor.copy_`` the driver makes copies that, replayed in a CUDA graph,
-    reach only two thirds of the speed at some sizes (640 MiB on an H200: 2.8 TB/s of 4.3).
+    A kernel makes the copy. The driver's own copies, which ``Tensor.copy_`` uses, reach only two
+    thirds of the speed at some sizes when a CUDA graph replays them (640 MiB on an H200: 2.8 TB/s
+    instead of 4.3).
     """
     numbers = torch.randn(size // 8, device=where)
     target = torch.empty_like(numbers)
@@ -129,7 +143,7 @@ def copy_on_device(size: int, where: torch.device) -> Call:
 
 
 def _stream_of_five(*operands: Tensor) -> Call:
-    """A loop that reads three tensors and writes two, as the backward sweep must."""
+    """Return a call that reads three tensors and writes two, as the backward sweep must."""
     from numba import njit, prange
 
     @njit(parallel=True, error_model="numpy")

@@ -1,25 +1,30 @@
-"""The shapes whose throughput is measured: hard ones for a CPU, and those of a GPU's targets."""
+"""Shapes whose throughput is measured: hard ones for a CPU, and those of a GPU's targets."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import NamedTuple
 
-# (B, C) of many columns, from 1,024 to two millions, in each of these layouts.
+# (B, C) with many columns, from 1,024 to two million, in each of these layouts.
 _MANY = ((4, 256), (8, 1024), (64, 1024), (64, 32_768))
 _MANY_LAYOUTS = ("TBC", "BTC", "BCT")
-# (layout, columns) of few.
+# (layout, columns) with few columns.
 _THIN = (("TC", 1), ("TC", 4), ("TC", 32), ("CT", 4), ("CT", 32))
-# The operator's rivals, where they are measured on a GPU: each in the layouts that suit it.
+# Rivals that are measured on a GPU, each in the layouts that suit it.
 _TIME_LAST = ("accelerated-scan warp", "accelerated-scan triton", "torchlpc")
 _EITHER = ("jax associative_scan", "torch associative_scan")
 
 
 class Case(NamedTuple):
-    """Tensors to measure with.
+    """Layout and sizes of the tensors of one measurement.
 
-    layout   their axes from the outermost to the contiguous one, letters of T, B and C
-    against  the rivals to measure beside it
+    Attributes:
+        layout:  the axes from the outermost to the contiguous one, as letters T, B and C
+        T:       steps
+        C:       channels
+        B:       sequences
+        dtype:   its name
+        against: the rivals to measure on the same tensors
     """
 
     layout: str
@@ -40,12 +45,17 @@ class Case(NamedTuple):
 
     @property
     def identity(self) -> dict[str, object]:
-        """Its columns of a record."""
+        """The columns of a record that identify the case."""
         return {name: getattr(self, name) for name in ("dtype", "layout", "T", "B", "C")}
 
 
 def cpu_cases(elements: int, compare: bool) -> list[Case]:
-    """Ten shapes of about so many elements, with ``compare`` all of them beside the rivals."""
+    """Return ten shapes of about ``elements`` elements each.
+
+    Args:
+        elements: of a tensor
+        compare:  measure the rivals as well, at every shape
+    """
     shapes = [
         *(("TC", elements // features, features) for features in (1, 4, 32, 64, 128, 256, 1024)),
         ("TC", 64, elements // 64),
@@ -57,9 +67,13 @@ def cpu_cases(elements: int, compare: bool) -> list[Case]:
 
 
 def gpu_cases(elements: int, compare: bool) -> list[Case]:
-    """Many columns and few, in ``elements`` and four times as many, and some shapes of fame.
+    """Return shapes of many columns and of few, and some well-known ones.
 
-    What is compared with rivals comes last, for some of them take long to compile.
+    The shapes that are compared with rivals come last, because some rivals take long to compile.
+
+    Args:
+        elements: of a tensor; shapes with few columns also have four times as many
+        compare:  measure the rivals as well, at some shapes
     """
     cases = [*_many(elements, "float32"), *_named(), *_thin(elements, "float32")]
     cases += [*_many(elements, "bfloat16"), *_thin(elements, "bfloat16")]

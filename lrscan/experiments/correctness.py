@@ -1,4 +1,4 @@
-"""The operator's errors, beside what rounding allows (claim C1)."""
+"""Errors of the operator compared with what rounding allows (claim C1)."""
 
 from __future__ import annotations
 
@@ -24,9 +24,6 @@ from lrscan.experiments.verdicts import HOLDS, NOT_REPRODUCED, Finding
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# An error of zero has no place on a logarithmic axis: it is drawn on the lower edge, here.
-FLOOR = 1e-3
-
 
 def measure(
     *,
@@ -36,23 +33,22 @@ def measure(
     features: Iterable[int],
     dtypes: Iterable[str],
 ) -> Records:
-    """Errors of every algorithm against the float64 loop, beside the bound that rounding allows.
+    """Measure the error of every algorithm against the float64 loop, and the bound of rounding.
 
-    Coefficients have either sign. In every other column, beginning with the first, they are so near
-    one that a state lasts some thousand steps, which shows what a carry brings from far away. In
+    Coefficients have either sign. In every other column, beginning with the first, they are so
+    close to one that a state lasts about a thousand steps, so that a wrong carry shows far away. In
     the other columns a state is forgotten within tens of steps.
 
     Error and bound are relative to the largest exact value. For the gradients the worst of da, dx
-    and dh0 is reported: the one that comes closest to its bound. An error that is no number is
-    infinite.
+    and dh0 is reported: the one that comes closest to its bound. A NaN counts as an infinite error.
 
     Raises:
-        ValueError: a dtype that the operator does not take
+        ValueError: the operator does not support one of the dtypes
     """
     where = provenance.resolve_device(device)
     lengths, features, dtypes = list(lengths), list(features), list(dtypes)
     if unknown := [name for name in dtypes if name not in KINDS]:
-        raise ValueError(f"a dtype is one of {', '.join(KINDS)}, not {unknown[0]!r}")
+        raise ValueError(f"dtype {unknown[0]!r}: choose from {', '.join(KINDS)}")
     parameters = {"lengths": lengths, "features": features, "dtypes": dtypes}
     rows = []
     for name, steps, columns in product(dtypes, lengths, features):
@@ -83,7 +79,7 @@ def measure(
 
 
 def _worst(got: Tensor, exact: Tensor, bound: Tensor) -> tuple[float, float]:
-    """(error, bound) at the element that comes closest to its bound, over the largest value."""
+    """Return error and bound of the element closest to its bound, over the largest value."""
     error = (got.cpu() - exact).abs().nan_to_num(nan=math.inf, posinf=math.inf)
     at = (error / bound).nan_to_num(nan=0, posinf=math.inf).flatten().argmax()
     scale = exact.abs().max()
@@ -92,45 +88,42 @@ def _worst(got: Tensor, exact: Tensor, bound: Tensor) -> tuple[float, float]:
 
 @own_settings()
 def plot(records: Records) -> Figure:
-    """Error of every algorithm over the bound that rounding allows, by length.
+    """Draw the error over the bound that rounding allows, by length.
 
-    A column for each dtype; forward above, backward below. A mark is of the check that came closest
-    to its bound, whatever the number of columns.
+    A panel for each direction, a line for each dtype. A mark is of the check that came closest to
+    its bound, whatever the algorithm and the number of columns.
     """
     table = records.table.assign(share=records.table["error"] / records.table["bound"])
-    dtypes, algorithms = list(table["dtype"].unique()), sorted(table["algorithm"].unique())
-    figure, panels = canvas.axes(2, len(dtypes), width=3.4, height=2.7)
-    colours = canvas.colours(len(algorithms))
-    for (direction, row), (dtype, column) in canvas.grid(["forward", "backward"], dtypes):
-        panel = panels[row][column]
-        cell = table[(table["dtype"] == dtype) & (table["direction"] == direction)]
-        worst = cell.groupby(["algorithm", "T"])["share"].max()
-        panel.axhline(1, c="k", ls="--", lw=1, label="all that rounding allows")
-        for k, (algorithm, colour, marker) in enumerate(
-            zip(algorithms, colours, canvas.MARKERS, strict=False)
-        ):
-            size = 9 - 2 * k  # equal errors show as nested markers
-            one = worst[algorithm].clip(lower=FLOOR)
-            panel.plot(one.index, one, marker, ms=size, mfc="none", c=colour, label=algorithm)
-        canvas.log_axes(panel, sorted(table["T"].unique()))
-        panel.set_ylim(FLOOR * 0.7, max(2, 2 * worst.max()))
-        panel.set_title(f"{dtype}, {direction}", fontsize=9)
-    canvas.outer_labels(panels, "sequence length T", "error / bound")
-    canvas.legend_beside(figure, panels[0][0], size=8)
-    return canvas.labelled(
-        figure,
-        records,
-        "Error against the serial float64 loop, over what rounding allows\n"
-        "(zero is drawn on the lower edge)",
-    )
+    dtypes = [name for name in canvas.LOOKS if (table["dtype"] == name).any()]
+    figure, panels = canvas.axes(1, 2, height=3.3, sharey=True)
+    for panel, direction in zip(panels[0], ("forward", "backward"), strict=True):
+        panel.axhline(1, c=canvas.GREY, ls="--", lw=1.2)
+        for dtype in dtypes:
+            cell = table[(table["dtype"] == dtype) & (table["direction"] == direction)]
+            worst = cell.groupby("T")["share"].max()
+            colour, marker = canvas.look(dtype)
+            panel.plot(worst.index, worst, marker=marker, ms=5, lw=1.2, c=colour)
+        panel.set_xscale("log", base=2)
+        canvas.length_ticks(panel, table["T"])
+        panel.set_xlabel("sequence length T")
+        canvas.subtitle(panel, direction)
+    worst = table["share"].max()
+    panels[0][0].set_ylim(0, 1.1 * max(1, worst) if math.isfinite(worst) else 2)
+    panels[0][0].set_ylabel("error over the bound")
+    key = [canvas.mark(name, *canvas.look(name), ls="-") for name in dtypes]
+    key.append(canvas.mark("all that rounding allows", canvas.GREY, ls="--"))
+    about = f"Worst of {', '.join(sorted(table['algorithm'].unique()))}, against a float64 loop"
+    title = "No error exceeds what rounding allows" if worst <= 1 else "An error exceeds its bound"
+    title += f": {len(table):,} checks, the worst at {worst:.3f} of the bound"
+    return canvas.labelled(figure, records, title, about, key)
 
 
 def verdict(records: Records) -> Finding:
-    """The largest error over its bound."""
+    """Return the largest error over its bound, and whether it is within the bound."""
     table = records.table.assign(share=records.table["error"] / records.table["bound"])
     worst = table.loc[table["share"].idxmax()]
     text = f"error at most {worst['share']:.3f} of what rounding allows, in {len(table)} checks"
-    text += f"; the worst in {worst['dtype']}"
+    text += f"; the worst is in {worst['dtype']}"
     return Finding(text, HOLDS if worst["share"] <= 1 else NOT_REPRODUCED)
 
 

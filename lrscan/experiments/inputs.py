@@ -9,16 +9,17 @@ from torch import Tensor
 
 from lrscan.core.dtypes import double_dtype
 
-# Steps that a state lasts in columns whose coefficients are near one.
+# Steps that a state lasts in columns whose coefficients are close to one.
 _MEMORY = 1024
 
 
 def draw_inputs(
     steps: int, columns: int, dtype: torch.dtype, device: torch.device, seed: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """(a, x, h0) of shapes (T, C), (T, C), (C,): coefficients of either sign, magnitude under 1.
+    """Return random (a, x, h0) of shapes (T, C), (T, C) and (C,).
 
-    Drawn on the CPU, so that every device sees the same numbers.
+    Coefficients have either sign and a magnitude below 1. The numbers are drawn on the CPU, so that
+    every device gets the same ones.
     """
     generator = torch.Generator().manual_seed(seed)
     wide = double_dtype(dtype)
@@ -32,6 +33,9 @@ def draw_inputs(
 
 
 def lasting(a: Tensor) -> Tensor:
-    """Coefficients of magnitude u as ones of magnitude u ** (1 / 1024), with sign and angle."""
+    """Return coefficients of magnitude u ** (1 / 1024) for those of magnitude u.
+
+    Sign and angle stay as they are.
+    """
     wide = a.to(double_dtype(a.dtype))
     return (torch.sgn(wide) * wide.abs() ** (1 / _MEMORY)).to(a.dtype)

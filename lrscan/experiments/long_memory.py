@@ -1,11 +1,11 @@
-"""The GILR-LSTM on problem 2b at growing lengths, to one million steps (Table 3, claim C7)."""
+"""GILR-LSTM on problem 2b at growing lengths, up to one million steps (Table 3, claim C7)."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from itertools import product
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas
 
@@ -29,10 +29,10 @@ from lrscan.train import Settings
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_SMOOTHING = 0.1  # of the labels of a curriculum, up to long sequences
-_MOST_EVENTS = 2**20  # of a minibatch of a long sequence
-_ASIDE = {"LSTM": 1.15, "SerialLSTM": 1.3}  # to the right, so that marks do not hide each other
-_FEWEST_OF_A_LINE = 3  # runs that learned
+_SMOOTHING = 0.1  # of the labels, with a curriculum up to long sequences
+_MOST_EVENTS = 2**20  # in a minibatch
+_ASIDE = {"LSTM": 1.3, "SerialLSTM": 1.6}  # to the right, so that marks do not hide each other
+_FEWEST_OF_A_LINE = 3  # runs that learned; the median of fewer is not drawn
 
 
 def measure(
@@ -52,18 +52,27 @@ def measure(
     resume: bool = False,
     until: float = math.inf,
 ) -> Records:
-    """Runs of the GILR-LSTM at growing lengths, without a search (Table 3, the last row).
+    """Train the GILR-LSTM on problem 2b at growing lengths, without a search (Table 3, last row).
 
-    One seed of everything comes first, then the next, and of every seed the GILR-LSTM first.
+    All runs of the first seed come first, then those of the next. Within a seed the GILR-LSTM comes
+    first.
 
     Args:
-        grown_lengths: lengths that a curriculum reaches, always from the initialisation "graded"
-        lstm_lengths:  those among all these at which torch's LSTM is trained too, likewise
-        batch:         sequences in a minibatch, fewer where b T would exceed 2**20
-        rate:          learning rate without a curriculum; twice that, and smoothed labels, with one
-        iterations:    where a run gives up
-        sequences:     fresh ones, on which the accuracy at the end is taken, likewise
-        resume, until: as for :func:`lrscan.experiments.training_runs.train_all`
+        device:          "auto", "cpu" or "cuda"
+        lengths:         T without a curriculum
+        lstm_lengths:    lengths, with or without a curriculum, at which torch's LSTM is trained too
+        grown_lengths:   lengths that a curriculum reaches, always from the initialisation "graded"
+        seeds:           of the runs
+        hidden:          units of a layer
+        batch:           sequences in a minibatch; fewer if b T would exceed 2**20
+        distractors:     see :class:`lrscan.train.Settings`
+        initialisations: without a curriculum
+        rate:            learning rate without a curriculum; with one it is doubled, and labels are
+                         smoothed
+        iterations:      after which a run gives up
+        sequences:       fresh sequences for the accuracy at the end
+        resume:          see :func:`lrscan.experiments.training_runs.train_all`
+        until:           likewise
     """
     runs = [
         Settings(
@@ -89,85 +98,98 @@ def measure(
 
 @own_settings()
 def plot(records: Records) -> Figure:
-    """Iterations and time until problem 2b is learned, over its length; a mark for each run.
+    """Draw iterations and time until problem 2b is learned, over its length; a mark for each run.
 
-    A line joins the medians of a model and an initialisation or curriculum, over the runs that
-    learned, where three or more did; a cross is a run that gave up.
+    A row for each initialisation or curriculum. A line joins the medians of a model over the runs
+    that learned, where three or more did; a cross is a run that gave up.
     """
     table = outcomes(records)
-    figure, panels = canvas.axes(1, 2, width=4.8, height=3.8)
-    colour_of = training_figures.colours()
-    theirs = paper.table("table3_convergence").dropna(subset=["iterations_thousands"])
-    theirs["iterations"] = 1e3 * theirs["iterations_thousands"]
-    theirs["seconds"] = 3600 * theirs["wall_hours"]
     start = table["start_steps"]
-    way = table["initialisation"].where(start.eq(0), "lengths doubled from " + start.astype(str))
-    table = table.assign(way=way)
-    markers = dict(zip(way.unique(), canvas.MARKERS, strict=False))
-    ticks = sorted({*table["T"], *theirs["sequence_length"]})
-    for panel, (value, to) in zip(
-        panels[0], [("iterations", "strict_at"), ("seconds", "strict_seconds")], strict=True
-    ):
-        for (model, kind), runs in table.groupby(["model", "way"], sort=False):
-            colour = colour_of.get(model)
-            runs = runs.assign(at=runs["T"] * _ASIDE.get(model, 1.0))
-            learned = runs.groupby("at")[to]
-            middle = learned.median()[learned.count() >= _FEWEST_OF_A_LINE]
-            panel.plot(middle.index, middle, "-", lw=1, c=colour)
-            failed = runs[runs["strict_at"].isna()]
-            label = f"{NAMES.get(model, model)}, {kind}"
-            label += f" ({len(failed)} of {len(runs)} gave up)" if len(failed) else ""
-            panel.plot(
-                runs["at"], runs[to], label=label, c=colour, marker=markers[kind], ms=4, ls=""
-            )
-            panel.plot(failed["at"], failed[value], "x", c=colour)
-        for model, name in zip(RIVALS, ("GILR-LSTM", "cuDNN LSTM"), strict=True):
-            published = theirs[theirs["model"] == name]
-            panel.plot(
-                published["sequence_length"],
-                published[value],
-                "s",
-                mfc="none",
-                ls=":",
-                lw=1,
-                c=colour_of[model],
-                label=f"{name}, paper ({paper.HARDWARE}),\nfive minibatches in a row right,\n"
-                f"{_hidden(published)} hidden units",
-            )
-        training_figures.logarithmic(panel)
-        panel.set_xscale("log", base=2)
-        canvas.length_ticks(panel, ticks)
+    way = "initialisation " + table["initialisation"]
+    table["way"] = way.where(start.eq(0), "lengths doubled from " + start.map("{:,}".format))
+    ways = list(table.groupby("way", sort=False))
+    theirs = _published()
+    figure, panels = canvas.axes(len(ways), 2, height=2.3, sharex=True, sharey="col")
+    columns = [("iterations", "strict_at"), ("seconds", "strict_seconds")]
+    for row, (name, runs) in zip(panels, ways, strict=True):
+        for panel, (value, to) in zip(row, columns, strict=True):
+            _draw_runs(panel, runs, value, to)
+            for model, rows in theirs.groupby("name"):
+                colour, marker = canvas.look(model)
+                style = canvas.hollow(marker=marker, ms=5, c=colour)
+                panel.plot(rows["sequence_length"], rows[value], **style)
+            panel.set_ylabel(f"{value} until learned")
+            canvas.log_axes(panel, [*table["T"], *theirs["sequence_length"]])
+            canvas.plain_ticks(panel, steps=(1,))
+        canvas.row_title(row, f"{name.capitalize()}: {_learned(runs)}")
+    for panel in panels[-1]:
         panel.set_xlabel("sequence length T")
-        panel.set_ylabel(value)
-    canvas.legend_beside(figure, panels[0][0], size=7)
-    return canvas.labelled(
-        figure,
-        records,
-        f"Problem 2b{training_figures.sizes(records)}\n"
-        "until 99% of fresh sequences are right\n"
-        "(cross: a run that gave up; line: median of three or more that learned)",
+    key = [canvas.mark(NAMES[model], *canvas.look(NAMES[model]), ls="-") for model in RIVALS]
+    key += [canvas.mark("gave up", canvas.GREY, "x"), canvas.paper_mark()]
+    ours = table[table["model"] == "GILRLSTM"]
+    longest = ours[ours["T"] == ours["T"].max()]
+    title = "Problem 2b: iterations and time until it is learned"
+    if len(longest):
+        title = f"{longest['strict_at'].count()} of {len(longest)} GILR-LSTM runs learned to "
+        title += f"remember {longest['T'].max():,} steps ({' or '.join(longest['way'].unique())})"
+    about = f"Problem 2b{training_figures.sizes(records)}, until 99% of fresh sequences are right. "
+    about += "Lines: medians of three or more runs that learned. "
+    about += f"The paper: {_hidden(theirs)}, until five minibatches in a row are right"
+    return canvas.labelled(figure, records, title, about, key)
+
+
+def _published() -> pandas.DataFrame:
+    """Return the paper's Table 3 with the names, units and columns of the figure."""
+    theirs = paper.table("table3_convergence").dropna(subset=["iterations_thousands"])
+    names = dict(zip(("GILR-LSTM", "cuDNN LSTM"), (NAMES[one] for one in RIVALS), strict=True))
+    return theirs.assign(
+        name=theirs["model"].map(names),
+        iterations=1e3 * theirs["iterations_thousands"],
+        seconds=3600 * theirs["wall_hours"],
     )
 
 
+def _draw_runs(panel: Any, runs: pandas.DataFrame, value: str, to: str) -> None:
+    """Draw ``to`` of the runs that learned, and crosses at ``value`` of those that gave up."""
+    for model, part in runs.groupby("model", sort=False):
+        colour, marker = canvas.look(NAMES.get(model, model))
+        part = part.assign(at=part["T"] * _ASIDE.get(model, 1.0))
+        learned = part.groupby("at")[to]
+        middle = learned.median()[learned.count() >= _FEWEST_OF_A_LINE]
+        panel.plot(middle.index, middle, "-", lw=1.2, c=colour)
+        panel.plot(part["at"], part[to], c=colour, marker=marker, ms=4, ls="", label=model)
+        failed = part[part["strict_at"].isna()]
+        panel.plot(failed["at"], failed[value], "x", c=colour)
+
+
+def _learned(runs: pandas.DataFrame) -> str:
+    """Return how many runs of each model learned, in words."""
+    counts = [
+        f"{part['strict_at'].count()} of {len(part)} {NAMES.get(model, model)}"
+        for model, part in runs.groupby("model", sort=False)
+    ]
+    return f"{', '.join(counts)} learned"
+
+
 def _hidden(published: pandas.DataFrame) -> str:
-    """ "512, 64 at T = 1,048,576", as the lengths of a model have them."""
+    """Return the units of the paper's models, as "512 units (64 at T = 1,048,576)"."""
     usual = published["hidden"].mode().iloc[0]
     others = published[published["hidden"] != usual]
     at_lengths = [f"{row.hidden} at T = {row.sequence_length:,}" for row in others.itertuples()]
-    return ", ".join([str(usual), *at_lengths])
+    return f"{usual} units" + (f" ({', '.join(at_lengths)})" if at_lengths else "")
 
 
 def plot_curves(records: Records) -> Figure:
-    """The learning curves at the longest length."""
+    """Draw the learning curves at the longest length."""
     curves = training_runs.curves(records)
     return training_figures.learning_curves(records, curves[curves["T"] == curves["T"].max()])
 
 
 def verdict(records: Records) -> Finding:
-    """The longest length that was learned, in each of three ways, and longer ones that were not.
+    """Return the longest length that was learned, and the longer ones that were not, in three ways.
 
-    The ways: from an initialisation that knows where to look, by a curriculum of growing lengths,
-    and with neither.
+    The ways are an initialisation that knows where to look, a curriculum of growing lengths, and
+    neither of the two.
     """
     every = outcomes(records)
     table = every[every["model"] == "GILRLSTM"]

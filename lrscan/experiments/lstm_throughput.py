@@ -1,4 +1,4 @@
-"""Training throughput of the GILR-LSTM beside torch's LSTM (the heat map, claim C5)."""
+"""Training throughput of the GILR-LSTM and of torch's LSTM (the heat map, claim C5)."""
 
 from __future__ import annotations
 
@@ -50,21 +50,25 @@ def measure(
     resume: bool = False,
     until: float = math.inf,
 ) -> Records:
-    """Time of a training step of GILR-LSTM and of torch's LSTM over length and minibatch.
+    """Measure the time of a training step of GILR-LSTM and torch's LSTM, over length and minibatch.
 
-    The paper's sizes otherwise: two layers, 32 inputs, a linear read-out of two classes from the
-    last output, cross-entropy; forward and backward, float32 without TF32 on both sides. On a GPU
-    torch's LSTM is cuDNN's. Small minibatches are measured first, and among them long sequences.
+    The other sizes are the paper's: two layers, 32 inputs, a linear read-out of two classes from
+    the last output, cross-entropy. A step is forward and backward, in float32 without TF32 for both
+    models. On a GPU torch's LSTM is cuDNN's. Small minibatches are measured first, and within a
+    minibatch long sequences.
 
     Args:
+        device:       "auto", "cpu" or "cuda"
+        seed:         of weights and inputs
         hidden:       n of both models
         lengths:      T of the GILR-LSTM
         minibatches:  b of both
-        most_events:  cells with b T above it are left out
+        most_events:  cells with a larger b T are left out
         lstm_lengths: T of the LSTM, whose throughput hardly depends on it
         runs:         samples of each time
-        resume, until: as for :func:`lrscan.experiments.resume.in_pieces`, with a piece for each
-                      model, length and minibatch
+        resume:       see :func:`lrscan.experiments.resume.in_pieces`, with a piece for each model,
+                      length and minibatch
+        until:        likewise
     """
     where = provenance.resolve_device(device)
     lengths_of = {"GILR-LSTM": list(lengths), "LSTM": list(lstm_lengths)}
@@ -90,7 +94,9 @@ def measure(
         with full_float32():
             step = training_steps.of_read_out(net, read_out, x, _cross_entropy(label))
             if not all(part.isfinite().all() for part in step()):
-                raise RuntimeError(f"{name}: not finite at T = {steps}, b = {batch}")
+                raise RuntimeError(
+                    f"{name}: loss or gradients are not finite at T = {steps}, b = {batch}"
+                )
             timings = timing.time_all({algorithms[name]: step}, where, runs)
         return training_steps.rows(timings, cell, seed, runs), {}
 
@@ -111,11 +117,11 @@ def _cross_entropy(label: Tensor) -> Callable[[Tensor], Tensor]:
 
 
 def summarise(records: Records) -> pandas.DataFrame:
-    """Training throughput of every cell of the heat map, and how it compares.
+    """Return the training throughput of every cell of the heat map, and its ratio to the LSTM.
 
     Returns:
-        Columns: model, T, B, C, thousand_events_per_s, and ratio: over that of the LSTM at the
-        same minibatch, at whichever of its lengths it is quickest.
+        Columns: model, T, B, C, thousand_events_per_s, and ratio, which is the throughput over that
+        of the LSTM at the same minibatch, at the length at which the LSTM is fastest.
     """
     table = records.table[["model", "T", "B", "C", "median_ms"]].copy()
     table[["T", "B", "C"]] = table[["T", "B", "C"]].astype(int)
@@ -127,81 +133,107 @@ def summarise(records: Records) -> pandas.DataFrame:
 
 @own_settings()
 def plot(records: Records) -> Figure:
-    """The heat map again: training throughput over minibatch and length, beside the paper's.
+    """Draw the heat map again: training throughput over minibatch and length, and the paper's.
 
-    Ours is on the left, the paper's on the right; above are thousands of events per second, below
-    the ratio to the LSTM at the same minibatch.
+    Ours is on the left, the paper's on the right. Above, in cells, is the ratio to the LSTM at the
+    same minibatch; below are events per second, darker for longer sequences.
     """
-    ours = summarise(records)
-    figure, panels = canvas.axes(2, 2, width=5.4, height=4.2)
+    ours, theirs = summarise(records), paper.heatmap()
+    figure, panels = canvas.axes(2, 2, height=2.9)
+    panels[1][1].sharey(panels[1][0])
     sides = [
-        (ours, f"{records.device_label}, {ours['C'].iloc[0]} hidden units"),
-        (paper.heatmap(), f"the paper ({paper.HARDWARE}), {_PAPER_HIDDEN} hidden units"),
+        (ours, f"here, {ours['C'].iloc[0]} units"),
+        (theirs, f"the paper ({paper.HARDWARE}), {_PAPER_HIDDEN} units"),
     ]
-    for column, (table, where) in enumerate(sides):
-        # The LSTM has one row, above those of the lengths.
-        rows = table.assign(row=table["T"].fillna(0).mask(table["model"] == "LSTM", 0).astype(int))
-        speed = rows.pivot_table(
-            index="row", columns="B", values="thousand_events_per_s", aggfunc="max"
-        )
-        speed.index = ["LSTM" if t == 0 else f"{t:,}" for t in speed.index]
-        ratio = rows[rows["row"] > 0].pivot(index="row", columns="B", values="ratio")
-        ratio.index = [f"{t:,}" for t in ratio.index]
-        _heat(panels[0][column], speed, f"thousand events/s: {where}", "viridis", None)
-        _heat(panels[1][column], ratio, "GILR-LSTM over LSTM", "RdBu_r", (1 / 32, 32))
-    return canvas.labelled(
-        figure,
-        records,
-        "Training throughput, two layers, 32 inputs, float32: "
-        "the LSTM and, by sequence length, the GILR-LSTM",
-    )
+    for (cells, lines), (table, where) in zip(panels.T, sides, strict=True):
+        _draw_ratios(cells, table)
+        _draw_lines(lines, table)
+        canvas.subtitle(cells, where)
+        lines.set_xlabel("sequences per minibatch")
+    low, high = panels[1][0].get_ylim()
+    panels[1][0].set_ylim(10 ** np.floor(np.log10(low)), high)
+    canvas.plain_ticks(panels[1][0], steps=(1,))
+    panels[0][0].set_ylabel("sequence length T")
+    panels[1][0].set_ylabel("million events per second")
+    panels[1][1].tick_params(labelleft=False)
+    lengths = sorted(ours.loc[ours["model"] == "GILR-LSTM", "T"])
+    key = [
+        canvas.mark("LSTM", *canvas.look("LSTM (torch)"), ls="-"),
+        canvas.mark(
+            f"GILR-LSTM, T = {lengths[0]:,} (light) to {lengths[-1]:,} (dark)",
+            *canvas.look("GILR-LSTM"),
+            ls="-",
+        ),
+    ]
+    about = "Two layers, 32 inputs, float32. Cells: times as fast as the LSTM"
+    return canvas.labelled(figure, records, _title(ours, theirs), about, key)
 
 
-def _heat(
-    panel: Any,
-    table: pandas.DataFrame,
-    title: str,
-    colours: str,
-    limits: tuple[float, float] | None,
-) -> None:
-    """Draw numbers in coloured cells; the colours are logarithmic."""
+def _draw_ratios(panel: Any, table: pandas.DataFrame) -> None:
+    """Draw the ratio to the LSTM in coloured cells; the colours are logarithmic."""
     import seaborn
     from matplotlib.colors import LogNorm
 
-    values = table.to_numpy(dtype=float)
-    low, high = limits or (np.nanmin(values), np.nanmax(values))
-    labels = [[_short(v) for v in row] for row in values]
+    ratios = table[table["model"] == "GILR-LSTM"].pivot(index="T", columns="B", values="ratio")
+    ratios.index = [f"{steps:,.0f}" for steps in ratios.index]
+    values = ratios.to_numpy(dtype=float)
     seaborn.heatmap(
-        table,
+        ratios,
         ax=panel,
-        norm=LogNorm(low, max(high, low * 1.01)),
-        cmap=colours,
-        annot=labels,
+        norm=LogNorm(1 / 64, 64),
+        cmap="RdBu_r",
+        annot=[[_ratio(value) for value in row] for row in values],
         fmt="",
-        annot_kws={"size": 7},
+        annot_kws={"size": canvas.SMALL},
         linewidths=0.5,
         cbar=False,
     )
     panel.grid(False)
-    panel.set_title(title, fontsize=8)
-    panel.set_xlabel("minibatch b", fontsize=8)
-    panel.set_ylabel("sequence length T", fontsize=8)
-    panel.tick_params(labelsize=7, rotation=0)
+    panel.set(xlabel="", ylabel="")
+    panel.spines[:].set_visible(False)
+    panel.tick_params(labelsize=canvas.SMALL, rotation=0, length=0, pad=2)
 
 
-def _short(value: float) -> str:
-    if np.isnan(value):
-        return ""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+def _ratio(value: float) -> str:
+    """Return the text of a cell, at most three characters."""
+    return "" if np.isnan(value) else f"{value:.{0 if value >= 10 else 1}f}"
+
+
+def _draw_lines(panel: Any, table: pandas.DataFrame) -> None:
+    """Draw events per second over minibatch: the LSTM, and the GILR-LSTM for each length."""
+    speed = table.assign(million_per_s=table["thousand_events_per_s"] / 1e3)
+    lstm = speed[speed["model"] == "LSTM"].groupby("B")["million_per_s"].max()
+    groups = speed[speed["model"] == "GILR-LSTM"].groupby("T")
+    colour, marker = canvas.look("GILR-LSTM")
+    for (_, line), tint in zip(groups, canvas.tints(colour, len(groups)), strict=True):
+        panel.plot(line["B"], line["million_per_s"], marker=marker, ms=4, c=tint, lw=1.2)
+    colour, marker = canvas.look("LSTM (torch)")
+    panel.plot(lstm.index, lstm, marker=marker, ms=5, c=colour)
+    panel.set_xscale("log", base=2)
+    panel.set_yscale("log")
+    canvas.length_ticks(panel, table["B"])
+
+
+def _title(ours: pandas.DataFrame, theirs: pandas.DataFrame) -> str:
+    """Return the finding: the ratio at the smallest minibatch and the longest sequence."""
+    ratios = ours[(ours["model"] == "GILR-LSTM") & ours["ratio"].notna()]
+    if ratios.empty:
+        return "Training throughput of the GILR-LSTM and the LSTM"
+    ratios = ratios[ratios["B"] == ratios["B"].min()]
+    best = ratios.loc[ratios["T"].idxmax()]
+    title = f"T = {best['T']:,}, minibatch {best['B']}: the GILR-LSTM "
+    title += f"trains {canvas.short(best['ratio'])} times as fast as the LSTM"
+    same = theirs[(theirs["T"] == best["T"]) & (theirs["B"] == best["B"])]
+    return title if same.empty else f"{title}, in the paper {canvas.short(same['ratio'].iloc[0])}"
 
 
 def verdict(records: Records) -> Finding:
-    """The ratio of the heat map at its smallest minibatch and longest sequence.
+    """Return the verdict on the ratio at the smallest minibatch and the longest sequence.
 
-    It is compared with the paper's number where that is of the same minibatch, length and width.
+    The ratio is compared with the paper's if minibatch, length and width are the same.
     """
     ours = summarise(records)
-    # In a partial record a minibatch may have no LSTM yet.
+    # In partial records a minibatch may lack the LSTM.
     ours = ours[(ours["model"] == "GILR-LSTM") & ours["ratio"].notna()]
     ours = ours[ours["B"] == ours["B"].min()]
     if ours.empty:

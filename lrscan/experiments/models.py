@@ -1,4 +1,4 @@
-"""The models that are trained and timed, by the names that the paper and the figures use."""
+"""Models that are trained and timed, by the names that the paper and the figures use."""
 
 from __future__ import annotations
 
@@ -16,5 +16,5 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "QRNN(10)": lambda *sizes, **given: models.QRNN(*sizes, window=10, **given),
     "GILR-LSTM": models.GILRLSTM,
 }
-# How figures call the models that records of training have.
+# Names in figures of the models in records of training.
 NAMES = {"GILRLSTM": "GILR-LSTM", "LSTM": "LSTM (torch)", "SerialLSTM": "LSTM (the paper's)"}

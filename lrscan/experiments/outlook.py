@@ -1,4 +1,4 @@
-"""What the model of `scaling` predicts for devices that are not here. Nothing is measured."""
+"""Predictions of the model of ``scaling`` for devices that are not here; nothing is measured."""
 
 from __future__ import annotations
 
@@ -22,11 +22,18 @@ def predict(
     columns: int,
     ranks: Sequence[int],
 ) -> pandas.DataFrame:
-    """What the model says of such devices, for links by name.
+    """Return the times that the model predicts for a split over several devices.
+
+    Args:
+        device:  one of the devices
+        links:   links between them, by name
+        steps:   T
+        columns: C
+        ranks:   counts of devices
 
     Returns:
-        Columns: direction, link, T, C, ranks, split_s, exchange_s, and the speedup over one device
-        that does not split.
+        Columns: direction, link, T, C, ranks, split_s, exchange_s, and speedup, which is over one
+        device that does not split.
     """
     rows = [
         {
@@ -49,29 +56,33 @@ def predict(
 
 @own_settings()
 def plot(table: pandas.DataFrame, device: str) -> Figure:
-    """Speed-up over one device, by the model alone; ``table`` is what :func:`predict` returned."""
-    figure, ((panel,),) = canvas.axes(1, 1, width=6.4, height=3.6)
-    colours = dict(zip(("forward", "backward"), canvas.colours(2), strict=True))
+    """Draw the speed-up over one device, by the model alone.
+
+    Args:
+        table:  from :func:`predict`
+        device: what the model assumes of a device, in words
+    """
+    figure, ((panel,),) = canvas.axes(1, 1, height=3.3)
     styles = dict(zip(table["link"].unique(), ("-", "--", ":"), strict=False))
+    counts = sorted(table["ranks"].unique())
+    panel.plot(counts, counts, c="0.7", lw=1.2, label="in proportion to devices")
     for (direction, link), line in table.groupby(["direction", "link"], sort=False):
         panel.plot(
             line["ranks"],
             line["speedup"],
             ls=styles[link],
-            c=colours[direction],
+            c=canvas.look(direction).colour,
             label=f"{direction}, {link}",
         )
-    counts = sorted(table["ranks"].unique())
-    panel.plot(counts, counts, c="0.6", lw=1, label="as many times as devices")
     panel.set_xscale("log", base=2)
     panel.set_yscale("log", base=2)
-    panel.set_xticks(counts, [f"{n:,}" for n in counts], fontsize=7)
+    canvas.length_ticks(panel, counts)
+    panel.set_yticks(counts, [f"{n:,}" for n in counts])
     panel.minorticks_off()
     panel.set_xlabel("devices")
-    panel.set_ylabel("speed-up over one that does not split")
-    panel.legend(fontsize=7)
-    steps, columns = table["T"].iloc[0], table["C"].iloc[0]
-    figure.suptitle(
-        f"A model, not a measurement: {steps:,} steps of {columns} columns\n{device}", fontsize=10
-    )
-    return figure
+    panel.set_ylabel("times as fast as one device")
+    most = table[table["ranks"] == counts[-1]]
+    ends = [canvas.short(one) for one in (most["speedup"].min(), most["speedup"].max())]
+    title = f"A model, not a measurement: {counts[-1]:,} devices do the work of {' to '.join(ends)}"
+    about = f"{table['T'].iloc[0]:,} steps of {table['C'].iloc[0]} columns. {device}"
+    return canvas.finish(figure, title, about, "", panel.lines)

@@ -1,4 +1,4 @@
-"""Longer than memory: what a training step holds, in one call and in chunks of time."""
+"""Peak memory of a training step, in one call and in pieces of time."""
 
 from __future__ import annotations
 
@@ -25,16 +25,22 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _INPUT, _HIDDEN, _LAYERS = 128, 64, 2
-# Linux forgets the peak of a process that writes 5 here.
+# Linux resets the peak of a process that writes 5 to this file.
 _CLEAR = Path("/proc/self/clear_refs")
 
 
 def measure(*, seed: int, whole_steps: int, piece_steps: int) -> Records:
-    """Peak memory of a training step on one sequence, in one call and in chunks; on the CPU.
+    """Measure the peak memory of a training step, in one call and in pieces of time, on the CPU.
 
-    A GILR-LSTM of two layers with 64 units on tokens, minibatch 1. In a process each, what a step
-    adds to the memory held before it, when kernels have been compiled. Blocks that are freed go
-    back to the system at once, so the peak is that of what is in use.
+    The model is a GILR-LSTM of two layers with 64 units on tokens, minibatch 1. Each of the two is
+    measured in a process of its own, after kernels have been compiled: the number is what a step
+    adds to the memory held before it. Freed blocks go back to the system at once, so the peak
+    counts only memory in use.
+
+    Args:
+        seed:        of the tokens
+        whole_steps: length of the sequence
+        piece_steps: length of a piece
     """
     identity = {
         "direction": "training",
@@ -60,7 +66,7 @@ def measure(*, seed: int, whole_steps: int, piece_steps: int) -> Records:
 def _work(
     number: int, paths: Mapping[str, Path], seed: int, whole_steps: int, piece_steps: int
 ) -> None:
-    """Write how much a step adds to the peak of this process."""
+    """Write to a file how much a step adds to the peak of this process."""
     torch.set_num_threads(1)
     name, path = list(paths.items())[number]
     net = nn.GILRLSTM(_INPUT, _HIDDEN, _LAYERS)
@@ -73,7 +79,7 @@ def _work(
             last = nn.in_pieces(net, tokens, steps=piece_steps)[0]
         last.sum().backward()
 
-    # The first one compiles. Where its peak cannot be forgotten it is a small one.
+    # The first step compiles. Where its peak cannot be reset, a small one does.
     step(whole_steps if _CLEAR.exists() else piece_steps)
     if _CLEAR.exists():
         _CLEAR.write_text("5")
@@ -83,7 +89,7 @@ def _work(
 
 
 def _peak_bytes() -> int:
-    """The most memory that this process has held."""
+    """Return the most memory that this process has held."""
     if _CLEAR.exists():
         status = Path("/proc/self/status").read_text()
         found = re.search(r"VmHWM:\s+(\d+) kB", status)
@@ -101,21 +107,25 @@ def _peak_bytes() -> int:
 
 @own_settings()
 def plot(records: Records) -> Figure:
-    """What a training step adds to the memory of its process, in one call and in chunks."""
-    figure, ((panel,),) = canvas.axes(1, 1, width=6.4, height=1.3)
+    """Draw what a training step adds to the memory of its process, in one call and in pieces."""
+    figure, ((panel,),) = canvas.axes(1, 1, height=1.25)
     table = records.table
     steps = records.provenance["measurements"][-1]["parameters"]["piece_steps"]
-    names = {"whole": "one call", "pieces": f"pieces of {steps:,}"}
-    bars = panel.barh([names[one] for one in table["algorithm"]], table["bytes"] / 2**20)
-    panel.bar_label(bars, fmt="%.0f MiB", fontsize=8, padding=3)
+    names = {"whole": "in one call", "pieces": f"in pieces of {steps:,} steps"}
+    mebibytes = dict(zip(table["algorithm"], table["bytes"] / 2**20, strict=True))
+    colours = [canvas.look(name).colour for name in mebibytes]
+    bars = panel.barh([names[one] for one in mebibytes], [*mebibytes.values()], color=colours)
+    panel.bar_label(bars, fmt="%.0f MiB", padding=4, fontsize=canvas.TEXT)
     panel.invert_yaxis()
     panel.margins(x=0.15)
-    panel.grid(visible=False, axis="y")  # it would cross the numbers
-    panel.set_xlabel("MiB", fontsize=8)
+    panel.grid(visible=False)
+    panel.tick_params(axis="y", length=0, labelsize=canvas.TEXT)
+    panel.set_xlabel("MiB at the peak of a training step")
     one: Any = next(table.itertuples())
-    about = f"{NAMES.get(one.model, one.model)}, {one.T:,} steps, {one.C} hidden units"
-    title = f"Memory that a training step adds at its peak: {about}"
-    return canvas.labelled(figure, records, title, threads="1 thread")
+    about = f"{NAMES.get(one.model, one.model)}, {one.T:,} time steps, {one.C} hidden units"
+    title = f"In pieces a training step needs {mebibytes['pieces']:.0f} MiB"
+    title += f" instead of {mebibytes['whole']:.0f} MiB"
+    return canvas.labelled(figure, records, title, about, threads="1 thread")
 
 
 EXPERIMENT = Experiment(

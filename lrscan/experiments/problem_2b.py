@@ -1,4 +1,4 @@
-"""Training on problem 2b with several seeds, as the search found best (Table 3, claim C6)."""
+"""Training on problem 2b with several seeds and the best settings found (Table 3, claim C6)."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ from lrscan.train.settings import Classifier
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_SURE = 0.9  # of pairs of runs, one of each model, that must fall out alike
-_FEWEST_RUNS = 3  # of each model: with fewer, pairs that fall out alike are no more than luck
+_SURE = 0.9  # share of pairs of runs, one of each model, that must have the same winner
+_FEWEST_RUNS = 3  # of each model: with fewer, a common winner of all pairs may be luck
 
 
 def measure(
@@ -55,21 +55,28 @@ def measure(
     resume: bool = False,
     until: float = math.inf,
 ) -> Records:
-    """Runs with several seeds for every model and length, as the search found best (Table 3).
+    """Train every model on problem 2b with several seeds and its best settings (Table 3).
 
-    One seed of everything comes first, then the next, and of every seed the GILR-LSTM first.
+    All runs of the first seed come first, then those of the next. Within a seed the GILR-LSTM comes
+    first.
 
     Args:
+        device:        "auto", "cpu" or "cuda"
+        lengths:       T without a curriculum
         grown_lengths: lengths that a curriculum reaches
-        iterations:    where a run gives up
-        sequences:     fresh ones, on which the accuracy at the end is taken
-        matched:       train the LSTM also with as many hidden units as give it the GILR-LSTM's
-                       number of parameters
-        apart_lengths: lengths at which both are trained with ``distractors="apart"`` too
-        resume, until: as for :func:`lrscan.experiments.training_runs.train_all`
+        seeds:         of the runs
+        hidden:        units of a layer
+        batch:         sequences in a minibatch
+        iterations:    after which a run gives up
+        sequences:     fresh sequences for the accuracy at the end
+        matched:       train another LSTM too, with as many parameters as the GILR-LSTM
+        apart_lengths: lengths at which both are also trained with ``distractors="apart"``
+        names:         of models, see :class:`lrscan.train.Settings`
+        resume:        see :func:`lrscan.experiments.training_runs.train_all`
+        until:         likewise
 
     Raises:
-        FileNotFoundError: there is no search to go by, on this device or on another
+        FileNotFoundError: there are no records of a search, of this device or another
     """
     found = chosen(search_records(device))
     sizes = [(name, hidden) for name in names]
@@ -95,10 +102,12 @@ def measure(
 
 
 def matched_hidden(model: str, other: str, hidden: int) -> int:
-    """The fewest hidden units of a model that has as many parameters as another one of ``hidden``.
+    """Return the fewest hidden units with which a model has as many parameters as another.
 
     Args:
-        model, other: see :class:`lrscan.train.Settings`
+        model:  see :class:`lrscan.train.Settings`
+        other:  likewise
+        hidden: units of a layer of the other model
     """
 
     def parameters(name: str, units: int) -> int:
@@ -110,21 +119,23 @@ def matched_hidden(model: str, other: str, hidden: int) -> int:
 
 
 def _nearest(found: pandas.DataFrame, model: str, steps: int, start: int) -> dict[str, Any]:
-    """The searched settings of a model at the length that is nearest, by ratio."""
+    """Return the best settings of a model at the searched length that is nearest by ratio."""
     rows = found[(found["model"] == model) & (found["start_steps"].eq(0) == (start == 0))]
     if rows.empty:
         way = "with a curriculum" if start else "without a curriculum"
-        raise ValueError(f"the search has no model {model!r} {way}")
+        raise ValueError(
+            f"the search has no runs of {model!r} {way}; run: lrscan bench problem_2b_search"
+        )
     distance = np.log(rows["T"].astype(float) / steps).abs()
-    # As Python's own: numbers of NumPy are not read back from a checkpoint.
+    # Python's own numbers: those of NumPy are not read back from a checkpoint.
     return rows.loc[[distance.idxmin()], list(SEARCHED)].to_dict("records")[0]
 
 
 def convergence(records: Records, criterion: str = "paper") -> pandas.DataFrame:
-    """Table 3: iterations, time and their spread, for every model, length and start.
+    """Return iterations, time and their spread for every model, length and start (Table 3).
 
-    Means and deviations are of the runs that learned. Runs that did not are counted, and are in
-    the median: each is later than all that learned, and no sooner than when it gave up.
+    Means and deviations are over the runs that learned. The medians are over all runs: a run that
+    did not learn counts as later than all that did, and as no earlier than the time it gave up.
 
     Args:
         criterion: "paper": five minibatches in a row without a mistake; "strict": 99% of 256
@@ -132,9 +143,9 @@ def convergence(records: Records, criterion: str = "paper") -> pandas.DataFrame:
 
     Returns:
         Columns: model, distractors, T, start_steps, B, C, runs, learned, iterations,
-        iterations_std, seconds, seconds_std, median_seconds, at_least (whether the median is only
-        known to be no less), ms_per_iteration (of the runs that learned; where none did, of all),
-        most_iterations (where runs gave up), held_out (worst).
+        iterations_std, seconds, seconds_std, median_seconds, at_least (True if the median is only
+        a lower bound), ms_per_iteration (over the runs that learned; over all if none did),
+        most_iterations (after which runs gave up), held_out (the worst).
     """
     rows = []
     groups = ["model", *TASK, "B", "C"]
@@ -143,7 +154,7 @@ def convergence(records: Records, criterion: str = "paper") -> pandas.DataFrame:
         good = runs[runs["at"].notna()]
         iterations, seconds = ("at", "to") if len(good) else ("iterations", "seconds")
         timed = good if len(good) else runs
-        # The lower of the two middle ones where their number is even.
+        # The lower of the two middle runs if their number is even.
         middle = runs.sort_values(["to", "seconds"], na_position="last").iloc[(len(runs) - 1) // 2]
         at_least = pandas.isna(middle["to"])
         rows.append(
@@ -166,17 +177,23 @@ def convergence(records: Records, criterion: str = "paper") -> pandas.DataFrame:
 
 
 def sooner(records: Records, criterion: str = "paper") -> pandas.DataFrame:
-    """How much sooner the GILR-LSTM learned than each LSTM at the same length and start.
+    """Return how much sooner the GILR-LSTM learned than each LSTM at the same length and start.
 
-    There are two answers. Of the runs that learned, the ratio of their mean times is that of their
-    mean iterations times that of the time per iteration. Of all runs, the ratio of their medians,
-    and in how many pairs of runs, one of each model, the GILR-LSTM was the sooner.
+    There are two answers. The first is over the runs that learned: the ratio of their mean times,
+    which is the ratio of their mean iterations times the ratio of the times per iteration. The
+    second is over all runs: the ratio of their medians, and the share of pairs of runs, one of each
+    model, in which the GILR-LSTM learned sooner.
+
+    Args:
+        records:   of :func:`measure`
+        criterion: as for :func:`convergence`
 
     Returns:
-        Columns: those of :func:`convergence` for the GILR-LSTM, and for the LSTM with
-        ``_of_lstm``; then the ratios, LSTM over GILR-LSTM: by_iterations, by_time_per_iteration,
-        by_means (their product; missing where one of the two never learned), by_medians (0 if the
-        GILR-LSTM's median run did not learn; a bound if ``at_least_of_lstm``), and pairs, a share.
+        Columns: those of :func:`convergence` for the GILR-LSTM, and with the suffix ``_of_lstm``
+        for the LSTM; the ratios LSTM over GILR-LSTM, which are by_iterations,
+        by_time_per_iteration, by_means (their product; missing if one of the two never learned),
+        by_medians (0 if the GILR-LSTM's median run did not learn; a lower bound if
+        ``at_least_of_lstm``); and pairs, a share.
     """
     table = convergence(records, criterion)
     ours, rival = (table[table["model"] == name] for name in RIVALS)
@@ -194,7 +211,7 @@ def sooner(records: Records, criterion: str = "paper") -> pandas.DataFrame:
     of = times.groupby(["model", *TASK, "C"])["to"]
 
     def share(row: pandas.Series) -> float:
-        """Of pairs in which the GILR-LSTM was the sooner; a half where neither learned."""
+        """Return the share of pairs in which the GILR-LSTM was sooner; neither counts as half."""
         task = tuple(row[list(TASK)])
         mine, other = (
             of.get_group((name, *task, units)).to_numpy()
@@ -207,16 +224,16 @@ def sooner(records: Records, criterion: str = "paper") -> pandas.DataFrame:
 
 
 def plot(records: Records) -> Figure:
-    """The learning curves, a panel for each task."""
+    """Draw the learning curves, a panel for each task."""
     return learning_curves(records, training_runs.curves(records))
 
 
 def verdict(records: Records) -> Finding:
-    """How much sooner, at every length that both models were trained on with equal width.
+    """Return how much sooner the GILR-LSTM learned at every length, with equal width.
 
-    By the paper's criterion. The verdict is on runs without a curriculum, as the paper's were, at
-    the paper's lengths: on the ratio of medians beside the paper's, unless one model was the sooner
-    in fewer than nine of ten pairs of runs, or has fewer than three runs.
+    The criterion is the paper's. The verdict takes runs without a curriculum, as the paper's were,
+    at the paper's lengths, and compares the ratio of medians with the paper's. It is undecided if
+    neither model was sooner in nine of ten pairs of runs, or if a model has fewer than three runs.
     """
     theirs = paper.table("table3_convergence").pivot(
         index="sequence_length", columns="model", values="wall_hours"
@@ -228,9 +245,9 @@ def verdict(records: Records) -> Finding:
         parts.append(
             f"{span(row['T'], row['start_steps'], row['distractors'])}: "
             f"{_learned(row, '')} of the GILR-LSTM and {_learned(row, '_of_lstm')} of the LSTM "
-            f"learned; the GILR-LSTM was sooner in {row['pairs']:.0%} of pairs of runs, and "
+            f"learned; the GILR-LSTM learned first in {row['pairs']:.0%} of pairs of runs, and was "
             f"{'at least ' if row['at_least_of_lstm'] else ''}{row['by_medians']:.1f} times as "
-            "soon by the medians of all runs"
+            "fast by the medians of all runs"
         )
         if not row["start_steps"] and row["distractors"] == "any" and row["T"] in factors:
             few = min(row["runs"], row["runs_of_lstm"]) < _FEWEST_RUNS
@@ -252,7 +269,7 @@ def _learned(row: dict[Any, Any], of: str) -> str:
 
 
 def _judge(by_medians: float, pairs: float, theirs: float) -> str:
-    """The verdict on one length, beside the paper's ratio."""
+    """Return the verdict on one length, given the paper's ratio there."""
     if 1 - _SURE < pairs < _SURE:
         return UNDECIDED
     if pairs <= 1 - _SURE:

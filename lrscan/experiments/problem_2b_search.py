@@ -1,4 +1,4 @@
-"""The search on problem 2b, with a seed of its own, for initialisation and learning rate."""
+"""Search for initialisation and learning rate on problem 2b, with seeds of its own."""
 
 from __future__ import annotations
 
@@ -41,18 +41,26 @@ def measure(
     resume: bool = False,
     until: float = math.inf,
 ) -> Records:
-    """Search for the settings of the reported runs: every one once, then the best with more seeds.
+    """Search for the best settings on problem 2b: each one once, then the best with more seeds.
 
-    First every model, initialisation and rate at the shortest length, without a curriculum and with
-    one. Then the finalists, the four best of each model, at every length, with three seeds.
+    The first runs take every model, initialisation and rate at the shortest length, without a
+    curriculum and with one. Then the finalists, the four best of each model, run at every length
+    with three seeds.
 
     Args:
-        seed:          of the first runs; the finalists have the next two as well
-        grown_lengths: lengths that a curriculum reaches
-        iterations:    where a run gives up
-        sequences:     fresh ones, on which the accuracy at the end is taken
-        names:         of models, see :class:`lrscan.train.Settings`
-        resume, until: as for :func:`lrscan.experiments.training_runs.train_all`
+        device:          "auto", "cpu" or "cuda"
+        seed:            of the first runs; the finalists run with the next two as well
+        lengths:         T without a curriculum
+        grown_lengths:   lengths that a curriculum reaches
+        hidden:          units of a layer
+        batch:           sequences in a minibatch
+        initialisations: to try
+        rates:           learning rates to try
+        iterations:      after which a run gives up
+        sequences:       fresh sequences for the accuracy at the end
+        names:           of models, see :class:`lrscan.train.Settings`
+        resume:          see :func:`lrscan.experiments.training_runs.train_all`
+        until:           likewise
     """
 
     def run(
@@ -91,18 +99,18 @@ def measure(
 
 
 def ranked(table: pandas.DataFrame) -> pandas.DataFrame:
-    """The settings of a search, the best first, for every model and task.
+    """Return the settings of a search, the best first, for every model and task.
 
-    Those with the most seeds come first, so that one run is not compared with three. Then the order
-    is by how many seeds met the strict criterion, the median of the iterations to it, and the
-    accuracy on fresh sequences at the end.
+    Settings with the most seeds come first, so that one run is not compared with three. The further
+    order is by the number of seeds that met the strict criterion, the median of the iterations to
+    it, and the accuracy on fresh sequences at the end.
 
     Args:
-        table: :func:`lrscan.experiments.training_runs.outcomes` of the search
+        table: from :func:`lrscan.experiments.training_runs.outcomes` of the search
 
     Returns:
         Columns: model, distractors, T, start_steps, initialisation, rate, seeds, learned (how many
-        of them), iterations (their median; infinite: half or more did not learn), held_out (mean).
+        seeds), iterations (their median; infinite if half or more did not learn), held_out (mean).
     """
     table = table.assign(iterations=table["strict_at"].fillna(np.inf))
     settings = table.groupby(["model", *TASK, *SEARCHED], sort=False).agg(
@@ -120,15 +128,15 @@ def ranked(table: pandas.DataFrame) -> pandas.DataFrame:
 
 
 def chosen(search: Records) -> pandas.DataFrame:
-    """The best settings of a search, as :func:`ranked` has them: a row for each model and task."""
+    """Return the best settings of a search for each model and task, see :func:`ranked`."""
     return ranked(outcomes(search)).groupby(["model", *TASK], sort=False).head(1)
 
 
 def search_records(device: str) -> Records:
-    """The search of this run on this device, else the committed one, else one of any device.
+    """Return the records of a search: of this run, else the committed ones, else another device's.
 
     Raises:
-        FileNotFoundError: there is none
+        FileNotFoundError: there are none
     """
     where = provenance.device_slug(device)
     own, committed = workspace.records_folder(), workspace.committed_records()
@@ -137,50 +145,64 @@ def search_records(device: str) -> Records:
     for folder, slug in places:
         if (found := records.find("problem_2b_search", slug, directory=folder)) is not None:
             return found
-    raise FileNotFoundError("there is no search yet: lrscan bench problem_2b_search")
+    raise FileNotFoundError("there are no records of a search; run: lrscan bench problem_2b_search")
 
 
 @own_settings()
 def plot(records: Records) -> Figure:
-    """Iterations to the strict criterion over the learning rate.
+    """Draw the iterations to the strict criterion over the learning rate.
 
-    Each length, start and model has a panel. A mark is a run, a cross one that gave up; lines join
-    the medians over the seeds, where more than half of them learned.
+    Each length and start has a row of panels, each model a column. A mark is a run, a cross one
+    that gave up; lines join the medians over the seeds, where more than half of them learned.
     """
     table = outcomes(records)
     tasks, models = list(table.groupby(["start_steps", "T"])), list(table["model"].unique())
-    ways = list(table["initialisation"].unique())
-    figure, panels = canvas.axes(len(tasks), len(models), width=3.8, height=2.6)
-    colours = canvas.colours(len(ways))
+    ways = [name for name in canvas.LOOKS if (table["initialisation"] == name).any()]
+    figure, panels = canvas.axes(len(tasks), len(models), height=2.2, sharex=True, sharey=True)
     least = table[["strict_at", "iterations"]].min().min()
     rates = sorted(table["rate"].unique())
-    for row, ((start, steps), part) in zip(panels, tasks, strict=True):
+    for number, (row, ((start, steps), part)) in enumerate(zip(panels, tasks, strict=True)):
         for panel, model in zip(row, models, strict=True):
             runs = part[part["model"] == model]
-            styles = zip(ways, colours, canvas.MARKERS, strict=False)
-            for k, (way, colour, marker) in enumerate(styles):
+            for k, way in enumerate(ways):
+                colour, marker = canvas.look(way)
                 of = runs[runs["initialisation"] == way]
                 of = of.assign(rate=of["rate"] * 1.05 ** (k - 1))  # side by side
                 line = of["strict_at"].fillna(np.inf).groupby(of["rate"]).median()
-                panel.plot(line.where(np.isfinite(line)), c=colour)
-                panel.plot(of["rate"], of["strict_at"], marker, c=colour, label=way)
+                panel.plot(line.where(np.isfinite(line)), c=colour, lw=1.2)
+                panel.plot(of["rate"], of["strict_at"], marker, ms=5, c=colour)
                 failed = of[of["strict_at"].isna()]
                 panel.plot(failed["rate"], failed["iterations"], "x", c=colour)
-            training_figures.logarithmic(panel)
-            panel.set_xticks(rates, [f"{rate:g}" for rate in rates])
+            panel.set_xscale("log")
+            panel.set_yscale("log")
+            panel.set_xticks(rates, [_rate(rate) for rate in rates])
             panel.minorticks_off()
             panel.set_xlim(rates[0] / 1.3, rates[-1] * 1.3)
             panel.set_ylim(least / 1.5, 1.5 * table["iterations"].max())
             canvas.plain_ticks(panel)
-            panel.set_title(f"{NAMES.get(model, model)}, {span(steps, start)}", fontsize=9)
-    canvas.outer_labels(panels, "learning rate", "iterations")
-    canvas.legend_beside(figure, panels[0][0], size=8)
-    return canvas.labelled(
-        figure,
-        records,
-        f"Search on problem 2b{training_figures.sizes(records)}\n"
-        "iterations until 99% of fresh sequences are right (cross: gave up)",
+            heading = f"{NAMES.get(model, model)}\n" if number == 0 else ""
+            canvas.subtitle(panel, heading + span(steps, start))
+    for panel in panels[-1]:
+        panel.set_xlabel("learning rate in thousandths")
+    for row in panels:
+        row[0].set_ylabel("iterations")
+    key = [canvas.mark(way, *canvas.look(way), ls="-") for way in ways]
+    key.append(canvas.mark("gave up", canvas.GREY, "x"))
+    # The first run of every setting: later ones are of the best settings only.
+    first = table[(table["T"] == table["T"].min()) & (table["seed"] == table["seed"].min())]
+    learned = (
+        f"{runs['strict_at'].count()} of {len(runs)} with {way}"
+        for way, runs in ((way, first[first["initialisation"] == way]) for way in ways)
     )
+    title = f"One run per setting at T = {first['T'].iloc[0]:,} learned in {', '.join(learned)}"
+    about = f"Problem 2b{training_figures.sizes(records)}; "
+    about += "iterations until 99% of fresh sequences are right"
+    return canvas.labelled(figure, records, title, about, key)
+
+
+def _rate(rate: float) -> str:
+    """Return a learning rate in thousandths."""
+    return f"{1e3 * rate:g}"
 
 
 EXPERIMENT = Experiment(

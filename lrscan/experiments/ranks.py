@@ -1,4 +1,4 @@
-"""The processes of the experiment `scaling`: what each rank computes, compares and times."""
+"""Processes of the experiment ``scaling``: the work, checks and timings of each rank."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from lrscan.experiments import timing
 from lrscan.experiments.inputs import draw_inputs
 
 _TIMEOUT = datetime.timedelta(minutes=10)
-# A sample lasts at least so long on every rank.
+# Shortest sample, in seconds of the slowest rank.
 _SHORTEST_SAMPLE_S = 3e-3
-# Columns of the exchanges that are timed alone, beside those of the recurrences.
+# Columns of the exchanges that are timed alone, in addition to those of the recurrences.
 _EXCHANGED = (1, 65_536)
 
 Calls = dict[Any, Callable[[], object]]
 
 
 def measure(asked: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The rows of every group of ranks, each rank a process.
+    """Start the ranks as processes, and return the rows of every group of them.
 
     Args:
         asked: "lengths", "features", "ranks" (sorted counts), "runs", "seed", and "device", which
-               is "cpu" or "cuda"
+            is "cpu" or "cuda"
     """
     with tempfile.TemporaryDirectory() as folder:
         given = (dict(asked) | {"folder": folder},)
@@ -45,7 +45,7 @@ def measure(asked: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _start_method() -> str:
-    """How to start the ranks: where possible from a server that has imported all of this."""
+    """Return how to start the ranks: if possible from a server that has imported everything."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return "spawn"
     multiprocessing.set_forkserver_preload([__name__])
@@ -53,7 +53,7 @@ def _start_method() -> str:
 
 
 def _work(rank: int, asked: Mapping[str, Any]) -> None:
-    """Measure, as one rank, every case of every group that it is in."""
+    """Measure, as one rank, every case of every group that the rank belongs to."""
     torch.set_num_threads(1)
     gpu, size = asked["device"] == "cuda", asked["ranks"][-1]
     where = torch.device("cuda", rank) if gpu else torch.device("cpu")
@@ -68,7 +68,7 @@ def _work(rank: int, asked: Mapping[str, Any]) -> None:
         group = dist.new_group(range(count), timeout=_TIMEOUT)
         if rank < count:
             rows += _measure_group(group, where, asked)
-        dist.barrier()  # ranks without work wait here, and leave the processors to the others
+        dist.barrier()  # idle ranks wait here and leave the processors to the others
     if rank == 0:
         Path(asked["folder"], "rows.json").write_text(json.dumps(rows))
     dist.destroy_process_group()
@@ -77,7 +77,7 @@ def _work(rank: int, asked: Mapping[str, Any]) -> None:
 def _measure_group(
     group: Any, where: torch.device, asked: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
-    """Rows of every length and number of columns, and of the exchanges alone."""
+    """Return the rows of every length and number of columns, and of the exchanges alone."""
     rows, ranks = [], group.size()
     for columns in asked["features"]:
         for steps in asked["lengths"]:
@@ -102,7 +102,7 @@ def _measure_group(
 
 
 def _calls(group: Any, where: torch.device, steps: int, columns: int, seed: int) -> Calls:
-    """The calls to time, once the chunks of the ranks agree with the whole."""
+    """Return the calls to time, after comparing the chunks of the ranks with the whole."""
     a, x, _ = draw_inputs(steps, columns, torch.float32, where, seed)
     dh = draw_inputs(steps, columns, torch.float32, where, seed + 1)[1]
     whole = [t.requires_grad_() for t in (a, x)]
@@ -118,7 +118,7 @@ def _calls(group: Any, where: torch.device, steps: int, columns: int, seed: int)
     got = [chunk.detach(), *torch.autograd.grad(chunk, leaves, own_dh, retain_graph=True)]
     for name, one, other in zip(("h", "da", "dx"), got, expected, strict=True):
         if not torch.allclose(one, own(other), rtol=1e-4, atol=1e-4):
-            raise RuntimeError(f"{name} on rank {group.rank()} is not that of one process")
+            raise RuntimeError(f"{name} on rank {group.rank()} differs from that of one process")
     calls: Calls = {
         ("split", "forward"): lambda: distributed.linear_recurrence(*leaves, group=group),
         ("split", "backward"): lambda: torch.autograd.grad(
@@ -132,7 +132,7 @@ def _calls(group: Any, where: torch.device, steps: int, columns: int, seed: int)
 
 
 def _timed(calls: Calls, group: Any, runs: int) -> dict[Any, dict[str, float]]:
-    """Quartiles of the slowest rank's milliseconds per call, the calls sampled in turn."""
+    """Return quartiles of the slowest rank's milliseconds per call, the calls sampled in turn."""
     repeats = {}
     for name, call in calls.items():
         call()
@@ -148,7 +148,7 @@ def _timed(calls: Calls, group: Any, runs: int) -> dict[Any, dict[str, float]]:
 
 
 def _slowest_s(call: Callable[[], object], number: int, group: Any) -> float:
-    """Seconds that the slowest rank takes for so many calls, all having begun together."""
+    """Return the seconds of the slowest rank for ``number`` calls, after a common start."""
     gpu = "nccl" in dist.get_backend(group)
     dist.barrier(group)
     start = time.perf_counter()

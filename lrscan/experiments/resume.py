@@ -1,4 +1,4 @@
-"""A long measurement in pieces, each written at once, so that a later call measures the rest."""
+"""Long measurements in pieces: each is written at once, and a later call measures the rest."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ _log = logging.getLogger(__name__)
 
 
 class Paused(Exception):
-    """Time was up before all was measured.
+    """Signal that the time was up before everything was measured.
 
-    measured  the records so far; None if there are none yet
-    left      how many pieces are still to be measured
+    Attributes:
+        measured: the records so far; None if there are none yet
+        left:     the number of pieces still to be measured
     """
 
     def __init__(self, experiment: str, measured: Records | None, left: int) -> None:
@@ -28,7 +29,7 @@ class Paused(Exception):
 
 
 class Failures:
-    """The pieces that failed, which do not keep the others from being measured."""
+    """Record of the pieces that failed; the other pieces are measured all the same."""
 
     def __init__(self) -> None:
         self._first: Exception | None = None
@@ -36,7 +37,7 @@ class Failures:
 
     @contextmanager
     def noted(self, name: str) -> Iterator[None]:
-        """Note an error of the body, with its traceback in the log, and go on."""
+        """Note an error of the body, write its traceback to the log, and continue."""
         try:
             yield
         except Exception as error:
@@ -45,7 +46,7 @@ class Failures:
             self.names.append(name)
 
     def check(self, of: int) -> None:
-        """Raise the first error, if there was one."""
+        """Raise the first error, if there was one among the ``of`` pieces."""
         if self._first is not None and of > 1:
             some = f"{len(self.names)} of {of} failed, {self.names[0]} first"
             raise RuntimeError(f"{some}: {self._first}") from self._first
@@ -65,28 +66,28 @@ def in_pieces(
 ) -> Records:
     """Measure one piece after the other, and write each at once.
 
-    Arguments
-    ---------
-    experiment   the records' name
-    pieces       for each piece, the columns of its rows that tell it from the others
-    measure      of the number of a piece: its rows, and what was not available with the reason
-    provenance   what ``provenance.collect`` returned; the reasons are kept there, in
-                 "not_available"
-    resume       keep the pieces that are there, if they were measured with the same parameters,
-                 seed, commit and versions, and measure the others
-    until        no piece is begun later than this, by ``time.monotonic``; the first always is
-    later        pieces that another call will measure, with ``resume``
+    If a piece fails, the others are measured all the same. The provenance says in "left" how many
+    pieces are still to be measured, if there are any.
 
-    A piece that fails does not keep the others from being measured. The provenance says in "left"
-    how many are still to be measured, if there are any.
+    Args:
+        experiment: name of the records
+        pieces:     for each piece, the columns that identify its rows
+        measure:    from the number of a piece to its rows, and to what was not available with the
+                    reasons
+        provenance: from ``provenance.collect``; the reasons are added to it in "not_available"
+        resume:     keep pieces that were measured with the same parameters, seed, commit, versions
+                    and profile, and measure the others
+        until:      start no piece later than this, by ``time.monotonic``, except the first
+        later:      pieces to leave for another call, with ``resume``
 
-    Raises
-    ------
-    Paused
-        Time was up before the last piece.
-    Exception
-        What the first piece that failed raised; a RuntimeError that names it, if there are more
-        pieces.
+    Returns:
+        The records.
+
+    Raises:
+        Paused: the time was up before the last piece
+        RuntimeError: one of several pieces failed; the message names the first that did
+        Exception: the only piece failed
+        ValueError: there is no piece
     """
     planned, later = [dict(piece) for piece in pieces], [dict(piece) for piece in later]
     whole = dict(provenance)
@@ -121,12 +122,12 @@ def in_pieces(
     if any(piece not in later for piece in left):
         raise Paused(experiment, measured, len(left))
     if measured is None:
-        raise ValueError(f"{experiment}: nothing to measure")
+        raise ValueError(f"{experiment}: there is nothing to measure")
     return measured
 
 
 def _earlier(experiment: str, provenance: Mapping[str, Any]) -> Records | None:
-    """The records in this run's folder that this measurement may go on with."""
+    """Return the records in this run's folder that this measurement can continue, if any."""
     found = records.find(experiment, provenance["device"], directory=workspace.records_folder())
     if found is None:
         return None

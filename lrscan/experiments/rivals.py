@@ -1,7 +1,7 @@
-"""Other implementations of the recurrence, to measure beside the operator.
+"""Other implementations of the recurrence, to measure next to the operator.
 
-None of them is a dependency: ``pip install "lrscan[rivals]"`` brings those that need no compiler.
-The records name those that are not installed, do not take the tensors or fail, with the reason.
+None of them is a dependency: ``pip install "lrscan[rivals]"`` installs those that need no compiler.
+If one is not installed, does not take the tensors or fails, the records give the reason.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from lrscan.core import torch_internals
 
 
 class Rival(NamedTuple):
-    """An implementation.
+    """Another implementation and the way to time it.
 
-    make   from (a, x, dim) to what computes h of that shape, from h0 = 0: the copy of the inputs to
-           the layout that it wants is not in its time
-    clock  how it is timed on a GPU, see :func:`lrscan.experiments.timing.time_all`
+    Attributes:
+        make:  from (a, x, dim) to a call that computes h of the same shape, from h0 = 0; copying
+               the inputs to the implementation's layout is not part of the call
+        clock: the clock for a GPU, see :func:`lrscan.experiments.timing.time_all`
     """
 
     make: Callable[[Tensor, Tensor, int], Callable[[], Tensor]]
@@ -33,7 +34,7 @@ class Rival(NamedTuple):
 def prepare(
     names: Iterable[str], a: Tensor, x: Tensor, dim: int
 ) -> tuple[dict[str, Callable[[], Tensor]], dict[str, str]]:
-    """(calls, reasons): calls that compute the recurrence, and why others of ``names`` do not."""
+    """Return calls that compute the recurrence, and for each missing rival the reason."""
     calls: dict[str, Callable[[], Tensor]] = {}
     reasons: dict[str, str] = {}
     for name in names:
@@ -45,7 +46,7 @@ def prepare(
 
 
 def reason(error: Exception) -> str:
-    """An error in a line, without the folders of this machine."""
+    """Return an error as one line, without the folders of this machine."""
     lines = str(error).strip().splitlines()
     words = (lines[0] if lines else "").split()
     kept = " ".join("..." if "/" in word else word for word in words)
@@ -53,19 +54,19 @@ def reason(error: Exception) -> str:
 
 
 def _rows(tensor: Tensor, dim: int) -> Tensor:
-    """(1, columns, time), contiguous in time."""
+    """Return a tensor in the shape (1, columns, time), contiguous in time."""
     return tensor.movedim(dim, -1).reshape(1, -1, tensor.shape[dim]).contiguous()
 
 
 def _accelerated_scan(*modules: str) -> Callable[[Tensor, Tensor, int], Callable[[], Tensor]]:
-    """A kernel of accelerated-scan, for tensors of shape (batch, channels, T)."""
+    """Return a maker for a kernel of accelerated-scan; its shape is (batch, channels, T)."""
 
     def make(a: Tensor, x: Tensor, dim: int) -> Callable[[], Tensor]:
         gates, tokens = (
             t.contiguous() if t.dim() == 3 and dim == 2 else _rows(t, dim) for t in (a, x)
         )
         if modules == ("warp",) and (steps := gates.shape[-1]) not in _WARP_STEPS:
-            raise ValueError(f"takes powers of two from 32 to 65,536 steps, not {steps:,}")
+            raise ValueError(f"{steps:,} steps: it takes powers of two from 32 to 65,536")
         scan = _first_of(*(f"accelerated_scan.{module}" for module in modules)).scan
         shape = x.movedim(dim, -1).shape
         return lambda: scan(gates, tokens).reshape(shape).movedim(-1, dim)
@@ -77,7 +78,7 @@ _WARP_STEPS = [2**k for k in range(5, 17)]
 
 
 def _first_of(*names: str) -> ModuleType:
-    """The first of these modules that there is."""
+    """Import and return the first of these modules that is installed."""
     *others, last = names
     for name in others:
         try:
@@ -89,7 +90,10 @@ def _first_of(*names: str) -> ModuleType:
 
 
 def _torchlpc(a: Tensor, x: Tensor, dim: int) -> Callable[[], Tensor]:
-    """The paper's algorithm in Numba on a GPU; y[t] = x[t] - A[t] y[t-1] on a CPU: (batch, T)."""
+    """Return a call of torchlpc, whose shape is (batch, T).
+
+    On a GPU it is the paper's algorithm in Numba; on a CPU it is y[t] = x[t] - A[t] y[t-1].
+    """
     shape = x.movedim(dim, -1).shape
     coefficients, inputs = (_rows(t, dim)[0] for t in (a, x))
     if x.device.type == "cuda":
@@ -102,7 +106,7 @@ def _torchlpc(a: Tensor, x: Tensor, dim: int) -> Callable[[], Tensor]:
 
 
 def _compose(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """The affine map ``first`` and then ``second``."""
+    """Compose two affine maps, ``first`` and then ``second``."""
     return first[0] * second[0], second[0] * first[1] + second[1]
 
 
@@ -119,7 +123,7 @@ def _torch_associative_scan(a: Tensor, x: Tensor, dim: int) -> Callable[[], Tens
 
 
 def _jax_associative_scan(a: Tensor, x: Tensor, dim: int) -> Callable[[], Tensor]:
-    # Without this it takes three quarters of a GPU's memory, where our tensors are.
+    # Otherwise JAX reserves three quarters of the GPU's memory, where our tensors are.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     jax = importlib.import_module("jax")
     scan = jax.jit(lambda a, x: jax.lax.associative_scan(_compose, (a, x), axis=dim)[1])
@@ -129,7 +133,7 @@ def _jax_associative_scan(a: Tensor, x: Tensor, dim: int) -> Callable[[], Tensor
 
 RIVALS = {
     "accelerated-scan warp": Rival(_accelerated_scan("warp"), "stream"),
-    # Its module is called "scalar" from version 0.3 on.
+    # From version 0.3 on the module is called "scalar".
     "accelerated-scan triton": Rival(_accelerated_scan("triton", "scalar"), "stream"),
     "torchlpc": Rival(_torchlpc, "stream"),
     "jax associative_scan": Rival(_jax_associative_scan, "host"),

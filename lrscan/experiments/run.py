@@ -1,4 +1,4 @@
-"""Experiments by name: with which parameters each is measured, and what came of it."""
+"""Running experiments by name: their parameters, their measurement and their results."""
 
 from __future__ import annotations
 
@@ -30,12 +30,13 @@ PAUSED_STATUS = 75  # "try again later" in sysexits.h
 
 @dataclass(frozen=True)
 class MeasurementPlan:
-    """What is to be measured.
+    """Experiments to measure, with their parameters.
 
-    experiments  each with the parameters of its notebook that it takes
-    profile      whose parameters they are
-    device       where
-    others       the notebooks that none of the experiments needs
+    Attributes:
+        experiments: each with those parameters of its notebook that it takes
+        profile:     the profile that the parameters are from
+        device:      the device to measure on
+        others:      the notebooks that none of the experiments needs
     """
 
     experiments: list[tuple[Experiment, dict[str, Any]]]
@@ -47,13 +48,13 @@ class MeasurementPlan:
 def plan(
     names: Iterable[str], *, profile: str, device: str, assignments: Iterable[str] = ()
 ) -> MeasurementPlan:
-    """Look everything up, before anything is measured.
+    """Look up everything before anything is measured.
 
     Args:
-        names:       of experiments; without any, all of them
-        profile:     of `notebooks/profiles.toml`
+        names:       of experiments; all of them if there is no name
+        profile:     of ``notebooks/profiles.toml``
         device:      "auto", "cpu" or "cuda"
-        assignments: `NAME=VALUE`, put over the profile's parameters
+        assignments: ``NAME=VALUE``, which override the profile's parameters
 
     Raises:
         ParameterError: there is no such experiment, device, profile or parameter, or a notebook
@@ -87,7 +88,7 @@ def plan(
 
 
 def _own(experiment: Experiment, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters that an experiment takes, of those of its notebook."""
+    """Return those parameters of a notebook that its experiment takes."""
     if missing := [name for name in experiment.parameters if name not in given]:
         raise catalog.ParameterError(
             f"{experiment.name} takes {missing[0]!r}: no parameter of {experiment.notebook}"
@@ -104,19 +105,19 @@ def measure(
     resume: bool = False,
     options: Mapping[str, Any] = MappingProxyType({}),
 ) -> int:
-    """Measure one experiment after the other, write records and print them.
+    """Measure one experiment after the other, write the records and print them.
 
     Args:
-        planned: what :func:`plan` returned
+        planned: from :func:`plan`
         record:  write to the committed folder of records
-        out:     or write to this folder
-        until:   nothing is begun later than this, by ``time.monotonic``, but the first experiment
-        resume:  keep what the records hold already, and measure the rest
-        options: for each experiment, beside its parameters; see
+        out:     write to this folder
+        until:   start nothing later than this, by ``time.monotonic``, except the first experiment
+        resume:  keep what is in the records already, and measure the rest
+        options: for each experiment, in addition to its parameters; see
                  :attr:`lrscan.experiments.registry.Experiment.options`
 
     Returns:
-        The exit status: PAUSED_STATUS if time was up before all was measured.
+        The exit status: PAUSED_STATUS if the time was up before everything was measured, else 0.
     """
     folder = str(out.resolve()) if out else None
     context = Context(planned.profile, recording=record, records=folder)
@@ -140,13 +141,16 @@ def measure(
             slug = provenance.device_slug(planned.device)
             show.targets(console, workspace.records_folder(), slug)
     if left:
-        console.print(Text(f"Time was up; --resume measures: {', '.join(left)}"), soft_wrap=True)
+        console.print(
+            Text(f"The time was up. Left to measure with --resume: {', '.join(left)}"),
+            soft_wrap=True,
+        )
     return PAUSED_STATUS if left else 0
 
 
 @contextmanager
 def _progress_on_stderr() -> Iterator[None]:
-    """Print what long experiments log of their progress."""
+    """Print the progress that long experiments log."""
     logger, handler = logging.getLogger(__package__), logging.StreamHandler()
     logger.setLevel(logging.INFO)
     logger.addHandler(handler)

@@ -1,8 +1,8 @@
-"""The recurrence split over ranks of this machine, beside a model of bytes and latencies."""
+"""Recurrence split over ranks of this machine, and a model of its bytes and latencies."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pandas
@@ -31,18 +31,30 @@ def measure(
     ranks: Sequence[int],
     runs: int,
 ) -> Records:
-    """Time of the recurrence split over ranks of this machine, and of the exchange alone.
+    """Measure the time of a recurrence split over ranks of this machine, and of the exchange alone.
 
-    Processes of one thread each, with gloo; on GPUs one for each device, with NCCL, and no more
-    ranks than devices. float32, shape (T, C). The time of a run is that of the slowest rank. Rows
-    of "whole" are of one process that does not split.
+    On a CPU the ranks are processes of one thread each, with gloo. On GPUs there is one for each
+    device, with NCCL, and there are no more ranks than devices. The tensors are float32 of shape
+    (T, C). The time of a run is that of the slowest rank. Rows of "whole" are of one process that
+    does not split.
+
+    Args:
+        device:   "auto", "cpu" or "cuda"
+        seed:     of the inputs
+        lengths:  T
+        features: C
+        ranks:    counts of ranks; 1 is always measured
+        runs:     samples of each time
+
+    Raises:
+        ValueError: a count of ranks is below 1
     """
     where = provenance.resolve_device(device)
     lengths, features = sorted(set(lengths)), sorted(set(features))
     gpu = where.type == "cuda"
     at_once = torch.cuda.device_count() if gpu else provenance.usable_cores()
     if wrong := [n for n in ranks if n < 1]:
-        raise ValueError(f"ranks are at least 1, not {wrong[0]}")
+        raise ValueError(f"ranks must be at least 1, not {wrong[0]}")
     counts = sorted(n for n in {1, *ranks} if n <= at_once or not gpu)
     parameters = {"lengths": lengths, "features": features, "ranks": counts, "runs": runs}
     measured = processes.measure(parameters | {"seed": seed, "device": where.type})
@@ -54,10 +66,11 @@ def measure(
 
 
 def fitted(records: Records) -> tuple[dict[tuple[str, int], cost.Device], cost.Link | None]:
-    """The model's numbers: a device for each direction and number of columns, and the link.
+    """Fit the model: a device for each direction and number of columns, and the link.
 
-    The devices come from one rank at the fewest and the most steps, the link from exchanges
-    between two ranks. The model predicts everything else.
+    The devices are fitted to one rank at the fewest and the most steps, the link to exchanges
+    between two ranks. Everything else is a prediction. The link is None if two ranks were not
+    measured.
     """
     table = records.table
     at_once = _at_once(records)
@@ -73,7 +86,7 @@ def fitted(records: Records) -> tuple[dict[tuple[str, int], cost.Device], cost.L
 
 
 def _at_once(records: Records) -> int:
-    """How many ranks the machine runs at the same time."""
+    """Return the number of ranks that the machine runs at the same time."""
     return records.provenance["measurements"][-1]["parameters"]["at_once"]
 
 
@@ -82,7 +95,11 @@ def _seconds(rows: pandas.DataFrame, by: str) -> dict[int, float]:
 
 
 def summarise(records: Records) -> pandas.DataFrame:
-    """Return the rows of "split" with the prediction of the model (``model_ms``, ``fitted``)."""
+    """Return the rows of "split" with the model's time, and whether it was fitted to the row.
+
+    Returns:
+        The columns of the records, ``model_ms`` and ``fitted``.
+    """
     devices, link = fitted(records)
     table = records.table[records.table["algorithm"] == "split"].copy()
     ends = {table["T"].min(), table["T"].max()}
@@ -106,93 +123,115 @@ def summarise(records: Records) -> pandas.DataFrame:
 
 @own_settings()
 def plot(records: Records) -> Figure:
-    """Time of a split recurrence over the number of ranks, measured and predicted by the model.
+    """Draw the time of a split recurrence over the number of ranks, measured and modelled.
 
-    Each number of columns of the recurrence has a column of panels, forward above, backward below;
-    on the right is the exchange alone.
+    Each number of columns of the recurrence has a row of panels, forward on the left, backward on
+    the right; below is the exchange alone.
     """
     table = summarise(records)
     features = sorted(table.loc[table["direction"] != "exchange", "C"].unique())
-    figure, panels = canvas.axes(2, len(features) + 1, width=3.6, height=2.9)
+    figure, panels = canvas.axes(len(features) + 1, 2, height=1.75, sharey=True)
     at_once, most = _at_once(records), table["ranks"].max()
     whole = records.table[records.table["algorithm"] == "whole"]
-    for row, direction in zip(panels, _DIRECTIONS, strict=True):
-        for panel, columns in zip(row, features, strict=False):
-            here = _where(table, direction, columns)
+    lengths = sorted(table["T"].dropna().unique())
+    colours = dict(zip(lengths, canvas.shades(len(lengths)), strict=True))
+    for row, columns in zip(panels, features, strict=False):
+        for panel, direction in zip(row, _DIRECTIONS, strict=True):
+            _draw_lines(panel, _where(table, direction, columns), "T", colours)
             alone = _where(whole, direction, columns).set_index("T")["median_ms"]
-            _draw_lines(panel, here, "T", "T = {:,}")
-            colours = canvas.colours(here["T"].nunique())
-            for colour, ms in zip(colours, alone.sort_index(), strict=True):
-                panel.axhline(ms, c=colour, ls=":", lw=1)
-            panel.set_title(f"{direction}, C = {columns}", fontsize=9)
-            panel.legend(fontsize=6)
-        row[0].set_ylabel("ms")
-    exchange, key = panels[0][-1], panels[1][-1]
-    _draw_lines(exchange, table[table["direction"] == "exchange"], "C", "C = {:,}")
-    exchange.set_title("the exchange alone", fontsize=9)
-    if exchange.lines:
-        exchange.legend(fontsize=6)
-    _draw_key(key)
-    shown = [*panels[0], *panels[1][:-1]]
-    limits = [limit for panel in shown if panel.lines for limit in _limits(panel)]
+            for steps, ms in alone.items():
+                panel.axhline(ms, c=colours[steps], ls=":", lw=1.2)
+            canvas.subtitle(panel, f"{direction}, {_columns(columns)}")
+    exchange, beside = panels[-1]
+    beside.remove()
+    alone = table[table["direction"] == "exchange"]
+    sizes = sorted(alone["C"].unique())
+    colours_of_sizes = dict(zip(sizes, canvas.shades(len(sizes)), strict=True))
+    _draw_lines(exchange, alone, "C", colours_of_sizes)
+    canvas.subtitle(exchange, "the exchange alone")
+    handles = [canvas.mark(_columns(n), c, "o") for n, c in colours_of_sizes.items()]
+    legend = exchange.legend(
+        handles=handles,
+        title="values exchanged for",
+        loc="center left",
+        bbox_to_anchor=(1.05, 0.5),
+        frameon=False,
+        fontsize=canvas.KEY,
+        alignment="left",
+    )
+    legend.set_in_layout(False)  # it is in the room of the panel that was removed
+    shown = [*panels[:-1].flat, exchange]
     for panel in shown:
-        panel.set_ylim(min(limits), max(limits))
+        panel.set_yscale("log")
         panel.set_xticks(sorted(table["ranks"].unique()))
-        panel.tick_params(labelsize=7)
-        panel.minorticks_off()
+        panel.set_xlim(0.6, most + 0.4)
         if most > at_once:
-            panel.axvspan(at_once + 0.5, most + 0.5, color="0.93", zorder=0)
-    for panel in (*panels[-1][:-1], exchange):
-        panel.set_xlabel("ranks", fontsize=8)
-    title = "A recurrence split along time over processes, float32"
-    return canvas.labelled(figure, records, title, threads="a thread a rank")
+            panel.axvspan(at_once + 0.5, most + 0.4, color="0.93", zorder=0)
+    canvas.plain_ticks(panels[0][0], steps=(1,))
+    for row in panels:
+        row[0].set_ylabel("milliseconds")
+    for panel in panels[:-2].flat:
+        panel.tick_params(labelbottom=False)
+    for panel in (*panels[-2], exchange):
+        panel.set_xlabel("processes")
+    key = [canvas.mark(f"T = {int(n):,}", colour, "o") for n, colour in colours.items()]
+    key += [
+        None,
+        canvas.mark("measured", canvas.GREY, "o", mfc="white"),
+        canvas.mark("used for the fit", canvas.GREY, "o"),
+        canvas.mark("the model", canvas.GREY, ls="--"),
+        canvas.mark("one process, not split", canvas.GREY, ls=":"),
+    ]
+    about = "A float32 recurrence split along time. Bars: quartiles"
+    if most > at_once:
+        about += f". Grey: more processes than the {at_once} cores, which they share"
+    return canvas.labelled(figure, records, _title(records), about, key, "1 thread per process")
+
+
+def _title(records: Records) -> str:
+    """Return the finding: the best ratio of a split to one process that does not split."""
+    table, cell = records.table, ["direction", "T", "C"]
+    split = table[(table["algorithm"] == "split") & (table["ranks"] > 1)]
+    whole = table.loc[table["algorithm"] == "whole", [*cell, "median_ms"]]
+    both = split.merge(whole, on=cell, suffixes=("", "_whole"))
+    if both.empty:
+        return "A recurrence split along time over processes"
+    both["ratio"] = both["median_ms_whole"] / both["median_ms"]
+    best = both.loc[both["ratio"].idxmax()]
+    return (
+        f"At best {best['ranks']:.0f} processes are {canvas.short(best['ratio'])} times as fast as "
+        f"one: {best['direction']}, {best['T']:,.0f} steps of {_columns(best['C'])}"
+    )
+
+
+def _columns(count: float) -> str:
+    return f"{count:,.0f} column{'s' if count > 1 else ''}"
 
 
 def _where(table: pandas.DataFrame, direction: str, columns: int) -> pandas.DataFrame:
     return table[(table["direction"] == direction) & (table["C"] == columns)]
 
 
-def _draw_lines(panel: Any, table: pandas.DataFrame, by: str, label: str) -> None:
-    """Draw medians with quartiles, and the model dashed, in a colour for each value of ``by``."""
-    groups = zip(
-        table.groupby(by), canvas.colours(table[by].nunique()), canvas.MARKERS * 2, strict=False
-    )
-    for (value, line), colour, marker in groups:
-        spread = (line["median_ms"] - line["q1_ms"], line["q3_ms"] - line["median_ms"])
-        panel.errorbar(
-            line["ranks"],
-            line["median_ms"],
-            spread,
-            fmt=marker,
-            ms=5,
-            mfc="none",
-            lw=1,
-            c=colour,
-            label=label.format(value),
-        )
-        panel.plot(line["ranks"], line["model_ms"], "--", lw=1, c=colour)
-        ends = line[line["fitted"]]
-        panel.plot(ends["ranks"], ends["model_ms"], ".", ms=4, c=colour)
+def _draw_lines(panel: Any, table: pandas.DataFrame, by: str, colours: Mapping[Any, Any]) -> None:
+    """Draw medians with quartiles, and the model dashed, in a colour for each value of ``by``.
 
-
-def _limits(panel: Any) -> tuple[float, float]:
-    panel.set_yscale("log")
-    panel.autoscale_view()
-    return panel.get_ylim()
-
-
-def _draw_key(panel: Any) -> None:
-    """Say what the signs of the other panels mean."""
-    panel.axis("off")
-    meanings = {
-        "marker": "measured: median and quartiles",
-        "dashed": "the model",
-        "dot": "measured point that the model was fitted to",
-        "dotted": "one process that does not split",
-        "grey": "more ranks than processors: they take turns",
-    }
-    lines = [f"{sign}: {meaning}" for sign, meaning in meanings.items()]
-    panel.text(0, 0.9, "\n\n".join(lines), fontsize=7, va="top", transform=panel.transAxes)
+    Measurements that the model is fitted to are full markers, all others are hollow.
+    """
+    for value, line in table.groupby(by):
+        colour = colours[value]
+        panel.plot(line["ranks"], line["model_ms"], "--", lw=1.2, c=colour)
+        for fitted, points in line.groupby("fitted"):
+            spread = (points["median_ms"] - points["q1_ms"], points["q3_ms"] - points["median_ms"])
+            panel.errorbar(
+                points["ranks"],
+                points["median_ms"],
+                spread,
+                fmt="o",
+                ms=5,
+                mfc=colour if fitted else "white",
+                lw=1.2,
+                c=colour,
+            )
 
 
 EXPERIMENT = Experiment(

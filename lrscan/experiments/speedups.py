@@ -1,4 +1,4 @@
-"""Speed-ups of parallel algorithms over serial ones, and what they say beside the paper's."""
+"""Speed-ups of parallel algorithms over serial ones, and their comparison with the paper's."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ PARALLEL = ("blocked", "single_pass")
 
 
 def speedups(measured: Records, by: Sequence[str]) -> pandas.DataFrame:
-    """Serial over other median time, for every pair that was measured.
+    """Return serial over parallel median times, for every pair of algorithms that was measured.
 
     Args:
-        measured: times, one for each ``by`` and algorithm
-        by:       the columns that tell what was computed
+        measured: times, one for each algorithm and combination of the columns ``by``
+        by:       the columns that identify what was computed
 
     Returns:
         Columns: ``by``, baseline ("serial_paper", "serial"), algorithm (any other), speedup.
@@ -44,11 +44,12 @@ def speedups(measured: Records, by: Sequence[str]) -> pandas.DataFrame:
 
 
 class PaperCell(NamedTuple):
-    """A cell of the paper's tables.
+    """Cell of one of the paper's tables.
 
-    model    the paper's name of it; empty where a table is about the kernel alone
-    at       its columns in a table of :func:`speedups`
-    speedup  the paper's number
+    Attributes:
+        model:   the paper's name for it; empty if a table is about the kernel alone
+        at:      the values of its columns in a table of :func:`speedups`
+        speedup: the paper's number
     """
 
     model: str
@@ -59,15 +60,17 @@ class PaperCell(NamedTuple):
 def compare(
     table: pandas.DataFrame, steps: int, cells: Iterable[PaperCell], on_gpu: bool
 ) -> Finding:
-    """Compare the best parallel speed-ups of cells with the paper's.
+    """Compare the best parallel speed-ups with the paper's, cell by cell.
 
-    The verdict is on a GPU's cells over the plain loop, each beside the paper's, and on those over
-    the tuned serial kernel. The ratio is that of the cell that is furthest behind.
+    On a GPU the speed-ups over the plain loop are compared with the paper's, and those over the
+    tuned serial kernel with 1. The ratio is that of the cell that is furthest behind the paper. On
+    a CPU there is no verdict.
 
     Args:
-        table:  what :func:`speedups` returned
-        steps:  the length of all the cells
-        on_gpu: whether a GPU was measured
+        table:  from :func:`speedups`
+        steps:  the length of all cells
+        cells:  of the paper
+        on_gpu: True if a GPU was measured
     """
     table = table[table["algorithm"].isin(PARALLEL)]
     parts: list[str] = []
@@ -84,7 +87,7 @@ def compare(
         parts.append(f"{model} {best['speedup']:.2f}x ({best['algorithm']}, {width}".strip())
         parts[-1] += f"; {tuned:.2f}x over the tuned serial kernel)" if on_gpu else ")"
     if not found:
-        return Finding(f"nothing at T = {steps:,}", NOT_TRIED)
+        return Finding(f"nothing was measured at T = {steps:,}", NOT_TRIED)
     text = f"at T = {steps:,}: " + "; ".join(parts)
     if not on_gpu:
         return Finding(text, CPU_CANNOT_TELL)

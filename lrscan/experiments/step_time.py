@@ -1,9 +1,9 @@
-"""The time of a training step of the GILR-LSTM over the length of a sequence, to one million."""
+"""Time of a training step of the GILR-LSTM over the length of a sequence, up to one million."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -25,10 +25,11 @@ if TYPE_CHECKING:
 def measure(
     *, device: str, seed: int, step_lengths: Iterable[int], hidden: int, runs: int = 5
 ) -> Records:
-    """Time of a training step of GILR-LSTM on problem 2b over length, minibatch 1.
+    """Measure the time of a training step of GILR-LSTM on problem 2b over length, minibatch 1.
 
-    Two layers, inputs of width 128 as indices, forward and backward. The reference is the time at
-    the shortest length, times the ratio of the lengths: equal times mean a cost in proportion to T.
+    The model has two layers, and inputs of width 128 as indices. A step is forward and backward.
+    The reference is the time at the shortest length, times the ratio of the lengths: a time equal
+    to it means a cost in proportion to T.
     """
     where = provenance.resolve_device(device)
     lengths = sorted(step_lengths)
@@ -57,29 +58,37 @@ def _sign_loss(label: Tensor) -> Callable[[Tensor], Tensor]:
 
 @own_settings()
 def plot(records: Records) -> Figure:
-    """Time of a training step over length, beside one in proportion to length."""
+    """Draw the time of a training step over length, and one in proportion to length."""
     table = records.table.sort_values("T")
-    figure, ((panel,),) = canvas.axes(1, 1, width=5.6, height=3.6)
-    panel.plot(table["T"], table["reference_ms"] / 1e3, "k--", lw=1, label="in proportion to T")
-    panel.errorbar(
-        table["T"],
-        table["median_ms"] / 1e3,
-        yerr=[
-            (table["median_ms"] - table["q1_ms"]) / 1e3,
-            (table["q3_ms"] - table["median_ms"]) / 1e3,
-        ],
-        fmt="o-",
-        capsize=3,
-        label="measured (quartiles)",
-    )
-    canvas.log_axes(panel, sorted(table["T"]))
+    figure, ((panel,),) = canvas.axes(1, 1, height=3.0)
+    seconds = table["median_ms"].max() >= 1000
+    scale, unit = (1e-3, "s") if seconds else (1.0, "ms")
+    proportion = scale * table["reference_ms"]
+    panel.plot(table["T"], proportion, "--", c=canvas.GREY, lw=1.2)
+    middle = scale * table["median_ms"]
+    low, high = middle - scale * table["q1_ms"], scale * table["q3_ms"] - middle
+    colour, marker = canvas.look("GILR-LSTM")
+    panel.errorbar(table["T"], middle, (low, high), marker=marker, c=colour, capsize=3)
+    canvas.log_axes(panel, table["T"])
     canvas.plain_ticks(panel)
     panel.set_xlabel("sequence length T")
-    panel.set_ylabel("seconds a step")
-    panel.legend(fontsize=8)
-    hidden = table["C"].iloc[0]
-    title = f"A training step of GILR-LSTM, two layers of {hidden}, minibatch 1, float32"
-    return canvas.labelled(figure, records, title)
+    panel.set_ylabel("seconds per training step" if seconds else "milliseconds per training step")
+    first, last = (table.iloc[n] for n in (0, -1))
+    # On the side of the measured line on which the other line is not.
+    side: dict[str, Any] = {"side": "upper left"}
+    if middle.iloc[-1] < proportion.iloc[-1]:
+        side = {"side": "lower left", "gap": 22}
+    canvas.callout(panel, last["T"], middle.iloc[-1], "GILR-LSTM", unit=f" {unit}", **side)
+    panel.margins(y=0.15)
+    ratio = canvas.short(last["median_ms"] / first["median_ms"])
+    title = f"{last['T'] / first['T']:g} times as many time steps: "
+    title += f"a training step takes {ratio} times as long"
+    about = f"GILR-LSTM, two layers of {last['C']} units, minibatch 1, float32"
+    key = [
+        canvas.mark("measured, median and quartiles", colour, marker, ls="-"),
+        canvas.mark("in proportion to T", canvas.GREY, ls="--"),
+    ]
+    return canvas.labelled(figure, records, title, about, key)
 
 
 EXPERIMENT = Experiment(

@@ -1,8 +1,9 @@
-"""Targets of the CUDA kernels, beside the records of a GPU.
+"""Targets of the CUDA kernels, compared with the records of a GPU.
 
 Shares are of the speed of a copy on the device in the same run, see
-:func:`lrscan.experiments.throughput.summarise`. The wanted numbers are for an H100; the share of a
-deterministic sum of 2**28 floats in CUB there is 0.87. "auto" is judged, in the worst shape.
+:func:`lrscan.experiments.throughput.summarise`. The targets are for an H100, on which a
+deterministic sum of 2**28 floats in CUB reaches a share of 0.87. The algorithm "auto" is judged, at
+its worst shape.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from lrscan.experiments.speedups import PARALLEL
 MET, MISSED, OPEN = "met", "missed", "not measured"
 _MANY_COLUMNS, _FEW_COLUMNS = 1024, 32
 _DIRECTIONS = ("forward", "backward")
-# The columns that tell one measurement of a record from another, but for the algorithm.
+# The columns that identify a measurement, apart from the algorithm.
 _CASE = ["direction", "dtype", "layout", "T", "B", "C"]
-# (layout, T, B, C, wanted milliseconds) of well-known shapes, forward.
+# (layout, T, B, C, target in milliseconds) of well-known shapes, forward.
 _KNOWN = (
     ("BCT", 65_536, 8, 1536, 3.6),
     ("CT", 2**19, 1, 64, 0.16),
@@ -33,11 +34,15 @@ _KNOWN = (
 
 
 class Target(NamedTuple):
-    """A number that is wanted, and what was measured.
+    """Target and the measurement that it is compared with.
 
-    most      whether the number wanted is the most allowed, or the least
-    measured  the worst; None if there is none
-    where     the shape that was worst
+    Attributes:
+        what:     the quantity, in words
+        wanted:   the target
+        unit:     of both numbers
+        most:     True if the target is an upper bound, False if it is a lower one
+        measured: the worst measurement; None if there is none
+        where:    the shape that was worst
     """
 
     what: str
@@ -56,16 +61,13 @@ class Target(NamedTuple):
 
 
 def table(directory: Path, device: str) -> pandas.DataFrame:
-    """Every target beside the records of a device, a row for each target.
+    """Return every target compared with the records of a device, a row for each target.
 
-    Arguments
-    ---------
-    directory   the folder with one folder for each device
-    device      the device's slug
+    Args:
+        directory: the folder with one folder for each device
+        device:    slug of the device
 
-    Returns
-    -------
-    pandas.DataFrame
+    Returns:
         Columns: target, wanted, measured, unit, where, verdict ("met", "missed", "not measured").
     """
     found = {
@@ -101,14 +103,14 @@ def table(directory: Path, device: str) -> pandas.DataFrame:
 
 
 def _rows(found: Records | None) -> pandas.DataFrame:
-    """The rows of records, none where there are no records."""
+    """Return the rows of records; none if there are no records."""
     return pandas.DataFrame(columns=[*records.COLUMNS, "share"]) if found is None else found.table
 
 
 def _worst(
     what: str, wanted: float, unit: str, rows: pandas.DataFrame, values: str, most: bool = False
 ) -> Target:
-    """The target beside the worst of its rows, by the column ``values``."""
+    """Return a target with the worst of its rows, by the column ``values``."""
     if rows.empty:
         return Target(what, wanted, unit, most, None, "")
     row = rows.loc[rows[values].idxmax() if most else rows[values].idxmin()]
@@ -117,12 +119,12 @@ def _worst(
 
 
 def _shares(rates: pandas.DataFrame) -> Iterator[Target]:
-    """Shares of the speed of a copy, by dtype, columns, layout and direction."""
+    """Yield targets for shares of the speed of a copy, by dtype, columns, layout and direction."""
     ours = rates[rates["algorithm"] == "auto"]
     width = ours["B"] * ours["C"]
     size = ours["T"] * width
     large = ours[(width >= _MANY_COLUMNS) & (size >= 2**26)]
-    # Of so many elements, up to what does not divide by the columns.
+    # Sizes are a little below a power of two if it is not divisible by the columns.
     thin = {
         power: ours[(width <= _FEW_COLUMNS) & (size > 0.99 * 2**power) & (size <= 2**power)]
         for power in (26, 28)
@@ -151,7 +153,7 @@ def _shares(rates: pandas.DataFrame) -> Iterator[Target]:
 
 
 def _durations(rates: pandas.DataFrame) -> Iterator[Target]:
-    """Milliseconds of well-known shapes, forward."""
+    """Yield targets for the milliseconds of well-known shapes, forward."""
     ours = rates[(rates["algorithm"] == "auto") & (rates["direction"] == "forward")]
     ours = ours[ours["dtype"] == "float32"]
     for layout, T, B, C, wanted in _KNOWN:
@@ -162,7 +164,7 @@ def _durations(rates: pandas.DataFrame) -> Iterator[Target]:
 
 
 def _rivals(rates: pandas.DataFrame) -> Iterator[Target]:
-    """A rival's time over ours, in the case where the rival comes nearest."""
+    """Yield targets for a rival's time over ours, in the case in which it comes closest."""
     ours = rates.loc[rates["algorithm"] == "auto", [*_CASE, "median_ms"]]
     for name in RIVALS:
         rows = rates[rates["algorithm"] == name].merge(ours, on=_CASE, suffixes=("", "_ours"))
@@ -171,7 +173,7 @@ def _rivals(rates: pandas.DataFrame) -> Iterator[Target]:
 
 
 def _auto(every: pandas.DataFrame) -> Target:
-    """Time of the best algorithm over that of "auto"."""
+    """Return the target for the time of the best algorithm over that of "auto"."""
     own = every[~every["algorithm"].isin([*RIVALS])]
     auto = own["algorithm"] == "auto"
     best = own[~auto].groupby(_CASE)["median_ms"].min().rename("best_ms").reset_index()
@@ -182,7 +184,7 @@ def _auto(every: pandas.DataFrame) -> Target:
 
 
 def _table_1(times: Records | None) -> Iterator[Target]:
-    """The best parallel algorithm over "serial_paper" at 65,536 steps, against the paper's."""
+    """Yield targets for the best speed-up over "serial_paper" at 65,536 steps: the paper's."""
     theirs = paper.table("table1_kernel_speedup")
     theirs = theirs[theirs["sequence_length"] == 65_536]
     for m, wanted in zip(theirs["features"], theirs["speedup"], strict=True):
@@ -199,7 +201,7 @@ def _table_1(times: Records | None) -> Iterator[Target]:
 
 
 def _call(costs: pandas.DataFrame) -> Target:
-    """Microseconds that the host spends in a call without gradients."""
+    """Return the target for the microseconds of the host per call without gradients."""
     rows = costs[costs["direction"] == "forward"]
     rows = rows.assign(microseconds=rows["median_ms"] * 1e3)
     return _worst("host cost of a call", 25.0, "microseconds", rows, "microseconds", most=True)

@@ -1,8 +1,9 @@
-"""How near the operator comes to the speed of memory, in every layout, beside its rivals."""
+"""Share of the speed of memory that the operator and its rivals reach, in every layout."""
 
 from __future__ import annotations
 
 import math
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import pandas
@@ -19,10 +20,11 @@ from lrscan.experiments.resume import in_pieces
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# At this size a GPU's memory reaches its full speed, and a larger one does not change it.
+# From this size on a GPU's memory reaches its full speed.
 _LARGE_BYTES = 2**28
-# The columns that tell one case of a dtype from another.
+# The columns that identify a case, apart from the dtype.
 _CASE = ["layout", "T", "B", "C"]
+_DIRECTIONS = ("forward", "backward")
 
 
 def measure(
@@ -36,14 +38,23 @@ def measure(
     resume: bool = False,
     until: float = math.inf,
 ) -> Records:
-    """Time of the operator in every layout, forward and backward, beside that of moving the bytes.
+    """Measure the time of the operator in every layout, and that of moving the same bytes.
 
-    Outputs are allocated beforehand, and compared before anything is timed. The reference reads and
-    writes the same bytes: on a CPU ``torch.add`` forward, and backward a loop that reads three
-    tensors and writes two; on a GPU a copy on the device. With ``compare`` other implementations
-    are measured too, on the same numbers, forward. What was not available is in the provenance.
-    With ``rivals_later`` the cases that have rivals are left for a call that resumes. ``resume``
-    and ``until`` as for :func:`lrscan.experiments.resume.in_pieces`, with a piece for each case.
+    Forward and backward are measured. Outputs are allocated beforehand, and compared before
+    anything is timed. The reference reads and writes the same bytes. On a GPU it is a copy on the
+    device. On a CPU it is ``torch.add`` forward, and a loop that reads three tensors and writes two
+    backward.
+
+    Args:
+        device:       "auto", "cpu" or "cuda"
+        seed:         of the inputs
+        elements:     of a tensor, about
+        runs:         samples of each time
+        compare:      measure other implementations too, forward, on the same numbers; the
+                      provenance says which were not available
+        rivals_later: leave the cases with rivals for a call that resumes
+        resume:       see :func:`lrscan.experiments.resume.in_pieces`, with a piece for each case
+        until:        likewise
     """
     where = provenance.resolve_device(device)
     parameters = {"elements": elements, "runs": runs, "compare": compare}
@@ -62,7 +73,7 @@ def measure(
 def _measure_case(
     case: Case, where: torch.device, seed: int, runs: int
 ) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    """(rows, what was not available and why)"""
+    """Return the rows of a case, and what was not available with the reasons."""
     a, x, dh, *outputs = candidates.tensors(case, where, seed)
     algorithms, missing = candidates.algorithms(case, where)
     forward, reasons = candidates.forward(case, algorithms, a, x, outputs[0])
@@ -88,7 +99,7 @@ def _measure_case(
         }
         for algorithm, quartiles in timings.items():
             rows.append(common | {"algorithm": algorithm} | timing.columns(quartiles))
-        calls.clear()  # frees what the rivals hold
+        calls.clear()  # frees the memory that rivals hold
     if where.type == "cuda":
         torch.cuda.empty_cache()
     shape = f"{case.dtype} {case.layout} {tuple(case.shape)}"
@@ -96,12 +107,11 @@ def _measure_case(
 
 
 def summarise(records: Records) -> pandas.Series:
-    """The share of the speed of memory that each row reached.
+    """Return the share of the speed of memory that each row reached.
 
-    It is the time of moving the row's bytes over the row's time. The first is the reference's,
-    measured in the same run. On a GPU the fastest of the large copies of a run stands for all of
-    them: some ways to make a copy are slow at some sizes, and a share above one would only say that
-    such a way was taken.
+    The share is the time to move the row's bytes, which is that of the reference in the same run,
+    over the row's time. On a GPU the speed of the fastest large copy is taken for all large rows:
+    some copies are slow at some sizes, and a share above one would only say that the copy was.
     """
     table = records.table
     moving = table["reference_ms"]
@@ -114,9 +124,10 @@ def summarise(records: Records) -> pandas.Series:
 
 @own_settings()
 def plot(records: Records) -> Figure:
-    """Share of the speed of memory, for every layout and algorithm.
+    """Draw the share of the speed of memory, for every layout and algorithm.
 
-    A row of panels for each dtype, a column for each direction.
+    A row of panels for each dtype, a column for each direction. A ring marks "auto", around the
+    algorithm that it chooses.
     """
     table = records.table.assign(share=summarise(records))
     table = table.sort_values(["T", "C"], kind="stable").sort_values(
@@ -124,41 +135,55 @@ def plot(records: Records) -> Figure:
     )
     dtypes = list(records.table["dtype"].unique())
     most = max(len(part[_CASE].drop_duplicates()) for _, part in table.groupby("dtype"))
-    height = max(4.0, 0.2 * most + 0.6)
-    figure, panels = canvas.axes(len(dtypes), 2, width=5.0, height=height)
-    algorithms = sorted(table["algorithm"].unique())
-    colours = canvas.colours(len(algorithms))
-    styles = list(zip(algorithms, colours, canvas.MARKERS * 2, strict=False))
-    for (dtype, row), (direction, column) in canvas.grid(dtypes, ("forward", "backward")):
+    height = 0.17 * most + 0.75
+    figure, panels = canvas.axes(len(dtypes), 2, height=height, sharex=True, sharey="row")
+    names = [name for name in canvas.LOOKS if (table["algorithm"] == name).any()]
+    for (row, dtype), (column, direction) in product(enumerate(dtypes), enumerate(_DIRECTIONS)):
         panel, of_dtype = panels[row][column], table[table["dtype"] == dtype]
         part = of_dtype[of_dtype["direction"] == direction]
         order = of_dtype[_CASE].drop_duplicates().reset_index(drop=True)
-        names = [_label(one) for one in order.itertuples()] if column == 0 else [""] * len(order)
-        panel.axvline(1, c="0.6", lw=1)
-        for algorithm, colour, marker in styles:
-            one = part[part["algorithm"] == algorithm]
+        panel.axvline(1, c=canvas.GREY, lw=1)
+        for name in names:
+            one = part[part["algorithm"] == name]
             at = order.merge(one, on=_CASE, how="left")["share"]
-            if at.notna().any():
-                panel.plot(at, order.index, marker, mfc="none", c=colour, label=algorithm)
-        panel.set_yticks(order.index, names, fontsize=7)
-        panel.invert_yaxis()
+            panel.plot(at, order.index, c=canvas.look(name).colour, **_style(name))
+        panel.set_yticks(order.index, [_label(one) for one in order.itertuples()])
+        panel.tick_params(axis="y", labelsize=canvas.SMALL, length=0)
+        if column == 0:
+            panel.set_ylim(len(order) - 0.4, -0.6)
+        canvas.subtitle(panel, f"{dtype}, {direction}")
+    for panel in panels[-1]:
         panel.set_xlim(0, None)
-        panel.set_title(f"{dtype}, {direction}", fontsize=9)
-        panel.set_xlabel("share of the speed of memory", fontsize=8)
-    named: dict[str, Any] = {}
-    for panel in panels.flat:
-        handles, labels = panel.get_legend_handles_labels()
-        named |= dict(zip(labels, handles, strict=True))
-    figure.legend(list(named.values()), list(named), fontsize=7, loc="outside right center")
-    title = "Time to move the bytes over time of the recurrence\n"
-    title += "TC: channels lie side by side; CT: time does"
-    return canvas.labelled(figure, records, title)
+        panel.set_xlabel("share of the speed of memory")
+    key = [canvas.mark(name, canvas.look(name).colour, **_style(name)) for name in names]
+    about = "Time to move the same bytes over the time of the recurrence. Axes and their sizes: "
+    about += "the outermost first, the contiguous one last"
+    return canvas.labelled(figure, records, _title(table), about, key)
+
+
+def _style(name: str) -> dict[str, Any]:
+    """Return the marker of an algorithm: a ring for "auto", full ones for all others."""
+    marker = canvas.look(name).marker
+    if name == "auto":
+        return {"marker": marker, "ms": 9, "mfc": "none", "mew": 1.3, "ls": ""}
+    return {"marker": marker, "ms": 5, "ls": ""}
+
+
+def _title(table: pandas.DataFrame) -> str:
+    """Return the finding: the range of "auto", forward, in every dtype."""
+    rows = table[(table["algorithm"] == "auto") & (table["direction"] == "forward")]
+    ranges = [
+        (f"{100 * part.min():.0f} to {100 * part.max():.0f}%", dtype)
+        for dtype, part in rows.groupby("dtype", sort=False)["share"]
+    ]
+    (first, dtype), *others = ranges
+    text = f"A forward pass reaches {first} of the speed of memory in {dtype}"
+    return ", ".join([text, *(f"{reached} in {name}" for reached, name in others)])
 
 
 def _label(row: Any) -> str:
-    """A row of tensors: its layout and sizes."""
-    batch = f", B {row.B:,}" if row.B > 1 else ""
-    return f"{row.layout}  T {row.T:,}{batch}, C {row.C:,}"
+    """Return the layout and the sizes of tensors, in the order of their axes."""
+    return f"{row.layout}  {' x '.join(f'{getattr(row, axis):,}' for axis in row.layout)}"
 
 
 EXPERIMENT = Experiment(

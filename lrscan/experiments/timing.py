@@ -12,28 +12,27 @@ import torch
 
 from lrscan.core.torch_internals import sleep_on_the_gpu
 
-# A sample of a CPU timing lasts at least so long, so that the clock does not matter.
+# Shortest sample on a CPU, so that the clock's resolution does not matter.
 _SHORTEST_SAMPLE_S = 5e-3
-# What the calls before left in the caches does not matter to a sample that lasts so long.
+# In samples this long, what earlier calls left in the caches does not matter.
 _LONG_S = 0.1
-# Read between two GPU samples, so that no input is left in the cache, and nothing that has still to
-# be written back.
+# Read between two GPU samples, so that the cache holds no inputs and nothing to write back.
 _FLUSH_BYTES = 256 * 2**20
-# The GPU idles for so many cycles, most of a millisecond, while the host queues a call.
+# The GPU idles this long, most of a millisecond, while the host queues a call.
 _HEAD_START_CYCLES = 10**6
 
 Quartiles = tuple[float, float, float]
 
 
 def quartiles(samples: Sequence[float]) -> Quartiles:
-    """The first quartile, the median and the third quartile."""
+    """Return the first quartile, the median and the third quartile."""
     levels = torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)
     first, median, third = torch.tensor(samples, dtype=torch.float64).quantile(levels).tolist()
     return first, median, third
 
 
 def columns(milliseconds: Quartiles) -> dict[str, float]:
-    """Quartiles as columns of a record."""
+    """Return quartiles as columns of a record."""
     return dict(zip(("q1_ms", "median_ms", "q3_ms"), milliseconds, strict=True))
 
 
@@ -43,20 +42,24 @@ def time_all(
     runs: int,
     clocks: Mapping[Any, str] | None = None,
 ) -> dict[Any, Quartiles]:
-    """Quartiles in milliseconds of each candidate, sampled in turn so that all share the noise.
+    """Return quartiles in milliseconds of each candidate, sampled in turn so that all share noise.
 
-    Each round has an order of its own, so that what a candidate leaves behind, in caches or as
-    memory that is given back, is not always paid for by the same next one.
+    Each round has an order of its own. Otherwise the same candidate would always pay for what the
+    one before it leaves behind, in caches or as freed memory.
 
-    On the CPU a sample is as many calls as fill five milliseconds, after one that is not timed. On
-    a GPU the cache is flushed before each sample, which is one call by one of these clocks, the
-    first unless ``clocks`` names another for a candidate:
+    On a CPU a sample is as many calls as fill five milliseconds, after one that is not timed. On a
+    GPU a sample is one call, and the cache is flushed before it. There are three clocks for it::
 
-        "graph"   replayed as a CUDA graph, between two events; the next one where it cannot be
-                  captured
+        "graph"   replayed as a CUDA graph, between two events; if it cannot be captured, "stream"
         "stream"  queued on torch's current stream while that is busy, between two events
-        "host"    from an idle device to an idle device, by the host's clock: for what runs on
-                  streams of its own. That counts its launches, too
+        "host"    from an idle device to an idle device, by the host's clock, launches included:
+                  for candidates that use streams of their own
+
+    Args:
+        candidates: calls by name
+        device:     to synchronise with
+        runs:       samples of each candidate
+        clocks:     for a GPU, the clocks of some candidates; "graph" for all others
     """
     clocks = clocks or {}
     samplers = {
@@ -80,7 +83,7 @@ def _sampler(call: Callable[[], Any], device: torch.device, clock: str) -> Calla
     if clock == "graph":
         graph = torch.cuda.CUDAGraph()
         try:
-            # What threads of a rival's library do meanwhile neither ends it nor fails by it.
+            # Threads of a rival's library neither end the capture nor fail because of it.
             with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 call()
             return lambda: _event_sample(graph.replay, 0)
@@ -98,7 +101,7 @@ def _cpu_sampler(call: Callable[[], Any]) -> Callable[[], float]:
 
     def take() -> float:
         if seconds < _LONG_S:
-            call()  # not to pay for what the candidate before left to be written back
+            call()  # pays for the write-back of what the previous candidate left in the cache
         return _seconds(call, calls) / calls * 1e3
 
     return take
@@ -113,7 +116,7 @@ def _seconds(call: Callable[[], Any], calls: int) -> float:
 
 @functools.cache
 def _flush() -> Callable[[], object]:
-    """A call that empties the GPU's cache: it reads a buffer of many times its size."""
+    """Return a call that empties the GPU's cache by reading a buffer many times its size."""
     buffer = torch.randint(2**31, (_FLUSH_BYTES // 8,), device="cuda")
     total = torch.empty((), dtype=torch.int64, device="cuda")
     return lambda: torch.sum(buffer, 0, out=total)

@@ -1,8 +1,8 @@
-"""What the figures of training have in common: colours of models, titles, and learning curves."""
+"""Common parts of the figures of training: sizes in words, and learning curves."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas
 
@@ -16,20 +16,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def colours() -> dict[str, Any]:
-    """The colour of each model."""
-    return dict(zip(NAMES, canvas.colours(len(NAMES)), strict=True))
-
-
-def logarithmic(panel: Any) -> None:
-    """Make both axes logarithmic."""
-    panel.set_xscale("log")
-    panel.set_yscale("log")
-    panel.tick_params(labelsize=7)
-
-
 def sizes(records: Records) -> str:
-    """ ", distractors any, 128 hidden units, minibatch 8", as far as all runs share it."""
+    """Return the sizes that all runs share, as ", 128 hidden units, minibatch 8"."""
     table, shared = records.table, ""
     words = {"distractors": "distractors {}", "C": "{} hidden units", "B": "minibatch {}"}
     for column, phrase in words.items():
@@ -40,38 +28,59 @@ def sizes(records: Records) -> str:
 
 @own_settings()
 def learning_curves(records: Records, curves: pandas.DataFrame) -> Figure:
-    """Accuracy over wall time, mean and deviation over the seeds; a panel for each task.
+    """Draw accuracy over wall time, mean and deviation over the seeds; a panel for each task.
 
     A dot is the end of the longest run of a model; the legend counts the runs that learned.
 
     Args:
-        curves: :func:`lrscan.experiments.training_runs.curves` of the records, or a part of them
+        records: of training runs
+        curves:  :func:`lrscan.experiments.training_runs.curves` of the records, or a part of them
     """
     tasks = list(curves.groupby(["start_steps", "T", "distractors"]))
     columns = min(len(tasks), 2)
-    figure, panels = canvas.axes(-(-len(tasks) // columns), columns, width=5.4, height=3.6)
-    colour_of = colours()
+    figure, panels = canvas.axes(-(-len(tasks) // columns), columns, height=3.0, sharey=True)
     for panel in panels.flat[len(tasks) :]:
         panel.remove()
     for panel, ((start, steps, distractors), part) in zip(panels.flat, tasks, strict=False):
-        panel.axhline(0.5, c="0.6", lw=1, ls=":")
+        panel.axhline(0.5, c=canvas.GREY, lw=1, ls=":")
         for (model, units), line in part.groupby(["model", "C"], sort=False):
-            colour = colour_of.get(model)
-            last = line.iloc[-1]
-            label = f"{NAMES.get(model, model)}, {units} hidden"
-            label += f", {last['learned']} of {last['runs']} learned"
+            name = NAMES.get(model, model)
+            colour, last = canvas.look(name).colour, line.iloc[-1]
+            label = f"{name}, {units} units: {last['learned']} of {last['runs']} learned"
             style = "-" if units == part["C"].min() else "--"
             panel.plot(line["seconds"], line["mean"], label=label, c=colour, ls=style)
-            panel.plot(last["seconds"], last["mean"], "o", ms=4, c=colour)
+            panel.plot(last["seconds"], last["mean"], "o", ms=5, c=colour)
             low, high = line["mean"] - line["deviation"], line["mean"] + line["deviation"]
             panel.fill_between(line["seconds"], low, high.clip(upper=1), color=colour, alpha=0.12)
-        smoothing = f"moving average of {part['smoothing'].iloc[0]} iterations"
-        panel.set_title(f"{span(steps, start, distractors)}; {smoothing}", fontsize=9)
+        canvas.subtitle(panel, span(steps, start, distractors))
         panel.set_xscale("log")
-        panel.set_ylim(0.3, 1.02)
-        panel.set_xlabel("wall time, seconds")
-        panel.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.18))  # below
+        canvas.plain_ticks(panel, steps=(1,), axis="x")
+        panel.set_ylim(0, 1.03)
+        panel.legend(fontsize=canvas.SMALL, loc="lower left", borderpad=0.2, handlelength=1.5)
+    for panel in panels[-1]:
+        panel.set_xlabel("seconds of training")
     for row in panels:
         row[0].set_ylabel("accuracy on minibatches")
-    title = f"Problem 2b{sizes(records)}\nmean and deviation over seeds"
-    return canvas.labelled(figure, records, title)
+    about = f"Problem 2b{sizes(records)}. Moving averages of {_smoothing(curves)}; "
+    about += "lines and bands: mean and deviation over seeds; dots: end of the longest run"
+    return canvas.labelled(figure, records, _title(curves), about)
+
+
+def _smoothing(curves: pandas.DataFrame) -> str:
+    """Return the length of the moving averages in words, for each T if they differ."""
+    by_length = dict(zip(curves["T"], curves["smoothing"], strict=True))
+    if len({*by_length.values()}) == 1:
+        return f"{curves['smoothing'].iloc[0]} iterations"
+    parts = [f"{count} at T = {steps:,}" for steps, count in sorted(by_length.items())]
+    return f"iterations ({', '.join(parts)})"
+
+
+def _title(curves: pandas.DataFrame) -> str:
+    """Return the finding: how many runs of each model learned, over all tasks and widths."""
+    groups = curves.groupby(["model", "T", "start_steps", "distractors", "C"], sort=False)
+    counts = groups[["learned", "runs"]].first().groupby(level="model", sort=False).sum()
+    parts = [
+        f"{row.learned} of {row.runs} runs of the {NAMES.get(row.Index, row.Index)}"
+        for row in counts.itertuples()
+    ]
+    return f"{' and '.join(parts)} learned to remember the first input"

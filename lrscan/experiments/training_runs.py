@@ -1,4 +1,4 @@
-"""Training runs as records: one run after the other, how each ended, and the learning curves."""
+"""Training runs as records: training one after the other, outcomes, and learning curves."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ _SMOOTHING = {1024: 20, 8192: 5, 1_048_576: 20}
 
 
 def spans(lengths: Sequence[int], grown_lengths: Sequence[int]) -> list[tuple[int, int]]:
-    """(steps, start_steps) of runs without a curriculum, and of those with one."""
+    """Return (steps, start_steps) of the runs without a curriculum, then of those with one."""
     return [*((steps, 0) for steps in lengths), *((steps, START) for steps in grown_lengths)]
 
 
 def span(steps: int, start: int, distractors: str = "any") -> str:
-    """The task of a run: "T = 8,192", or "T = 8,192, doubled from 128", or "..., apart"."""
+    """Return the task of a run in words, such as "T = 8,192, doubled from 128"."""
     task = f"T = {steps:,}" + (f", doubled from {start:,}" if start else "")
     return task if distractors == "any" else f"{task}, distractors {distractors}"
 
@@ -48,21 +48,26 @@ def train_all(
     until: float,
     measured: Records | None = None,
 ) -> Records:
-    """Train one run after the other, and record each as soon as it has ended.
+    """Train one run after the other, and record each as soon as it ends.
 
-    A run that fails does not keep the others from being trained.
+    If a run fails, the others are trained all the same.
 
     Args:
-        sequences: fresh ones, on which the accuracy at the end is taken
-        resume:    keep the runs that are recorded, and go on with one that was paused, or that gave
-                   up after fewer iterations
-        until:     pause then, by ``time.monotonic``
-        measured:  records to keep without ``resume`` too
+        experiment: name of the records
+        runs:       settings of the runs
+        device:     "auto", "cpu" or "cuda"
+        sequences:  fresh sequences for the accuracy at the end
+        resume:     keep the runs that are recorded, and continue one that was paused or that gave
+                    up after fewer iterations
+        until:      pause at this time, by ``time.monotonic``
+        measured:   records to keep even without ``resume``
 
     Raises:
-        Paused: time was up
-        Exception: what the first run that failed raised, when the others had ended; a RuntimeError
-            if it diverged at its first iteration, so that there is nothing to record
+        Paused: the time was up
+        RuntimeError: one of several runs failed, or a run diverged at its first iteration, so that
+            there is nothing to record
+        Exception: the only run failed
+        ValueError: there are no runs
     """
     runs = list(runs)
     where = provenance.resolve_device(device)
@@ -100,12 +105,12 @@ def train_all(
     if unfinished := sum(name not in done for name in names):
         raise Paused(experiment, measured, unfinished)
     if measured is None:
-        raise ValueError(f"{experiment}: no runs")
+        raise ValueError(f"{experiment}: there are no runs to train")
     return measured
 
 
 def _done(measured: Records, runs: Iterable[Settings]) -> set[str]:
-    """The names of the runs that are recorded and have no more iterations to do."""
+    """Return the names of the runs that are recorded and have no iterations left."""
     ended = outcomes(measured).set_index("run")
     gave_up = ended["iterations"].where(ended["status"].eq(NOT_LEARNED), math.inf)
     return {run.name() for run in runs if gave_up.get(run.name(), 0) >= run.iterations}
@@ -119,14 +124,14 @@ def _label(settings: Settings) -> str:
 
 
 def outcomes(measured: Records) -> pandas.DataFrame:
-    """How every run ended, a row for each run.
+    """Return the outcome of every run, a row for each run.
 
     Returns:
-        Columns: run, model, T, start_steps (of the curriculum; 0: none), B, C, distractors, the
-        settings in SEARCHED, seed, status, iterations, seconds, paper_at and strict_at (iterations
-        to the two criteria; missing: not met), paper_seconds and strict_seconds (until then,
-        without evaluations), held_out, low, high (accuracy on fresh sequences with its 95%
-        interval), measured_at.
+        Columns: run, model, T, start_steps (of the curriculum; 0 without one), B, C, distractors,
+        the settings in SEARCHED, seed, status, iterations, seconds, paper_at and strict_at
+        (iterations to the two criteria; missing if not met), paper_seconds and strict_seconds (the
+        time until then, without evaluations), held_out, low, high (accuracy on fresh sequences with
+        its 95% interval), measured_at.
     """
     rows = []
     tables = dict(list(measured.table.groupby("run")))
@@ -163,17 +168,19 @@ def outcomes(measured: Records) -> pandas.DataFrame:
 
 
 def curves(measured: Records, points: int = 200) -> pandas.DataFrame:
-    """The learning curves: moving average of minibatch accuracy over wall time, over all seeds.
+    """Return learning curves: moving averages of minibatch accuracy over wall time, over all seeds.
 
     A run that has ended keeps its last value, so that the mean is over the same runs throughout.
 
     Args:
-        points: of time, in equal ratios from the first iteration to the end of the longest run
+        measured: records of training runs
+        points:   points of time, in equal ratios from the first iteration to the end of the longest
+                  run
 
     Returns:
         Columns: model, distractors, T, start_steps, C, seconds, mean, deviation (over runs), runs,
-        learned (how many of them, by the strict criterion), smoothing (iterations in the moving
-        average, as the paper has it).
+        learned (the number of runs that met the strict criterion), smoothing (iterations in the
+        moving average, as in the paper).
     """
     tables, groups = [], ["model", *TASK, "C"]
     every = dict(list(measured.table.groupby("run")))

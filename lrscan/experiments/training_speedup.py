@@ -1,4 +1,4 @@
-"""The models in training with the kernel alone switched (Table 2, claim C3)."""
+"""Training of the models with only the kernel switched (Table 2, claim C3)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lrscan.experiments import canvas, timing, training_steps
 from lrscan.experiments.models import LAYERS, MODELS
 from lrscan.experiments.registry import Experiment
 from lrscan.experiments.resume import in_pieces
-from lrscan.experiments.speedups import PaperCell, compare, speedups
+from lrscan.experiments.speedups import PARALLEL, PaperCell, compare, speedups
 from lrscan.experiments.training_steps import Step
 from lrscan.experiments.verdicts import Finding
 from lrscan.train.precision import full_float32
@@ -41,34 +41,37 @@ def measure(
     resume: bool = False,
     until: float = math.inf,
 ) -> Records:
-    """Time of a training step by algorithm, the rest of the model left alone (Table 2).
+    """Measure the time of a training step by algorithm, with the rest of the model fixed (Table 2).
 
-    A step is forward and backward of two stacked layers on T steps of events / T sequences, in
-    float32; the gradients of all weights are taken. Results of all algorithms are compared first.
+    A step is forward and backward of two stacked layers on events / T sequences of T steps, in
+    float32, with the gradients of all weights. The results of all algorithms are compared first.
     The longest sequences are measured first.
 
     Args:
+        device:  "auto", "cpu" or "cuda"
+        seed:    of weights and inputs
         events:  b T, the same for every length
         lengths: T, divisors of events
         widths:  n, hidden units
-        inputs:  m, the input size that goes with each width
+        inputs:  m, the input size of each width
         names:   of :data:`lrscan.experiments.models.MODELS`
         runs:    samples of each time
-        resume, until: as for :func:`lrscan.experiments.resume.in_pieces`, with a piece for each
-                 model, length and width
+        resume:  see :func:`lrscan.experiments.resume.in_pieces`, with a piece for each model,
+                 length and width
+        until:   likewise
 
     Raises:
-        ValueError: a length that does not divide events, an unknown model, or lists that differ
-            in length
+        ValueError: a length does not divide events, a model is unknown, or widths and inputs differ
+            in number
     """
     where = provenance.resolve_device(device)
     sizes = dict(zip(widths, inputs, strict=True))
     lengths, names = list(lengths), list(names)
     for steps in lengths:
         if steps < 1 or events % steps:
-            raise ValueError(f"events = {events} is no multiple of the length {steps}")
+            raise ValueError(f"events = {events} is not a multiple of the length {steps}")
     if unknown := set(names) - set(MODELS):
-        raise ValueError(f"a model is one of {', '.join(MODELS)}, not {min(unknown)!r}")
+        raise ValueError(f"model {min(unknown)!r}: choose from {', '.join(MODELS)}")
     cells: list[dict[str, Any]] = [
         {"model": name, "T": steps, "B": events // steps, "C": width}
         for steps, width, name in product(sorted(lengths, reverse=True), sizes, names)
@@ -102,7 +105,7 @@ def measure(
 
 
 def _last_square(net: nn.Module, x: Tensor) -> Step:
-    """A step whose loss is the mean square of the outputs."""
+    """Return a step whose loss is the mean square of the outputs."""
     return lambda: training_steps.gradients(net(x)[0].square().mean(), net)
 
 
@@ -121,11 +124,11 @@ def _check_agreement(name: str, candidates: Mapping[str, Step]) -> None:
     for algorithm in others:
         for expected, got in zip(results[first], results[algorithm], strict=True):
             if not (got - expected).abs().max() <= 1e-4 * expected.abs().max():
-                raise RuntimeError(f"{name}: {algorithm} and {first} differ beyond rounding")
+                raise RuntimeError(f"{name}: {algorithm} and {first} differ by more than rounding")
 
 
 def summarise(records: Records) -> pandas.DataFrame:
-    """Training with a serial kernel over training with another, by model, n, T and b.
+    """Return training times with a serial kernel over those with another, by model, n, T and b.
 
     The columns are those of :func:`lrscan.experiments.speedups.speedups`.
     """
@@ -134,55 +137,64 @@ def summarise(records: Records) -> pandas.DataFrame:
 
 @own_settings()
 def plot(records: Records) -> Figure:
-    """Table 2 again: training with a serial kernel over training with another, beside the paper's.
+    """Draw Table 2 again: how many times as fast as with a serial loop models train.
 
-    A row for each width and serial algorithm, a column for each other one.
+    A row for each width, a column for each serial loop. The parallel algorithm is the single pass
+    where it was measured, else the blocked one. The paper's values are in the first column.
     """
     table = summarise(records)
-    rows = table[["C", "baseline"]].drop_duplicates().sort_values("C", kind="stable")
-    algorithms, names = table["algorithm"].unique(), records.table["model"].unique()
-    figure, panels = canvas.axes(len(rows), len(algorithms), width=3.9, height=2.8)
-    colours = canvas.colours(len(names))
-    published = paper.table("table2_rnn_speedup")
-    lengths = sorted({*table["T"], *published["sequence_length"]})
-    for row, (width, baseline) in zip(panels, rows.itertuples(index=False), strict=True):
-        for panel, algorithm in zip(row, algorithms, strict=True):
-            cell = table[
-                (table["C"] == width)
-                & (table["baseline"] == baseline)
-                & (table["algorithm"] == algorithm)
-            ]
-            panel.axhline(1, c="0.6", lw=1)
-            for name, colour, marker in zip(names, colours, canvas.MARKERS, strict=False):
-                ours = cell[cell["model"] == name].sort_values("T")
+    table = table[table["algorithm"].isin(PARALLEL)]
+    algorithm = [name for name in PARALLEL if (table["algorithm"] == name).any()][-1]
+    table = table[table["algorithm"] == algorithm]
+    widths, baselines = sorted(table["C"].unique()), list(table["baseline"].unique())
+    names = [name for name in MODELS if (table["model"] == name).any()]
+    published = paper.table("table2_rnn_speedup").rename(columns={"sequence_length": "T"})
+    lengths = sorted({*table["T"], *published["T"]})
+    side_by_side = len(baselines) == 1
+    shape = (1, len(widths)) if side_by_side else (len(widths), len(baselines))
+    figure, panels = canvas.axes(*shape, height=2.6, sharex=True, sharey=True)
+    cells = list(product(widths, baselines))
+    for panel, (width, baseline) in zip(panels.flat, cells, strict=True):
+        panel.axhline(1, c=canvas.GREY, lw=1)
+        rows = table[(table["C"] == width) & (table["baseline"] == baseline)]
+        for name in names:
+            colour, marker = canvas.look(name)
+            style = {"c": colour, "marker": marker, "ms": 5}
+            ours = rows[rows["model"] == name].sort_values("T")
+            panel.plot(ours["T"], ours["speedup"], **style)
+            if baseline == baselines[0]:
                 theirs = published[published["model"] == name]
-                style = {"c": colour, "marker": marker, "ms": 5}
-                panel.plot(ours["T"], ours["speedup"], label=name, **style)
-                panel.plot(
-                    theirs["sequence_length"],
-                    theirs["speedup"],
-                    mfc="none",
-                    ls=":",
-                    lw=1,
-                    label=f"{name}, paper ({paper.HARDWARE})",
-                    **style,
-                )
-            canvas.log_axes(panel, lengths)
-            canvas.plain_ticks(panel)
-            panel.set_title(f"{baseline} / {algorithm}, {width} hidden units", fontsize=9)
-    canvas.outer_labels(panels, "sequence length T", "speed-up")
-    canvas.legend_beside(figure, panels[0][0], size=7)
+                panel.plot(theirs["T"], theirs["speedup"], **style | canvas.hollow())
+        canvas.log_axes(panel, lengths)
+        canvas.plain_ticks(panel, "x", steps=(1,) if records.on_gpu else (1, 2, 5))
+        canvas.subtitle(panel, f"{width} units, over {_LOOPS[baseline]}")
+    for panel in panels[-1]:
+        panel.set_xlabel("sequence length T")
+    for row in panels:
+        row[0].set_ylabel("times as fast as the loop")
+    key = [canvas.mark(name, *canvas.look(name), ls="-") for name in names]
+    key.append(canvas.paper_mark())
     events = records.provenance["measurements"][-1]["parameters"]["events"]
-    return canvas.labelled(
-        figure,
-        records,
-        f"Table 2: training speed-up by switching the kernel, b T = {events:,}, float32\n"
-        "the paper: b T = 65,536 and, by its text, 256 hidden units",
-    )
+    about = f"A training step with {algorithm} over one with a serial loop, {events:,} events, "
+    about += "float32. The paper: 65,536 events and, by its text, 256 units"
+    return canvas.labelled(figure, records, _title(records, table), about, key)
+
+
+_LOOPS = {"serial_paper": "a plain loop", "serial": "a tuned loop"}
+
+
+def _title(records: Records, table: pandas.DataFrame) -> str:
+    """Return the finding: the range over models and widths at the longest sequences."""
+    longest = table["T"].max()
+    parts = []
+    for baseline, rows in table[table["T"] == longest].groupby("baseline", sort=False):
+        low, high = (canvas.short(one) for one in (rows["speedup"].min(), rows["speedup"].max()))
+        parts.append(f"{low} to {high} times as fast as with {_LOOPS[baseline]}")
+    return f"Training on {longest:,} steps is {', '.join(parts)}"
 
 
 def verdict(records: Records) -> Finding:
-    """For every model of Table 2 the best parallel speed-up at the paper's longest length."""
+    """Return the verdict on the best speed-up of every model at the paper's longest length."""
     theirs = paper.table("table2_rnn_speedup")
     longest = int(theirs["sequence_length"].max())
     cells = [

@@ -1,4 +1,4 @@
-"""Training steps that are timed: loss and gradients of all weights, forward and backward."""
+"""Training steps to time: loss and gradients of all weights, forward and backward."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Step = Callable[[], tuple[Tensor, ...]]
 
 
 def gradients(loss: Tensor, *nets: nn.Module) -> tuple[Tensor, ...]:
-    """The loss and its gradients by all weights."""
+    """Return the loss and its gradients with respect to all weights."""
     weights = [weight for net in nets for weight in net.parameters()]
     return loss.detach(), *torch.autograd.grad(loss, weights)
 
@@ -24,14 +24,14 @@ def gradients(loss: Tensor, *nets: nn.Module) -> tuple[Tensor, ...]:
 def of_read_out(
     net: nn.Module, read_out: nn.Module, x: Tensor | Tokens, loss: Callable[[Tensor], Tensor]
 ) -> Step:
-    """A step whose loss is of a linear read-out of the last output."""
+    """Return a step whose loss takes a linear read-out of the last output."""
     return lambda: gradients(loss(read_out(net(x)[0][-1])), net, read_out)
 
 
 def rows(
     timings: Mapping[str, timing.Quartiles], identity: Mapping[str, Any], seed: int, runs: int
 ) -> list[dict[str, Any]]:
-    """The rows of a training step's times, one for each algorithm."""
+    """Return the rows of a training step's times, one for each algorithm."""
     common = {
         "direction": "training",
         "dtype": "float32",

@@ -358,7 +358,7 @@ def test_bench_pauses_when_its_time_is_up_and_resumes(project, calls, monkeypatc
     speed = registry.load("speed")
     stand_in(monkeypatch, experiment("nothing", nothing, "seed", resumes=True))
     result = lrscan_("bench", "nothing", "--minutes", "1e-9", "--device", "cpu")
-    assert result.exit_code == 75 and "measures: 4 pieces of nothing" in result.output
+    assert result.exit_code == 75 and "--resume: 4 pieces of nothing" in result.output
 
     def pieces(*, seed: int, resume: bool, until: float):
         told.append((resume, until))
@@ -370,7 +370,7 @@ def test_bench_pauses_when_its_time_is_up_and_resumes(project, calls, monkeypatc
     stand_in(monkeypatch, experiment("pieces", pieces, "seed", resumes=True), speed)
     result = lrscan_("bench", "pieces", "speed", "--minutes", "1e-9", "--device", "cpu")
     assert result.exit_code == 75 and not calls
-    assert "--resume measures: 3 pieces of pieces, speed" in result.output
+    assert "Left to measure with --resume: 3 pieces of pieces, speed" in result.output
     assert lrscan_("bench", "pieces", "speed", "--resume").exit_code == 0
     assert [resume for resume, _ in told] == [False, True] and len(calls) == 1
     assert told[1][1] == math.inf > told[0][1]

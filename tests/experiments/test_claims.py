@@ -1,4 +1,4 @@
-"""The claims table says what the records say, and no more."""
+"""The claims table: every verdict follows from the records, and only from them."""
 
 from pathlib import Path
 
@@ -51,7 +51,7 @@ def throughput(provenance, gilr_lstm_ms, steps=131_072, units=256):
 
 
 def table_2(provenance, factors, width=24):
-    """Records in which each model trains so many times as fast, twice that over the plain loop."""
+    """Write records with these speed-ups over the tuned loop, and twice these over the plain."""
     records.write(
         "training_speedup",
         [
@@ -66,7 +66,9 @@ def table_2(provenance, factors, width=24):
 def test_without_records_every_claim_about_measurements_is_open():
     table = claims.table()
     assert list(table["id"]) == [f"C{n}" for n in range(1, 8)]
-    open_ones = table[table["id"] != "C4"]  # a construction: the classes themselves show it
+    open_ones = table[
+        table["id"] != "C4"
+    ]  # C4 is a construction, which the classes themselves show
     assert set(open_ones["verdict"]) == {verdicts.NOT_MEASURED} and set(open_ones["ours"]) == {""}
     assert row("C4")["verdict"] == verdicts.HOLDS and "GILRLSTM" in row("C4")["ours"]
 
@@ -116,9 +118,10 @@ def test_the_third_claim_takes_every_model():
     factors = {"SRU": 5.0, "QRNN(2)": 4.0, "QRNN(10)": 2.0, "GILR-LSTM": 2.0}
     table_2(GPU, factors)
     assert row("C3")["verdict"] == verdicts.HOLDS
-    assert row("C3")["ratio"] == pytest.approx(10 / 9.21)  # SRU is the furthest behind
-    told = "QRNN(2) 8.00x (blocked, n = 24; 4.00x over the tuned serial kernel)"
-    assert told in row("C3")["ours"]
+    assert row("C3")["ratio"] == pytest.approx(10 / 9.21)  # SRU is furthest behind
+    assert (
+        "QRNN(2) 8.00x (blocked, n = 24; 4.00x over the tuned serial kernel)" in row("C3")["ours"]
+    )
     table_2(GPU, factors | {"QRNN(2)": 3.0})
     assert row("C3")["verdict"] == verdicts.WEAKER
     assert row("C3")["ratio"] == pytest.approx(6 / 6.68)
@@ -168,14 +171,14 @@ def test_a_heat_map_without_an_lstm_yet_says_nothing():
 
 
 @pytest.mark.parametrize("other", [{"steps": 1024}, {"units": 64}])
-def test_other_sizes_than_the_paper_s_are_not_held_against_its_number(other):
+def test_sizes_that_the_paper_lacks_are_not_compared_with_its_number(other):
     throughput(GPU, 2.0, **other)
     (found,) = rows("C5")
     assert found["verdict"] == verdicts.PARTLY and pandas.isna(found["ratio"])
 
 
 def thrice(*runs):
-    """The same runs with three seeds: with fewer nothing is decided."""
+    """Return the same runs with three seeds: fewer decide nothing."""
     return [(model, steps, seed, at) for model, steps, _, at in runs for seed in range(3)]
 
 
@@ -183,33 +186,33 @@ def test_the_paper_s_own_factors_decide_the_sixth_claim():
     for device, holds in ((CPU, verdicts.CPU_HOLDS), (GPU, verdicts.HOLDS)):
         trained(device, "problem_2b", *thrice(("GILRLSTM", 1024, 0, 5), ("LSTM", 1024, 0, 46)))
         found = [one for one in rows("C6") if one["device"] == device["device_label"]][0]
-        assert found["verdict"] == verdicts.PARTLY and "9.2 times as soon" in found["ours"]
+        assert found["verdict"] == verdicts.PARTLY and "9.2 times as fast" in found["ours"]
         assert found["ours"].endswith("T = 8,192 without a curriculum was not tried")
         trained(device, "problem_2b", *thrice(("GILRLSTM", 8192, 0, 5), ("LSTM", 8192, 0, 30)))
         found = [one for one in rows("C6") if one["device"] == device["device_label"]][0]
         assert found["verdict"] == holds
     trained(CPU, "problem_2b", *thrice(("LSTM", 8192, 0, 20)))
-    assert row("C6")["verdict"] == verdicts.WEAKER and "4.0 times as soon" in row("C6")["ours"]
+    assert row("C6")["verdict"] == verdicts.WEAKER and "4.0 times as fast" in row("C6")["ours"]
     trained(CPU, "problem_2b", *thrice(("LSTM", 8192, 0, 4)))
     assert row("C6")["verdict"] == verdicts.NOT_REPRODUCED
 
 
-def test_lengths_and_tasks_that_the_paper_has_not_decide_nothing():
+def test_lengths_and_tasks_that_the_paper_lacks_decide_nothing():
     trained(CPU, "problem_2b", *thrice(("GILRLSTM", 2048, 0, 5), ("LSTM", 2048, 0, 50)))
     later = thrice(("GILRLSTM", 1024, 0, 20), ("LSTM", 1024, 0, 10))
     trained(CPU, "problem_2b", *later, start_steps=128)
     assert row("C6")["verdict"] == verdicts.NOT_TRIED
     assert "T = 1,024, doubled from 128: 3 of 3 runs" in row("C6")["ours"]
-    assert "0.5 times as soon" in row("C6")["ours"]
+    assert "0.5 times as fast" in row("C6")["ours"]
     trained(CPU, "problem_2b", *thrice(("GILRLSTM", 1024, 0, 5), ("LSTM", 1024, 0, 50)))
     assert row("C6")["verdict"] == verdicts.PARTLY
 
 
-def test_runs_that_fall_out_differently_leave_it_undecided():
+def test_runs_with_different_winners_leave_it_undecided():
     sooner = [("GILRLSTM", 1024, seed, 5) for seed in range(3)]
     trained(CPU, "problem_2b", *sooner, ("LSTM", 1024, 0, 50), ("LSTM", 1024, 1, 4))
     assert row("C6")["verdict"] == verdicts.UNDECIDED
-    assert "sooner in 50% of pairs" in row("C6")["ours"]
+    assert "learned first in 50% of pairs" in row("C6")["ours"]
 
 
 def test_two_runs_of_a_model_decide_nothing():
@@ -220,10 +223,10 @@ def test_two_runs_of_a_model_decide_nothing():
     assert row("C6")["verdict"] == verdicts.PARTLY
 
 
-def test_a_rival_that_never_learns_is_told_as_such():
+def test_a_rival_that_never_learns_gives_a_lower_bound():
     trained(CPU, "problem_2b", *thrice(("GILRLSTM", 1024, 0, 10), ("LSTM", 1024, 0, None)))
     assert row("C6")["verdict"] == verdicts.WEAKER
-    assert "at least 5.0 times as soon" in row("C6")["ours"]  # it gave up after 50
+    assert "at least 5.0 times as fast" in row("C6")["ours"]  # it gave up after 50
     trained(CPU, "problem_2b", *thrice(("GILRLSTM", 1024, 0, 5)))
     assert row("C6")["verdict"] == verdicts.PARTLY
     assert "0 of 3 runs of the LSTM learned" in row("C6")["ours"]
@@ -236,15 +239,15 @@ def test_the_last_claim_takes_a_million_steps():
     assert row("C7")["verdict"] == verdicts.NOT_TRIED
     trained(CPU, "long_memory", ("GILRLSTM", 2**20, 2, None))
     assert row("C7")["verdict"] == verdicts.NOT_REPRODUCED
-    told = row("C7")["ours"]
-    assert told.startswith("chrono: T = 65,536, 1 of 2 runs learned, 10 iterations, 10 s; ")
-    assert "T = 1,048,576, 0 of 1 runs learned" in told
-    assert row("C7")["ours"].endswith("an LSTM was not tried at T = 1,048,576")
+    ours = row("C7")["ours"]
+    assert ours.startswith("chrono: T = 65,536, 1 of 2 runs learned, 10 iterations, 10 s; ")
+    assert "T = 1,048,576, 0 of 1 runs learned" in ours
+    assert ours.endswith("an LSTM was not tried at T = 1,048,576")
     early = {"initialisation": "early"}
     trained(CPU, "long_memory", ("GILRLSTM", 2**20, 0, 14), **early)
     assert row("C7")["verdict"] == verdicts.HOLDS_PRIOR
     assert row("C7")["ours"].startswith("early: T = 1,048,576") and "chrono" in row("C7")["ours"]
-    assert pandas.isna(row("C7")["ratio"])  # the prior leaves less to learn
+    assert pandas.isna(row("C7")["ratio"])  # a prior leaves less to learn: not comparable
     trained(CPU, "long_memory", ("LSTM", 2**20, 0, 14), ("LSTM", 2**20, 1, None))
     assert row("C7")["verdict"] == verdicts.HOLDS_PRIOR
     assert row("C7")["ours"].endswith("1 of 2 runs of an LSTM learned T = 1,048,576")

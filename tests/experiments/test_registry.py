@@ -1,4 +1,4 @@
-"""The table of experiments: complete, and true to the notebooks and to the functions."""
+"""The table of experiments is complete, and agrees with the notebooks and the functions."""
 
 import importlib
 import inspect

@@ -1,4 +1,4 @@
-"""Measurements in pieces: what is kept, what is measured again, and in which order."""
+"""Measurements in pieces: the order, what is kept, and what is measured again."""
 
 import time
 
@@ -23,7 +23,7 @@ def project(tmp_path, monkeypatch):
 
 
 class Counted:
-    """A measurement that knows how often it was taken, and may end early."""
+    """Measurement that counts its calls, and may be interrupted."""
 
     def __init__(self, fails_at=None, reasons=()):
         self.taken, self.fails_at, self.reasons = [], fails_at, dict(reasons)
@@ -166,7 +166,7 @@ def test_cases_with_rivals_may_be_left_for_later(monkeypatch):
     ids=["training_speedup", "lstm_throughput"],
 )
 def test_training_steps_are_measured_in_pieces(experiment, given, first):
-    """What decides a claim first; the rest by a call that resumes."""
+    """The first piece is one that decides a claim; a call that resumes measures the rest."""
     given = given | {"device": "cpu", "seed": 0, "runs": 1}
     with pytest.raises(Paused) as paused:
         experiment.measure(**given, until=time.monotonic() - 1)

@@ -1,4 +1,4 @@
-"""The measurements beyond one device, on tiny sizes, and the notebook's claim about them."""
+"""Measurements beyond one device, on tiny sizes, and the notebook's claim about them."""
 
 import json
 from dataclasses import replace
@@ -46,7 +46,7 @@ def test_the_model_is_what_was_measured_where_it_was_fitted(measured):
     table = scaling.summarise(measured)
     ends = table[table["fitted"] & (table["direction"] != "exchange")]
     assert set(ends["ranks"]) == {1} and len(ends) == 4
-    # A line with a negative start is one through zero: then it meets the longest alone.
+    # Instead of a negative intercept the fit is a line through zero, which meets the longest only.
     at_most = ends["model_ms"] >= ends["median_ms"] * (1 - 1e-9)
     assert at_most.all()
     assert set(table.loc[~table["fitted"], "ranks"]) == {2}
@@ -57,23 +57,24 @@ def test_a_wrong_chunk_is_not_timed(tmp_path, monkeypatch):
     monkeypatch.setattr(distributed, "linear_recurrence", lambda a, x, group: a * x)
     torch.distributed.init_process_group("gloo", f"file://{tmp_path}/at", rank=0, world_size=1)
     try:
-        with pytest.raises(RuntimeError, match="h on rank 0 is not that of one process"):
+        with pytest.raises(RuntimeError, match="h on rank 0 differs from that of one process"):
             ranks._calls(torch.distributed.group.WORLD, torch.device("cpu"), 8, 2, 0)
     finally:
         torch.distributed.destroy_process_group()
 
 
-def test_no_ranks_are_refused():
+def test_a_count_of_zero_ranks_is_refused():
     with pytest.raises(ValueError, match="not 0"):
         scaling.measure(device="cpu", seed=0, **SIZES | {"ranks": [0, 2]})
 
 
 def test_figures_are_drawn_from_few_rows(measured):
     figure = scaling.plot(measured)
-    titles = [panel.get_title() for panel in figure.axes]
-    assert titles[:3] == ["forward, C = 3", "the exchange alone", "backward, C = 3"]
-    alone = measured.table[measured.table["ranks"] == 1]
-    assert len(scaling.plot(replace(measured, table=alone)).axes) == 4
+    titles = [panel.get_title(loc="left") for panel in figure.axes]
+    assert titles == ["forward, 3 columns", "backward, 3 columns", "the exchange alone"]
+    assert "times as fast as" in figure.get_suptitle().replace("\n", " ")
+    alone = replace(measured, table=measured.table[measured.table["ranks"] == 1])
+    assert scaling.plot(alone).get_suptitle().startswith("A recurrence split along time")
 
 
 def far(tree_round_s=1e-5):
@@ -89,11 +90,12 @@ def test_the_outlook_is_the_model():
     assert alone["speedup"].tolist() == pytest.approx([0.5, 0.5], rel=1e-4)
     best = table.loc[table["speedup"].idxmax()]
     assert (best["ranks"], best["link"], best["direction"]) == (1024, "tree", "backward")
-    assert "not a measurement" in outlook.plot(table, "a device").get_suptitle()
+    title = outlook.plot(table, "a device").get_suptitle().replace("\n", " ")
+    assert title.startswith("A model, not a measurement: 1,024 devices do the work of ")
 
 
 def claim(ratio=1.0, pieces=1, distant=None):
-    """The notebook's last cell, on numbers like these."""
+    """Run the notebook's last cell on these numbers."""
     cells = [c for c in json.loads(NOTEBOOK.read_text())["cells"] if c["cell_type"] == "code"]
 
     class Memory:

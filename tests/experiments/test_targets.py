@@ -1,4 +1,4 @@
-"""The targets of the CUDA kernels, held against made-up records."""
+"""Targets of the CUDA kernels, compared with made-up records."""
 
 import math
 
@@ -21,7 +21,7 @@ def project(tmp_path, monkeypatch):
 
 
 def write_gpu_records(**times):
-    """Made-up records of every case; ``times`` are milliseconds by what they are of."""
+    """Write records of every case; ``times`` changes milliseconds, or the factor "best"."""
 
     def row(case, algorithm, direction, ms):
         identity = {"algorithm": algorithm, "direction": direction} | case.identity
@@ -34,7 +34,7 @@ def write_gpu_records(**times):
         for direction in ("forward", "backward"):
             ms = times.get(f"{case.dtype} {case.layout} {direction}", usual)
             row_of = row(case, "auto", direction, ms)
-            # A copy of the famous shapes takes as long as their targets ask for; it is a small one.
+            # A copy of a famous shape is a small one and takes as long as the shape's target.
             row_of["reference_ms"] = usual / 1.05 if usual != 1.05 else 1.0
             row_of["bytes"] = 2**30 if usual == 1.05 else 2**20
             rows += [row_of, row(case, "single_pass", direction, times.get("best", 1.0) * ms)]

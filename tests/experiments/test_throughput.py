@@ -1,4 +1,4 @@
-"""What the throughput times: candidates that agree, rivals that are not there, shares of a copy."""
+"""Candidates of the throughput experiment, rivals that are missing, and shares of a copy."""
 
 import sys
 from contextlib import nullcontext
@@ -25,14 +25,16 @@ def project(tmp_path, monkeypatch):
     return root
 
 
-def test_a_candidate_that_is_not_the_recurrence_is_not_timed():
+def test_a_candidate_with_another_result_is_not_timed():
     a, x = torch.rand(40, 3), torch.rand(40, 3)
     out = torch.empty_like(x)
 
     def add():
         torch.add(a, x, out=out)
 
-    with pytest.raises(RuntimeError, match=r"add is not the recurrence at shape \(40, 3\)"):
+    with pytest.raises(
+        RuntimeError, match=r"add does not compute the recurrence at shape \(40, 3\)"
+    ):
         agreement.check({"add": add}, out, a, x, 0, 10)
 
 
@@ -41,12 +43,12 @@ def test_a_candidate_that_writes_nothing_after_the_checked_steps_is_not_timed():
     out = torch.empty_like(x)
     whole = candidates.sweep_into(a, x, 1, "serial", out)
     part = candidates.sweep_into(a[:, :20], x[:, :20], 1, "serial", out[:, :20])
-    with pytest.raises(RuntimeError, match="part is not the recurrence"):
+    with pytest.raises(RuntimeError, match="part does not compute the recurrence"):
         agreement.check({"whole": whole, "part": part}, out, a, x, 1, 10)
 
 
 def measured_beside(monkeypatch, scan, layout="CT", T=64):
-    """(rows, reasons) of a case against a stand-in for accelerated-scan's first kernel."""
+    """Return what was measured, and reasons for the rest, with ``scan`` as a rival's kernel."""
     monkeypatch.setitem(sys.modules, "accelerated_scan", SimpleNamespace())
     if scan is not None:
         monkeypatch.setitem(sys.modules, "accelerated_scan.warp", SimpleNamespace(scan=scan))
@@ -65,7 +67,7 @@ def loop(a, x):
 
 
 @pytest.mark.parametrize("layout", ["CT", "TC"])
-def test_a_rival_is_measured_beside_the_operator(layout, monkeypatch):
+def test_a_rival_is_measured_with_the_operator(layout, monkeypatch):
     algorithms, reasons = measured_beside(monkeypatch, loop, layout)
     assert algorithms >= {"auto", "serial", "blocked", "accelerated-scan warp"} and not reasons
 
@@ -74,13 +76,13 @@ def test_a_rival_is_measured_beside_the_operator(layout, monkeypatch):
     ("scan", "T", "why"),
     [
         (None, 64, "ModuleNotFoundError: No module named 'accelerated_scan.warp'"),
-        (loop, 63, "ValueError: takes powers of two from 32 to 65,536 steps, not 63"),
-        (lambda a, x: a + x, 64, "RuntimeError: accelerated-scan warp is not the recurrence"),
+        (loop, 63, "ValueError: 63 steps: it takes powers of two from 32 to 65,536"),
+        (lambda a, x: a + x, 64, "RuntimeError: accelerated-scan warp does not compute"),
         (lambda a, x: 1 / 0, 64, "ZeroDivisionError: division by zero"),
     ],
     ids=["not-installed", "not-its-length", "wrong", "fails"],
 )
-def test_a_rival_that_is_not_available_is_told_with_the_reason(scan, T, why, monkeypatch):
+def test_a_rival_that_is_not_available_is_named_with_the_reason(scan, T, why, monkeypatch):
     algorithms, reasons = measured_beside(monkeypatch, scan, T=T)
     assert "accelerated-scan warp" not in algorithms
     ((what, found),) = reasons.items()
@@ -110,8 +112,8 @@ def test_a_capture_and_the_threads_of_a_rival_do_not_disturb_each_other(monkeypa
 @pytest.mark.parametrize("make", [cpu_cases, gpu_cases])
 def test_no_case_is_measured_twice(make, compare):
     cases = make(ELEMENTS, compare)
-    told = [tuple(case.identity.items()) for case in cases]
-    assert len(set(told)) == len(told)
+    identities = [tuple(case.identity.items()) for case in cases]
+    assert len(set(identities)) == len(identities)
     assert {name for case in cases for name in case.against} <= set(RIVALS)
     assert len(make(ELEMENTS, not compare)) == len(cases)
 
@@ -137,8 +139,8 @@ def shares_of(device_type, *rows):
     return list(throughput.summarise(found))
 
 
-def test_a_large_copy_that_was_slow_flatters_nobody():
-    # A hundred megabytes as slow as they were; of the large ones the second was slowed down.
+def test_a_large_copy_that_was_slow_raises_no_share():
+    # A copy of 100 MB counts as it was; of the large ones the second was slow, and does not count.
     rows = [(10**8, 0.1), (10**9, 0.25), (2 * 10**9, 0.9), (4 * 10**9, 1.0)]
     assert shares_of("cuda", *rows) == pytest.approx([0.05, 0.125, 0.25, 0.5])
     assert shares_of("cpu", *rows) == pytest.approx([0.05, 0.125, 0.45, 0.5])  # caches differ

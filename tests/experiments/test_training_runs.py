@@ -1,4 +1,4 @@
-"""Training on problem 2b: the search, the runs, and what is made of them."""
+"""Training on problem 2b: the search, the runs, their summaries and their figures."""
 
 import json
 import math
@@ -28,7 +28,7 @@ def project(tmp_path, monkeypatch):
 
 
 def test_one_seed_of_everything_is_trained_before_the_next(monkeypatch):
-    """And of every seed the GILR-LSTM first."""
+    """Within a seed, the GILR-LSTM is trained first."""
     search()
     order = []
     monkeypatch.setattr(training_runs, "train_all", lambda name, runs, *_: order.extend(runs))
@@ -109,7 +109,7 @@ def test_runs_without_a_search_are_refused():
         )
 
 
-def test_a_run_with_what_the_search_found_goes_on_where_it_was_paused(monkeypatch):
+def test_a_run_with_the_best_settings_continues_where_it_was_paused(monkeypatch):
     search(names=["GILRLSTM"])
     given = {
         "device": "cpu",
@@ -133,7 +133,7 @@ def test_a_run_with_what_the_search_found_goes_on_where_it_was_paused(monkeypatc
     assert list(ended["iterations"]) == [6, 6]
 
 
-def test_with_a_curriculum_a_search_and_its_runs_are_apart_from_those_without():
+def test_runs_with_and_without_a_curriculum_are_searched_separately():
     searched = search(grown_lengths=[256, 128], rates=[0.01])
     found = training_runs.outcomes(searched)
     tasks = {(8, 0), (128, 128), (256, 128)}
@@ -157,10 +157,10 @@ def test_with_a_curriculum_a_search_and_its_runs_are_apart_from_those_without():
     table = problem_2b.convergence(measured)
     assert set(table[table["model"] == "LSTM"]["C"]) == {4, wider}
     assert len(problem_2b.sooner(measured)) == len(table[table["model"] == "LSTM"]) == 6
-    titles = [panel.get_title().partition(";")[0] for panel in problem_2b.plot(measured).axes]
+    titles = [panel.get_title(loc="left") for panel in problem_2b.plot(measured).axes]
     assert titles == ["T = 8", "T = 16, distractors apart", "T = 256, doubled from 128"]
     search(grown_lengths=[], rates=[0.01])
-    with pytest.raises(ValueError, match="no model 'GILRLSTM' with a curriculum"):
+    with pytest.raises(ValueError, match="no runs of 'GILRLSTM' with a curriculum"):
         problem_2b.measure(
             device="cpu",
             lengths=[],
@@ -197,7 +197,7 @@ def test_settings_are_ranked_by_how_many_seeds_learned_and_then_by_their_median(
         seeds = [("GILRLSTM", 64, seed, iterations) for seed, iterations in enumerate(at)]
         return trained(CPU, "s", *seeds, rate=value)
 
-    rate(1e-3, 10)  # one seed alone, and the luckiest run
+    rate(1e-3, 10)  # one seed only, and the luckiest run
     rate(2e-3, 20, 30, None)
     rate(3e-3, 50, 90, 60)
     measured = rate(4e-3, 40, 80, 80)
@@ -207,7 +207,7 @@ def test_settings_are_ranked_by_how_many_seeds_learned_and_then_by_their_median(
     assert list(table["learned"]) == [3, 3, 2, 1]
 
 
-def test_what_is_recorded_is_kept_when_a_measurement_goes_on(monkeypatch):
+def test_recorded_runs_are_kept_when_a_measurement_resumes(monkeypatch):
     first = search()
     trained_again = []
 
@@ -230,7 +230,7 @@ def test_what_is_recorded_is_kept_when_a_measurement_goes_on(monkeypatch):
     assert set(records.read("problem_2b_search", "cpu-2-core").table["rate"]) == {0.01, 0.02}
 
 
-def test_runs_that_gave_up_go_on_when_there_are_more_iterations():
+def test_runs_that_gave_up_continue_when_there_are_more_iterations():
     first = training_runs.outcomes(search(resume=True))
     assert set(first["status"]) == {"not learned"}
     more = search(iterations=5, resume=True)
@@ -240,7 +240,7 @@ def test_runs_that_gave_up_go_on_when_there_are_more_iterations():
     assert search(iterations=4, resume=True).table.equals(more.table)
 
 
-def test_a_run_of_before_there_was_a_setting_is_replaced_when_it_goes_on():
+def test_a_run_from_before_a_setting_existed_is_replaced_when_it_continues():
     path = search(resume=True).path.with_suffix(".json")
     origin = json.loads(path.read_text())
     for one in origin["measurements"]:
@@ -294,7 +294,7 @@ def test_table_3_counts_failures_and_averages_what_learned():
     assert failed["ms_per_iteration"] == 1000
 
 
-def test_what_is_sooner_splits_into_its_factors_and_counts_failures():
+def test_time_to_learn_splits_into_its_factors_and_counts_failures():
     measured = trained(
         CPU,
         "t",
@@ -340,8 +340,8 @@ def test_a_curve_is_the_mean_over_the_same_runs_throughout():
     assert (line["learned"] == 2).all() and (line["smoothing"] == 5).all()
     assert (line["runs"] == 2).all()
     assert line["seconds"].iloc[0] == pytest.approx(1) and line["seconds"].iloc[-1] == 201
-    # At the end of the first run it is at 1, less the two iterations that a mean over five lags
-    # behind; the other one, at 101 of 201, is half-way from 0.5.
+    # At the end of the first run, that run is at 1, less the two iterations by which a mean over
+    # five lags behind. The other run, at iteration 101 of 201, is half-way between 0.5 and 1.
     at = line.iloc[(line["seconds"] - 101.0).abs().argmin()]
     first, second = 1 - 0.5 * 2 / 100, 0.75 - 0.5 * 2 / 200
     assert at["mean"] == pytest.approx((first + second) / 2, abs=0.01)
@@ -355,8 +355,11 @@ def test_figures_of_training_show_every_length_and_failure():
     runs = [("GILRLSTM", 64, 0, 10), ("LSTM", 64, 0, None), ("GILRLSTM", 128, 0, 20)]
     measured = trained(CPU, "t", *runs)
     curves = problem_2b.plot(measured)
-    titles = [panel.get_title() for panel in curves.axes]
-    assert titles == [f"T = {n}; moving average of 20 iterations" for n in (64, 128)]
+    assert [panel.get_title(loc="left") for panel in curves.axes] == ["T = 64", "T = 128"]
+    title = curves.get_suptitle().replace("\n", " ")
+    assert title.startswith("2 of 2 runs of the GILR-LSTM and 0 of 1 runs of the LSTM (torch)")
+    texts = " ".join(text.get_text().replace("\n", " ") for text in curves.texts)
+    assert "Moving averages of 20 iterations" in texts
     for figure in (problem_2b_search.plot(measured), long_memory.plot(measured)):
         crosses = [
             line.get_ydata()
@@ -365,17 +368,19 @@ def test_figures_of_training_show_every_length_and_failure():
             if line.get_marker() == "x" and len(line.get_ydata())
         ]
         assert all(list(values) == [50] for values in crosses) and crosses
-        assert "CPU, 2 cores" in figure._suptitle.get_text()
+        assert any("CPU, 2 cores" in text.get_text() for text in figure.texts)
 
 
 def test_growth_keeps_initialisations_apart_and_joins_what_has_three_runs():
     early = [("GILRLSTM", steps, seed, 10) for steps in (64, 128) for seed in range(3)]
     trained(CPU, "t", *early, ("GILRLSTM", 256, 0, 10), initialisation="early")
     measured = trained(CPU, "t", ("GILRLSTM", 64, 0, 40), initialisation="graded")
-    panel = long_memory.plot(measured).axes[0]
-    points = {line.get_label(): list(line.get_ydata()) for line in panel.lines}
-    assert points["GILR-LSTM, early"] == 7 * [10] and points["GILR-LSTM, graded"] == [40]
-    joined = [list(line.get_ydata()) for line in panel.lines if line.get_linestyle() == "-"]
-    assert joined == [[10, 10], []]
-    labels = [line.get_label() for line in panel.lines]
-    assert any("512, 64 at T = 1,048,576 hidden units" in label for label in labels)
+    figure = long_memory.plot(measured)
+    of_early, _, of_graded, _ = figure.axes
+    for panel, marks, joined in ((of_early, 7 * [10], [10, 10]), (of_graded, [40], [])):
+        points = {line.get_label(): list(line.get_ydata()) for line in panel.lines}
+        assert points["GILRLSTM"] == marks
+        lines = [list(line.get_ydata()) for line in panel.lines if line.get_linestyle() == "-"]
+        assert lines == [joined]
+    texts = " ".join(text.get_text().replace("\n", " ") for text in figure.texts)
+    assert "512 units (64 at T = 1,048,576)" in texts
