@@ -1,7 +1,7 @@
 """The axis of time for the layers of a thread, as an object that knows how steps lie along it.
 
-A product with a weight handles every step by itself, and so does a cell. A recurrence and a shift
-in time do not. They use :func:`current`, which returns one of::
+A product with a weight matrix handles every step by itself, and so does a cell. A recurrence and a
+shift in time do not. They use :func:`current`, which returns one of::
 
     TimeAxis       one whole batch of equal length: the default
     Sequences      packed sequences of unequal length (lrscan.nn.sequences)
