@@ -27,7 +27,8 @@ def linear_recurrence(
 
     A coefficient of exactly zero forgets everything before it. It is not multiplied, so it forgets
     NaN and infinity too, as :func:`torch.addmm` does with a beta of zero. A zero therefore begins a
-    new sequence. Nothing passes from one sequence to another, in h or in any gradient.
+    new sequence. Nothing passes from one sequence to another, in h or in a gradient, with one
+    exception: da at the zero itself, see below.
 
     h is differentiable in ``a``, ``x`` and ``h0``, to any order. Let g be the gradient at h through
     all later steps. Then::
@@ -38,9 +39,10 @@ def linear_recurrence(
         dh0   = conj(a[0]) * g[0]
 
     At a coefficient of zero, da is NaN if the state before it is not finite. Derivatives of da
-    multiply as torch does: zero times NaN is NaN. Forward mode and reverse mode combine in either
-    order. Forward mode over forward mode is not supported, nor is forward mode within
-    ``torch.compile``.
+    multiply as torch does, so zero times NaN is NaN there.
+
+    Forward mode and reverse mode combine in either order. Forward mode over forward mode is not
+    supported, nor is forward mode within ``torch.compile``.
 
     Args:
         a:          (T, ...)   coefficients, which broadcast with ``x``; or one number for all steps
@@ -49,9 +51,9 @@ def linear_recurrence(
                                (N, ...) with ``cu_seqlens``; zero if None
         dim:        the axis of time. The shapes here are for 0; otherwise T and N move to ``dim``
         reverse:    if True, run from the last step to the first
-        algorithm:  "serial" (one thread per column), "blocked" (Algorithm 1 of the paper) or "auto"
-                    (chosen by shape). On CUDA also "single_pass" (chained scan with look-back) and
-                    "serial_paper" (a plain loop, the paper's baseline)
+        algorithm:  "serial" (a column is done by one thread), "blocked" (Algorithm 1 of the paper)
+                    or "auto" (chosen by shape). On CUDA also "single_pass" (chained scan with
+                    look-back) and "serial_paper" (a plain loop, the paper's baseline)
         cu_seqlens: (N + 1,)   cumulative lengths of N packed sequences, int32 or int64; None for a
                                single sequence
 

@@ -37,7 +37,7 @@ def converted(a: Any, x: Any, h0: Any) -> tuple[Tensor, Tensor, Tensor | None]:
         a, x, h0 = (t.to(widest) if isinstance(t, Tensor) else t for t in (a, x, h0))
     if isinstance(a, _NUMBER) and not isinstance(a, bool):
         if isinstance(a, complex) and not x.is_complex():
-            raise TypeError(f"a is a complex number, but x is {x.dtype}; give a complex x")
+            raise TypeError(f"a is a complex number, but x is {x.dtype}; use a complex x")
         dtype = state_dtype(x.dtype) if x.dtype in HALF else x.dtype
         a = torch.full((), a, dtype=dtype, device=x.device)
     if (real := REAL.get(x.dtype)) is not None:

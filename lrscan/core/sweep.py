@@ -129,7 +129,7 @@ def backward(
     outputs: tuple[Tensor | None, Tensor | None, Tensor | None],
     backend: str | None = None,
 ) -> None:
-    """Write (da, dx, dh0) to ``outputs``, in the shapes of h, h and a state; skip those None."""
+    """Write (da, dx, dh0) to ``outputs``, in the shapes of h, h and a state; None is skipped."""
     da, dx, dh0 = outputs
     if a.shape != h.shape:
         a = a.expand(h.shape)
@@ -139,7 +139,7 @@ def backward(
 
 
 def empty_output(a: Tensor, x: Tensor) -> Tensor:
-    """Allocate h in the layout of x, unless x is broadcast or its elements overlap or have gaps."""
+    """Allocate h in the layout of x, or else of a, if that has the shape of h and is dense."""
     shape = broadcast_shape(a, x)
     for like in (x, a):
         if like.shape == shape and torch.ops.aten.is_non_overlapping_and_dense(like):

@@ -77,16 +77,16 @@ def forward_ad_is_on() -> bool:
 
 
 def jvp_levels() -> int:
-    """Return the number of nested forward-mode levels of torch.func, which drops tangents from two.
+    """Return the number of nested forward-mode levels of torch.func.
 
-    No public function gives it.
+    From two levels on, torch drops tangents. No public function gives the number.
     """
     stack = torch._C._functorch.get_interpreter_stack() or ()
     return sum(level.key() == torch._C._functorch.TransformType.Jvp for level in stack)
 
 
 def modifications(tensor: Tensor) -> int:
-    """Return how often autograd counts an in-place change of a tensor. No public counter exists."""
+    """Return the number of in-place changes of a tensor. Autograd's counter is not public."""
     return 0 if tensor.is_inference() else tensor._version
 
 
