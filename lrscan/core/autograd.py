@@ -304,7 +304,7 @@ def _ends(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return (indices of the sequences that are not empty, their first steps, their last steps).
 
-    First and last are in the order of the recurrence: with ``reverse``, it starts at the latest step.
+    First and last are in the order of the recurrence, so ``reverse`` swaps them.
     """
     if cu_seqlens is None:
         first = torch.zeros(1, dtype=torch.int64, device=device)
