@@ -1,8 +1,9 @@
-"""lrscan: the linear recurrence h[t] = a[t] * h[t-1] + x[t], in parallel over time.
+"""The linear recurrence ``h[t] = a[t] * h[t-1] + x[t]``, in parallel over time.
 
-Names are imported when they are first used, so that the command line need not wait for torch. The
-operators of torch's dispatcher are there as soon as both packages are, in whichever order they were
-imported: a program that was exported or scripted can be loaded.
+Public names are imported on first use, so the command line does not wait for torch.
+
+The operators are registered with torch's dispatcher once both lrscan and torch have been imported,
+in either order. Exported and scripted programs can then be loaded.
 """
 
 from __future__ import annotations
@@ -64,7 +65,10 @@ def __dir__() -> list[str]:
 
 
 class _AfterTorch:
-    """A finder of modules that finds torch as the others do, and adds the operators to its end."""
+    """Import hook: registers lrscan's operators as soon as torch has been imported.
+
+    It finds torch through the other finders, and removes itself afterwards.
+    """
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
         if name != "torch":

@@ -1,4 +1,4 @@
-"""`python -m lrscan` is `lrscan`."""
+"""Entry point: ``python -m lrscan`` does the same as the command ``lrscan``."""
 
 from lrscan.cli.commands import main
 

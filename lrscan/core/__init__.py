@@ -1,1 +1,1 @@
-"""The operator: what it takes, its derivatives, and its way to a backend."""
+"""The operator: its arguments, its derivatives, and the dispatch to a backend."""

@@ -34,9 +34,9 @@ def recurrence(
     algorithm: str,
     cu_seqlens: Tensor | None = None,
 ) -> Tensor:
-    """The recurrence of checked arguments, with the derivatives that may be asked for.
+    """Compute the recurrence of checked arguments, with every derivative that may be needed.
 
-    ``cu_seqlens`` as in :func:`lrscan.core.sweep.forward`.
+    ``cu_seqlens`` is as in :func:`lrscan.core.sweep.forward`.
     """
     options = (dim, reverse, algorithm, cu_seqlens)
     if type(x) not in _PLAIN or type(a) not in _PLAIN:
@@ -50,10 +50,10 @@ def recurrence(
             )
         return torch.ops.lrscan.linear_recurrence(a, x, h0, *options)
     if transforms_are_active():
-        if jvp_levels() > 1:  # torch drops tangents there, without a word
+        if jvp_levels() > 1:  # torch would silently drop tangents
             raise NotImplementedError(
-                "linear_recurrence has no derivative in forward mode over forward mode; take one "
-                "in reverse, as torch.func.jacfwd(torch.func.jacrev(...)) does"
+                "linear_recurrence has no derivative in forward mode over forward mode; use "
+                "reverse mode for one of them, as torch.func.jacfwd(torch.func.jacrev(...)) does"
             )
         return TransformableRecurrence.apply(a, x, h0, *options)
     if forward_ad_is_on():  # the dispatcher would drop tangents
@@ -66,12 +66,12 @@ def recurrence(
 
 
 def one_step(a: Tensor, x: Tensor, h: Tensor) -> Tensor:
-    """The recurrence of one step from the state h, of checked arguments without time."""
+    """Compute one step of the recurrence from the state h; checked arguments, no time axis."""
     return recurrence(a.unsqueeze(0), x.unsqueeze(0), h, 0, False, "auto").squeeze(0)
 
 
 def _evaluated(a: Tensor, x: Tensor, h0: Tensor | None, *options: Any) -> Tensor:
-    """The recurrence within a function that has its derivatives."""
+    """Compute the recurrence inside an autograd function, which provides the derivatives."""
     if intercepted(a, x, h0):
         with below_autograd():
             return torch.ops.lrscan.linear_recurrence(a, x, h0, *options)
@@ -79,8 +79,10 @@ def _evaluated(a: Tensor, x: Tensor, h0: Tensor | None, *options: Any) -> Tensor
 
 
 def intercepted(a: Tensor, x: Tensor, h0: Tensor | None) -> bool:
-    """Whether torch must dispatch the call: for a mode (fake tensors, tracing), for a subclass,
-    or since there is no memory to compute in (meta tensors, batches of gradients).
+    """Return True if the call must go through torch's dispatcher.
+
+    That is so for a mode (fake tensors, tracing), for a subclass of Tensor, and for tensors without
+    memory of their own (meta tensors, batches of gradients).
     """
     return bool(
         dispatch_modes()
@@ -97,7 +99,7 @@ def intercepted(a: Tensor, x: Tensor, h0: Tensor | None) -> bool:
 
 
 def _is_distributed(*tensors: Tensor | None) -> bool:
-    """Whether one is a DTensor, of a module that is not loaded where there is none."""
+    """Return True if any of them is a DTensor. Without its module loaded, there can be none."""
     module = sys.modules.get("torch.distributed.tensor")
     return module is not None and any(isinstance(t, module.DTensor) for t in tensors)
 
@@ -106,21 +108,21 @@ _PLAIN = (Tensor, torch.nn.Parameter)
 
 
 def needs_derivatives(a: Tensor, x: Tensor, h0: Tensor | None) -> bool:
-    """Whether a derivative may be asked for, in whatever mode."""
+    """Return True if a derivative may be needed, in any mode."""
     return _needs_gradients(a, x, h0) or forward_ad_is_on() or transforms_are_active()
 
 
 def _needs_gradients(a: Tensor, x: Tensor, h0: Tensor | None) -> bool:
-    """Whether a derivative may be asked for in reverse mode, outside torch.func."""
+    """Return True if a derivative may be needed in reverse mode, outside torch.func."""
     return torch.is_grad_enabled() and (
         a.requires_grad or x.requires_grad or (h0 is not None and h0.requires_grad)
     )
 
 
 class Recurrence(torch.autograd.Function):
-    """The recurrence with its first and higher derivatives, and forward mode.
+    """The recurrence as an autograd function: derivatives of any order, and forward mode.
 
-    ``apply(a, x, h0, dim, reverse, algorithm, cu_seqlens)``, of checked arguments.
+    Call ``apply(a, x, h0, dim, reverse, algorithm, cu_seqlens)`` with checked arguments.
     """
 
     @staticmethod
@@ -151,14 +153,14 @@ class Recurrence(torch.autograd.Function):
         dim, reverse, _, cu_seqlens = ctx.options
         impulse = torch.zeros_like(h) if x_tangent is None else x_tangent
         if a_tangent is not None:
-            # One step of the recurrence itself, to which zero times NaN is zero too.
+            # A step of the recurrence, where zero times NaN is zero. torch would give NaN.
             before = _state_before(h, h0, dim, reverse, cu_seqlens)
             impulse = one_step(a_tangent, impulse, before)
         return recurrence(a, impulse, h0_tangent, *ctx.options)
 
 
 class TransformableRecurrence(Recurrence):
-    """The same in the form that torch.func transforms, which costs more to call."""
+    """The same in the form that torch.func can transform. A call of it costs more."""
 
     @staticmethod
     def forward(  # type: ignore[override]  # torch takes either form
@@ -187,7 +189,11 @@ def batched(
     algorithm: str,
     cu_seqlens: Tensor | None,
 ) -> tuple[Tensor, int]:
-    """The rule of torch.vmap: one more axis of columns, in front. Returns (h, its batched axis)."""
+    """Vmap rule: the batch becomes one more axis of columns, in front.
+
+    Returns:
+        (h, the axis of the batch in it)
+    """
     rank = max(
         tensor.dim() - (axis is not None) for tensor, axis in zip((a, x), in_dims, strict=False)
     )
@@ -203,7 +209,7 @@ def batched(
 
 
 def _batch_first(tensor: Tensor, axis: int, rank: int) -> Tensor:
-    """The batched axis in front of ``rank`` others, ones being put in where axes are missing."""
+    """Move the batched axis in front of ``rank`` others; missing axes become axes of size one."""
     tensor = tensor.movedim(axis, 0)
     missing = rank - (tensor.dim() - 1)
     return tensor.reshape(tensor.shape[:1] + (1,) * missing + tensor.shape[1:])
@@ -213,7 +219,7 @@ def _save(
     ctx: Any, a: Tensor, x: Tensor, h0: Tensor | None, options: Sequence[Any], h: Tensor
 ) -> None:
     ctx.options, ctx.x_shape = options, x.shape
-    # The gradients of x and h0 take the coefficients alone, and forward mode takes all.
+    # The gradients of x and h0 need the coefficients only. Forward mode needs everything.
     kept = h if ctx.needs_input_grad[0] or forward_ad_is_on() else None
     ctx.save_for_backward(a, h0, kept)
     ctx.save_for_forward(a, h0, h)
@@ -231,7 +237,7 @@ def backward(
     options: Options,
     wanted: Sequence[bool],
 ) -> Gradients:
-    """(da, dx, dh0), None for those not wanted; h may be None where da is not."""
+    """Return (da, dx, dh0), each None if not wanted. h may be None if da is not wanted."""
     h = dh if h is None else h
     compiling = torch.compiler.is_compiling()
     if torch.is_grad_enabled() or transforms_are_active() or (not compiling and is_batched(dh)):
@@ -252,17 +258,17 @@ def differentiable_gradients(
     options: Options,
     wanted: Sequence[bool],
 ) -> Gradients:
-    """(da, dx, dh0) made of differentiable operations, for derivatives of derivatives."""
+    """Return (da, dx, dh0) from differentiable operations, for higher derivatives."""
     x_shape, dim, reverse, algorithm, cu_seqlens = options
     dtypes = a.dtype, h.dtype, h.dtype if h0 is None else h0.dtype
-    if h.dtype in HALF:  # computed as in a sweep
+    if h.dtype in HALF:  # in float32, as in a sweep
         wide = state_dtype(h.dtype)
         a, h, dh = a.to(wide), h.to(wide), dh.to(wide)
         h0 = None if h0 is None else h0.to(wide)
     if h.shape[dim] == 0:
         zero = None if h0 is None else torch.zeros_like(h0)
         return _as(dtypes, torch.zeros_like(a), h.new_zeros(x_shape), zero)
-    # The coefficient that leads out of step t is that of the step after it; the last has none.
+    # The coefficient from step t to the next is that of the next step. The last step has none.
     along = a.expand(h.shape)
     sequences, starts, ends = _ends(h.shape[dim], reverse, cu_seqlens, h.device)
     later = along.roll(1 if reverse else -1, dim).index_fill(dim, ends, 0).conj()
@@ -285,7 +291,7 @@ def differentiable_gradients(
 
 
 def _as(dtypes: Sequence[torch.dtype], *tensors: Tensor | None) -> Gradients:
-    """Tensors, each in its dtype, where there is one."""
+    """Cast each tensor that is not None to its dtype."""
     da, dx, dh0 = (
         None if tensor is None else tensor.to(dtype)
         for tensor, dtype in zip(tensors, dtypes, strict=True)
@@ -296,7 +302,10 @@ def _as(dtypes: Sequence[torch.dtype], *tensors: Tensor | None) -> Gradients:
 def _ends(
     steps: int, reverse: bool, cu_seqlens: Tensor | None, device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """(sequences that are not empty, their first steps, their last ones)."""
+    """Return (indices of the sequences that are not empty, their first steps, their last steps).
+
+    First and last are in the order of the recurrence, so ``reverse`` swaps them.
+    """
     if cu_seqlens is None:
         first = torch.zeros(1, dtype=torch.int64, device=device)
         last = first + (steps - 1)
@@ -310,13 +319,13 @@ def _ends(
 def _state_before(
     h: Tensor, h0: Tensor | None, dim: int, reverse: bool, cu_seqlens: Tensor | None
 ) -> Tensor:
-    """h one step earlier, and h0 (or zero) where a sequence starts."""
+    """Return h one step earlier. Where a sequence starts, that is h0, or zero without one."""
     steps = h.shape[dim]
     if steps == 0:
         return h
     sequences, starts, _ = _ends(steps, reverse, cu_seqlens, h.device)
     before = h.roll(-1 if reverse else 1, dim)
-    if cu_seqlens is not None and cu_seqlens[-1] < steps:  # no step leads to those left out
+    if cu_seqlens is not None and cu_seqlens[-1] < steps:  # no step leads to the ignored tail
         out = torch.tensor([steps - 1 if reverse else int(cu_seqlens[-1])], device=h.device)
         before = before.index_fill(dim, out, 0)
     if h0 is None:
@@ -331,5 +340,5 @@ def plain(tensor: Tensor) -> Tensor: ...
 @overload
 def plain(tensor: None) -> None: ...
 def plain(tensor: Tensor | None) -> Tensor | None:
-    """The tensor with conjugation and negation done in memory, where torch left them for later."""
+    """Return the tensor with lazy conjugation and negation carried out in memory."""
     return None if tensor is None else tensor.resolve_conj().resolve_neg()

@@ -1,7 +1,7 @@
-"""Saying that a kernel is being compiled, where that takes long enough for somebody to wonder.
+"""Log messages about kernels that take long to compile.
 
-The logger is "lrscan.compilation": ``logging.getLogger("lrscan.compilation").disabled = True``
-silences it, and :func:`quiet` for a while.
+The logger is "lrscan.compilation". To silence it, set
+``logging.getLogger("lrscan.compilation").disabled = True``, or use :func:`quiet` for a block.
 """
 
 from __future__ import annotations
@@ -12,21 +12,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 _log = logging.getLogger("lrscan.compilation")
-# A compilation that takes no longer is not worth a word.
+# A shorter compilation is not worth a message.
 PATIENCE_S = 1.0
 
 
 @contextmanager
 def noticed(what: str, kept: bool) -> Iterator[None]:
-    """Log, once, that ``what`` is being compiled, if the body takes more than a second.
+    """Log once that ``what`` is being compiled, if the body takes more than a second.
 
     Args:
-        what: for a reader: "the CUDA kernel ..."
+        what: what is compiled, as a reader should see it: "the CUDA kernel ..."
         kept: whether the result is kept on disk
     """
-    later = "kept for the next time" if kept else "not kept: no cache folder can be written"
+    later = "kept for the next time" if kept else "not kept: no cache folder is writable"
     timer = threading.Timer(
-        PATIENCE_S, _log.warning, ("compiling %s: some seconds (%s)", what, later)
+        PATIENCE_S, _log.warning, ("compiling %s takes some seconds (%s)", what, later)
     )
     timer.daemon = True
     timer.start()
@@ -38,7 +38,7 @@ def noticed(what: str, kept: bool) -> Iterator[None]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Log nothing of this kind: whoever waits knows why."""
+    """Silence the log within a block, for a caller that reports compilations itself."""
     before, _log.disabled = _log.disabled, True
     try:
         yield

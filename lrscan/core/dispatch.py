@@ -1,12 +1,15 @@
-"""What the operator finds by name when it first needs it, as it stands below what it finds.
+"""Names of the functions that the operator loads when it first needs them.
 
-    BACKENDS      by the type of a device: ``prepare`` of each backend, see :mod:`lrscan.core.sweep`
-    DTENSOR_RULE  the recurrence of DTensors, where there is one among the arguments
-    OPERATORS     the modules whose functions are operators of torch's dispatcher, see
-                  :mod:`lrscan.core.torch_library`
+The operator is on a lower layer than these modules, so it cannot import them::
 
-Nothing else of this package is loaded by name. A name is "module:function". Nothing of this package
-or of torch is imported here: :mod:`lrscan.core.torch_library` may be imported at any time.
+    BACKENDS      by device type: ``prepare`` of each backend, see lrscan.core.sweep
+    DTENSOR_RULE  the recurrence of DTensors, used if an argument is one
+    OPERATORS     the modules with the operators of torch's dispatcher, see
+                  lrscan.core.torch_library
+
+Nothing else in this package is loaded by name. A name is "module:function". This module imports
+neither torch nor anything else of this package, because :mod:`lrscan.core.torch_library` may be
+imported at any time.
 """
 
 from __future__ import annotations
@@ -18,8 +21,9 @@ from typing import Any, NamedTuple
 class Backend(NamedTuple):
     """A backend of the operator.
 
-    prepare          its door, by name
-    takes_sequences  its kernels know where sequences that lie end to end begin
+    Attributes:
+        prepare: name of its entry point
+        takes_sequences: whether its kernels know where packed sequences begin
     """
 
     prepare: str
@@ -38,6 +42,6 @@ OPERATORS = {
 
 
 def found(name: str) -> Any:
-    """The function that "module:function" names."""
+    """Import and return the function named "module:function"."""
     module, _, function = name.partition(":")
     return getattr(import_module(module), function)

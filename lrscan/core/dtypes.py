@@ -1,8 +1,8 @@
-"""The dtypes of the operator: how a value lies in memory, and what it is computed in.
+"""The dtypes of the operator: the layout of a value in memory, and the dtype of its arithmetic.
 
-A *kind* is the name by which kernels know what a value is made of: a dtype's for one number,
-"float32_4" for four of them side by side. States are carried, and sums accumulated, in the kind
-``state``: half precision in float32, since a state must not be rounded at every step.
+A *kind* names the contents of a value for the kernels. It is the name of a dtype for one number,
+and "float32_4" for four adjacent numbers. States are carried and sums are accumulated in the kind
+``state``. For half precision that is float32, because a state must not be rounded at every step.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ import torch
 
 
 class Kind(NamedTuple):
-    """How a value lies in memory.
+    """Layout of a value in memory.
 
-    bytes    of each plane of a number
-    planes   of each number: 2 if it is complex
-    state    the kind that it is computed in
-    number   the kind of one of its numbers
-    numbers  how many they are
+    Attributes:
+        bytes: bytes per plane of a number
+        planes: planes per number: 2 if it is complex, else 1
+        state: the kind of the arithmetic
+        number: the kind of one of its numbers
+        numbers: how many numbers it has
     """
 
     bytes: int
@@ -31,7 +32,7 @@ class Kind(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Bytes of a value."""
+        """Bytes per value."""
         return self.bytes * self.planes * self.numbers
 
 
@@ -44,23 +45,23 @@ KINDS = {
     "complex128": Kind(8, 2, "complex128", "complex128"),
 }
 DTYPES: tuple[torch.dtype, ...] = tuple(getattr(torch, kind) for kind in KINDS)
-# Those beside which a coefficient, or a state, may be float32.
+# Dtypes of x with which a coefficient or a state may be float32.
 HALF = tuple(
     dtype for dtype, (kind, own) in zip(DTYPES, KINDS.items(), strict=True) if own.state != kind
 )
-# The real dtype of the same precision, of each complex one.
+# For each complex dtype, the real dtype of the same precision.
 REAL = {dtype: dtype.to_real() for dtype in DTYPES if dtype.is_complex}
 
 
 @functools.cache
 def kind_of(dtype: torch.dtype, count: int = 1) -> str:
-    """The kind of so many numbers of a torch dtype."""
+    """Return the kind of ``count`` numbers of a torch dtype."""
     return _several(str(dtype).removeprefix("torch."), count)
 
 
 @functools.cache
 def described(kind: str) -> Kind:
-    """What a kind is."""
+    """Return the layout of a kind."""
     number, _, count = kind.partition("_")
     one, n = KINDS[number], int(count or 1)
     return one._replace(state=_several(one.state, n), numbers=n)
@@ -71,10 +72,10 @@ def _several(number: str, count: int) -> str:
 
 
 def state_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The dtype of ``state``, also for dtypes that are none of the operator's: float32 at least."""
+    """Return the dtype of states: at least float32. Takes any dtype, not only the operator's."""
     return torch.promote_types(dtype, torch.float32)
 
 
 def double_dtype(dtype: torch.dtype) -> torch.dtype:
-    """float64, or complex128 for a complex dtype."""
+    """Return float64, or complex128 for a complex dtype."""
     return torch.promote_types(dtype, torch.float64)

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Atomic writes: files are written completely or not at all."""
 
 import os
 import secrets
@@ -8,10 +8,10 @@ from pathlib import Path
 
 
 def write_files(files: Mapping[Path, bytes | str]) -> None:
-    """Write files aside, then rename them, so that none is ever seen half-written.
+    """Write files under temporary names, then rename them, so that no partial file is ever seen.
 
-    All are written before the first is renamed: a full disk or an interruption
-    leaves the old ones as they were.
+    All are written before the first is renamed. A full disk or an interruption during the writes
+    leaves the old files as they were.
     """
     aside = {path: path.with_name(f".{path.name}.{secrets.token_hex(4)}") for path in files}
     try:
@@ -20,7 +20,7 @@ def write_files(files: Mapping[Path, bytes | str]) -> None:
             aside[path].write_bytes(data.encode() if isinstance(data, str) else data)
         for path, temporary in aside.items():
             os.replace(temporary, path)
-    except OSError as error:  # of a full disk it names no file, and else the one aside
+    except OSError as error:  # else it names no file, or the temporary one
         raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         for temporary in aside.values():

@@ -1,8 +1,8 @@
-"""Gradients of the recurrence by one backward sweep, or by several where inputs were broadcast.
+"""Gradients of the recurrence: one backward sweep, or several if an input was broadcast.
 
 The gradient of a broadcast input is a sum over the axes that it was broadcast over. A backward
-sweep gives the terms. They are not kept all at once: the sweep is cut into parts, whose terms go
-to a small workspace and from there into the sum, always in the same order.
+sweep computes the terms. To avoid storing all of them, the sweep is cut into parts. The terms of a
+part go to a small workspace and are then added to the sum, always in the same order.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from torch import Tensor
 from lrscan.core import sweep
 from lrscan.core.dtypes import state_dtype
 
-# A part has this share of all elements, but is not smaller than this: on a CPU it fits a cache, on
-# a GPU it keeps the device busy for about as long as the host needs to launch the next one.
+# A part has this share of all elements, but at least the smallest size below. On a CPU that fits a
+# cache. On a GPU it keeps the device busy for about as long as the host needs to launch the next.
 _SHARE = 1 / 256
 _SMALLEST_PART = {"cpu": 2**16, "cuda": 2**24, "meta": 2**24}
-# Time is not cut into parts of fewer steps.
+# Time is not cut into parts of fewer steps than this.
 _FEWEST_STEPS = 16
 
-# (da, dx, dh0), None for those that are not wanted
+# (da, dx, dh0), each None if not wanted
 Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
 
 
@@ -40,9 +40,9 @@ def backward(
     wanted: Sequence[bool] = (True, True, True),
     backend: str | None = None,
 ) -> Gradients:
-    """(da, dx, dh0) for an output gradient dh, of the shapes of a, x and h0.
+    """Return (da, dx, dh0) for an output gradient dh, in the shapes of a, x and h0.
 
-    Those not ``wanted`` are None. ``cu_seqlens`` and ``backend`` are as in
+    A gradient that is not ``wanted`` is None. ``cu_seqlens`` and ``backend`` are as in
     :func:`lrscan.core.sweep.forward`.
     """
     da, dx, dh0 = outputs = empty_gradients(a, h, h0, x_shape, wanted)
@@ -63,7 +63,7 @@ def empty_gradients(
     x_shape: Sequence[int],
     wanted: Sequence[bool],
 ) -> Gradients:
-    """Room for (da, dx, dh0), None for those not wanted; dh0 is zero, for a T of 0."""
+    """Allocate (da, dx, dh0), each None if not wanted. dh0 is zeroed, for the case of T = 0."""
     da = dx = dh0 = None
     if wanted[0]:
         da = torch.empty_like(h if a.shape == h.shape else a, dtype=a.dtype)
@@ -86,11 +86,11 @@ def _summed(
     outputs: Gradients,
     backend: str | None,
 ) -> None:
-    """The gradients, part by part, to ``outputs``."""
+    """Compute the gradients part by part and write them to ``outputs``."""
     a, h0 = a.expand_as(h), sweep.expand_state(h0, h, dim, cu_seqlens)
     da, dx, dh0 = _Sum(outputs[0], h, a.dtype), _Sum(outputs[1], h, h.dtype), outputs[2]
     whole_dh0 = None if dh0 is None or h0 is None else h0.new_zeros(h0.shape)
-    dh_buffer = None  # for the dh of a part with the carry added
+    dh_buffer = None  # holds the dh of a part with the carry added
     extents = _part_shape(h, dim, cut_time=cu_seqlens is None)
     ranges = [_cut(size, by) for size, by in zip(h.shape, extents, strict=True)]
     chunks = ranges[dim] if reverse else ranges[dim][::-1]  # the last one in time first
@@ -134,7 +134,7 @@ def _cut(size: int, by: int) -> list[slice]:
 
 
 def _part_shape(h: Tensor, dim: int, cut_time: bool) -> list[int]:
-    """Extents of a part: as little as possible is cut, along the axes of the largest strides."""
+    """Return the extents of a part, cutting as few axes as possible, largest strides first."""
     shape, elements = list(h.shape), h.numel()
     limit = max(elements * _SHARE, _SMALLEST_PART[h.device.type])
     for axis in sorted(range(h.dim()), key=h.stride, reverse=True):
@@ -150,19 +150,19 @@ def _part_shape(h: Tensor, dim: int, cut_time: bool) -> list[int]:
 
 
 def _reuse_or_allocate(last: Tensor | None, like: Tensor, dtype: torch.dtype) -> Tensor:
-    """Memory in the layout of a part: that of the part before, where it fits."""
+    """Return a buffer in the layout of a part, the buffer of the last part if it fits."""
     if last is not None and last.shape == like.shape:
         return last
     return torch.empty_like(like, dtype=dtype)
 
 
 class _Sum:
-    """A gradient that is the sum of its terms over the axes that its input was broadcast over.
+    """Gradient of a broadcast input: the sum of its terms over the broadcast axes.
 
     Args:
-        out:   where it goes; None: it is not wanted
-        h:     of the whole shape
-        dtype: of the terms
+        out: tensor to write the gradient to, or None if it is not wanted
+        h: tensor of the full shape
+        dtype: dtype of the terms
     """
 
     def __init__(self, out: Tensor | None, h: Tensor, dtype: torch.dtype) -> None:
@@ -177,7 +177,7 @@ class _Sum:
         self._broadcast = [axis for axis, size in enumerate(shape) if size != h.shape[axis]]
 
     def terms(self, part: tuple[slice, ...], always: bool = False) -> Tensor | None:
-        """Where the sweep over a part shall write the terms."""
+        """Return the tensor for the terms of a part, which the sweep writes; or None."""
         if self._whole is not None:
             return self._whole[part]
         if self._out is None and not always:
@@ -186,7 +186,7 @@ class _Sum:
         return self._terms
 
     def add(self, part: tuple[slice, ...], terms: Tensor | None) -> None:
-        """Take in the terms of a part."""
+        """Add the terms of a part to the sum."""
         if self._total is None or terms is None:
             return
         index = tuple(
@@ -195,6 +195,6 @@ class _Sum:
         self._total[index] += terms.sum(self._broadcast, keepdim=True, dtype=self._total.dtype)
 
     def finish(self) -> None:
-        """Write the gradient to its place."""
+        """Write the finished sum to the output."""
         if self._out is not None and self._total is not None:
             self._out.copy_(self._total.reshape(self._out.shape))

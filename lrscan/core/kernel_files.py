@@ -1,7 +1,7 @@
-"""Files of compiled kernels, each with a seal, so that a damaged one is taken for none.
+"""Files of compiled kernels, each with a checksum, so that a damaged file counts as missing.
 
-A disk that was full, a kill or a copy that broke off leave files that are cut off or empty. The
-seal is the SHA-256 of what comes before it, at the end, where readers of machine code do not look.
+A full disk, a killed process or an interrupted copy leave files that are cut off or empty. The
+checksum is the SHA-256 of the contents. It is at the end, where readers of machine code ignore it.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ _BYTES = hashlib.sha256().digest_size
 
 
 def write(path: Path, data: bytes) -> None:
-    """Write a file with its seal."""
+    """Write a file with its checksum."""
     write_files({path: data + hashlib.sha256(data).digest()})
 
 
 def read(path: Path) -> bytes | None:
-    """What was written, without its seal; None where there is no such file, or a damaged one."""
+    """Return the contents without the checksum; None if the file is missing or damaged."""
     try:
         whole = path.read_bytes()
     except OSError:

@@ -1,8 +1,9 @@
-"""How a tensor of any layout becomes time and at most three column axes.
+"""Any layout of a tensor as one axis of time and at most three column axes.
 
-The recurrence couples elements along one axis only, so all others are columns, in any order. Axes
-that every operand steps through alike are merged: (T, B, C) contiguous is one column axis of B*C,
-(B, T, C) two. Nothing is copied; a broadcast axis has stride zero.
+The recurrence couples elements along one axis only. All other axes are columns, in any order. Axes
+that can be walked with one stride in every operand are merged: a contiguous (T, B, C) has one
+column axis of size B*C, a contiguous (B, T, C) has two. Nothing is copied. A broadcast axis has
+stride zero.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ COLUMN_AXES = 3
 class Columns(NamedTuple):
     """Column axes, outermost first, shared by all operands.
 
-    sizes    extents, exactly three, padded with ones in front
-    strides  for each operand, its strides over those axes, in elements
+    Attributes:
+        sizes: extents, exactly three, padded with ones in front
+        strides: for each operand, its strides over those axes, in elements
     """
 
     sizes: tuple[int, ...]
@@ -27,8 +29,10 @@ class Columns(NamedTuple):
 def columns_of(shape: Sequence[int], strides: Sequence[Sequence[int]], dim: int) -> Columns | None:
     """Merge the axes other than ``dim`` of operands of equal shape, given their strides.
 
-    The first operand decides the order: its smallest stride becomes the inner axis. None if more
-    than three axes remain.
+    The first operand decides the order: its smallest stride becomes the inner axis.
+
+    Returns:
+        The merged axes, or None if more than three remain.
     """
     axes = [
         (shape[d], *(own[d] for own in strides))

@@ -1,7 +1,7 @@
-"""The kinds of :mod:`lrscan.core.dtypes` as LLVM, Numba and NumPy know them.
+"""Types of LLVM, Numba and NumPy for the kinds of :mod:`lrscan.core.dtypes`.
 
-Kernels of both backends take their types from here. Numba is loaded by it, so nothing imports it
-before a kernel is needed.
+Kernels of both backends take their types from here. This module loads Numba, so it is imported
+only when a kernel is needed.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from numba import types
 
 from lrscan.core.dtypes import KINDS, described
 
-# One plane of a number in memory. LLVM's own bfloat is not known to all that compiles kernels, so
-# that is 16 bits: the upper half of a float32.
+# One plane of a number in memory. Not every compiler of kernels knows LLVM's bfloat type, so a
+# bfloat16 is 16 bits: the upper half of a float32.
 _PLANES = {
     "float64": ir.DoubleType(),
     "float32": ir.FloatType(),
@@ -24,18 +24,18 @@ _PLANES = {
     "complex64": ir.FloatType(),
     "complex128": ir.DoubleType(),
 }
-# Numbers that are computed with.
+# Types of the numbers in the arithmetic.
 _NUMBERS = {state: getattr(types, state) for state in {kind.state for kind in KINDS.values()}}
 
 
 def memory_type(kind: str) -> ir.Type:
-    """LLVM's type of one plane of a number of a kind, as it lies in memory."""
+    """Return LLVM's type of one plane of a number of a kind, as stored in memory."""
     return _PLANES[described(kind).number]
 
 
 @functools.cache
 def numba_type(kind: str) -> types.Type:
-    """Numba's type of the value that one of a kind is computed in: a number, or a tuple of them."""
+    """Return Numba's type for the arithmetic on a kind: a number, or a tuple of numbers."""
     state = described(described(kind).state)
     number = _NUMBERS[state.number]
     return number if state.numbers == 1 else types.UniTuple(number, state.numbers)
@@ -43,6 +43,6 @@ def numba_type(kind: str) -> types.Type:
 
 @functools.cache
 def numpy_dtype(kind: str) -> np.dtype:
-    """NumPy's dtype of that value; an array of several numbers has an axis more, of them."""
+    """Return NumPy's dtype for the same; several numbers are one more axis of the array."""
     state = described(described(kind).state)
     return np.dtype(state.number if state.numbers == 1 else (state.number, (state.numbers,)))

@@ -1,7 +1,7 @@
-"""The oracle: the recurrence as a serial loop in double precision.
+"""Reference implementation: the recurrence as a serial loop in double precision.
 
-Slow and obvious on purpose. Nothing here is parallel, blocked or fused, so a result that agrees
-with it was not computed by the same mistake.
+It is slow and obvious on purpose. Nothing here is parallel, blocked or fused, so it does not share
+the mistakes of the kernels that are compared with it.
 """
 
 from __future__ import annotations
@@ -24,19 +24,26 @@ def linear_recurrence_reference(
 ) -> Tensor:
     """``h[t] = a[t] * h[t-1] + x[t]`` by a loop over time, in float64 or complex128.
 
-    Where a[t] is exactly zero, h[t] is x[t] whatever h[t-1] is. Takes what
-    :func:`lrscan.linear_recurrence` takes, and is differentiable by ordinary autograd, to which
-    zero times a gradient of NaN is NaN.
+    Where a[t] is exactly zero, h[t] is x[t] for any h[t-1]. The loop takes the same tensors as
+    :func:`lrscan.linear_recurrence`. It is differentiable by ordinary autograd, where zero times a
+    gradient of NaN is NaN.
 
     Args:
-        a:       coefficients, broadcastable with ``x``
-        x:       inputs
-        h0:      state before the first step, the shape of ``x`` without ``dim``; zero if None
-        dim:     the axis of time
-        reverse: run from the last step to the first
+        a:       (T, ...)   coefficients, which broadcast with ``x``
+        x:       (T, ...)   inputs
+        h0:      (...)      state before the first step; zero if None
+        dim:     the axis of time. The shapes here are for 0
+        reverse: if True, run from the last step to the first
 
     Returns:
         h, in double precision, with the broadcast shape of ``a`` and ``x``.
+
+    Example:
+        >>> import torch
+        >>> from lrscan import linear_recurrence_reference
+        >>> a, x = torch.full((4,), 0.5), torch.ones(4)
+        >>> linear_recurrence_reference(a, x)
+        tensor([1.0000, 1.5000, 1.7500, 1.8750], dtype=torch.float64)
     """
     a, x = torch.broadcast_tensors(_double(a), _double(x))
     steps = list(zip(a.unbind(dim), x.unbind(dim), strict=True))
@@ -59,21 +66,21 @@ def rounding_bound(
     dim: int = 0,
     reverse: bool = False,
 ) -> Tensor:
-    """How far rounding can take h from the exact value, elementwise, serial or by a scan.
+    """Return a bound on the rounding error of h, elementwise, for a serial loop or a scan.
 
-    h[t] is a sum of terms, each an input times the coefficients after it. No term is rounded more
-    than twice for every step that it passes, plus once at every level of a tree over time: d =
-    log2(T) + 2 of them at most. To first order the error is at most u * K[t], with the unit
-    roundoff u of the dtype of ``x`` (that of float32 for half precision, whose output is rounded
-    once more) and
+    h[t] is a sum of terms. Each term is an input times all coefficients after it. A term is rounded
+    at most twice per step that it passes through, and once per level of a tree over time. There are
+    at most d = log2(T) + 2 levels. To first order, the error is at most u * K[t], where u is the
+    unit roundoff of the dtype of ``x``, and::
 
         H[t] = |a[t]| * H[t-1] + |x[t]|                             H before the start = |h0|
         K[t] = |a[t]| * (K[t-1] + 2 * H[t-1]) + d * |x[t]|          K before the start = d * |h0|
 
-    A complex product of n bits errs by up to sqrt(8) times as much (Higham 2002, lemma 3.5).
+    For half precision, u is that of float32, and the output is rounded once more. The error of a
+    complex product is up to sqrt(8) times larger (Higham 2002, lemma 3.5).
 
     Args:
-        as for :func:`linear_recurrence_reference`
+        a, x, h0, dim, reverse: as for :func:`linear_recurrence_reference`
 
     Returns:
         The bound, in float64, with the shape of h.
@@ -97,14 +104,14 @@ def rounding_bound(
     bound = K * torch.finfo(state_dtype(dtype)).eps / 2
     if dtype.is_complex:
         bound *= 8**0.5
-    if dtype == double_dtype(dtype):  # the reference itself is rounded as much
+    if dtype == double_dtype(dtype):  # the reference has the same rounding error
         bound *= 2
-    # Half precision is rounded once at the end; below its normal range by an absolute amount.
+    # Half precision is rounded once at the end. Below its normal range that error is absolute.
     return bound + H * torch.finfo(dtype).eps / 2 + torch.finfo(dtype).tiny if half else bound
 
 
 class Exact(NamedTuple):
-    """Results in double precision, each with the error that rounding allows: (value, bound)."""
+    """Results in double precision, each as (value, bound on the rounding error)."""
 
     h: tuple[Tensor, Tensor]
     da: tuple[Tensor, Tensor]
@@ -121,14 +128,16 @@ def oracle(
     dim: int = 0,
     reverse: bool = False,
 ) -> Exact:
-    """h and the gradients for an output gradient dh, with bounds, from the loops above.
+    """Compute h and the gradients for an output gradient dh, with bounds, by the loops above.
 
     Args:
-        a, x, dh: of one shape
-        h0:       of that shape without ``dim``
+        a, x, dh: (T, ...)   tensors of one shape
+        h0:       (...)      that shape without ``dim``
+        dim:      the axis of time. The shapes here are for 0
+        reverse:  if True, run from the last step to the first
 
     Returns:
-        values and bounds, in the layout of the inputs
+        Values and bounds, in the layout of the inputs.
     """
     a, x, dh = (tensor.movedim(dim, 0) for tensor in (a, x, dh))
     if reverse:

@@ -1,4 +1,4 @@
-"""A digest of the sources that a backend's kernels are made from: the key of compiled kernels."""
+"""Digest of the sources that the kernels of a backend are built from: the key of their cache."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 _PACKAGE = Path(__file__).resolve().parents[1]
-# Statements that import of it, wherever they stand. Python's own parser would take 25 ms for the
-# files of a backend, in every process.
+# Statements that import from this package, at any indentation. Python's own parser would take 25 ms
+# for the files of a backend, in every process.
 _IMPORT = re.compile(
     r"^[ \t]*(?:from (lrscan[\w.]*) import (\([^)]*\)|.*)|import (lrscan.*))", re.MULTILINE
 )
-# The modules that kernels are begun in, by backend.
-_BEGUN_IN = {
+# The modules that build kernels, by backend. Their imports lead to all other sources.
+_ENTRY_MODULES = {
     "cpu": ("lrscan.cpu.dispatch", "lrscan.cpu.fused_cells"),
     "cuda": ("lrscan.cuda.dispatch",),
 }
@@ -23,44 +23,44 @@ _BEGUN_IN = {
 
 @functools.cache
 def digest(backend: str) -> str:
-    """SHA-256 of :func:`sources`."""
+    """Return the SHA-256 of the files of :func:`sources`."""
     return hashlib.sha256(b"".join(path.read_bytes() for path in sources(backend))).hexdigest()
 
 
 def sources(backend: str) -> list[Path]:
-    """The files that the kernels of "cpu" or "cuda" are made from, in order.
+    """Return the files that the kernels of "cpu" or "cuda" are built from, sorted.
 
-    Imports are followed into functions, and from module to module. What is imported by a name that
-    is put together at run time is not seen, nor is anything of other packages.
+    Imports are followed from module to module, including those inside functions. Imports by a name
+    that is put together at run time are not seen. Other packages are not followed.
     """
     found: set[Path] = set()
-    ahead = list(_BEGUN_IN[backend])
-    while ahead:
-        for path in _files_of(ahead.pop()):
+    queue = list(_ENTRY_MODULES[backend])
+    while queue:
+        for path in _files_of(queue.pop()):
             if path not in found:
                 found.add(path)
-                ahead += _imported(path)
+                queue += _imported(path)
     return sorted(found)
 
 
 def _imported(path: Path) -> Iterator[str]:
-    """The names that a file imports of this package: modules, and what may be one or lie in one."""
+    """Yield the names that a file imports from this package: modules, or names inside modules."""
     for package, names, modules in _IMPORT.findall(path.read_text(encoding="utf-8")):
         yield from re.findall(r"[\w.]+", package + " " + modules)
         yield from (f"{package}.{name}" for name in re.findall(r"\w+", names))
 
 
 def _files_of(name: str) -> Iterator[Path]:
-    """The file of a module, and those of the packages it lies in, below the outermost one.
+    """Yield the file of a module and those of its parent packages, except the outermost one.
 
-    The outermost one imports nothing by itself: it hands on names from everywhere.
+    The outermost package re-exports names from everywhere, but imports them only on first use.
     """
     package, *parts = name.split(".")
-    place = _PACKAGE
-    if package != place.name:
+    folder = _PACKAGE
+    if package != folder.name:
         return
     for part in parts:
-        place = place / part
-        for path in (place / "__init__.py", place.with_suffix(".py")):
+        folder = folder / part
+        for path in (folder / "__init__.py", folder.with_suffix(".py")):
             if path.is_file():
                 yield path

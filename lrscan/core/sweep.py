@@ -1,6 +1,6 @@
 """From tensors to a sweep: outputs, operands and their order in time, for every backend.
 
-Forward and backward are the same sweep over a table of operands, in opposite directions of time:
+Forward and backward are the same sweep over a table of operands, in opposite directions of time::
 
     row     forward      backward
     a       a            a, one step later (its first element is never read)
@@ -12,12 +12,13 @@ Forward and backward are the same sweep over a table of operands, in opposite di
     dstart               dh0
 
 A backend is a function ``prepare(operands, steps, sizes, backward, algorithm, device, algebra)``,
-which :mod:`lrscan.core.dispatch` finds. It returns what runs the sweep: a function of the tensors,
-by row. That is kept for further calls with tensors of the same layout. Where sequences lie end to
-end in time, start and dstart have a stride over sequences in the place of that over time, and the
-function also takes the steps at which the sweep meets a new sequence, with the end of the last (the
-CPU backend alone; for others each sequence starts with a coefficient of zero, which forgets all
-before, see :mod:`lrscan.core.algebra`).
+which :mod:`lrscan.core.dispatch` finds. It returns the sweep: a function that takes the tensors by
+row. The sweep is cached for further calls with tensors of the same layout.
+
+For packed sequences, start and dstart have a stride over sequences where others have one over time.
+The sweep then takes a second argument: the steps at which it meets a new sequence, and the end of
+the last one. Only the CPU backend supports this. On other backends each sequence starts with a
+coefficient of zero, which forgets everything before it, see :mod:`lrscan.core.algebra`.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from lrscan.core.layout import columns_of
 
 
 class Rows(NamedTuple):
-    """Something of each row of the table above: an address, a stride."""
+    """One item per row of the table above, such as an address or a stride."""
 
     a: Any
     x: Any
@@ -47,22 +48,23 @@ class Rows(NamedTuple):
     dstart: Any
 
 
-# Steps that an operand is ahead of the others, in the forward direction.
+# Number of steps by which an operand is ahead of the others, in the forward direction of time.
 _AHEAD = {"a": 1, "before": -1}
 TIMELESS = ("start", "dstart")
 _OUTPUTS = ("out", "da")
-# Outputs of an address that is a multiple of this may be written in whole cache lines.
+# An output may be written in whole cache lines if its address is a multiple of this.
 _ALIGNMENT = 64
 
 
 class Operand(NamedTuple):
-    """How a kernel walks through a tensor; strides are in elements of it, each a number.
+    """A tensor as a kernel walks through it. Offset and strides are in elements of one number.
 
-    dtype    of the tensor
-    offset   from the tensor's first element to that of the first step
-    time     stride over time, negative when the sweep runs down
-    columns  strides over the three column axes
-    aligned  whether the tensor begins at a multiple of 64 bytes
+    Attributes:
+        dtype: dtype of the tensor
+        offset: from the tensor's first element to that of the sweep's first step
+        time: stride over time; negative if the sweep runs backwards through memory
+        columns: strides over the three column axes
+        aligned: whether the tensor begins at a multiple of 64 bytes
     """
 
     dtype: torch.dtype
@@ -73,7 +75,7 @@ class Operand(NamedTuple):
 
 
 class TensorLayout(NamedTuple):
-    """What of a tensor decides how it is swept."""
+    """The properties of a tensor that determine its sweep."""
 
     dtype: torch.dtype
     shape: tuple[int, ...]
@@ -92,11 +94,18 @@ def forward(
     out: Tensor | None = None,
     backend: str | None = None,
 ) -> Tensor:
-    """h of the recurrence of checked arguments, in ``out`` if that is given.
+    """Compute h for checked arguments, in ``out`` if that is given.
 
-    ``dim`` counts from the front of the broadcast shape. With ``cu_seqlens``, an int64 tensor on
-    the CPU, sequence n is from step cu_seqlens[n] up to cu_seqlens[n+1], and h0 has the axis of
-    sequences in the place of time. ``backend`` is that of the tensors' device if None.
+    Args:
+        a, x, h0, reverse, algorithm: as in :func:`lrscan.linear_recurrence`
+        dim: the axis of time, counted from the front of the broadcast shape
+        cu_seqlens: int64 on the CPU. Sequence n has the steps from cu_seqlens[n] up to
+            cu_seqlens[n+1], and h0 has an axis of sequences where the others have time
+        out: tensor for h; a new one if None
+        backend: the backend; that of the tensors' device if None
+
+    Returns:
+        h
     """
     h = empty_output(a, x) if out is None else out
     if a.shape != h.shape:
@@ -120,7 +129,7 @@ def backward(
     outputs: tuple[Tensor | None, Tensor | None, Tensor | None],
     backend: str | None = None,
 ) -> None:
-    """Write (da, dx, dh0) to ``outputs``, of the shapes of h, h and a state; None is left out."""
+    """Write (da, dx, dh0) to ``outputs``, in the shapes of h, h and a state; None is skipped."""
     da, dx, dh0 = outputs
     if a.shape != h.shape:
         a = a.expand(h.shape)
@@ -130,7 +139,7 @@ def backward(
 
 
 def empty_output(a: Tensor, x: Tensor) -> Tensor:
-    """Room for h: in the layout of x, unless that is broadcast, or shares or skips elements."""
+    """Allocate h in the layout of x, or else of a, if that has the shape of h and is dense."""
     shape = broadcast_shape(a, x)
     for like in (x, a):
         if like.shape == shape and torch.ops.aten.is_non_overlapping_and_dense(like):
@@ -139,12 +148,15 @@ def empty_output(a: Tensor, x: Tensor) -> Tensor:
 
 
 def broadcast_shape(a: Tensor, x: Tensor) -> torch.Size:
-    """The shape of h. Asking torch costs as much as all else that a call on the host does."""
+    """Return the shape of h.
+
+    torch's own function takes as long as everything else that a call does on the host.
+    """
     return x.shape if a.shape == x.shape else torch.broadcast_shapes(a.shape, x.shape)
 
 
 def state_shape(shape: Sequence[int], dim: int, cu_seqlens: Tensor | None) -> tuple[int, ...]:
-    """Of the states before the first step: without time, or with sequences in its place."""
+    """Return the shape of h0: without time, or with sequences instead of time."""
     sequences = () if cu_seqlens is None else (cu_seqlens.shape[0] - 1,)
     return (*shape[:dim], *sequences, *shape[dim + 1 :])
 
@@ -152,12 +164,12 @@ def state_shape(shape: Sequence[int], dim: int, cu_seqlens: Tensor | None) -> tu
 def expand_state(
     h0: Tensor | None, h: Tensor, dim: int, cu_seqlens: Tensor | None
 ) -> Tensor | None:
-    """h0 with the columns of h."""
+    """Return h0 expanded to the columns of h."""
     return None if h0 is None else h0.expand(state_shape(h.shape, dim, cu_seqlens))
 
 
 def product(a: Tensor, h: Tensor) -> Tensor:
-    """``a * h``, but zero where ``a`` is exactly zero, also of NaN and infinity."""
+    """Return ``a * h``, but zero where ``a`` is exactly zero, even if h is NaN or infinite."""
     found = a * h
     return found.masked_fill((a == 0) & found.isnan(), 0)
 
@@ -172,10 +184,10 @@ def run(
     backend: str,
     algebra: Algebra = SCALAR,
 ) -> None:
-    """Sweep over tensors, by row of the table above, all of one shape but for states.
+    """Sweep over tensors, given by row of the table above; all but the states have one shape.
 
-    Where a coefficient or a state of the algebra is several numbers, they are the last axis of its
-    tensors, side by side.
+    If a coefficient or a state of the algebra is several numbers, they are the last axis of its
+    tensors, with a stride of one.
     """
     if backward and algebra.adjoint is None:
         raise NotImplementedError(f"the algebra {algebra.name} has no gradient")
@@ -187,7 +199,9 @@ def run(
         return
     if cu_seqlens is not None and not dispatch.BACKENDS[backend].takes_sequences:
         if algebra is not SCALAR:
-            raise NotImplementedError(f"packed sequences on {backend}, of {algebra.name}")
+            raise NotImplementedError(
+                f"{backend} takes no packed sequences of the algebra {algebra.name}"
+            )
         _run_with_restarts(tensors, backward, dim, reverse, algorithm, cu_seqlens, backend)
         return
     layouts = tuple(
@@ -206,7 +220,7 @@ def run(
             begins = x.shape[dim] - cu_seqlens.flip(0) if reverse != backward else cu_seqlens
             sweep(tensors, begins.contiguous().numpy())
         return
-    # More axes than a kernel takes: loop over the shortest.
+    # A kernel takes fewer axes: loop over the shortest one.
     shape = dict(layouts)["x"].shape
     axis = min((d for d, n in enumerate(shape) if d != dim and n != 1), key=shape.__getitem__)
     for i in range(shape[axis]):
@@ -218,18 +232,21 @@ def run(
 
 
 def _of_values(layout: TensorLayout, numbers: int) -> TensorLayout:
-    """The layout of values that are so many numbers each, side by side along the last axis."""
+    """Return the layout of values of ``numbers`` numbers each, adjacent along the last axis."""
     if numbers == 1:
         return layout
     *strides, side_by_side = layout.strides
     *shape, last = layout.shape
     if (last, side_by_side) != (numbers, 1):
-        raise ValueError(f"{last} numbers of stride {side_by_side}, not {numbers} side by side")
+        raise ValueError(
+            f"the last axis has size {last} and stride {side_by_side}; "
+            f"it must have size {numbers} and stride 1"
+        )
     return layout._replace(shape=tuple(shape), strides=tuple(strides))
 
 
 def _without_tail(tensors: Mapping[str, Tensor], dim: int, end: int) -> dict[str, Tensor]:
-    """What lies before step ``end``; the outputs from there on are zero."""
+    """Return the tensors up to step ``end``, and write zeros to the outputs from there on."""
     kept = dict(tensors)
     for row, tensor in tensors.items():
         if row in TIMELESS or tensor.shape[dim] == end:
@@ -249,7 +266,7 @@ def _run_with_restarts(
     cu_seqlens: Tensor,
     backend: str,
 ) -> None:
-    """Packed sequences by a kernel for one: each starts with a coefficient of zero."""
+    """Sweep over packed sequences with a kernel for one: each starts with a coefficient of zero."""
     a, x, h0 = tensors["a"], tensors["x"], tensors.get("start")
     filled = (cu_seqlens[1:] > cu_seqlens[:-1]).nonzero().squeeze(1)
     starts = (cu_seqlens[filled + 1] - 1 if reverse else cu_seqlens[filled]).to(x.device)
@@ -260,7 +277,7 @@ def _run_with_restarts(
     options = (backward, dim, reverse, algorithm, None, backend)
     if not backward:
         out = one["out"] = tensors["out"]
-        if h0 is not None:  # not rounded, as no state is
+        if h0 is not None:  # not rounded, like any other state
             wide = state_dtype(x.dtype)
             entering = product(first_a.to(wide), h0.to(wide))
             one = {"a": one["a"].to(wide), "x": x.to(wide).index_add(dim, starts, entering)}
@@ -295,11 +312,11 @@ def _prepared(
     threads: int,
     algebra: Algebra,
 ) -> Callable[..., None] | None:
-    """The sweep over tensors of these layouts; None if they have too many axes.
+    """Return the sweep over tensors of these layouts; None if they have too many axes.
 
-    ``threads`` is torch's number of threads, by which a backend may divide the work.
+    ``threads`` is torch's number of threads. A backend may divide the work by it.
     """
-    # An output is dense, so its layout decides the order of the axes.
+    # Outputs are dense, so the layout of the first one decides the order of the axes.
     ordered = dict(sorted(layouts, key=lambda item: item[0] not in _OUTPUTS))
     shape = ordered["x"].shape
     strides = {

@@ -1,13 +1,13 @@
-"""The axis of time of a thread's layers, as an object that knows what lies along it.
+"""The axis of time for the layers of a thread, as an object that knows how steps lie along it.
 
-A product with a weight and a cell take every step by itself. A recurrence and a shift in time do
-not: they ask :func:`current`, which is one of
+A product with a weight matrix handles every step by itself, and so does a cell. A recurrence and a
+shift in time do not. They use :func:`current`, which returns one of::
 
-    TimeAxis       one batch of equal length, whole: this, unless something else was entered
-    Sequences      sequences of unequal length that lie end to end (:mod:`lrscan.nn.sequences`)
-    Split          a batch whose chunks lie on different ranks (:mod:`lrscan.distributed.parallel`)
+    TimeAxis       one whole batch of equal length: the default
+    Sequences      packed sequences of unequal length (lrscan.nn.sequences)
+    Split          a batch whose chunks are on different ranks (lrscan.distributed.parallel)
 
-The others are subclasses. They override what differs, and are entered by :func:`along`.
+The last two are subclasses of the first. They override what differs. :func:`along` sets the axis.
 """
 
 from __future__ import annotations
@@ -25,11 +25,12 @@ from lrscan.core.torch_internals import outside_the_compiler
 
 
 class TimeAxis:
-    """One batch of sequences of equal length, all of it here. A step is (B, ...).
+    """One batch of sequences of equal length, all on this rank. A step is (B, ...).
 
-    whole       it may be cut into chunks, one after the other
-    split       a chunk of it is here, and the others on other ranks
-    cu_seqlens  cumulative lengths, int64 on the CPU, if sequences lie end to end; else None
+    Attributes:
+        whole: whether it may be cut into consecutive chunks
+        split: whether this rank has one chunk, and other ranks have the others
+        cu_seqlens: cumulative lengths of packed sequences, int64 on the CPU; else None
     """
 
     whole: ClassVar[bool] = True
@@ -37,45 +38,53 @@ class TimeAxis:
     cu_seqlens: Tensor | None = None
 
     def batch(self, size: int) -> int:
-        """How many sequences there are in steps of ``size`` rows."""
+        """Return the number of sequences, for steps of ``size`` rows."""
         return size
 
     def turned(self) -> TimeAxis:
-        """The axis of the same steps after each sequence was turned round where it lies."""
+        """Return the axis of the same steps after each sequence is reversed in its own place."""
         return self
 
     def ends(self, steps: Tensor) -> Tensor:
-        """(B, ...): the last step of each sequence, a copy: a view would keep every step alive."""
+        """Return the last step of each sequence, (B, ...).
+
+        It is a copy, because a view would keep every step in memory.
+        """
         return steps[-1].clone()
 
     def scan(self, a: Tensor, u: Tensor, start: Tensor, algorithm: str) -> tuple[Tensor, Tensor]:
-        """c[t] = a[t] * c[t-1] + u[t] along the first axis, and c after the last step of all."""
-        if not torch.jit.is_tracing() and u.shape[0] == 1:  # needs no scan
+        """Return c[t] = a[t] * c[t-1] + u[t] along the first axis, and c after the last step."""
+        if not torch.jit.is_tracing() and u.shape[0] == 1:  # no scan is needed
             c = linear_recurrence_step(a[0], u[0], start).unsqueeze(0)
-        else:  # for every number of steps alike: a trace holds no branch
+        else:  # a trace has no branches, and must serve any number of steps
             c = linear_recurrence(a, u, start, algorithm=algorithm)
         # A copy, as in ``ends``, and the start where there are no steps.
         return c, torch.cat([start.unsqueeze(0), c[-1:]])[-1]
 
     def lagged(self, past: Tensor, steps: Tensor) -> Callable[[int], Tensor]:
-        """A function of a lag of up to k: each step's value that long before, (T, B, ...).
+        """Return a function of a lag that gives, for each step, the value that many steps earlier.
+
+        The lag is at most k. The function returns (T, B, ...).
 
         Args:
-            past:  (k, B, ...), the values before the first step, the oldest first
-            steps: (T, B, ...)
+            past:  (k, B, ...)   the values before the first step, oldest first
+            steps: (T, B, ...)   the values of the steps
         """
         k, joined = len(past), torch.cat([past, steps])
-        # A trace knows the shape, and takes what len gives for a constant.
+        # A trace follows the shape. It would record the result of len() as a constant.
         return lambda lag: joined[k - lag :][: steps.shape[0]]
 
     def history(
         self, take: Callable[[Callable[[Tensor], Tensor]], Tensor], past: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """What came before these steps, and the last k values of each sequence, both (k, B, ...).
+        """Return the values before these steps, and the last k values of each sequence.
+
+        Both are (k, B, ...).
 
         Args:
-            take: gives (number, B, ...) values for a function that picks steps
-            past: (k, B, ...), the values before the first step of all, the oldest first
+            take: a function that takes a function which selects steps, and returns the values of
+                those steps, (number, B, ...)
+            past: (k, B, ...), the values before the first step, oldest first
         """
         k = len(past)
         recent = take(lambda steps: steps[-k:]).to(past.dtype)
@@ -83,13 +92,13 @@ class TimeAxis:
 
 
 WHOLE = TimeAxis()
-# By thread, where it is not WHOLE. The compiler watches whether the dictionary is empty, and need
-# not know of threads while it is.
+# The axis of each thread, if it is not WHOLE. torch's compiler guards on whether the dictionary is
+# empty. While it is, the compiler need not know about threads.
 _entered: dict[int, TimeAxis] = {}
 
 
 def current() -> TimeAxis:
-    """The axis of time of this thread's layers."""
+    """Return the axis of time of this thread's layers."""
     return _of_this_thread() if _entered else WHOLE
 
 
@@ -100,7 +109,7 @@ def _of_this_thread() -> TimeAxis:
 
 @contextmanager
 def along(axis: TimeAxis) -> Iterator[None]:
-    """In it this is the axis of time of this thread's layers."""
+    """Set the axis of time of this thread's layers within a block."""
     before = current()
     _place(axis)
     try:
@@ -118,10 +127,10 @@ def _place(axis: TimeAxis) -> None:
 
 @contextmanager
 def turned(yes: bool) -> Iterator[None]:
-    """In it the steps were turned round, if ``yes``."""
+    """Set the axis to that of reversed steps within a block, if ``yes``."""
     axis = current()
     opposite = axis.turned() if yes else axis
-    if opposite is axis:  # for the compiler too, which must not see the dictionary change
+    if opposite is axis:  # the compiler must not see the dictionary change
         yield
         return
     with along(opposite):

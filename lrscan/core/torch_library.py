@@ -1,14 +1,16 @@
-"""The operators of torch's dispatcher: for compile, export, modes, subclasses.
+"""Registration of the operators with torch's dispatcher: for compile, export, modes, subclasses.
+
+These operators and their backward are registered::
 
     torch.ops.lrscan.linear_recurrence(a, x, h0, dim, reverse, algorithm, cu_seqlens)
-    torch.ops.lrscan.fused_cell(gates, start, name)     [h, the last c], and c where h is another
+    torch.ops.lrscan.fused_cell(gates, start, name)     [h, the last c], and c if it is not h
 
-and their backward. In eager mode :mod:`lrscan.core.autograd` and :mod:`lrscan.nn.fused` go past the
-dispatcher, which is quicker and differentiates further.
+In eager mode, :mod:`lrscan.core.autograd` and :mod:`lrscan.nn.fused` bypass the dispatcher. That is
+faster, and gives higher derivatives.
 
-Their functions are found by name at the first call. Nothing but torch and
-:mod:`lrscan.core.dispatch` is imported here, so that operators can be registered as soon as torch
-is there, whatever of this package is being imported at that time.
+The implementations are looked up by name at the first call. This module imports only torch and
+:mod:`lrscan.core.dispatch`. The operators can therefore be registered as soon as torch is imported,
+even while other modules of this package are being imported.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ _LIBRARY = torch.library.Library("lrscan", "DEF")
 
 
 def _late(module: str, name: str) -> Callable:
-    """A function of one of OPERATORS, which is imported at the first call."""
+    """Return a stand-in for a function of a module in OPERATORS, imported at the first call."""
 
     def call(*args: Any, **options: Any) -> Any:
         return found(f"{OPERATORS[module]}:{name}")(*args, **options)
@@ -33,7 +35,7 @@ def _late(module: str, name: str) -> Callable:
 
 
 def _define(module: str, name: str, schema: str, devices: tuple[str, ...] = ("CPU", "CUDA")) -> str:
-    """Define an operator that has a function and one with the ending _fake; return its name."""
+    """Define an operator from the functions ``name`` and ``name_fake``; return its full name."""
     _LIBRARY.define(f"{name}{schema}", tags=(torch.Tag.pt2_compliant_tag,))
     for device in devices:
         _LIBRARY.impl(name, _late(module, name), device)
@@ -63,7 +65,7 @@ _define(
     "(Tensor gates, Tensor start, Tensor c, Tensor dh, Tensor? dend, str name) -> Tensor[]",
     ("CPU",),
 )
-# Not by ``register_autograd``, as below: torch.func takes no gradient of that.
+# ``register_autograd``, which is used below, would not do: torch.func cannot differentiate it.
 _LIBRARY.impl("linear_recurrence", _late("recurrence", "differentiated_recurrence"), "Autograd")
 torch.library.register_vmap(_recurrence, _late("recurrence", "batched_recurrence"), lib=_LIBRARY)
 torch.library.register_autograd(

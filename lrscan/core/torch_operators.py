@@ -1,4 +1,4 @@
-"""What the operators of the recurrence do; :mod:`lrscan.core.torch_library` has their names."""
+"""Implementations of the recurrence operators. :mod:`lrscan.core.torch_library` registers them."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ def linear_recurrence_fake(
     cu_seqlens: Tensor | None,
 ) -> Tensor:
     check(a, x, h0, dim, reverse, algorithm, cu_seqlens)
-    if x.is_complex() and torch.onnx.is_in_onnx_export():  # which takes no translation of it
+    if x.is_complex() and torch.onnx.is_in_onnx_export():  # it would ignore our translation
         raise NotImplementedError(
-            f"x is {x.dtype}, of which there is no linear_recurrence in ONNX: torch.export and "
-            "torch.jit.trace keep complex tensors"
+            f"x is {x.dtype}, but linear_recurrence exports to ONNX for real tensors only; use "
+            "torch.export or torch.jit.trace for complex ones"
         )
     return sweep.empty_output(a, x)
 
@@ -83,15 +83,15 @@ def linear_recurrence_backward_fake(
 
 
 class Differentiated(SingleLevelFunction):
-    """The recurrence with its gradients, at one level of torch.func or at none."""
+    """The recurrence with its gradients, at a single level of torch.func or outside it."""
 
     @staticmethod
     def forward(ctx: Any, a: Tensor, x: Tensor, h0: Tensor | None, *options: Any) -> Tensor:
-        with torch.enable_grad():  # for the outer levels: torch switches it off in here
+        with torch.enable_grad():  # torch turns it off here, but outer levels need it
             h = _below(a, x, h0, *options)
         *ctx.options, cu_seqlens = options
         ctx.x_shape, ctx.rank = x.shape, h.dim()
-        # The gradients of x and h0 take the coefficients alone.
+        # The gradients of x and h0 need the coefficients only.
         ctx.save_for_backward(a, h0, h if ctx.needs_input_grad[0] else None, cu_seqlens)
         return h
 
@@ -105,7 +105,7 @@ class Differentiated(SingleLevelFunction):
 
 
 def _below(a: Tensor, x: Tensor, h0: Tensor | None, *options: Any) -> Tensor:
-    """The recurrence without gradients at this level."""
+    """Compute the recurrence without gradients at this level."""
     with below_autograd():
         return torch.ops.lrscan.linear_recurrence(a, x, h0, *options)
 

@@ -4,7 +4,7 @@ from importlib import metadata
 
 
 def package_version(name: str) -> str | None:
-    """The installed version of a package, or None."""
+    """Return the version of an installed package, or None if it is not installed."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:

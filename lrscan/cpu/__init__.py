@@ -1,1 +1,1 @@
-"""The backend for the CPU, in Numba: :mod:`lrscan.cpu.dispatch` is its door."""
+"""The CPU backend, in Numba. Its entry point is :mod:`lrscan.cpu.dispatch`."""

@@ -1,10 +1,14 @@
 """Gates for Numba's CPU target: exp, sigmoid and tanh of float32 vectors, by one polynomial.
 
+::
+
     exp(x) = 2^n * exp(r)        n = round(x / log 2), |r| <= log(2) / 2
 
-Source: the polynomial for exp(r) and log 2 in two parts are those of expf in Moshier's Cephes
-library. Errors are below 4 units in the last place; a NaN stays one. Arguments of more than 87 in
-size, where exp leaves the range of float32, count as 87.
+Errors are below 4 units in the last place. A NaN stays NaN. Beyond a magnitude of 87, exp leaves
+the range of float32, so such arguments are clamped to 87 or -87.
+
+Source: the polynomial for exp(r), and log 2 in two parts, are those of expf in Moshier's Cephes
+library.
 """
 
 from __future__ import annotations
@@ -16,7 +20,8 @@ from lrscan.cpu.compile import inlined
 from lrscan.cpu.vector import FUSE, I32, constant, pack, planes_of
 
 _LARGEST = 87.0
-# Added and taken away again, it rounds to an integer, which is left in the lowest bits between.
+# Adding this number and subtracting it again rounds to an integer. In between, that integer is in
+# the lowest bits.
 _ROUNDS = 1.5 * 2.0**23
 _LOG_2 = (0.693359375, -2.12194440e-4)
 _POLYNOMIAL = (
@@ -30,7 +35,7 @@ _POLYNOMIAL = (
 
 
 class _Builder:
-    """Arithmetic with constants, on the vectors of one lane count."""
+    """Arithmetic with constants, on vectors with a fixed number of lanes."""
 
     def __init__(self, builder, plane):
         self.builder, self.plane = builder, plane
@@ -51,7 +56,7 @@ class _Builder:
         return x
 
     def parts_of_exp(self, x):
-        """2^n, and exp(r) - 1."""
+        """Return 2^n and exp(r) - 1."""
         integers = ir.VectorType(I32, self.plane.count)
         x = self.clamped(x)
         shifted = self.add(
@@ -78,7 +83,7 @@ def _is_float32(u):
 
 @intrinsic
 def exp(typingctx, u):
-    """exp(u)."""
+    """Return exp(u)."""
 
     def lower(context, builder, signature, args):
         at = _Builder(builder, u.plane)
@@ -90,7 +95,7 @@ def exp(typingctx, u):
 
 @intrinsic
 def tanh(typingctx, u):
-    """(exp(2 u) - 1) / (exp(2 u) + 1), without cancellation near zero."""
+    """Return (exp(2 u) - 1) / (exp(2 u) + 1), without cancellation near zero."""
 
     def lower(context, builder, signature, args):
         at = _Builder(builder, u.plane)
@@ -104,7 +109,7 @@ def tanh(typingctx, u):
 
 @intrinsic
 def reciprocal(typingctx, u):
-    """1 / u."""
+    """Return 1 / u."""
 
     def lower(context, builder, signature, args):
         at = _Builder(builder, u.plane)
@@ -114,7 +119,7 @@ def reciprocal(typingctx, u):
 
 
 def make_sigmoids(lanes):
-    """A function from u to sigmoid(u) and sigmoid(-u), both to the last places."""
+    """Return a function from u to (sigmoid(u), sigmoid(-u)), both accurate to the last places."""
 
     zero, one = constant("float32", lanes, 0), constant("float32", lanes, 1)
 

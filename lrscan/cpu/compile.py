@@ -1,10 +1,12 @@
-"""Compiling a kernel once, and keeping it on disk.
+"""Compilation of kernels, each compiled once and cached on disk.
 
-Numba's own disk cache looks at one file only: it would go on using a kernel whose algebra was
-edited in another module. Here the key is the variant's name and a digest of every source that a
-CPU kernel is made from. Numba also has an index for all kernels of a function, which a process that
-is killed may leave cut off, and two that compile at once may write over each other. Here a kernel
-is a file by itself, whose name follows from its key.
+Numba's own disk cache checks one file only. It would keep a kernel whose algebra was edited in
+another module. Here the key is the variant's name and a digest of every source that a CPU kernel is
+built from.
+
+Numba also keeps one index for all kernels of a function. A killed process may leave it cut off, and
+two processes that compile at once may overwrite each other's. Here each kernel is a file of its
+own, named after its key.
 """
 
 from __future__ import annotations
@@ -31,11 +33,11 @@ from lrscan.core.source_digest import digest
 
 
 class _PartLibrary(JITCodeLibrary):
-    """The code of a function that is only ever inlined into others.
+    """Code of a function that is only ever inlined into others.
 
-    Numba optimises every function with all that it calls, and turns it to machine code. Of a
-    function that only other functions call, which inline it, that would be done again at every
-    level up to the kernel: half the time of a compilation.
+    Numba optimises every function together with all that it calls, and compiles it to machine code.
+    For a function that is only inlined, this work would be repeated at every level up to the
+    kernel. It would take half the time of a compilation.
     """
 
     def finalize(self) -> None:
@@ -44,14 +46,14 @@ class _PartLibrary(JITCodeLibrary):
         self._finalized = True
 
     def get_pointer_to_function(self, name: str) -> int:
-        return 0  # there is none
+        return 0  # it has no machine code of its own
 
     @property
     def codegen(self) -> _PartLibrary:
         return self
 
     def set_env(self, name: str, environment: Any) -> None:
-        """The environment is Python's, which machine code without wrappers does not look at."""
+        """Do nothing: machine code without Python wrappers does not use the environment."""
 
 
 class _PartCompiler(Compiler):
@@ -59,8 +61,8 @@ class _PartCompiler(Compiler):
         super().__init__(typing, target, _PartLibrary(target.codegen(), "part"), *rest)
 
 
-# A part of a kernel. LLVM inlines it, so that flags known at compile time prune the branches there.
-# Nothing but kernels calls it, so it needs no wrappers for others.
+# Options of a part of a kernel. LLVM inlines it, so flags known at compile time prune its branches.
+# Only kernels call it, so it needs no wrappers for Python or C.
 _PART: dict[str, Any] = {
     "forceinline": True,
     "error_model": "numpy",
@@ -88,15 +90,15 @@ class _KernelCache(FunctionCache):
 
 
 class _Files(IndexDataCacheFile):
-    """Numba's files, with one for each key and no index."""
+    """Numba's cache files, one per key, without an index."""
 
     def _path(self, key: Any) -> Path:
-        made_from = hashlib.sha256(repr((numba.__version__, key)).encode()).hexdigest()[:32]
-        return Path(self._cache_path, f"{Path(self._index_name).stem}.{made_from}.nbc")
+        digest_of_key = hashlib.sha256(repr((numba.__version__, key)).encode()).hexdigest()[:32]
+        return Path(self._cache_path, f"{Path(self._index_name).stem}.{digest_of_key}.nbc")
 
     def load(self, key: Any) -> Any:
         path = self._path(key)
-        # Numba reads it again, up to the seal.
+        # Numba reads it again, and stops before the checksum.
         return None if kernel_files.read(path) is None else self._load_data(path.name)
 
     def save(self, key: Any, data: Any) -> None:
@@ -104,10 +106,13 @@ class _Files(IndexDataCacheFile):
 
 
 def kernel(variant: str, what: str) -> Callable[[Callable], int]:
-    """Decorate a function of an int64 to compile it, cached as ``variant``, to the address of its
-    machine code: that of a C function ``void (int64)``, which needs no interpreter.
+    """Decorate a function of an int64: compile it, and return the address of its machine code.
 
-    ``what`` says to a reader which kernel it is.
+    The machine code is a C function ``void (int64)`` that needs no interpreter.
+
+    Args:
+        variant: name of the variant, part of its key in the cache
+        what: the kernel in words, for log messages
     """
 
     def decorate(function: Callable) -> int:
@@ -116,7 +121,7 @@ def kernel(variant: str, what: str) -> Callable[[Callable], int]:
         try:
             compiled._cache = _KernelCache(function, variant)
             cached = True
-        except RuntimeError:  # no folder can be written: compile in every process
+        except RuntimeError:  # no folder is writable: compile in every process
             cached = False
         with noticed(f"the CPU kernel {what}", kept=cached), _garbage_left():
             compiled.compile()
@@ -144,6 +149,6 @@ def _garbage_left() -> Iterator[None]:
 
 
 KEPT, COMPILED = "kept", "compiled"
-# How many kernels of this process were compiled, and how many came from the disk.
+# The number of kernels that this process compiled, and that it loaded from disk.
 tally: Counter[str] = Counter()
-_in_use: list[CFunc] = []  # machine code lives as long as these
+_in_use: list[CFunc] = []  # keeps their machine code alive

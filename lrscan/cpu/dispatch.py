@@ -1,4 +1,4 @@
-"""The CPU backend: chooses and sizes the kernel of :mod:`lrscan.cpu.scan`, and runs it."""
+"""CPU backend: chooses a kernel of :mod:`lrscan.cpu.scan`, divides the work, and runs it."""
 
 from __future__ import annotations
 
@@ -20,36 +20,39 @@ from lrscan.cpu.steps import Recipe
 from lrscan.cpu.structures import INT64_BYTES, int64s_of, length
 from lrscan.cpu.task import Call, Strides, Task, places, task_bytes
 
-# Steps x columns of a tile, in bytes of state, of one operand: a few tiles fit into an L2 cache
-# together, with both inputs and outputs. One that is done row by row is twice as large, to pass on
-# states less often.
+# Size of a tile (steps x columns), in bytes of state per operand. A few tiles, with inputs and
+# outputs, fit into an L2 cache together. A tile that is done row by row is twice as large, so that
+# states are passed on less often.
 CHUNK_BYTES = 64 * 1024
-# Columns that one thread takes together when lanes run over columns: the states stay in L1.
+# The most columns that a thread takes together if lanes run over columns: their states stay in L1.
 MOST_COLUMNS = 4096
-# Strips of columns from which a tile is done row by row. Fewer do so where strip after strip would
-# read the same lines again from a farther cache: of a tensor that an L2 cache does not hold, or of
-# one whose steps are so far apart that they fall into few sets of it. Measured with AVX-512 on two
-# cores, 128 to 960 columns: 0.3 to 1.0 of the time, and up to 1.25 of it where neither is the case.
+# A tile of at least this many strips of columns is done row by row. The second, smaller limit holds
+# where strip after strip would read the same lines again from a farther cache: for a tensor that an
+# L2 cache does not hold, and for one whose steps are so far apart that they fall into few sets of
+# the cache. Measured with AVX-512 on two cores, 128 to 960 columns: in these two cases, rows took
+# 0.3 to 1.0 of the time of strips; in others up to 1.25.
 ROW_STRIPS = 64
 _ROW_STRIPS_FAR = 8
 _L2_BYTES = 2 * 2**20
 _SETS_BYTES = 1024
-# Outputs from this size on are written past the cache, which they would only sweep empty.
+# Outputs of at least this size bypass the cache, since they would only evict everything else.
 STREAM_BYTES = 4 * 2**20
-# A thread is woken for this many elements; less is done sooner than the thread wakes.
+# One thread is used per this many elements. Fewer are done before another thread would wake up.
 ELEMENTS_PER_THREAD = 128 * 1024
-# Of state in a vector of one plane: an AVX-512 register, two of AVX, four of NEON.
+# Bytes of state in a vector of one plane: one AVX-512 register, two of AVX, four of NEON.
 _VECTOR_BYTES = 64
 
 
 class _Walk(NamedTuple):
-    """How a kernel walks through a tensor: as :class:`lrscan.core.sweep.Operand`, in bytes.
+    """A tensor as a kernel walks through it: :class:`lrscan.core.sweep.Operand` in bytes.
 
-    kind, size    of an element: a coefficient or a state
-    offset        from the tensor's first element to that of the first step
-    time, column  strides over time, and over the inner axis of columns
-    outer         strides over the two outer axes of columns
-    aligned       whether the tensor begins at a multiple of 64 bytes
+    Attributes:
+        kind, size: kind and bytes of an element, which is a coefficient or a state
+        offset: from the tensor's first element to that of the sweep's first step
+        time: stride over time
+        outer: strides over the two outer axes of columns
+        column: stride over the inner axis of columns
+        aligned: whether the tensor begins at a multiple of 64 bytes
     """
 
     kind: str
@@ -70,15 +73,16 @@ def prepare(
     device: torch.device,
     algebra: Algebra,
 ) -> Callable[..., None]:
-    """What runs a forward or backward sweep over tensors in CPU memory.
+    """Return a function that runs a forward or backward sweep over tensors in CPU memory.
 
-    It is called as every backend is (:mod:`lrscan.core.sweep`); there is but one device here.
+    Every backend has this signature, see :mod:`lrscan.core.sweep`. ``device`` is not used, because
+    there is only one CPU.
     """
     walks = {row: _walk(operand, algebra.numbers(row)) for row, operand in operands.items()}
     recipe = _recipe(walks, steps, sizes, backward, algebra)
     kernel = sweep_kernel(recipe)
     task = _task(walks, recipe, steps, sizes, algorithm)
-    # The task, and a zero for each group: none of its carries is there.
+    # The task, and a zero per group, since none of its carries has been computed.
     head = np.array([*int64s_of(task), *[0] * task.groups], np.int64)
     head_length, call_length = len(head), length(Call)
     total = -(-task_bytes(task.places, task.threads) // INT64_BYTES)
@@ -104,7 +108,7 @@ def prepare(
 
 
 def _walk(operand: Operand, numbers: int) -> _Walk:
-    """How to walk through elements that are so many numbers each."""
+    """Return the walk through an operand whose elements have ``numbers`` numbers each."""
     itemsize = operand.dtype.itemsize
     outer2, outer1, column = (stride * itemsize for stride in operand.columns)
     return _Walk(
@@ -125,7 +129,7 @@ def _recipe(
     backward: bool,
     algebra: Algebra,
 ) -> Recipe:
-    """What the kernel for these tensors is made from."""
+    """Return the recipe of the kernel for these tensors."""
     lead = walks.get("out") or walks["x"]
     kinds = {row: walks.get(row, walks["x"]).kind for row in ("a", "x", "start")}
     computed = described(described(kinds["x"]).state)
@@ -162,7 +166,7 @@ def _task(
     sizes: tuple[int, ...],
     algorithm: str,
 ) -> Task:
-    """The sweep as the kernel is told of it, but for what is new in every call."""
+    """Return the task of a sweep. Everything but the part that changes with every call is set."""
 
     def of_rows(what: Callable[[_Walk], int]) -> Rows:
         return Rows(*[what(walks[row]) if row in walks else 0 for row in Rows._fields])
@@ -199,7 +203,7 @@ def _task(
 
 
 def _order(lead: _Walk, strips: int, steps: int, sizes: tuple[int, ...]) -> str:
-    """Whether a tile of so many strips is done in "strips" or in "rows"."""
+    """Return "strips" or "rows": the order of the work in a tile of ``strips`` strips."""
     large = steps * math.prod(sizes) * lead.size >= _L2_BYTES
     far = large or abs(lead.time) % _SETS_BYTES == 0
     fewest = min(ROW_STRIPS, _ROW_STRIPS_FAR) if far else ROW_STRIPS
@@ -213,11 +217,12 @@ def _columns_beside_time(
     sizes: tuple[int, ...],
     lanes: int,
 ) -> int:
-    """Columns that lie side by side with consecutive steps, if lanes run over time, else zero.
+    """Return the columns per step in a register of several steps; zero if lanes run over columns.
 
-    Lanes run over columns where those lie side by side, else over time where that does: one column
-    then. Columns of too few to fill a register lie side by side with the next steps, if nothing
-    lies between; every operand must be so, as all are moved by whole registers.
+    Lanes run over columns if columns are adjacent in memory. Otherwise they run over time if steps
+    are adjacent, with one column. If there are too few columns to fill a register, it may also take
+    the next steps, provided that they follow without a gap. That must hold for every operand,
+    because all are moved in whole registers.
     """
     columns = sizes[2]
     if abs(lead.column) != lead.size:
@@ -232,7 +237,7 @@ def _columns_beside_time(
 
 
 def _spacing(walk: _Walk, beside_time: int) -> str:
-    """How the values of a register are spaced; ``beside_time`` as :func:`_columns_beside_time`."""
+    """Return the spacing of a register's values; for ``beside_time`` see _columns_beside_time()."""
     if beside_time > 1:
         return "unit" if walk.time > 0 else f"mirror {beside_time}"
     names = {walk.size: "unit", -walk.size: "mirror", 0: "same"}
@@ -247,32 +252,33 @@ def _streams(
     steps: int,
     sizes: tuple[int, ...],
 ) -> bool:
-    """Whether an output is written past the cache, in whole vectors; ``beside_time`` as above."""
+    """Return True if an output bypasses the cache, in whole vectors; ``beside_time`` as above."""
     if not walk.aligned or steps * math.prod(sizes) * walk.size < STREAM_BYTES:
         return False
-    if beside_time:  # where vectors begin is found on the way, by the first output
+    if beside_time:  # the kernel finds the boundaries by the first output
         return abs(walk.time) == beside_time * walk.size and walk == first
     apart = (walk.offset, walk.time, *walk.outer, sizes[2] * walk.size)
     return walk.column == walk.size and all(n % (lanes * walk.size) == 0 for n in apart)
 
 
 def _divide(recipe: Recipe, steps: int, sizes: tuple[int, ...], algorithm: str) -> tuple[int, int]:
-    """(columns per group, steps per chunk) of an algorithm; "auto" is decided here."""
+    """Return (columns per group, steps per chunk) of an algorithm; "auto" is decided here."""
     outer, inner = sizes[0] * sizes[1], sizes[2]
     order, strip, state_bytes = recipe.order, recipe.strip, described(recipe.state_kind).size
     threads, over_time = torch.get_num_threads(), order == "times"
     width = strip if over_time else min(inner, MOST_COLUMNS)
     elements, groups = steps * outer * inner, outer * (inner // width)
     cached = elements * state_bytes < STREAM_BYTES
-    # Whether threads may have columns of the same rows: not while those are in the cache, if one
-    # thread's prefetcher runs into the columns of the next, or they have less than two lines each.
+    # Whether threads may share rows, each with columns of its own. While the rows are in the cache,
+    # they should not if a thread's prefetcher would run into the columns of the next thread, or if
+    # a thread would have less than two cache lines of each row.
     shared = not over_time and not (cached and (order == "rows" or inner // strip < 2 * threads))
     if algorithm == "auto":
         algorithm = "blocked"
         if threads == 1 or elements < 2 * ELEMENTS_PER_THREAD or groups >= threads:
             algorithm = "serial"
         elif over_time and threads == 2:
-            # blocked does the arithmetic twice, and one thread alone comes near the speed of memory
+            # "blocked" does the arithmetic twice, and one thread alone is nearly as fast as memory.
             algorithm = "blocked" if cached and strip > 1 else "serial"
         elif cached and shared:
             algorithm = "serial"

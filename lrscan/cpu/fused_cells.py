@@ -1,22 +1,28 @@
-"""Gates and scan of a cell in one pass over memory, for float32 with the columns side by side.
+"""Gates and scan of a cell in one pass over memory, for float32 with adjacent columns.
+
+::
 
     GILR        g, v = sigmoid(p0), tanh(p1)                    c[t] = g * c[t-1] + (1 - g) * v
     GILR-LSTM   f, i, o, z = sigmoid(p0, p1, p2), tanh(p3)      c[t] = f * c[t-1] + i * z
                                                                 h[t] = o * c[t]
 
-Backward evaluates the gates again from p. A thread takes a stretch of the (b, strip) of a row, a
-strip being 16 columns, and goes through time step after step:
+Backward evaluates the gates again from p. A row is one step: all (b, strip) pairs, where a strip is
+16 columns. A thread takes a stretch of the row and goes through time step after step::
 
     row t     b=0: strip 0 1 2 3   b=1: strip 0 1 2 3
     thread 0             |-|
     thread 1                 |----------------|
     thread 2                                    |---|
 
-Where sequences of unequal length lie end to end in time, with a b of 1, a thread takes one after
-another, or stretches of it if there are more threads than sequences. The result does not depend on
-how many threads there are. Needs a hidden size that is a multiple of 16. Bytes moved per element of
-c: GILR 12 forward (two gates, c) and 24 backward (the gates and their gradients, c, dh), GILR-LSTM
-24 (four gates, c, h) and 40.
+For packed sequences b is 1. A thread then takes one sequence after another, or a stretch of one if
+there are more threads than sequences. The result does not depend on the number of threads. The
+hidden size must be a multiple of 16.
+
+Bytes moved per element of c::
+
+                forward                     backward
+    GILR        12: two gates, c            24: gates and their gradients, c, dh
+    GILR-LSTM   24: four gates, c, h        40: gates and their gradients, c, dh
 """
 
 from __future__ import annotations
@@ -42,15 +48,18 @@ _BYTES = 4 * LANES
 
 
 class _Task(NamedTuple):
-    """What a kernel is called with the address of (:mod:`lrscan.cpu.structures`).
+    """Argument of a kernel, which gets its address (:mod:`lrscan.cpu.structures`).
 
-    pre, start, c, h  addresses of the tensors of :func:`forward`; backward, h is dh
-    dpre, flow        of the gradients at pre and, in and out, at the last c and the first
-    cu_seqlens        address of the rows where sequences begin, with the end of the last
-    batch, across     extent of b, and strips across the columns of a b
-    stretches         that the strips of a row are cut into
-    parts             stretches of all sequences
-    taken             counts the parts that some thread has taken
+    Attributes:
+        pre, start, c, h: addresses of the tensors of :func:`forward`; backward, h is dh
+        dpre: address of the gradient at pre
+        flow: address of the gradient at c: at the last c on entry, at the start on return
+        cu_seqlens: address of the rows where sequences begin, with the end of the last
+        batch: extent of b
+        across: number of strips of one b
+        stretches: number of stretches that a row is cut into
+        parts: number of stretches of all sequences
+        taken: number of parts that threads have taken so far
     """
 
     pre: int
@@ -81,12 +90,15 @@ def _write(address, value):
 
 
 def _make_cell(name):
-    """(forward, backward) of one strip in one step, each of all arguments that some cell needs.
+    """Return (forward, backward), functions for one strip in one step.
 
-    pre, c, h, dh, dpre  addresses of the strip in the step: of pre and dpre in the first gate
-    gate                 bytes from one gate to the next
-    before, flowing      vectors: c one step earlier, and the gradient that comes from the step
-                         after; backward returns that for the step before
+    All cells have the same arguments, whether they need them or not::
+
+        pre, c, h, dh, dpre  addresses of the strip in this step; pre and dpre: in the first gate
+        gate                 bytes from one gate to the next
+        before               vector: c one step earlier
+        flowing              vector: the gradient at c from the step after; backward returns that
+                             for the step before
     """
     sigmoids, one = make_sigmoids(LANES), constant("float32", LANES, 1)
 
@@ -153,7 +165,7 @@ def _kernel(name: str, backward: bool) -> int:
                 task.start + sequence * step_bytes,
                 task.flow + sequence * step_bytes,
             )
-            # A strip further on, or a step: own addresses are of (T, B, n), gates' of (T, B, G n).
+            # Tensors have the shape (T, B, n), and those of the gates (T, B, G n).
             first = strips * stretch // task.stretches
             stop = strips * (stretch + 1) // task.stretches
             for k in range(end - begin):
@@ -211,14 +223,14 @@ def _run(
 def forward(
     name: str, pre: Tensor, start: Tensor, cu_seqlens: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """(c, h) of a cell; h is c for a GILR.
+    """Return (c, h) of a cell. For a GILR, h is c.
 
     Args:
-        name:  of GATES
-        pre:   (T, B, gates * n), contiguous float32, the pre-activations
-        start: (B, n), float32
-        cu_seqlens: (N + 1) int64 on the CPU: the rows of ``pre`` where N sequences begin, which
-               lie end to end, and the end of the last; then B is 1, and ``start`` (N, n)
+        name: a key of GATES
+        pre:        (T, B, gates * n)   pre-activations, contiguous float32
+        start:      (B, n)              float32; (N, n) with ``cu_seqlens``
+        cu_seqlens: (N + 1,)            int64 on the CPU: the rows of ``pre`` where N packed
+            sequences begin, and the end of the last; then B is 1
     """
     c = pre.new_empty(*pre.shape[:2], start.shape[-1])
     h = c if name == "gilr" else torch.empty_like(c)
@@ -236,8 +248,11 @@ def backward(
     dend: Tensor | None,
     cu_seqlens: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The gradients at ``pre`` and ``start``; ``dend`` is that at the last c of each sequence, or
-    None."""
+    """Return the gradients at ``pre`` and ``start``.
+
+    ``dend`` is the gradient at the last c of each sequence, or None. Other arguments are as in
+    :func:`forward`.
+    """
     dpre = torch.empty_like(pre)
     flow = start.new_zeros(start.shape) if dend is None else dend.clone().contiguous()
     tensors = dict(pre=pre, start=start.contiguous(), c=c, h=dh.contiguous(), dpre=dpre, flow=flow)

@@ -1,7 +1,7 @@
-"""Lanes over time: consecutive steps in one register, where they lie side by side.
+"""Lanes over time: consecutive steps in one register, if they are adjacent in memory.
 
-A register holds steps of one column, or of a *strip* of a few columns if those are all there are
-of a step. With 8 lanes and two columns p and q:
+A register holds steps of one column. If a step has only a few columns, it holds steps of all of
+them, which are a *strip*. With 8 lanes and two columns p and q::
 
     lane         0    1    2    3    4    5    6    7
     holds       p0   q0   p1   q1   p2   q2   p3   q3       steps 0 to 3
@@ -9,17 +9,17 @@ of a step. With 8 lanes and two columns p and q:
     register 0: steps 0 to 3  ->  register 1: steps 4 to 7  ->  ...      each enters with the
                                                                          state that the last left
 
-(reduce, apply) as :data:`lrscan.cpu.scan._ORDERS` says, one strip after the other. Both scan within
-a register, which composes the maps of its steps. If the algebra is guarded, two things may come of
-that which the serial loop would not meet:
+This module provides (reduce, apply) as described at ``lrscan.cpu.scan._ORDERS``, one strip after
+the other. Both scan within a register, which composes the maps of its steps. For a guarded algebra,
+a composition may overflow in two ways that the serial loop does not meet:
 
-    products overflow where the states do not: 1e20 twice, from a zero state. They are looked at in
-        apply, and then the register is done step by step
-    sums do, of inputs that the loop never adds: 3e38 twice, from a state of -3e38. No state that is
-        made from one is finite. If any was not, apply gives NaN as the last one, and the steps of
-        the section are taken again, one by one, as after any state that is not finite
+- A product overflows where the states do not: 1e20 times 1e20, from a zero state. apply checks the
+  products, and then does this register step by step.
+- A sum overflows, of inputs that the loop never adds: 3e38 and 3e38, from a state of -3e38. A state
+  computed from such a sum is not finite. If any state is not, apply gives NaN as the last state,
+  and the steps of the section are taken again, one by one, as after any state that is not finite.
 
-To reduce is to look at neither: a map that overflowed leads to no finite carry, and is not used.
+reduce checks neither. A map that overflowed leads to no finite carry, and is not used.
 """
 
 from __future__ import annotations
@@ -45,15 +45,15 @@ from lrscan.cpu.vector import all_finite, constant, repeat_last, shift, with_tra
 
 
 def make_times(recipe):
-    """(reduce, apply), one strip after the other, a register of consecutive steps at a time."""
+    """Return (reduce, apply): strip after strip, a register of consecutive steps at a time."""
     return _make_reduce(recipe), _make_apply(recipe)
 
 
 def _make_scan_lanes(recipe):
-    """An inclusive scan within a register: after it, step i holds the maps 0 to i composed.
+    """Return an inclusive scan within a register: after it, step i holds the maps 0 to i composed.
 
-    Hillis and Steele (1986): a round for each doubling, composing with the step 1, 2, 4, 8 before,
-    which is ``strip`` times as many lanes below.
+    It is the scan of Hillis and Steele (1986). Each round doubles the distance: a step composes
+    with the step 1, 2, 4, 8 before it. The distance in lanes is ``strip`` times that in steps.
     """
     lanes = recipe.lanes
     assert lanes <= 16 * recipe.strip, "four rounds are enough for 16 steps"
@@ -89,7 +89,7 @@ def _make_reduce(recipe):
 
     @inlined
     def reduce_strip(at, over_time, t, t1, P, R):
-        """The map (P, R), and then the steps from t up to t1 of the strip at an address."""
+        """Return the map (P, R) followed by the steps from t up to t1 of the strip at ``at``."""
         while t + count <= t1:
             at_step = moved(at, over_time, t)
             a = directed(read_coefficients(at_step.a, over_time.a))
@@ -109,7 +109,7 @@ def _make_reduce(recipe):
             P, R = identity()
             here = moved(section.at, section.over_columns, first_column(s, section.columns, strip))
             t = section.t0
-            if backward and section.opens:  # as :func:`seed` of lrscan.cpu.strips
+            if backward and section.opens:  # as in seed() of lrscan.cpu.strips
                 R = read_input(here.x + t * section.over_time.x, 0)
                 t += 1
             P, R = reduce_strip(here, section.over_time, t, section.t1, P, R)
@@ -120,8 +120,10 @@ def _make_reduce(recipe):
 
 
 def _make_may_write(recipe):
-    """Whether the outputs of a register may be written at these addresses: anywhere, but past the
-    cache only from certain boundaries on."""
+    """Return a function that checks whether a register of outputs may be written at an address.
+
+    It may be written anywhere, except that writes that bypass the cache must be aligned.
+    """
     writes_out, spacings = recipe.writes_out, recipe.spacings
     kind, spacing = (recipe.x, spacings.out) if writes_out else (recipe.a, spacings.da)
     streamed, size = spacing.endswith("stream"), described(kind).size
@@ -139,7 +141,7 @@ def _make_may_write(recipe):
 
 
 def _make_write_register(recipe):
-    """Write the outputs of a register: the states, and the gradients at its coefficients."""
+    """Return a function that writes the states of a register and the gradients at a."""
     kind_a, kind_x, lanes, spacings = recipe.a, recipe.x, recipe.lanes, recipe.spacings
     space_out, space_before, space_da = spacings.out, spacings.before, spacings.da
     writes_out, writes_da = recipe.writes_out, recipe.backward and recipe.writes_da
@@ -147,7 +149,7 @@ def _make_write_register(recipe):
 
     @inlined
     def write_register(at, over_time, states):
-        before = states  # so that Numba knows the type
+        before = states  # gives Numba the type
         if writes_da:  # read before anything is written, see apply_strip
             before = load(kind_x, lanes, space_before, at.before, over_time.before)
         if writes_out:
@@ -172,7 +174,7 @@ def _make_apply(recipe):
 
     @inlined
     def apply_steps(section, here, t, stop, h):
-        """The state after the steps from t up to stop, one by one."""
+        """Return the state after the steps from t up to stop, taken one by one."""
         while t < stop:
             first, last = section.opens and t == section.t0, section.closes and t == section.t1 - 1
             at = moved(here, section.over_time, t)
@@ -182,16 +184,18 @@ def _make_apply(recipe):
 
     @inlined
     def apply_strip(section, here, ahead, h):
-        """The state after the section's steps, of the strip that lies here; NaN if any state of a
-        register is not finite."""
-        # Processors tell a load from the stores before it by the last 12 bits of the address first.
-        # Large tensors often begin alike in those, and then what is read next would wait for what
-        # has just been written beside it. So it is read before that.
+        """Return the state of a strip after the section's steps.
+
+        It is NaN if any state in a register is not finite.
+        """
+        # Processors first compare a load with earlier stores by the last 12 bits of the addresses.
+        # Large tensors often agree in those. The next load would then wait for a store to another
+        # tensor. So the next register is read before this one is written.
         over_time, t, t1 = section.over_time, section.t0, section.t1
-        alike, end = t, t1  # steps from and up to which all are: backward, both ends are special
+        alike, end = t, t1  # the steps without special treatment: backward, both ends need it
         if backward:
             alike, end = t + 1 if section.opens else t, t1 - 1 if section.closes else t1
-        # Whether a_held is the register of coefficients at t; a map so that Numba knows the type.
+        # Whether a_held has the coefficients at t. The identity only gives Numba the types.
         held, (a_held, trace) = False, identity()
         while t < t1:
             at_step = moved(here, over_time, t)
@@ -208,7 +212,7 @@ def _make_apply(recipe):
                 if not guarded or all_finite(a):
                     states = step(a, x, repeat_last(h, strip, lanes))
                     write_register(at_step, over_time, states)
-                    if guarded:  # to ask whether they are finite takes two instructions more
+                    if guarded:  # all_finite() takes two instructions more
                         trace = with_trace(trace, states)
                     h = repeat_last(states, strip, strip)
                     t += count

@@ -1,8 +1,8 @@
-"""Memory access for Numba's CPU target: loads and stores of values, and what threads share.
+"""Memory access for Numba's CPU target: loads and stores of values, and atomics for threads.
 
-Addresses are plain integers in bytes, so one compiled kernel serves every layout of a tensor, and
-element types that NumPy does not have (bfloat16) need no detour. The numbers of a value lie side by
-side, and so do the planes of a number.
+Addresses are plain integers in bytes. So one compiled kernel serves every layout of a tensor, and
+element types that NumPy lacks (bfloat16) need no detour. The numbers of a value are adjacent in
+memory, and so are the planes of a number.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ LINE = 64  # bytes of a cache line
 
 
 def _widen(builder, kind, value):
-    """From the type in memory to the type of the arithmetic."""
+    """Convert a vector from its type in memory to the type of the arithmetic."""
     lanes = value.type.count
     if described(kind).number == "bfloat16":  # the upper half of a float32
         bits = builder.zext(value, ir.VectorType(I32, lanes))
@@ -48,7 +48,7 @@ def _widen(builder, kind, value):
 
 
 def _narrow(builder, kind, value):
-    """Back again, rounded to nearest, ties to even."""
+    """Convert a vector back to its type in memory, rounding to nearest, ties to even."""
     lanes = value.type.count
     if described(kind).number == "bfloat16":
         integers = ir.VectorType(I32, lanes)
@@ -70,13 +70,13 @@ def _narrow(builder, kind, value):
 
 
 def _pointer(builder, address, pointee, offset=0):
-    """A pointer to what lies so many bytes behind an address."""
+    """Return a pointer to the place ``offset`` bytes after an address."""
     address = builder.add(address, ir.Constant(_I64, offset))
     return builder.inttoptr(address, pointee.as_pointer())
 
 
 def _mirrored(spacing, lanes):
-    """Where lane i lies within a vector in memory, for each; empty if spacing is no "mirror"."""
+    """Return the position in memory of each lane of a vector; empty if spacing is not "mirror"."""
     name, _, together = spacing.partition(" ")
     if name != "mirror":
         return []
@@ -85,9 +85,9 @@ def _mirrored(spacing, lanes):
 
 
 class _Place:
-    """Where the planes of a value lie in memory, and how they get there and back.
+    """Place of a value in memory, with methods that read and write its planes.
 
-    ``address`` is that of lane 0. Planes are as they lie in memory, neither widened nor narrowed.
+    ``address`` is that of lane 0. Planes have their type in memory, neither widened nor narrowed.
     """
 
     def __init__(self, builder, kind, lanes, address):
@@ -99,13 +99,13 @@ class _Place:
         return self.builder.add(self.address, distance)
 
     def _numbers(self, lane, stride):
-        """(plane, pointer) of every number of a lane."""
+        """Yield (plane, pointer) for every number of a lane."""
         at = self._moved(self.builder.mul(stride, ir.Constant(_I64, lane)))
         for p in range(self.planes):
             yield p, _pointer(self.builder, at, self.memory, p * self.info.bytes)
 
     def _dense(self, order):
-        """A pointer to the lowest address of lanes side by side, which lie in this order."""
+        """Return a pointer to the lowest address of adjacent lanes that are in this order."""
         lowest = -order[0] * self.info.size if order else 0
         packed = ir.VectorType(self.memory, self.lanes * self.planes)
         return _pointer(self.builder, self._moved(ir.Constant(_I64, lowest)), packed)
@@ -153,13 +153,13 @@ class _Place:
             write.set_metadata("nontemporal", hint)
 
     def _turned(self, planes, order):
-        """Lanes that lie in this order in memory, in their own; and back again."""
+        """Permute lanes from this order in memory to their own. It is its own inverse."""
         if not order:
             return planes
         return [self.builder.shuffle_vector(p, p, indices(order)) for p in planes]
 
     def _interleaved(self, planes):
-        """One vector: lane 0 of all planes, then lane 1 of all, and so on."""
+        """Return one vector: lane 0 of all planes, then lane 1 of all, and so on."""
         if len(planes) == 1:
             return planes[0]
         order = [p * self.lanes + lane for lane in range(self.lanes) for p in range(len(planes))]
@@ -173,25 +173,28 @@ class _Place:
 
 
 def stream_alignment(size: int, lanes: int) -> int:
-    """What the lowest address of ``lanes`` values of ``size`` bytes is a multiple of, where they
-    are written past the cache."""
+    """Return the alignment of ``lanes`` values of ``size`` bytes for a write past the cache.
+
+    Their lowest address must be a multiple of it.
+    """
     return math.gcd(size * lanes, LINE)
 
 
 @intrinsic(prefer_literal=True)
 def load(typingctx, kind, lanes, spacing, address, stride):
-    """Read a value. ``address`` is that of lane 0, in bytes; ``kind``, ``lanes``, ``spacing``
-    are literals.
+    """Read a value.
 
-    spacing     lane i is at
-    "unit"      address + i * size of a value of one lane
-    "mirror"    address - i * size of a value of one lane
-    "mirror n"  as "mirror", n lanes at a time: they lie as in "unit", the next n before them
-    "same"      address
-    "strided"   address + i * stride
+    ``address`` is that of lane 0, in bytes. ``kind``, ``lanes`` and ``spacing`` are literals::
 
-    "mirror 2" has, from the lowest address on, lanes 6 7 4 5 2 3 0 1 of 8: time runs down, and of
-    each step the columns are as they were.
+        spacing     lane i is at
+        "unit"      address + i * size of a value of one lane
+        "mirror"    address - i * size of a value of one lane
+        "mirror n"  as "mirror" for groups of n lanes; within a group, lanes are as in "unit"
+        "same"      address
+        "strided"   address + i * stride
+
+    With 8 lanes, "mirror 2" has lanes 6 7 4 5 2 3 0 1 from the lowest address on. Time runs
+    backwards there, but the columns of each step are in order.
     """
     name, width, placed = kind.literal_value, lanes.literal_value, spacing.literal_value
     value = value_type(name, width)
@@ -211,11 +214,13 @@ def load(typingctx, kind, lanes, spacing, address, stride):
 
 @intrinsic(prefer_literal=True)
 def store(typingctx, kind, spacing, address, stride, value):
-    """Write a value, lanes spaced as in :func:`load`. "same" is for one lane only, which it places
-    as "unit" does.
+    """Write a value, with lanes spaced as in :func:`load`.
 
-    With " stream" after it, "unit" or "mirror" writes past the cache, where the lowest address is
-    a multiple of :func:`stream_alignment`. That needs a :func:`fence` before another thread reads.
+    "same" is for one lane only, which it places as "unit" does.
+
+    With " stream" appended, "unit" and "mirror" write past the cache. The lowest address must then
+    be a multiple of :func:`stream_alignment`, and a :func:`fence` is needed before another thread
+    reads.
     """
     name, number = kind.literal_value, number_of(value)
     if number is None or count_of(value) != described(name).numbers:
@@ -237,7 +242,7 @@ def store(typingctx, kind, spacing, address, stride, value):
 
 @intrinsic
 def prefetch(typingctx, address):
-    """Begin to bring the line of ``address``, which need not exist, into the L2 cache."""
+    """Begin to load the cache line of ``address`` into the L2 cache. The address may be invalid."""
 
     def lower(context, builder, signature, args):
         pointer = ir.IntType(8).as_pointer()
@@ -263,12 +268,12 @@ def _load_int64(typingctx, address):
 
 @inlined
 def int64_at(array, index):
-    """An element of an array of int64s that begins at an address."""
+    """Return element ``index`` of the int64s that begin at the address ``array``."""
     return _load_int64(array + INT64_BYTES * index)
 
 
 def reader(structure):
-    """A function that reads a structure of :mod:`lrscan.cpu.structures` from an address."""
+    """Return a function that reads a structure of :mod:`lrscan.cpu.structures` from an address."""
 
     def numba_type(structure):
         fields = [numba_type(own) if own else types.int64 for own in parts(structure).values()]
@@ -298,7 +303,7 @@ def reader(structure):
 
 @intrinsic
 def fetch_add(typingctx, address, amount):
-    """Add ``amount`` to the int64 at ``address``, atomically; returns the value before."""
+    """Add ``amount`` to the int64 at ``address`` atomically, and return the value before."""
 
     def lower(context, builder, signature, args):
         return builder.atomic_rmw("add", _pointer(builder, args[0], _I64), args[1], "monotonic")
@@ -308,7 +313,7 @@ def fetch_add(typingctx, address, amount):
 
 @intrinsic
 def load_acquire(typingctx, address):
-    """Read the int64 at ``address``; later reads see what was written before its release."""
+    """Read the int64 at ``address``. Later reads see all writes from before its release."""
 
     def lower(context, builder, signature, args):
         return builder.load_atomic(_pointer(builder, args[0], _I64), "acquire", INT64_BYTES)
@@ -318,7 +323,7 @@ def load_acquire(typingctx, address):
 
 @intrinsic
 def store_release(typingctx, address, value):
-    """Write the int64 at ``address`` after everything that this thread wrote before."""
+    """Write the int64 at ``address`` after all earlier writes of this thread."""
 
     def lower(context, builder, signature, args):
         builder.store_atomic(args[1], _pointer(builder, args[0], _I64), "release", INT64_BYTES)
@@ -329,7 +334,7 @@ def store_release(typingctx, address, value):
 
 @intrinsic
 def fence(typingctx):
-    """Everything written before is seen by all threads before anything that comes after."""
+    """Make all earlier writes visible to all threads before any later access."""
 
     def lower(context, builder, signature, args):
         builder.fence("seq_cst")

@@ -1,32 +1,34 @@
-"""The scan kernel for the CPU: a grid of columns x time, handed out to threads.
+"""The scan kernel for the CPU: a grid of columns x time, distributed to threads.
 
-A *group* is a set of columns that one thread takes together, a *chunk* consecutive steps, and a
-*tile* a chunk of a group. With one chunk this is the serial algorithm, parallel over columns only.
-With more it is Algorithm 1 of Martin and Cundy (2018), chained:
+A *group* is a set of columns that one thread takes together. A *chunk* is a number of consecutive
+steps. A *tile* is a chunk of a group. With one chunk this is the serial algorithm, parallel over
+columns only. With more chunks it is Algorithm 1 of Martin and Cundy (2018), chained::
 
     time ->  chunk 0          chunk 1                        chunk 2
     group 0  apply, leave ->  reduce, wait, pass, apply  ->  wait, apply      -> is the carry: the
     group 1  apply, leave ->  reduce, wait, pass, apply  ->  wait, apply         state between two
 
 A thread takes the next tile from a shared counter, earlier times first. It reduces the tile to a
-map (P, R), waits for the carry of the chunk before, passes its own carry P * carry + R on, and then
-applies: runs the tile again, from the carry, and writes. The first chunk waits for nothing: it
-applies at once, and leaves its state to the next. The last has nobody to pass a carry to. Tiles are
-small enough to be still in the cache then, so memory is read once. A thread waits only for tiles
-that were taken earlier, and the result does not depend on how many threads there are.
+map (P, R), waits for the carry of the chunk before, and passes on its own carry P * carry + R. Then
+it applies: it runs the tile again, from the carry, and writes the outputs. The first chunk does not
+wait. It applies at once, and passes its last state on. The last chunk passes nothing on. A tile is
+small enough to stay in the cache between its two runs, so memory is read once. A thread waits only
+for tiles that were taken earlier. The result does not depend on the number of threads.
 
-**States that are not finite.** Of an algebra that is guarded (:mod:`lrscan.core.algebra`): P or R
-may overflow where the states do not, P may be zero by underflow, of which an infinite state would
-become NaN, and it takes a coefficient of exactly zero, which forgets NaN and infinity, for a number
-as any other. None of these gives a finite carry; a tile without one leaves the state that it has
-applied its steps to. Nor do the steps ask for zeros while they are applied. They never lead from a
-state that is not finite to one that is; so where the last is not finite, they are applied again,
-one by one, and ask.
+**States that are not finite.** This concerns a guarded algebra (:mod:`lrscan.core.algebra`). The
+map (P, R) can be wrong in three ways. P or R may overflow where the states do not. P may underflow
+to zero, which turns an infinite state into NaN. And a coefficient of exactly zero, which forgets
+NaN and infinity, is multiplied like any other number. In all three cases the carry is not finite.
+The tile then passes on the state after applying its steps.
 
-A P that underflows where the state is finite does give a finite carry, which differs from the
-loop's: 1e38 through two coefficients of 1e-23 is 1e-8, through their product 0. That is accepted as
-rounding is: the product is wrong by less than the smallest normal number, the carry by that times
-the state and the coefficients that come after.
+Steps are first applied without a test for zeros, too. They never lead from a state that is not
+finite to one that is. So if the last state is not finite, they are applied again, one by one, with
+the test.
+
+If P underflows while the state is finite, the carry is finite, but differs from that of the loop:
+1e38 through two coefficients of 1e-23 is 1e-8, but through their product it is 0. This is accepted,
+like rounding. The product is wrong by less than the smallest normal number. The carry is wrong by
+that number times the state and the coefficients after it.
 
 Bytes moved per element, float32: 12 forward (a, x, h), 20 backward (a, dh, h, dx, da).
 """
@@ -64,20 +66,20 @@ from lrscan.cpu.task import Task
 
 _read_task = reader(Task)
 _TAKEN, _ARRIVED = offset_of(Task, "taken"), offset_of(Task, "arrived")
-# From one lane to the next, in what the spacings of :func:`lrscan.cpu.memory.load` count.
+# Distance from one lane to the next in values, by spacing (see lrscan.cpu.memory.load).
 _SPACED = {"unit": 1, "mirror": -1, "same": 0}
-# By the name of an order, what makes of a recipe (reduce, apply), functions of a Section:
+# For each order, the function that makes (reduce, apply) from a recipe. Both work on a Section:
 #
-#   reduce(section, P_at, R_at)    reads its inputs; writes the maps (P, R) of all its steps, strip
-#                                  after strip, to these addresses; does not look at ``closes``
-#   apply(section, ahead, states)  takes its steps from the states at an address, which become those
-#                                  after it; reads its inputs, writes its outputs; meanwhile fetches
-#                                  the inputs ``ahead``, see _Tile
+#   reduce(section, P_at, R_at)    reads the inputs, and writes the maps (P, R) of all steps, strip
+#                                  after strip, to these addresses; ignores ``closes``
+#   apply(section, ahead, states)  takes the steps from the states at an address, and replaces these
+#                                  by the states afterwards; reads the inputs, writes the outputs,
+#                                  and prefetches the inputs ``ahead``, see _Tile
 _ORDERS = {"strips": make_strips, "rows": make_rows, "times": make_times}
 
 
 class _Room(NamedTuple):
-    """Addresses of what a thread has for itself, see :class:`lrscan.cpu.task.Places`."""
+    """Addresses in the scratch memory of a thread, see :class:`lrscan.cpu.task.Places`."""
 
     P: int
     R: int
@@ -87,16 +89,17 @@ class _Room(NamedTuple):
 class _Tile(NamedTuple):
     """A chunk of a group.
 
-    at          addresses of the group's first column at the first step of all
-    ahead       where a and x are read next, probably: ahead.a + t * time.a, for a step t of this
-                tile, is the same step of the tile that this thread will take then
-    columns     of the group
-    chunk       which of the group's
-    t0, t1      its steps, from t0 up to t1
-    last_chunk  whether it is the last one
-    done        address of the number of the group's carries that are there
-    carry_in    address of the carry that leads into the tile
-    carry_out   address of the one that leads out of it
+    Attributes:
+        at: addresses of the group's first column at step 0
+        ahead: addresses for prefetching. For a step t of this tile, ahead.a + t * time.a is the
+            same step of the tile that this thread will probably take next
+        columns: number of columns in the group
+        chunk: number of the chunk within the group
+        t0, t1: the steps from t0 up to t1
+        last_chunk: whether it is the last chunk
+        done: address of the number of carries that the group has finished
+        carry_in: address of the carry into the tile
+        carry_out: address of the carry out of the tile
     """
 
     at: Rows
@@ -113,27 +116,27 @@ class _Tile(NamedTuple):
 
 @inlined
 def _over_steps(strides):
-    """Of strides over time, those from one step to the next: start and dstart have none."""
+    """Return the strides from one step to the next: zero for start and dstart."""
     return Rows(strides.a, strides.x, 0, strides.out, strides.before, strides.da, 0)
 
 
 @inlined
 def _over_sequences(strides):
-    """Of strides over time, those from one sequence to the next: only start and dstart have any."""
+    """Return the strides from one sequence to the next: zero for all but start and dstart."""
     return Rows(0, 0, strides.start, 0, 0, 0, strides.dstart)
 
 
 def _make_strides(recipe):
-    """(over time, over columns): functions of a task's strides.
+    """Return (over_time, over_columns), functions of a task's strides.
 
-    Along the lanes, most strides follow from the spacings that the kernel is made for. As constants
-    they take no multiplications, in the loop over the steps of "times" and the strips of "rows".
-    "strips" adds a stride over time in its inner loop, and gains nothing.
+    Along the lanes, most strides follow from the spacings that the kernel is built for. As
+    constants they save multiplications: for "times" in the loop over steps, for "rows" in that over
+    strips. The inner loop of "strips" only adds a stride over time, so constants gain nothing.
     """
     values_apart = recipe.strip if recipe.order == "times" else 1
 
     def along_lanes(row):
-        """(whether the stride is known, the stride)"""
+        """Return (whether the stride is known, the stride)."""
         spacing = getattr(recipe.spacings, row).split(" ")[0]
         size = described(recipe.a if row in ("a", "da") else recipe.x).size
         return spacing in _SPACED, _SPACED.get(spacing, 0) * values_apart * size
@@ -169,7 +172,7 @@ def _make_strides(recipe):
 
 @inlined
 def _sequence_of(t, call):
-    """The sequence that step t belongs to."""
+    """Return the number of the sequence that step t belongs to."""
     low, high = 0, call.sequences
     while high - low > 1:
         middle = (low + high) // 2
@@ -182,7 +185,7 @@ def _sequence_of(t, call):
 
 @inlined
 def _group_address(task, group):
-    """The addresses of a group's first column at the first step."""
+    """Return the addresses of a group's first column at step 0."""
     strides = task.strides
     outer, nth = group // task.across, group % task.across
     at = moved(task.call.first, strides.outer2, outer // task.n1)
@@ -197,7 +200,7 @@ def _aligned(address):
 
 @inlined
 def _take_room(task, address):
-    """The room of a thread that has just come."""
+    """Return the scratch memory of the thread that calls this. Each thread calls it once."""
     places = task.places
     own = _aligned(address) + places.rooms
     own += places.room * fetch_add(address + _ARRIVED, 1)
@@ -205,7 +208,10 @@ def _take_room(task, address):
 
 
 def _make_tile(recipe):
-    """Which tile is meant by its number: all groups' first chunks, then all second ones, ..."""
+    """Return a function from the number of a tile to the tile.
+
+    Tiles are numbered chunk by chunk: the first chunks of all groups, then the second ones, ...
+    """
     size, strip = described(recipe.state_kind).size, recipe.strip
 
     @inlined
@@ -213,18 +219,18 @@ def _make_tile(recipe):
         across, groups = task.across, task.groups
         chunk, group = number // groups, number % groups
         outer, nth = group // across, group % across
-        # What this thread will probably do next is fetched from memory meanwhile. With one chunk it
-        # is the tile itself: one that is all of time may be larger than the cache, so nothing more
-        # is fetched.
+        # The tile that this thread will probably take next is prefetched. With only one chunk, a
+        # tile is all of time and may be larger than the cache. ``ahead`` is then the tile itself,
+        # so nothing more is fetched.
         likely = number + task.threads if task.chunks > 1 else number
         later, time = (likely // groups - chunk) * task.chunk, task.strides.time
         ahead = _group_address(task, likely % groups)
         ahead = Inputs(ahead.a + later * time.a, ahead.x + later * time.x)
         columns = task.width if nth + 1 < across else task.n0 - nth * task.width
         t0, t1 = chunk * task.chunk, min((chunk + 1) * task.chunk, task.steps)
-        # Two carries per group take turns: even chunks read slot 1 and write slot 0, odd ones read
-        # slot 0 and write slot 1. Chunk c has copied the one it reads before it sets done = c + 1;
-        # only then does chunk c + 1 write over it.
+        # A group has two carries that alternate. Even chunks read carry 1 and write carry 0; odd
+        # chunks read carry 0 and write carry 1. Chunk c copies the one that it reads before it sets
+        # done = c + 1. Only then does chunk c + 1 overwrite it.
         carry_in = _aligned(address) + task.places.carries
         carry_in += 2 * size * (outer * (task.n0 + strip) + nth * task.width)
         carry_out = carry_in + size * slots_of(columns, strip)
@@ -247,18 +253,21 @@ def _make_tile(recipe):
 
 
 def _make_carry(recipe, reduce):
-    """(enter, leave): bring the state to a tile, and past it."""
+    """Return (enter, leave), which pass states from tile to tile."""
     wanted_start = not recipe.backward
     initial_states, copy, carry_over, _ = make_states(recipe, recipe.strip)
     over_time, over_columns = _make_strides(recipe)
 
     @inlined
     def enter(task, tile, room):
-        """Wait for the carry into a tile, and pass on the one out of it.
+        """Wait for the carry into a tile, and pass on the carry out of it.
 
-        Reads the tile's inputs, from the last sequence that begins in it, and the carry in; writes
-        room.states, and the carry out. Returns whether the tile still has to leave that: where what
-        P and R make of the carry is not to be believed.
+        Reads the carry in and the tile's inputs, the latter from the last sequence that begins in
+        it. Writes room.states and the carry out.
+
+        Returns:
+            True if the tile must still pass on its carry with leave(), because the carry computed
+            from P and R cannot be trusted.
         """
         call, apart = task.call, over_columns(task.strides)
         sequence = _sequence_of(tile.t1 - 1, call)  # the last one in the tile
@@ -273,7 +282,7 @@ def _make_carry(recipe, reduce):
                 t0=max(tile.t0, began),
                 t1=tile.t1,
                 opens=opens,
-                closes=False,  # which reduce does not look at
+                closes=False,  # reduce ignores it
             )
             reduce(section, room.P, room.R)
         while load_acquire(tile.done) < tile.chunk:
@@ -294,7 +303,7 @@ def _make_carry(recipe, reduce):
 
     @inlined
     def leave(tile, room):
-        """Pass on room.states, which are those after the tile's steps."""
+        """Pass on room.states, the states after the tile's steps."""
         copy(tile.carry_out, room.states, tile.columns)
         store_release(tile.done, tile.chunk + 1)
 
@@ -302,7 +311,7 @@ def _make_carry(recipe, reduce):
 
 
 def _make_apply_tile(recipe, apply):
-    """Take all steps of a tile."""
+    """Return a function that takes all steps of a tile."""
     wanted_start, guarded = not recipe.backward, recipe.algebra.guarded
     initial_states, copy, _, finite = make_states(recipe, recipe.strip)
     over_time, over_columns = _make_strides(recipe)
@@ -311,14 +320,15 @@ def _make_apply_tile(recipe, apply):
 
     @inlined
     def apply_tile(task, tile, room):
-        """Reads the tile's inputs and room.states; writes its outputs, and the states after it.
+        """Take all steps of a tile, one sequence after another.
 
-        Sequence after sequence: each begins with its own h0, backward with zero, but one that began
-        before the tile with the state there.
+        Reads the tile's inputs and room.states. Writes its outputs, and the states after it to
+        room.states. A sequence starts from its own h0, or backward from zero. A sequence that
+        began before the tile starts from room.states.
         """
         call, strides = task.call, task.strides
         cu_seqlens, columns, apart = call.cu_seqlens, tile.columns, over_columns(strides)
-        kept = room.P  # the room of P, which is not needed any more: the states before a section
+        kept = room.P  # P is no longer needed; its memory keeps the states before a section
         t, n = tile.t0, _sequence_of(tile.t0, call)
         while t < tile.t1:
             end = int64_at(cu_seqlens, n + 1)
@@ -350,7 +360,7 @@ def _make_apply_tile(recipe, apply):
                     apply_again(section, room.states)
             t = stop
             n += 1
-            while n < call.sequences and int64_at(cu_seqlens, n + 1) == t:  # an empty one
+            while n < call.sequences and int64_at(cu_seqlens, n + 1) == t:  # skip empty ones
                 n += 1
 
     return apply_tile
@@ -358,11 +368,11 @@ def _make_apply_tile(recipe, apply):
 
 @functools.cache
 def sweep_kernel(recipe: Recipe) -> int:
-    """The address of the compiled kernel that a recipe makes.
+    """Compile the kernel of a recipe, and return its address.
 
-    It is called as ``sweep(address)``, on every thread that takes part, with the address of a
-    :class:`lrscan.cpu.task.Task`. Tiles are taken in this order, of three groups, each by whichever
-    thread is free:
+    Every participating thread calls it as ``sweep(address)``, with the address of a
+    :class:`lrscan.cpu.task.Task`. Each tile is taken by whichever thread is free. With three
+    groups, the order is::
 
         time ->  chunk 0   chunk 1   chunk 2
         group 0     0         3         6

@@ -1,17 +1,17 @@
-"""What the CPU kernels share: what one is made from, a time step of a strip, the states of a group.
+"""Shared parts of the CPU kernels: their recipe, a time step of a strip, the states of a group.
 
-Columns are taken in *strips* of as many as there are lanes. Where the number of a group's columns
-is no multiple of that, its last strip ends with the group and overlaps the one before: the columns
-of both are done twice, with the same result. With 10 columns and 4 lanes:
+Columns are taken in *strips*, each of as many columns as there are lanes. If the number of a
+group's columns is not a multiple of that, its last strip ends with the group and overlaps the strip
+before. The columns in both are done twice, with the same result. With 10 columns and 4 lanes::
 
     columns   0 1 2 3 4 5 6 7 8 9
     strip 0   -------
     strip 1           -------
     strip 2               -------
 
-States lie strip after strip, 12 of them here. Addresses and strides are in bytes, and a
-:class:`lrscan.core.sweep.Rows` has one for each tensor. Running from the end is a matter of
-addresses and negative strides.
+States are stored strip after strip, 12 of them here. Addresses and strides are in bytes, and a
+:class:`lrscan.core.sweep.Rows` has one per tensor. To run from the end, a sweep starts at the last
+addresses and uses negative strides.
 """
 
 from __future__ import annotations
@@ -31,19 +31,22 @@ from lrscan.cpu.vector import all_finite, constant, remembered
 
 
 class Recipe(NamedTuple):
-    """What distinguishes one compiled kernel from another.
+    """Everything that distinguishes one compiled kernel from another.
 
-    algebra     what coefficients and states are
-    backward    whether it computes gradients
-    order       that in which the elements of a tile are visited: "strips" or "rows" of columns
-                (:mod:`lrscan.cpu.strips`), or "times" (:mod:`lrscan.cpu.lanes_over_time`)
-    lanes       of a vector
-    strip       columns carried together: as many as lanes, if those are not consecutive "times"
-    a, x, start the kinds of the rows: of a and da; of x, out and before; of start and dstart
-    spacings    of each row along the lanes, see :func:`lrscan.cpu.memory.load`; start and dstart
-                are taken as "strided" whatever is said here
-    writes_out  whether h, or dx, is wanted
-    writes_da   whether da is
+    Attributes:
+        algebra: the algebra of coefficients and states
+        backward: whether it computes gradients
+        order: the order of the elements of a tile: "strips" or "rows" of columns
+            (:mod:`lrscan.cpu.strips`), or "times" (:mod:`lrscan.cpu.lanes_over_time`)
+        lanes: lanes per vector
+        strip: columns processed together; as many as lanes, except in the order "times"
+        a: the kind of a and da
+        x: the kind of x, out and before
+        start: the kind of start and dstart
+        spacings: spacing of each row along the lanes, see :func:`lrscan.cpu.memory.load`. For start
+            and dstart the spacing is ignored; they are always "strided"
+        writes_out: whether h, or dx, is wanted
+        writes_da: whether da is wanted
     """
 
     algebra: Algebra
@@ -60,28 +63,28 @@ class Recipe(NamedTuple):
 
     @property
     def coefficient_kind(self) -> str:
-        """The kind that coefficients are computed in, and the products of many."""
+        """The kind of the arithmetic on coefficients and on their products."""
         return described(self.a).state
 
     @property
     def state_kind(self) -> str:
-        """The kind that states are computed in."""
+        """The kind of the arithmetic on states."""
         return described(self.x).state
 
     @property
     def one_by_one(self) -> Recipe:
-        """The same for single steps, where the lanes run over time."""
+        """The recipe of single steps, for a kernel whose lanes run over time."""
         return self._replace(spacings=Rows(*["unit"] * len(Rows._fields)))
 
     @property
     def key(self) -> str:
-        """By which the compiled kernel is kept."""
+        """The key of the compiled kernel in the cache."""
         return repr(self._replace(algebra=self.algebra.name))
 
 
 @functools.cache
 def compiled(algebra: Algebra) -> SimpleNamespace:
-    """The functions of an algebra, by name, for kernels."""
+    """Return the functions of an algebra by name, compiled for use in kernels."""
     names = ("step", "compose", "adjoint", "coefficient_gradient", "state_gradient")
     given = {name: getattr(algebra, name) for name in names}
     return SimpleNamespace(
@@ -92,12 +95,14 @@ def compiled(algebra: Algebra) -> SimpleNamespace:
 class Section(NamedTuple):
     """Steps of one sequence, in the columns of a group.
 
-    at              addresses of the group's first column at step 0
-    over_time       strides from a step to the next
-    over_columns    strides from a column to the next
-    columns         how many
-    t0, t1          steps from t0 up to t1
-    opens, closes   whether the sequence begins with step t0, and ends with step t1 - 1
+    Attributes:
+        at: addresses of the group's first column at step 0
+        over_time: strides from one step to the next
+        over_columns: strides from one column to the next
+        columns: number of columns
+        t0, t1: the steps from t0 up to t1
+        opens: whether the sequence begins with step t0
+        closes: whether the sequence ends with step t1 - 1
     """
 
     at: Rows
@@ -119,7 +124,7 @@ class Inputs(NamedTuple):
 
 @inlined
 def moved(at, stride, n):
-    """The address of each row, ``n`` strides further."""
+    """Return the address of each row ``n`` strides further."""
     return Rows(
         a=at.a + n * stride.a,
         x=at.x + n * stride.x,
@@ -133,26 +138,25 @@ def moved(at, stride, n):
 
 @inlined
 def strips_of(columns, strip):
-    """How many strips a group of so many columns has."""
+    """Return the number of strips in a group of ``columns`` columns."""
     return (columns + strip - 1) // strip
 
 
 @inlined
 def slots_of(columns, strip):
-    """How many states the strips of a group hold, those done twice counted twice."""
+    """Return the number of states in the strips of a group; those in two strips count twice."""
     return strips_of(columns, strip) * strip
 
 
 @inlined
 def first_column(s, columns, strip):
-    """The column, within the group, where strip s begins."""
+    """Return the first column of strip s, counted within the group."""
     return min(s * strip, columns - strip)
 
 
 @functools.cache
 def make_slots(kind, strip):
-    """(read, write) of what strip s has, where values of a kind lie strip after strip: a vector of
-    ``strip`` lanes."""
+    """Return (read, write) for the vector of strip s in an array of values, strip after strip."""
     strip_bytes = strip * described(kind).size
 
     @inlined
@@ -167,7 +171,7 @@ def make_slots(kind, strip):
 
 
 def make_identity(recipe, lanes):
-    """A function of nothing that gives the map (P, R) of no steps."""
+    """Return a function without arguments that gives (P, R) of no steps: the identity map."""
     one = constant(recipe.coefficient_kind, lanes, recipe.algebra.one)
     zero = constant(recipe.state_kind, lanes, recipe.algebra.zero)
 
@@ -179,11 +183,11 @@ def make_identity(recipe, lanes):
 
 
 def make_inputs(recipe, lanes):
-    """(read_coefficient, directed, read_input): what steps take, in ``lanes`` neighbours.
+    """Return (read_coefficient, directed, read_input): the inputs of steps, for ``lanes`` lanes.
 
-    The first and the last read, from the address of the first lane; ``stride`` is used only by
-    spacings that do not say how far lanes are apart. ``directed`` makes of a coefficient the one by
-    which the sweep goes over its step: itself, backward its adjoint.
+    The two readers take the address of the first lane. They use ``stride`` only if the spacing is
+    "strided". ``directed`` returns the coefficient of the sweep for a step: the coefficient itself,
+    or backward its adjoint.
     """
     kind_a, kind_x, spacings = recipe.a, recipe.x, recipe.spacings
     space_a, space_x = spacings.a, spacings.x
@@ -207,7 +211,7 @@ def make_inputs(recipe, lanes):
 
 
 def make_states(recipe, strip):
-    """(initial_states, copy, carry_over, finite): loops over the states of a group."""
+    """Return (initial_states, copy, carry_over, finite), loops over the states of a group."""
     kind_start, guarded = recipe.start, recipe.algebra.guarded
     step = compiled(recipe.algebra).step
     zero = constant(recipe.state_kind, strip, recipe.algebra.zero)
@@ -216,8 +220,7 @@ def make_states(recipe, strip):
 
     @inlined
     def initial_states(to, start, stride, columns):
-        """Write the states before the first step: h0, which begins at an address, or zero where
-        that is 0."""
+        """Write the states before the first step: h0 at address ``start``, or zero if that is 0."""
         for s in range(strips_of(columns, strip)):
             h = zero()
             if start != 0:
@@ -227,14 +230,16 @@ def make_states(recipe, strip):
 
     @inlined
     def copy(to, source, columns):
-        """Write the states at ``source``."""
+        """Copy the states at ``source``."""
         for s in range(strips_of(columns, strip)):
             write(to, s, read(source, s))
 
     @inlined
     def carry_over(to, P, R, carry, columns):
-        """Write what the maps (P, R) make of the states at ``carry``; whether all that is to be
-        believed: finite, if the algebra is guarded."""
+        """Write the states that the maps (P, R) make of those at ``carry``.
+
+        Returns True if they can be trusted: for a guarded algebra, if all of them are finite.
+        """
         believed = True
         for s in range(strips_of(columns, strip)):
             h = step(read_P(P, s), read(R, s), read(carry, s))
@@ -245,7 +250,7 @@ def make_states(recipe, strip):
 
     @inlined
     def finite(states, columns):
-        """Whether all of them are."""
+        """Return True if all states are finite."""
         yes = True
         for s in range(strips_of(columns, strip)):
             yes &= all_finite(read(states, s))
@@ -256,25 +261,26 @@ def make_states(recipe, strip):
 
 @functools.cache
 def make_advance(recipe, strip):
-    """One step of ``strip`` neighbouring columns: load, compute, store; returns the new state.
+    """Return a function that takes one step of a strip: load, compute, store, return the new state.
 
-    Called as ``advance(at, over_columns, h, first, last, a_stride, forgets)``:
+    It is called as ``advance(at, over_columns, h, first, last, a_stride, forgets)``::
 
-    at            addresses of the step, in the first column of the strip
-    over_columns  strides from one column to the next
-    h             the state before it, in the order of the sweep
-    first         whether it is the first step of its sequence: backward, no coefficient leads to it
-    last          whether it is the last one, in the order of the sweep
-    a_stride      from the coefficient of a step to that of the next, in bytes
-    forgets       whether a coefficient of zero forgets also a state that is not finite
+        at            addresses of the step, in the first column of the strip
+        over_columns  strides from one column to the next
+        h             the state before the step, in the order of the sweep
+        first         whether it is the first step of its sequence; backward, no coefficient leads
+                      to that step
+        last          whether it is the last step of its sequence, in the order of the sweep
+        a_stride      bytes from the coefficient of a step to that of the next
+        forgets       whether a coefficient of zero forgets a state that is not finite, too
 
-    Forward, all steps are alike: ``first``, ``last`` and ``a_stride`` are not looked at.
+    Forward, all steps are alike, so ``first``, ``last`` and ``a_stride`` are ignored.
     """
     return (_make_backward_step if recipe.backward else _make_forward_step)(recipe, strip)
 
 
 def _make_forward_step(recipe, strip):
-    """h[t] = step(a[t], x[t], h[t-1]) is written."""
+    """Return the forward step: it writes h[t] = step(a[t], x[t], h[t-1])."""
     kind_x, space_out = recipe.x, recipe.spacings.out
     step, guarded = compiled(recipe.algebra).step, recipe.algebra.guarded
     read_coefficient, _, read_input = make_inputs(recipe, strip)
@@ -294,9 +300,9 @@ def _make_forward_step(recipe, strip):
 
 
 def _make_backward_step(recipe, strip):
-    """g[t] = step(adjoint(a[t+1]), dh[t], g[t+1]) and the gradient at a[t] are written.
+    """Return the backward step: it writes g[t] = step(adjoint(a[t+1]), dh[t], g[t+1]) and da[t].
 
-    With the last step of the sweep, t = 0, comes the gradient at h0.
+    The last step of the sweep, t = 0, also writes the gradient at h0.
     """
     kind_a, kind_x, kind_start = recipe.a, recipe.x, recipe.start
     spacings, guarded = recipe.spacings, recipe.algebra.guarded
@@ -329,7 +335,8 @@ def _make_backward_step(recipe, strip):
                 before = load(kind_start, strip, "strided", at.start, over_columns.start)
             store(kind_a, space_da, at.da, over_columns.da, coefficient_gradient(before, g))
         if last and at.dstart != 0:
-            a, kept = read_coefficient(at.a + a_stride, over_columns.a), g  # that of h0
+            # The coefficient by which h0 enters.
+            a, kept = read_coefficient(at.a + a_stride, over_columns.a), g
             if guarded:
                 kept = remembered(a, g)
             dstart = state_gradient(a, kept)
@@ -340,7 +347,7 @@ def _make_backward_step(recipe, strip):
 
 
 def make_apply_again(recipe, strip):
-    """All steps of a section, one by one: coefficients of zero forget all."""
+    """Return a function that takes a section's steps one by one; zero coefficients forget all."""
     read, write = make_slots(recipe.state_kind, strip)
     advance = make_advance(recipe, strip)
 

@@ -1,6 +1,7 @@
 """Lanes over columns: neighbouring columns in one register, for an inner axis of columns.
 
-Two orders of the same work, both (reduce, apply) as :data:`lrscan.cpu.scan._ORDERS` says:
+There are two orders of the same work. Both provide (reduce, apply) as described at
+``lrscan.cpu.scan._ORDERS``::
 
     strips   strip after strip, each through all steps of the tile, its states in registers
     rows     step after step, each through all strips, the states in memory (that is, in L1)
@@ -11,8 +12,8 @@ Two orders of the same work, both (reduce, apply) as :data:`lrscan.cpu.scan._ORD
     step 1         2   5   8             step 1    4   5   6
     step 2         3   6   9             step 2    7   8   9
 
-Rows read whole stretches of memory, which the processor fetches ahead; strips have no more work
-per step than the arithmetic, which is best for few columns.
+Rows read long stretches of memory, which the processor prefetches. Strips keep their states in
+registers, so a step is arithmetic only. That is best for few columns.
 """
 
 from __future__ import annotations
@@ -32,17 +33,17 @@ from lrscan.cpu.steps import (
 
 
 def _make_reduce_steps(recipe, lanes):
-    """(seed, after_seed, reduce_step): the map of a strip's steps, one after the other."""
+    """Return (seed, after_seed, reduce_step), which compose the steps of a strip to a map."""
     backward, compose = recipe.backward, compiled(recipe.algebra).compose
     read_coefficient, directed, read_input = make_inputs(recipe, lanes)
     identity = make_identity(recipe, lanes)
 
     @inlined
     def seed(at, over_columns, opens):
-        """The map before the first step; after it, where a backward sequence opens with it.
+        """Return the map before the first step; or after it, if it opens a backward sequence.
 
-        No coefficient leads to that step: of it, P is 1 and R is dh. That is right because the
-        state it meets, before a gradient has arrived, is zero.
+        No coefficient leads to such a step. Its map has P = 1 and R = dh. That is right because the
+        state before it, where no gradient has arrived yet, is zero.
         """
         P, R = identity()
         if backward and opens:
@@ -51,7 +52,7 @@ def _make_reduce_steps(recipe, lanes):
 
     @inlined
     def after_seed(section):
-        """The step that comes after :func:`seed`."""
+        """Return the first step that is not in the map of seed()."""
         return section.t0 + 1 if backward and section.opens else section.t0
 
     @inlined
@@ -63,12 +64,12 @@ def _make_reduce_steps(recipe, lanes):
 
 
 def make_strips(recipe):
-    """(reduce, apply), strip after strip."""
+    """Return (reduce, apply) in the order "strips"."""
     return _make_reduce_strips(recipe, recipe.lanes), _make_apply_strips(recipe, recipe.lanes)
 
 
 def make_rows(recipe):
-    """(reduce, apply), step after step."""
+    """Return (reduce, apply) in the order "rows"."""
     return _make_reduce_rows(recipe, recipe.lanes), _make_apply_rows(recipe, recipe.lanes)
 
 
@@ -99,7 +100,7 @@ def _make_apply_strips(recipe, lanes):
 
     @inlined
     def apply(section, ahead, states):
-        no, yes = bool(0), bool(1)  # Numba would compile what is called for each literal anew
+        no, yes = bool(0), bool(1)  # with literals, Numba would compile advance() for each
         over_time, over_columns, t0, t1 = (
             section.over_time,
             section.over_columns,
@@ -110,7 +111,7 @@ def _make_apply_strips(recipe, lanes):
             here = moved(section.at, over_columns, first_column(s, section.columns, lanes))
             h = read(states, s)
             t, stop = t0, t1
-            if backward:  # the two steps at the ends are special
+            if backward:  # the first and the last step need special treatment
                 if section.opens:
                     last = section.closes and t1 - t0 == 1
                     h = advance(
@@ -162,7 +163,7 @@ def _make_apply_rows(recipe, lanes):
 
     @inlined
     def advance_end(at_step, over_columns, columns, states, first, last, a_stride):
-        """The first or the last step of a backward sequence, in all columns."""
+        """Take the first or the last step of a backward sequence, in all columns."""
         for s in range(strips_of(columns, lanes)):
             here = moved(at_step, over_columns, first_column(s, columns, lanes))
             h = advance(here, over_columns, read(states, s), first, last, a_stride, bool(0))
@@ -170,7 +171,7 @@ def _make_apply_rows(recipe, lanes):
 
     @inlined
     def apply(section, ahead, states):
-        no, yes = bool(0), bool(1)  # Numba would compile what is called for each literal anew
+        no, yes = bool(0), bool(1)  # with literals, Numba would compile advance() for each
         over_time, over_columns, columns, t0, t1 = (
             section.over_time,
             section.over_columns,

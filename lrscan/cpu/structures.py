@@ -1,15 +1,15 @@
-"""Structures of int64s: what a kernel is called with the address of.
+"""Structures of int64s, by which the host passes arguments to a kernel.
 
-A structure is a class of NamedTuple. Its fields are int64s, or structures themselves; in memory all
-int64s follow each other, in the order of the fields:
+The kernel gets the address of one. A structure is a NamedTuple class. Its fields are int64s, or
+other structures. In memory, all int64s follow each other in the order of the fields::
 
     class Pair(NamedTuple):          class Both(NamedTuple):          Both in memory
         left: int                        first: Pair                  first.left
         right: int                       last: int                    first.right
                                                                       last
 
-So the fields alone say where an int64 lies, to the host, which writes it, and to the kernel, which
-reads it (:func:`lrscan.cpu.memory.reader`).
+So the fields alone determine the place of an int64, both for the host, which writes it, and for the
+kernel, which reads it (:func:`lrscan.cpu.memory.reader`).
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ INT64_BYTES = 8
 
 @functools.cache
 def parts(structure: type) -> dict[str, type | None]:
-    """The structure that each field is, by name; None where it is an int64."""
+    """Return, by field name, the structure of each field, or None if it is an int64."""
     hints = get_type_hints(structure)
     return {name: hint if hasattr(hint, "_fields") else None for name, hint in hints.items()}
 
 
 def length(structure: type) -> int:
-    """How many int64s a structure is."""
+    """Return the number of int64s in a structure."""
     return sum(length(own) if own else 1 for own in parts(structure).values())
 
 
 def offset_of(structure: type, field: str) -> int:
-    """Where a field lies, in bytes from the beginning of the structure."""
+    """Return the offset of a field in bytes from the beginning of the structure."""
     before = 0
     for name, own in parts(structure).items():
         if name == field:
@@ -43,7 +43,7 @@ def offset_of(structure: type, field: str) -> int:
 
 
 def int64s_of(value: tuple[Any, ...]) -> list[int]:
-    """The int64s of a structure, in the order in which they lie in memory."""
+    """Return the int64s of a structure in their order in memory."""
     found: list[int] = []
     for part in value:
         if isinstance(part, tuple):

@@ -1,14 +1,14 @@
-"""What the kernel of :mod:`lrscan.cpu.scan` is told: the structures that it is called with.
+"""Arguments of the kernel in :mod:`lrscan.cpu.scan`: the structures in its memory.
 
-The memory that a kernel is called with the address of begins with a :class:`Task`. Behind it lies
-room for what threads tell each other, and for the states of each:
+A kernel gets the address of memory that begins with a :class:`Task`. After it come the memory that
+threads share, and the scratch memory ("room") of each thread::
 
     Task | done: one int64 per group | carries: two per slot | room of thread 0 | of thread 1 | ...
 
-A slot is a column of a strip (:func:`lrscan.cpu.steps.slots_of`). Carries and rooms begin with a
-line of the cache: their places count from the address of the task, rounded up to one.
+A slot is a column of a strip (:func:`lrscan.cpu.steps.slots_of`). Carries and rooms begin at a
+cache line. Their offsets count from the address of the task, rounded up to a cache line.
 
-:func:`places` alone says where each of these begins.
+Only :func:`places` computes where each of these begins.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ from lrscan.cpu.structures import INT64_BYTES, length
 
 
 class Call(NamedTuple):
-    """What is new in every call.
+    """The part of a task that changes with every call.
 
-    first       address of each tensor's first column at the first step; 0 where there is none
-    sequences   how many lie end to end in time
-    cu_seqlens  address of the steps at which they begin, with the end of the last
+    Attributes:
+        first: address of each tensor's first column at the first step; 0 without a tensor
+        sequences: number of packed sequences
+        cu_seqlens: address of the steps at which they begin, with the end of the last
     """
 
     first: Rows
@@ -34,11 +35,12 @@ class Call(NamedTuple):
 
 
 class Strides(NamedTuple):
-    """Of each tensor, in bytes; zeros where there is none.
+    """Strides of each tensor in bytes; zero without a tensor.
 
-    time            over time; for start and dstart over sequences, zero if there is one sequence
-    outer2, outer1  over the two outer axes of columns
-    inner           over the inner one
+    Attributes:
+        time: over time; for start and dstart over sequences, zero if there is only one
+        outer2, outer1: over the two outer axes of columns
+        inner: over the inner axis of columns
     """
 
     time: Rows
@@ -48,14 +50,18 @@ class Strides(NamedTuple):
 
 
 class Places(NamedTuple):
-    """Where things lie, in bytes: from the beginning of the task, as said above, but ``P``, ``R``
-    and ``states``, which are within a thread's room.
+    """Offsets in the memory of a kernel, in bytes.
 
-    done     for each group, how many of its carries are there
-    carries  two for each slot of each group
-    rooms    those of all threads, of ``room`` bytes each
-    P, R     the maps of a tile, one for each slot
-    states   of a group
+    They count from the beginning of the task, as described above. ``P``, ``R`` and ``states`` count
+    from the beginning of a thread's room.
+
+    Attributes:
+        done: for each group, the number of carries that it has finished
+        carries: two carries for each slot of each group
+        rooms: the rooms of all threads
+        room: bytes per room
+        P, R: the maps of a tile, one for each slot
+        states: the states of a group
     """
 
     done: int
@@ -68,21 +74,23 @@ class Places(NamedTuple):
 
 
 class Task(NamedTuple):
-    """A sweep, and how it is divided.
+    """A sweep, and its division into tiles.
 
-    call, strides  of its tensors
-    steps          in time
-    n2, n1, n0     extents of the column axes, from the outermost
-    width          columns per group, a multiple of a strip unless there is one group across; the
-                   last group across takes what is left too, and none is narrower than a strip
-    chunk          steps of a tile
-    across         groups that the inner axis of columns is cut into
-    groups         in all columns
-    chunks         that time is cut into
-    threads        that take part
-    places         where the rest lies
-    taken          counts the tiles that some thread has taken
-    arrived        counts the threads that have come
+    Attributes:
+        call: addresses, which change with every call
+        strides: strides of the tensors
+        steps: number of time steps
+        n2, n1, n0: extents of the column axes, outermost first
+        width: columns per group; a multiple of a strip, unless there is one group across. The last
+            group across also takes the remaining columns. No group is narrower than a strip
+        chunk: steps per tile
+        across: number of groups that the inner axis of columns is cut into
+        groups: number of groups in all columns
+        chunks: number of chunks that time is cut into
+        threads: number of threads that take part
+        places: offsets of everything after the task
+        taken: number of tiles that threads have taken so far
+        arrived: number of threads that have started
     """
 
     call: Call
@@ -109,13 +117,13 @@ def places(
     coefficient_bytes: int,
     state_bytes: int,
 ) -> Places:
-    """Where everything lies, for coefficients and states of so many bytes."""
+    """Return the offsets for coefficients and states of these sizes in bytes."""
     n2, n1, n0 = sizes
     done = INT64_BYTES * length(Task)
     carries = _lines(done + INT64_BYTES * n2 * n1 * (n0 // width))
     rooms = _lines(carries + 2 * state_bytes * n2 * n1 * (n0 + strip))
-    # A group has fewer than two times ``width`` columns, or one strip. The room of P is used for
-    # states as well, when P has been passed on.
+    # A group has fewer than two times ``width`` columns, or one strip. The memory of P is reused
+    # for states once the carry has been passed on.
     R = 2 * width * max(coefficient_bytes, state_bytes)
     states = R + 2 * width * state_bytes
     room = _lines(states + 2 * width * state_bytes)
@@ -123,7 +131,7 @@ def places(
 
 
 def task_bytes(places: Places, threads: int) -> int:
-    """Bytes of a task and of all that lies behind it, of which a line is for alignment."""
+    """Return the bytes of a task and everything after it; one cache line is for alignment."""
     return places.rooms + threads * places.room + LINE
 
 

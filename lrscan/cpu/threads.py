@@ -1,10 +1,12 @@
-"""Threads for kernels that divide their work among whoever calls them.
+"""Threads for kernels, which divide their work among the threads that call them.
 
-Where torch's OpenMP can be reached from here, a kernel runs on its threads: they are awake already
-when torch has just used them, and would be in the way of any others, since they go on spinning for
-some milliseconds. They do not survive a fork, and some platforms do not let them be reached: then
-there is a pool of Python threads. A call borrows the workers that happen to be idle, and none that
-has not yet woken is waited for.
+If torch's OpenMP can be reached from here, a kernel runs on its threads. They are already awake if
+torch has just used them. They keep spinning for some milliseconds, so they would slow down any
+other threads.
+
+They do not survive a fork, and on some platforms they cannot be reached. Then a pool of Python
+threads is used. A call borrows the workers that happen to be idle. It does not wait for a worker
+that has not woken up yet.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from collections.abc import Callable
 
 
 def _find_team() -> Callable[[int, int, int, int], None] | None:
-    """``GOMP_parallel(function, argument, threads, flags)`` of torch's OpenMP, if it has that."""
+    """Return ``GOMP_parallel(function, argument, threads, flags)`` of torch's OpenMP, or None."""
     try:
         team = ctypes.CDLL(None).GOMP_parallel
     except (AttributeError, OSError, TypeError):
@@ -32,9 +34,10 @@ _function_type = ctypes.CFUNCTYPE(None, ctypes.c_int64)
 
 
 def run(kernel: int, argument: int, threads: int) -> None:
-    """Call the C function at address ``kernel`` with ``argument``, on so many threads at once.
+    """Call the C function at address ``kernel`` with ``argument``, on up to ``threads`` threads.
 
-    The function divides the task among those that call it, and finishes it if only one does.
+    The function divides the task among the threads that call it. It finishes the task even if only
+    one does.
     """
     if threads > 1 and _team is not None:
         _team(kernel, argument, threads, 0)
@@ -65,7 +68,7 @@ class _Worker(threading.Thread):
             if self._claim.acquire(blocking=False):
                 self._function(self._argument)
                 self._finished.release()
-            else:  # too late: the call is over, and nobody waits
+            else:  # too late: the call is over, and nothing waits for this worker
                 _idle.append(self)
 
     def begin(self, function: Callable[[int], None], argument: int) -> None:
@@ -73,7 +76,7 @@ class _Worker(threading.Thread):
         self._wake.release()
 
     def end(self) -> None:
-        """Wait until the work has ended, or see to it that it never begins."""
+        """Wait until the work has ended; if it has not begun, prevent it from beginning."""
         if not self._claim.acquire(blocking=False):
             self._finished.acquire()
             _idle.append(self)
@@ -85,7 +88,7 @@ _growing = threading.Lock()
 
 
 def _forget() -> None:
-    """After a fork the child has no threads: start with an empty pool."""
+    """Start with an empty pool after a fork, since the child has none of the threads."""
     global _idle, _count, _growing, _team
     _idle, _count, _growing, _team = deque(), 0, threading.Lock(), None
 
@@ -105,7 +108,7 @@ def _borrow(wanted: int) -> list[_Worker]:
     while len(workers) < wanted:
         try:
             workers.append(_idle.pop())
-        except IndexError:  # busy with another call: do without
+        except IndexError:  # the others are busy with another call: do without
             break
     return workers
 

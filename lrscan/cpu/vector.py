@@ -1,19 +1,19 @@
 """Short vectors for Numba's CPU target: a type that compiles to the machine's vector registers.
 
-Numba leaves vectorisation to LLVM's loop vectoriser, which cannot see through a recurrence. Here
-a vector is a value of its own. It has ``+``, ``*`` and ``conjugate``, so that
-:mod:`lrscan.core.algebra` compiles for it unchanged, and moves between lanes for scans within a
-register. LLVM lowers it to whatever the processor has (SSE, AVX, AVX-512, NEON).
+Numba leaves vectorisation to LLVM's loop vectoriser, which cannot vectorise a recurrence. Here a
+vector is a value of its own. It has ``+``, ``*`` and ``conjugate``, so
+:mod:`lrscan.core.algebra` compiles for it unchanged. It also has moves between lanes, for scans
+within a register. LLVM lowers it to the instructions of the processor (SSE, AVX, AVX-512, NEON).
 
-A *value* of a kind (:mod:`lrscan.core.dtypes`) and so many lanes is a :class:`Vector` where the
-kind is one number, else a tuple of them, one for each of its numbers:
+A *value* has a kind (:mod:`lrscan.core.dtypes`) and a number of lanes. If the kind is one number,
+it is a :class:`Vector`. Otherwise it is a tuple of vectors, one per number::
 
     "float32"      Vector           lane:  0   1   2   3
     "float32_2"    (Vector,         number 0 of every lane
                     Vector)         number 1 of every lane
 
-Arithmetic is done in float32 or float64: half-precision kinds are widened on load and rounded once
-on store. A complex vector is held as two *planes*, real and imaginary, a real one as one plane.
+Arithmetic is done in float32 or float64. Half-precision kinds are widened on load and rounded once
+on store. A complex vector is stored as two *planes*, real and imaginary; a real one as one plane.
 Loads and stores are in :mod:`lrscan.cpu.memory`.
 """
 
@@ -32,12 +32,12 @@ from lrscan.core.machine_types import memory_type
 
 F32, F64, I32 = ir.FloatType(), ir.DoubleType(), ir.IntType(32)
 
-# Multiply-add may be fused; nothing else about the arithmetic may change.
+# LLVM may fuse a multiply and an add. It may change nothing else about the arithmetic.
 FUSE = ("contract",)
 
 
 class Vector(types.Type):
-    """``lanes`` numbers of ``planes`` planes of ``bits``-bit floats."""
+    """Numba type of ``lanes`` numbers, each of ``planes`` planes of ``bits``-bit floats."""
 
     def __init__(self, bits: int, planes: int, lanes: int):
         self.bits, self.planes, self.lanes = bits, planes, lanes
@@ -58,7 +58,7 @@ class _VectorModel(PrimitiveModel):
 
 
 def value_type(kind: str, lanes: int) -> types.Type:
-    """The type of a value of a kind: of what it is computed in."""
+    """Return the type of a value of a kind in the arithmetic."""
     one = described(kind)
     bits = 64 if memory_type(one.state) == F64 else 32
     return _several(Vector(bits, one.planes, lanes), one.numbers)
@@ -69,18 +69,18 @@ def _several(vector, count):
 
 
 def number_of(value):
-    """The type of each number of a value, or None if that type is none of a value."""
+    """Return the type of each number of a value, or None if the type is not that of a value."""
     number = value.dtype if isinstance(value, types.UniTuple) else value
     return number if isinstance(number, Vector) else None
 
 
 def count_of(value):
-    """How many numbers a value of that type is."""
+    """Return the number of numbers in a value of this type."""
     return value.count if isinstance(value, types.UniTuple) else 1
 
 
 def planes_of(builder, value_type, value):
-    """The planes of all its numbers, one number after the other."""
+    """Return the planes of all numbers of a value, number by number."""
     if isinstance(value_type, Vector):
         return [builder.extract_value(value, p) for p in range(value_type.planes)]
     numbers = [builder.extract_value(value, n) for n in range(value_type.count)]
@@ -88,7 +88,7 @@ def planes_of(builder, value_type, value):
 
 
 def pack(builder, value_type, planes):
-    """The value that has these planes."""
+    """Return the value that has these planes."""
     if isinstance(value_type, Vector):
         parts, whole = planes, ir.ArrayType(value_type.plane, value_type.planes)
     else:
@@ -104,7 +104,7 @@ def pack(builder, value_type, planes):
 
 
 def _splat(plane, number):
-    """A plane with the same number in every lane."""
+    """Return a plane with the same number in every lane."""
     return ir.Constant(plane, [number] * plane.count)
 
 
@@ -116,7 +116,7 @@ def indices(values):
 
 
 def _plane_by_plane(u, instruction):
-    """How to lower an instruction that takes each plane of two vectors by itself."""
+    """Return the lowering of an instruction that acts on two vectors plane by plane."""
 
     def lower(context, builder, signature, args):
         pairs = zip(planes_of(builder, u, args[0]), planes_of(builder, u, args[1]), strict=True)
@@ -189,7 +189,7 @@ def _overload_conjugate(u):
 
 @intrinsic
 def all_finite(typingctx, u):
-    """Whether no lane of a value holds an infinity or a NaN."""
+    """Return True if no lane of a value holds an infinity or a NaN."""
 
     def lower(context, builder, signature, args):
         lanes = ir.IntType(number_of(u).lanes)
@@ -205,7 +205,7 @@ def all_finite(typingctx, u):
 
 @intrinsic
 def with_trace(typingctx, trace, u):
-    """The trace of all that it was made with: ``trace + 0 * u``, finite only if ``u`` is too."""
+    """Return ``trace + 0 * u``, which is finite only if every u so far was finite."""
 
     def lower(context, builder, signature, args):
         pairs = zip(planes_of(builder, u, args[0]), planes_of(builder, u, args[1]), strict=True)
@@ -220,8 +220,10 @@ def with_trace(typingctx, trace, u):
 
 @intrinsic
 def remembered(typingctx, a, h):
-    """The state that a step with the coefficient ``a`` starts from, lane by lane: ``h``, or zero
-    where all numbers of ``a`` are zero."""
+    """Return the state that a step with coefficient ``a`` starts from, lane by lane.
+
+    It is ``h``, or zero where all numbers of ``a`` are zero.
+    """
 
     def lower(context, builder, signature, args):
         zeros = [
@@ -241,15 +243,16 @@ def remembered(typingctx, a, h):
 
 
 def constant(kind: str, lanes: int, numbers):
-    """A function of nothing that gives a value of a kind, the same in every lane.
+    """Return a function without arguments that gives a value of a kind, the same in every lane.
 
-    ``numbers`` is a number where the kind is one, else a tuple: ``one`` or ``zero`` of an algebra.
+    ``numbers`` is a number if the kind is one number, else a tuple, such as ``one`` or ``zero`` of
+    an algebra.
     """
     value = value_type(kind, lanes)
     number = number_of(value)
     several = numbers if isinstance(numbers, tuple) else (numbers,)
     if len(several) != count_of(value):
-        raise ValueError(f"{numbers} for a value of {kind}")
+        raise ValueError(f"numbers is {numbers}, but a {kind} has {count_of(value)} of them")
 
     @intrinsic
     def same_everywhere(typingctx):
@@ -264,7 +267,7 @@ def constant(kind: str, lanes: int, numbers):
 
 @intrinsic(prefer_literal=True)
 def shift(typingctx, u, filler, distance):
-    """Move every lane up by ``distance`` places; the lowest ones come from ``filler``."""
+    """Move every lane up by ``distance`` places; the lowest lanes are filled from ``filler``."""
     lanes = number_of(u).lanes
     by = min(distance.literal_value, lanes)
 
@@ -278,7 +281,7 @@ def shift(typingctx, u, filler, distance):
 
 @intrinsic(prefer_literal=True)
 def repeat_last(typingctx, u, count, lanes):
-    """A value of ``lanes`` lanes: the last ``count`` of ``u``, again and again."""
+    """Return a value of ``lanes`` lanes that repeats the last ``count`` lanes of ``u``."""
     number, last = number_of(u), count.literal_value
     wide = _several(Vector(number.bits, number.planes, lanes.literal_value), count_of(u))
 

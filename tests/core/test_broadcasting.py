@@ -1,4 +1,4 @@
-"""Inputs that broadcast: read in place, and their gradients summed without keeping the terms."""
+"""Broadcast inputs: they are read in place, and their gradients are summed part by part."""
 
 import math
 import mmap
@@ -55,7 +55,7 @@ def test_gradients_equal_those_of_copies(shapes, reverse, part, monkeypatch):
     torch.testing.assert_close(got, expected, rtol=1e-11, atol=1e-11)
 
 
-def test_a_long_sequence_gives_the_gradient_of_a_constant_alone(monkeypatch):
+def test_the_gradient_of_a_constant_is_summed_over_a_long_sequence(monkeypatch):
     monkeypatch.setitem(gradients._SMALLEST_PART, "cpu", 64)
     a = torch.rand(3, dtype=torch.float64, requires_grad=True)
     x = torch.rand(1000, 3, dtype=torch.float64)
@@ -67,7 +67,7 @@ def test_a_long_sequence_gives_the_gradient_of_a_constant_alone(monkeypatch):
 
 @pytest.mark.parametrize("dim", [0, 1])
 def test_a_gpu_sums_in_few_parts(dim):
-    """Each of them costs the host several launches, however short they are."""
+    """Each part costs the host several launches, however short it is."""
     with FakeTensorMode():
         h = torch.empty(65_536, 1024, device="cuda")
     part = gradients._part_shape(h, dim, cut_time=True)
@@ -85,7 +85,7 @@ def test_a_gradient_of_no_steps_is_zero():
 def test_sums_of_half_precision_are_accumulated_in_float32(dtype):
     a = torch.zeros(1, dtype=dtype, requires_grad=True)
     linear_recurrence(a, torch.ones(5001, dtype=dtype)).sum().backward()
-    assert a.grad == torch.tensor(5000).to(dtype)  # ones added up in half precision stop short
+    assert a.grad == torch.tensor(5000).to(dtype)  # a sum of ones in half precision stops growing
 
 
 _PEAK = """

@@ -1,4 +1,4 @@
-"""The table of dtypes, held against what torch says of each."""
+"""The table of dtypes, compared with torch's own properties of each."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from lrscan.core.dtypes import DTYPES, KINDS
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_the_table_is_true_of_torch(dtype):
+def test_the_table_agrees_with_torch(dtype):
     kind = KINDS[dtypes.kind_of(dtype)]
     assert kind.size == dtype.itemsize
     assert kind.planes == 1 + dtype.is_complex
@@ -19,7 +19,7 @@ def test_the_table_is_true_of_torch(dtype):
     assert dtypes.double_dtype(dtype).is_complex == dtype.is_complex
 
 
-def test_a_state_is_never_narrower_than_what_it_is_made_of():
+def test_a_state_is_never_narrower_than_its_inputs():
     for dtype in DTYPES:
         assert torch.promote_types(dtype, dtypes.state_dtype(dtype)) == dtypes.state_dtype(dtype)
-    assert dtypes.state_dtype(torch.int64) == torch.float32  # of a state that a model is given
+    assert dtypes.state_dtype(torch.int64) == torch.float32  # a model may be given an integer state

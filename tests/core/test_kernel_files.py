@@ -1,4 +1,4 @@
-"""Compiled kernels on disk: a damaged file, or a full disk, costs a compilation and no more."""
+"""Compiled kernels on disk: a damaged file or a full disk costs one more compilation, no more."""
 
 import os
 
@@ -12,7 +12,7 @@ DAMAGES = {
     "cut off": lambda data: data[: len(data) // 2],
     "all but the last byte": lambda data: data[:-1],
     "empty": lambda data: b"",
-    "a bit turned": lambda data: data[:99] + bytes([data[99] ^ 1]) + data[100:],
+    "a bit flipped": lambda data: data[:99] + bytes([data[99] ^ 1]) + data[100:],
     "zeros": lambda data: bytes(len(data)),
     "garbage": lambda data: bytes(range(256)) * 9,
     "longer": lambda data: data + b"x",
@@ -28,7 +28,7 @@ def cache(tmp_path, monkeypatch):
 
 
 def compile_two():
-    """Two variants of a function, as two processes that start afresh would ask for them."""
+    """Compile two variants of a function as a new process would, and return the tally."""
     for variant in ("one", "two"):
 
         @compiling.kernel(f"of a test, {variant}", "of a test")
@@ -49,7 +49,7 @@ def test_a_kernel_is_compiled_once_and_kept():
 
 
 @damaged
-def test_any_damaged_file_is_compiled_again_and_written_anew(damage, cache):
+def test_a_damaged_file_is_compiled_and_written_again(damage, cache):
     compile_two()
     whole = {path: path.read_bytes() for path in files(cache)}
     for path, data in whole.items():
@@ -59,13 +59,13 @@ def test_any_damaged_file_is_compiled_again_and_written_anew(damage, cache):
     assert files(cache) == sorted(whole)
 
 
-def test_the_damage_of_one_kernel_is_not_that_of_another(cache):
+def test_a_damaged_file_affects_no_other_kernel(cache):
     compile_two()
     files(cache)[0].write_bytes(b"")
     assert compile_two() == {"compiled": 1, "kept": 1}
 
 
-def test_a_full_disk_keeps_no_kernel_from_running(cache, monkeypatch):
+def test_kernels_run_on_a_full_disk(cache, monkeypatch):
     def full(*arguments):
         raise OSError("No space left on device")
 

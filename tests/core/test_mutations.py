@@ -1,4 +1,4 @@
-"""The checks bite: copies of the package, each with one deliberate mistake, must fail them."""
+"""The checks can fail: a copy of the package with one deliberate mistake does not pass them."""
 
 import os
 import shutil
@@ -14,7 +14,7 @@ import lrscan
 
 TESTS = Path(__file__).parents[1]
 
-# (file, what is right, what is wrong)
+# (file, the right text, the wrong text)
 MUTANTS = {
     "none": None,
     "operands swapped": (
@@ -34,8 +34,8 @@ MUTANTS = {
 }
 
 
-# (file, what is right, what is wrong), for each backend: a state that reaches a chunk or a tile of
-# many steps is lost in it. Where coefficients forget, nothing would be left of it anyway.
+# The same for each backend: the state that enters a chunk or a tile of many steps is lost in it. If
+# coefficients forget, nothing would be left of that state anyway.
 HIDDEN = {
     "cpu": (
         "cpu/lanes_over_time.py",
@@ -51,19 +51,19 @@ HIDDEN = {
 
 
 def package_with(mistake, folder):
-    """A copy of the package in a folder, with a mistake, or None, in it."""
+    """Copy the package to a folder, with a mistake in it unless that is None."""
     ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(Path(lrscan.__file__).parent, folder / "lrscan", ignore=ignored)
     if mistake:
         name, right, wrong = mistake
         source = folder / "lrscan" / name
         text = source.read_text()
-        assert text.count(right) == 1, f"{name} has {text.count(right)} times {right!r}"
+        assert text.count(right) == 1, f"{name} has {right!r} {text.count(right)} times"
         source.write_text(text.replace(right, wrong))
 
 
 def checked(folder, kinds, backend="cpu"):
-    """(exit status, what is said) of the check of the package in a folder."""
+    """Check the package in a folder, and return (exit status, output)."""
     options, environment = [HELPERS / "mutants.py", *kinds], {}
     if backend == "cuda":
         environment = {"NUMBA_ENABLE_CUDASIM": "1"}
@@ -83,19 +83,19 @@ def checked(folder, kinds, backend="cpu"):
 @pytest.mark.parametrize("mistake", MUTANTS)
 def test_a_wrong_scan_is_caught(mistake, tmp_path):
     package_with(MUTANTS[mistake], tmp_path)
-    status, told = checked(tmp_path, KINDS)
+    status, output = checked(tmp_path, KINDS)
     if MUTANTS[mistake] is None:
-        assert status == 0, told
+        assert status == 0, output
     else:
         assert status == 1
-        assert "times its bound" in told, told
+        assert "times its bound" in output, output
 
 
 @pytest.mark.parametrize("backend", HIDDEN)
 def test_a_lost_state_is_caught_where_it_lasts_and_not_where_it_is_forgotten(backend, tmp_path):
     package_with(HIDDEN[backend], tmp_path)
-    status, told = checked(tmp_path, ["forgets"], backend)
-    assert status == 0, told
-    status, told = checked(tmp_path, ["lasts"], backend)
+    status, output = checked(tmp_path, ["forgets"], backend)
+    assert status == 0, output
+    status, output = checked(tmp_path, ["lasts"], backend)
     assert status == 1
-    assert "times its bound" in told, told
+    assert "times its bound" in output, output

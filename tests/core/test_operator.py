@@ -1,4 +1,4 @@
-"""The operator on CPU tensors, against the float64 loop and the bound that rounding allows."""
+"""The operator on CPU tensors, compared with the float64 loop within a bound on rounding."""
 
 from contextlib import contextmanager
 
@@ -16,9 +16,9 @@ from lrscan.core.dtypes import DTYPES, HALF
 from lrscan.cpu import dispatch
 
 CPU_ALGORITHMS = ALGORITHMS["cpu"]
-# (shape, dim): one column and many, time first, in the middle and last, more axes than a kernel
-# takes, and column counts that fill no vector, one, and one and a part, or a part of one together
-# with the next steps.
+# (shape, dim): one column and many; time first, in the middle and last; more axes than a kernel
+# takes. Columns fill less than a vector, exactly one, more than one, or a vector together with the
+# next steps.
 LAYOUTS = [
     ((1, 1), 0),
     ((2, 1), 0),
@@ -38,7 +38,7 @@ LAYOUTS = [
 
 @contextmanager
 def small_thresholds():
-    """Cut even short sequences into many chunks, row by row, and write past the cache."""
+    """Cut even short sequences into many chunks, go row by row, and bypass the cache."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {"CHUNK_BYTES": 1, "ROW_STRIPS": 2, "STREAM_BYTES": 0}.items():
             patch.setattr(dispatch, name, value)
@@ -54,7 +54,7 @@ def short_chunks():
 
 
 def run(a, x, h0, dh, **options):
-    """(h, da, dx, dh0) of the operator."""
+    """Return (h, da, dx, dh0) of the operator."""
     inputs = [t.clone().requires_grad_() for t in (a, x, h0) if t is not None]
     h = linear_recurrence(*inputs, **options)
     gradients = torch.autograd.grad(h, inputs, dh)
@@ -204,13 +204,13 @@ def test_a_product_may_overflow_where_the_states_do_not(shape, algorithm, short_
 def test_a_state_that_is_not_finite_is_that_of_the_loop(
     shape, algorithm, short_chunks, monkeypatch
 ):
-    """Though a product of coefficients is zero by underflow, and 0 times infinity is NaN."""
-    monkeypatch.setattr(dispatch, "CHUNK_BYTES", 1024)  # of several steps
+    """Here products of coefficients underflow to zero, and zero times infinity is NaN."""
+    monkeypatch.setattr(dispatch, "CHUNK_BYTES", 1024)  # chunks of several steps
     inf, nan = float("inf"), float("nan")
     for start, bad in ((-inf, 0.0), (1.0, inf), (1.0, nan), (nan, 0.0)):
         a, x = torch.full(shape, 1e-30), torch.ones(shape)
         x[137] += bad
-        a[500] = 0  # forgets them
+        a[500] = 0  # forgets infinity and NaN
         h0 = torch.full(shape[1:], start, requires_grad=True)
         x.requires_grad_()
         h = linear_recurrence(a, x, h0, algorithm=algorithm)
@@ -239,7 +239,7 @@ def test_a_coefficient_of_zero_forgets_nan_and_infinity(
 @pytest.mark.parametrize("algorithm", CPU_ALGORITHMS)
 @pytest.mark.parametrize("columns", [1, 4, 20, 40])
 def test_a_state_may_overflow_before_a_coefficient_of_zero(columns, algorithm, short_chunks):
-    """Though all products of coefficients are finite, and so is the state that follows."""
+    """Here all products of coefficients are finite, and so is the state after the zero."""
     a, x, h0 = torch.ones(90, columns), torch.ones(90, columns), torch.full((columns,), 1e30)
     a[20] = 1e20
     for reset in range(21, 89):

@@ -1,4 +1,4 @@
-"""Sequences that lie end to end, and the small relatives of the operator."""
+"""Packed sequences, resets by a mask, and single steps."""
 
 import pytest
 import torch
@@ -23,7 +23,7 @@ SHAPES = [
 
 
 def take_sequences(monkeypatch, yes):
-    """Let the kernels of the CPU know where sequences begin, or not, as those of CUDA do not."""
+    """Let CPU kernels handle packed sequences, or not, as CUDA kernels do not."""
     backend = dispatch.BACKENDS["cpu"]._replace(takes_sequences=yes)
     monkeypatch.setitem(dispatch.BACKENDS, "cpu", backend)
 
@@ -43,7 +43,7 @@ def one_by_one(a, x, lengths, h0, dim, **options):
 
 @pytest.fixture(params=["sequences", "restarts"])
 def kernels(request, monkeypatch):
-    """As on the CPU, whose kernels know where sequences begin, and as on CUDA."""
+    """Run as on the CPU, whose kernels handle packed sequences, and as on CUDA."""
     if request.param == "restarts":
         take_sequences(monkeypatch, False)
 
@@ -52,7 +52,7 @@ def kernels(request, monkeypatch):
 @pytest.mark.parametrize("types", ["float64", "bfloat16", "bfloat16, state float32"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_restarts_give_what_the_packed_sweep_gives(kind, types, reverse, monkeypatch):
-    """What CUDA tensors take, whose kernels know one sequence, on the CPU."""
+    """On the CPU, restart sequences by coefficients of zero, as CUDA tensors do."""
     dtype, *state = (getattr(torch, name.removeprefix("state ")) for name in types.split(", "))
     state = state[0] if state else dtype
     options = {"cu_seqlens": cumulative([0, 7, 93, 1, 400, 0]), "reverse": reverse}
@@ -195,7 +195,7 @@ def test_packed_derivatives_to_second_order_and_in_forward_mode(left_out, revers
     assert gradgradcheck(packed, (a, x, h0))
 
 
-def test_the_packed_name_means_the_keyword():
+def test_packed_linear_recurrence_equals_the_keyword():
     a, x, cu_seqlens = torch.rand(6, 3), torch.rand(6, 3), torch.tensor([0, 2, 5])
     h0 = torch.rand(2, 3)
     options = {"reverse": True, "algorithm": "serial"}
@@ -238,11 +238,11 @@ def test_a_mask_of_one_value_or_of_more_axes_than_the_coefficients_resets_too():
     assert torch.equal(reset_where(a, mask), torch.stack([a, torch.zeros(4)]))
 
 
-def test_a_reset_forgets_all_that_was_before():
+def test_a_reset_forgets_everything_before_it():
     a, x = torch.rand(9, 3), torch.rand(9, 3)
     x[2, 0], x[2, 1], a[3, 2] = float("inf"), float("nan"), float("nan")
     mask = (torch.arange(9) == 5)[:, None]
-    dh = x.flip(0)  # whose gradients of NaN and infinity are at step 6 and earlier
+    dh = x.flip(0)  # NaN and infinity are in the gradients at step 6 and earlier
     for algorithm in ("serial", "blocked"):
         leaf = a.clone().requires_grad_()
         h = linear_recurrence(reset_where(leaf, mask), x, algorithm=algorithm)
@@ -270,7 +270,7 @@ def test_a_reset_forgets_in_forward_mode_and_in_one_step():
 
 @pytest.mark.parametrize("differentiated", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.complex64, torch.bfloat16], ids=str)
-def test_one_step_forgets_as_all_do(dtype, differentiated):
+def test_a_single_step_forgets_too(dtype, differentiated):
     a, x, h, dh = (torch.rand(2, 4).to(dtype) for _ in range(4))
     a[:, :3] = 0
     h[:, 0], h[:, 1], dh[:, 2] = float("nan"), float("inf"), float("nan")
@@ -311,7 +311,7 @@ def test_step_by_step_equals_the_whole(dtype):
         (
             lambda a: packed_linear_recurrence(a, a, torch.tensor([0, 3, 2, 4])),
             ValueError,
-            r"must not fall: \[1\] is 3, \[2\] 2",
+            "must not decrease: element 1 is 3, element 2 is 2",
         ),
         (lambda a: packed_linear_recurrence(a, a, None), TypeError, "cu_seqlens .*not None"),
         (
@@ -328,7 +328,7 @@ def test_step_by_step_equals_the_whole(dtype):
         (lambda a: reset_where(a.numpy(), a > 0), TypeError, r"not ndarray of shape \(4, 3\)$"),
         (lambda a: reset_where(a, a.numpy() > 0), TypeError, r"not ndarray of shape \(4, 3\)$"),
         (lambda a: reset_where(a[:, :, None], a[:, 0] > 0), ValueError, r"mask\[:, None, None\]"),
-        (lambda a: reset_where(a, a[0] > 0), ValueError, r"mask has shape \(3,\).*a \(4, 3\)"),
+        (lambda a: reset_where(a, a[0] > 0), ValueError, r"mask has shape \(3,\).*\(4, 3\)"),
         (lambda a: reset_where(a, a[:, :2] > 0), ValueError, r"mask has shape \(4, 2\).*\(4, 3\)"),
     ],
 )

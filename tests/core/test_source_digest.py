@@ -1,4 +1,4 @@
-"""Compiled kernels are kept under a digest of their sources: it changes with each of them."""
+"""The digest of sources, by which compiled kernels are cached, changes with every source."""
 
 import ast
 import shutil
@@ -12,7 +12,7 @@ from lrscan.core import source_digest
 
 PACKAGE = Path(source_digest.__file__).parents[1]
 BACKENDS = ("cpu", "cuda")
-# Where kernels and the functions that they are made of are written.
+# The files with kernels and the functions that they are built from.
 KERNELS = {
     "cpu": ["cpu/*.py", "core/algebra.py", "core/sweep.py"],
     "cuda": ["cuda/**/*.py", "core/algebra.py", "core/sweep.py"],
@@ -21,7 +21,7 @@ KERNELS = {
 
 @pytest.fixture
 def copy(tmp_path, monkeypatch):
-    """A copy of the package, of which digests are taken anew each time."""
+    """A copy of the package. Its digest is computed again at every call."""
     folder = tmp_path / "lrscan"
     shutil.copytree(PACKAGE, folder, ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(source_digest, "_PACKAGE", folder)
@@ -37,7 +37,7 @@ def test_every_file_with_a_kernel_is_among_the_sources(backend):
 
 
 def test_every_import_of_the_package_is_seen():
-    """As Python's own parser sees them."""
+    """The regular expression finds every import that Python's own parser finds."""
     for path in PACKAGE.rglob("*.py"):
         seen = set(source_digest._imported(path))
         for node in ast.walk(ast.parse(path.read_bytes())):
@@ -63,7 +63,7 @@ def test_the_digest_changes_with_each_source(copy, backend):
     assert source_digest.digest(backend) == before
 
 
-def test_what_makes_no_kernel_changes_no_digest(copy):
+def test_other_files_do_not_change_the_digest(copy):
     before = [source_digest.digest(backend) for backend in BACKENDS]
     others = ["core/api.py", "core/autograd.py", "nn/models.py", "cli/commands.py"]
     for name in others:
@@ -75,14 +75,14 @@ def test_what_makes_no_kernel_changes_no_digest(copy):
 def test_a_module_that_a_function_imports_is_a_source(copy):
     before = source_digest.digest("cpu")
     (copy / "cpu" / "added.py").write_text("ONE = 1\n")
-    assert source_digest.digest("cpu") == before  # nobody imports it
+    assert source_digest.digest("cpu") == before  # nothing imports it
     with (copy / "cpu" / "steps.py").open("a") as file:
         file.write("\n\ndef later():\n    from lrscan.cpu import added\n\n    return added.ONE\n")
     assert copy / "cpu" / "added.py" in source_digest.sources("cpu")
 
 
-def test_another_process_takes_the_digest_of_what_it_would_run(copy):
-    """Of the copy that it imports, after an edit."""
+def test_another_process_computes_the_digest_of_its_own_sources(copy):
+    """It is the digest of the copy that the process imports, also after an edit."""
     script = "from lrscan.core.source_digest import digest; print(digest('cpu'), digest('cuda'))"
     before = [source_digest.digest(backend) for backend in BACKENDS]
     for edited in (False, True):
@@ -93,6 +93,6 @@ def test_another_process_takes_the_digest_of_what_it_would_run(copy):
             [sys.executable, "-c", script], cwd=copy.parent, capture_output=True, text=True
         )
         assert done.returncode == 0, done.stderr
-        told = done.stdout.split()
-        assert told == [source_digest.digest(backend) for backend in BACKENDS]
-        assert all(now != then for now, then in zip(told, before, strict=True)) == edited
+        printed = done.stdout.split()
+        assert printed == [source_digest.digest(backend) for backend in BACKENDS]
+        assert all(now != then for now, then in zip(printed, before, strict=True)) == edited

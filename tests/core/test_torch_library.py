@@ -1,4 +1,4 @@
-"""The operators of torch's dispatcher are there once lrscan and torch are, whoever came first."""
+"""The operators are registered once lrscan and torch are imported, in whichever order."""
 
 import subprocess
 import sys
@@ -14,14 +14,14 @@ ROOT = Path(__file__).parents[2]
 ORDERS = {
     "torch first": "import torch, lrscan",
     "lrscan first": "import lrscan, torch",
-    "looked for before": "import lrscan, importlib.util as u; u.find_spec('torch'); import torch",
-    "parts of it first": "import lrscan.core.sweep, lrscan.core.checks, torch",
-    "another part": "import lrscan.core.autograd, torch",
-    "a part of torch": "import lrscan, torch.nn",
+    "torch looked up": "import lrscan, importlib.util as u; u.find_spec('torch'); import torch",
+    "modules of lrscan first": "import lrscan.core.sweep, lrscan.core.checks, torch",
+    "another module of lrscan": "import lrscan.core.autograd, torch",
+    "a module of torch": "import lrscan, torch.nn",
 }
 
 
-def told_by(script, *arguments):
+def words_printed_by(script, *arguments):
     command = [sys.executable, "-W", "error::UserWarning", "-c", script, *map(str, arguments)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -44,12 +44,14 @@ def test_saved_programs_load_whichever_package_was_imported_first(tmp_path):
             "print(program(x)[0].sum().item(), scripted(x.sigmoid(), x).sum().item())\n"
         )
         torch.save(x, tmp_path / "x.pt")
-        found = [float(word) for word in told_by(script, exported, traced, tmp_path / "x.pt")]
+        found = [
+            float(word) for word in words_printed_by(script, exported, traced, tmp_path / "x.pt")
+        ]
         assert found == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("order", ORDERS.values(), ids=ORDERS)
-def test_operators_are_registered_in_every_order_of_imports_and_nothing_is_left_behind(order):
+def test_operators_are_registered_in_every_order_and_the_hook_is_removed(order):
     script = (
         f"{order}\n"
         "import sys\n"
@@ -57,10 +59,10 @@ def test_operators_are_registered_in_every_order_of_imports_and_nothing_is_left_
         "print(any('lrscan' in type(finder).__module__ for finder in sys.meta_path))\n"
         "print('numba' in sys.modules)\n"
     )
-    assert told_by(script) == ["False", "False"]
+    assert words_printed_by(script) == ["False", "False"]
 
 
-def test_a_torch_that_cannot_be_imported_says_so_itself():
+def test_the_error_of_a_failing_torch_import_is_shown():
     script = (
         "import sys, lrscan\n"
         "class Broken:\n"
@@ -70,4 +72,4 @@ def test_a_torch_that_cannot_be_imported_says_so_itself():
         "try: import torch\n"
         "except ImportError as error: print(str(error).replace(' ', '-'))\n"
     )
-    assert told_by(script) == ["no-such-torch"]
+    assert words_printed_by(script) == ["no-such-torch"]

@@ -1,4 +1,4 @@
-"""Derivatives that are taken through torch's modes, subclasses, transforms and tracers."""
+"""Derivatives through torch's modes, subclasses, transforms and tracers."""
 
 import shutil
 from contextlib import contextmanager, nullcontext
@@ -18,7 +18,7 @@ EXACT = jvp(lambda a: linear_recurrence_reference(a, X), (A,), (V,))[1]
 
 
 class Seen(TorchDispatchMode):
-    """Notes the names of the operators that pass."""
+    """Dispatch mode that records the names of all operators."""
 
     def __init__(self):
         super().__init__()
@@ -149,7 +149,7 @@ def test_compiled_autograd_takes_an_eager_forward():
         torch.testing.assert_close(gradient(compiled), expected)
 
 
-def test_half_precision_is_accumulated_in_float32_by_every_way_of_differentiation():
+def test_half_precision_is_accumulated_in_float32_in_every_kind_of_derivative():
     a = torch.linspace(0.5, 0.99, 8)
     x = torch.randn(1024, 16, 8, generator=torch.Generator().manual_seed(0)).bfloat16()
     dh = torch.randn(1024, 16, 8, generator=torch.Generator().manual_seed(1)).bfloat16()
@@ -165,7 +165,7 @@ def test_half_precision_is_accumulated_in_float32_by_every_way_of_differentiatio
         assert (found - exact).abs().max() <= 2e-3 * exact.abs().max()
 
 
-def test_h_is_kept_only_where_the_gradient_of_a_takes_it():
+def test_h_is_saved_only_if_the_gradient_of_a_needs_it():
     kept = []
 
     def pack(tensor):
@@ -176,14 +176,14 @@ def test_h_is_kept_only_where_the_gradient_of_a_takes_it():
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         h = linear_recurrence(a, x, torch.zeros(3, dtype=torch.float64))
     assert set(kept) == {(3,)}
-    torch.relu_(h)  # so this may be done in place
+    torch.relu_(h)  # so this in-place operation is allowed
     h.sum().backward()
     other = X.clone().requires_grad_()
     torch.relu(linear_recurrence(a, other)).sum().backward()
     assert torch.equal(x.grad, other.grad)
 
 
-def test_meta_tensors_have_shapes_alone():
+def test_meta_tensors_get_shapes_only():
     a, x = A.to("meta").requires_grad_(), X.to("meta")
     h = linear_recurrence(a, x, algorithm="single_pass")
     assert h.is_meta and h.shape == (6, 3)
@@ -195,7 +195,7 @@ def test_meta_tensors_have_shapes_alone():
 
 def test_a_default_device_costs_no_dispatch(monkeypatch):
     def operator(*args):
-        raise AssertionError("it went through the dispatcher")
+        raise AssertionError("the call went through the dispatcher")
 
     monkeypatch.setattr(torch.ops.lrscan, "linear_recurrence", operator)
     with torch.device("cpu"):

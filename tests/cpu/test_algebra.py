@@ -1,4 +1,4 @@
-"""The CPU kernels are made from an algebra: one of 2 by 2 matrices goes through all of them."""
+"""CPU kernels for another algebra: 2 by 2 matrices go through all of them."""
 
 import dataclasses
 import hashlib
@@ -14,7 +14,7 @@ from lrscan.core import sweep
 from lrscan.cpu import dispatch
 
 ALGORITHMS = ["serial", "blocked"]
-# (steps, columns), the axis of time, and the order that the kernel takes with lanes of float32.
+# (steps, columns), the axis of time, and the order of the float32 kernel.
 LAYOUTS = {
     "one step": ((1, 1), 0, "times"),
     "strips": ((40, 35), 0, "strips"),
@@ -27,7 +27,7 @@ LAYOUTS = {
 
 
 def other(**changes):
-    """The algebra of matrices with something else in it, under a name of its own."""
+    """Return the algebra of matrices with changes, under a name of its own."""
     own = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:8]
     name = f"{MATRICES.name} {own} {' '.join(changes)}"
     return dataclasses.replace(MATRICES, name=name, **changes)
@@ -35,7 +35,7 @@ def other(**changes):
 
 @pytest.fixture
 def orders(monkeypatch):
-    """Many chunks, row by row, written past the cache; the orders of the kernels that were used."""
+    """Set small thresholds for chunks, rows and streaming; yield the orders of the kernels used."""
     for name, value in {"CHUNK_BYTES": 2048, "ROW_STRIPS": 4, "STREAM_BYTES": 0}.items():
         monkeypatch.setattr(dispatch, name, value)
     used, compiled = set(), dispatch.sweep_kernel
@@ -52,7 +52,7 @@ def orders(monkeypatch):
 
 
 def found(tensors, dim, reverse, algorithm):
-    """What the CPU kernels give, with the axis of time in front."""
+    """Return the results of the CPU kernels, with the axis of time in front."""
     return by_kernels_in_layout(tensors, dim, reverse, algorithm, "cpu")
 
 
@@ -78,13 +78,13 @@ def test_threads_do_not_change_a_bit(algorithm, orders):
 
 
 def test_matrices_of_half_precision_are_computed_in_float32(orders):
-    """The numbers of a value are widened one by one, and rounded once."""
+    """The numbers of a value are widened one by one, and rounded only once."""
     half = [tensor.bfloat16() for tensor in draw((40, 35))]
     got = found(half, 0, False, "blocked")
     wide = found([tensor.float() for tensor in half], 0, False, "blocked")
     for name, one, other in zip(("h", "dA", "dx", "dh0"), got, wide, strict=True):
         assert one.dtype == torch.bfloat16
-        if name != "dA":  # which is made of the rounded h
+        if name != "dA":  # which is computed from the rounded h
             assert torch.equal(one, other.bfloat16()), name
 
 
@@ -106,7 +106,7 @@ def test_matrices_of_complex_numbers(algorithm, reverse, orders):
 
 @pytest.mark.parametrize("reverse", [False, True], ids=["", "reverse"])
 @pytest.mark.parametrize("columns", [4, 35])
-def test_sequences_of_matrices_that_lie_end_to_end(columns, reverse, orders):
+def test_packed_sequences_of_matrices(columns, reverse, orders):
     begins = torch.tensor([0, 7, 7, 90, 150])
     a, x, _, dh = draw((150, columns))
     a, h, da, dx = a.flatten(-2), torch.empty_like(x), torch.empty_like(a).flatten(-2), x.clone()
@@ -146,8 +146,8 @@ def test_products_may_overflow_and_matrices_of_zeros_forget(layout, algorithm, o
 
 
 @pytest.mark.parametrize("layout", ["strips", "rows", "time", "columns beside time"])
-def test_an_algebra_without_guard_believes_its_products(layout, orders, monkeypatch):
-    """It is right where nothing overflows, and has no look at what does."""
+def test_an_algebra_without_guard_trusts_its_products(layout, orders, monkeypatch):
+    """It is right where nothing overflows. It does not check for overflow."""
     (steps, columns), dim, _ = LAYOUTS[layout]
     monkeypatch.setattr(matrices, "MATRICES", other(guarded=False))
     tensors = a, x, h0, _ = draw((2 * steps, columns))
@@ -176,7 +176,7 @@ def _forward(a, g):
     return a[0] * g[0] + a[1] * g[1], a[2] * g[0] + a[3] * g[1]
 
 
-# (what is wrong, a layout that shows it)
+# (the wrong part, a layout that shows the mistake)
 WRONG = {
     "the later map first": (dict(compose=_later_first), "time"),
     "a map of no steps that changes states": (dict(one=(1, 1, 0, 1)), "strips"),

@@ -1,4 +1,4 @@
-"""Lanes over time: a scan within a register adds what the loop never does."""
+"""Lanes over time: a scan within a register adds inputs that the loop never adds."""
 
 import pytest
 import torch
@@ -7,13 +7,13 @@ from lrscan import linear_recurrence
 from lrscan.core import sweep
 from lrscan.cpu import dispatch
 
-# Where all coefficients are 1, its states are -3e38, 0, 3e38 and 0; two inputs together overflow.
+# With coefficients of 1, the states are -3e38, 0, 3e38 and 0. The sum of two inputs overflows.
 PATTERN = torch.tensor([-3e38, 3e38, 3e38, -3e38])
 
 
 @pytest.fixture
 def orders(monkeypatch):
-    """Several chunks; the orders of the kernels that were used."""
+    """Cut time into several chunks; yield the orders of the kernels that were used."""
     monkeypatch.setattr(dispatch, "CHUNK_BYTES", 1024)
     used, compiled = set(), dispatch.sweep_kernel
 
@@ -34,7 +34,7 @@ def orders(monkeypatch):
 def test_sums_of_inputs_may_overflow_where_the_states_do_not(
     dtype, columns, algorithm, reverse, orders
 ):
-    for first in (0, 1, 37):  # where in a register they are added differs
+    for first in (0, 1, 37):  # at different places in a register
         x = torch.zeros(600, columns, dtype=dtype)
         x[first : first + 4] = PATTERN.to(dtype)[:, None] * (1 + 1j if dtype.is_complex else 1)
         expected = x.to(torch.promote_types(dtype, torch.float64)).cumsum(0).to(dtype)
@@ -44,7 +44,7 @@ def test_sums_of_inputs_may_overflow_where_the_states_do_not(
         h = linear_recurrence(a, turned, h0, reverse=reverse, algorithm=algorithm)
         assert torch.equal(h.flip(0) if reverse else h, expected)
 
-        # Gradients at zeros, which sum up in the same way, against the order of the states.
+        # Gradients at zero inputs: the same sums, in the opposite order of time.
         inputs = [tensor.requires_grad_() for tensor in (a, torch.zeros_like(x), h0)]
         h = linear_recurrence(*inputs, reverse=not reverse, algorithm=algorithm)
         da, dx, dh0 = torch.autograd.grad(h, inputs, turned)

@@ -1,4 +1,4 @@
-"""In which order the CPU kernel goes through a tile."""
+"""The order in which the CPU kernel goes through a tile."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from lrscan.cpu import dispatch
 
 
 class Chosen(Exception):
-    """Ends a sweep before its kernel is compiled."""
+    """Raised to end a sweep before its kernel is compiled."""
 
 
 @pytest.mark.parametrize(
@@ -22,7 +22,7 @@ class Chosen(Exception):
         ((512, 512), 1, "times"),
     ],
 )
-def test_rows_are_for_what_a_cache_would_not_keep(shape, dim, order, monkeypatch):
+def test_rows_are_chosen_where_a_cache_would_not_keep_the_lines(shape, dim, order, monkeypatch):
     def note(recipe):
         raise Chosen(recipe.order)
 

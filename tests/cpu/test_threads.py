@@ -1,4 +1,4 @@
-"""The thread pool of the CPU backend: results stay right however it is used."""
+"""The threads of the CPU backend: results are right however they are used."""
 
 import ctypes
 import multiprocessing
@@ -52,7 +52,7 @@ def test_a_forked_child_computes_too():
 
 @pytest.fixture(params=["team", "pool"])
 def either(request, monkeypatch):
-    """With the threads of torch's OpenMP, and with those of the pool."""
+    """Use the threads of torch's OpenMP, then those of the pool."""
     if request.param == "pool":
         monkeypatch.setattr(threads, "_team", None)
     elif threads._team is None:
@@ -60,12 +60,12 @@ def either(request, monkeypatch):
 
 
 def compiled(function):
-    """A Python function as a C function: (what keeps it alive, its address)."""
+    """Wrap a Python function as a C function; return (the object to keep alive, its address)."""
     callback = ctypes.CFUNCTYPE(None, ctypes.c_int64)(function)
     return callback, ctypes.cast(callback, ctypes.c_void_p).value
 
 
-def test_every_thread_is_given_the_work(either):
+def test_every_thread_calls_the_function(either):
     seen, together = set(), threading.Barrier(3, timeout=LONGEST_S)
 
     def work(argument):

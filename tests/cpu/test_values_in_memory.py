@@ -1,4 +1,4 @@
-"""Values and structures in memory: what is written is what is read."""
+"""Values and structures in memory: a read returns what was written."""
 
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ from lrscan.cpu.memory import load, reader, store
 from lrscan.cpu.structures import int64s_of, length, offset_of
 
 LANES, FIRST = 4, 8
-# Which value each lane holds, for lane 0 at value FIRST.
+# The value in each lane, if lane 0 is at value FIRST.
 SPACINGS = {
     "unit": [8, 9, 10, 11],
     "mirror": [8, 7, 6, 5],
@@ -24,7 +24,7 @@ SPACINGS = {
 
 @pytest.mark.parametrize("spacing", SPACINGS)
 @pytest.mark.parametrize("kind", ["float32", "float32_3", "bfloat16_4", "complex64_2", "float64_5"])
-def test_the_lanes_of_a_value_lie_as_its_spacing_says(kind, spacing):
+def test_lanes_are_spaced_as_the_spacing_says(kind, spacing):
     info = described(kind)
     dtype = getattr(torch, info.number)
     source = torch.randn(20, info.numbers).to(dtype)
