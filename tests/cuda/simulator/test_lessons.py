@@ -298,7 +298,7 @@ def test_an_error_in_a_kernel_is_told(capsys):
         h[99] = 0
 
     lesson_04.block_scan(outside)
-    assert "Not yet: IndexError. The kernel stops" in capsys.readouterr().out
+    assert "Not yet: IndexError. The kernel fails" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", ["04-block_scan", "05-tile_scan", "06-my_scan"])
