@@ -43,7 +43,7 @@ def _examine_cells(index: Callable) -> None:
     for i, cell in enumerate(cells):
         if not isinstance(cell, int | np.integer) or cell < 0:
             raise NotYet(
-                "no cell",
+                "not a cell",
                 f"Element {i} goes to {cell!r}, which is not a cell. Cells are whole numbers "
                 "from 0 on; // divides and rounds down.",
             )
@@ -51,13 +51,13 @@ def _examine_cells(index: Callable) -> None:
         first = next(i for i in range(1024) if cells[i] in cells[:i])
         other = cells.index(cells[first])
         raise NotYet(
-            "two in one place",
+            "two elements in one cell",
             f"Elements {other} and {first} both go to cell {cells[first]}: one would overwrite "
             "the other.",
         )
     if max(cells) > 1024 + 1024 // 8:
         raise NotYet(
-            "too much room",
+            "too many cells",
             f"1,024 elements use {max(cells) + 1} cells. One unused cell after every 32 is enough.",
         )
     for stride in (1, 2, 4, 8, 16):
@@ -75,9 +75,9 @@ cell_of = Check(
     _examine_cells,
     {
         "conflicts remain": Mistake(lambda i: i, ""),
-        "two in one place": Mistake(lambda i: i % 512, ""),
-        "too much room": Mistake(lambda i: 33 * i, ""),
-        "no cell": Mistake(lambda i: i + i / 32, ""),
+        "two elements in one cell": Mistake(lambda i: i % 512, ""),
+        "too many cells": Mistake(lambda i: 33 * i, ""),
+        "not a cell": Mistake(lambda i: i + i / 32, ""),
     },
 )
 
@@ -96,7 +96,7 @@ def _examine_warp(program: Callable) -> None:
         for lane, value in enumerate(result.values):
             if not isinstance(value, tuple | list) or len(value) != 2:
                 raise NotYet(
-                    "no pair",
+                    "not a pair",
                     "Every lane returns the pair (p, r), also a lane with no lane below it; lane "
                     f"{lane} returned {value!r}.",
                 )

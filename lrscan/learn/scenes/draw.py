@@ -299,8 +299,8 @@ def timeline(times: Timeline) -> Scene:
         MODES[times.mode],
         f"Time line of {tiles} tiles on {processors} processors ({times.mode}): every tile is "
         f"loaded, waits or looks for its carry, and is written. The last one ends at time "
-        f"{times.end}. "
-        + "; ".join(f"tile {t} took {', '.join(s)}" for t, s in enumerate(times.sources) if s)
+        f"{times.end}. Sources of the carries: "
+        + "; ".join(f"tile {t} from {', '.join(s)}" for t, s in enumerate(times.sources) if s)
         + ".",
         captions,
         shapes,
