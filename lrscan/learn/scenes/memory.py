@@ -52,7 +52,7 @@ def accesses(log: Log, array: str, threads: int, cells: int, label: str = "") ->
         noun = "barrier" if epoch == 1 else "barriers"
         captions.append(f"After {epoch} {noun}: {reads} reads (black), {writes} writes (orange).")
     return Scene(
-        f"Accesses of {label} between barriers: reads are black, writes are orange",
+        f"Accesses to {label} between barriers: reads are black, writes are orange",
         f"Cells of {label} in rows, and {threads} threads between them, with an arrow for every "
         "access. " + " ".join(captions[1:]),
         captions,
