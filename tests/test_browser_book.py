@@ -1,4 +1,4 @@
-"""The book in a real browser: every page, every link, no network, and usable by everybody."""
+"""The book in a real browser: every page and link works, without a network, for everybody."""
 
 import re
 from pathlib import Path
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.browser
 ROOT = Path(__file__).parents[1]
 BOOK = ROOT / "build" / "book"
 RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]}
-# What axe cannot know is for people to see; these are the faults that it finds.
+# Axe finds these two faults. What it cannot know, people must check.
 FAULTY = "<img src='x.png'><p style='color: #aaa; background: #fff'>pale</p>"
 
 
@@ -36,18 +36,18 @@ def browser():
 @pytest.fixture(scope="module")
 def address():
     if not (BOOK / "index.html").is_file():
-        pytest.fail("there is no book: make book")
+        pytest.fail("there is no book: run make book")
     with served(BOOK) as address:
         yield address
 
 
 def watch(page):
-    """Let a page note its errors, and requests that go elsewhere than to this machine."""
+    """Let a page record its errors, and its requests to other machines."""
     page.errors, page.elsewhere = [], []
     local = ("http://127.0.0.1", "file:", "data:", "blob:")
 
     def note(message) -> None:
-        # The theme calls it an error that nobody has chosen between light and dark yet.
+        # The theme reports an error if nobody has chosen between light and dark yet.
         if message.type == "error" and "theme mode" not in message.text:
             page.errors.append(message.text)
 
@@ -67,7 +67,7 @@ def page(browser):
 
 @pytest.fixture(scope="module")
 def crawled(browser, address):
-    """Every page that is linked from the first: its links, anchors, images and formulae."""
+    """Every page reachable from the first one: its links, anchors, images and formulae."""
     context = browser.new_context()
     pages, waiting = {}, [address + "index.html"]
     page = watch(context.new_page())
@@ -76,7 +76,7 @@ def crawled(browser, address):
         if url in pages or not url.endswith(".html"):
             continue
         status = page.goto(url).status
-        if "/api/" not in url:  # what a script may fetch later
+        if "/api/" not in url:  # scripts of the other pages may fetch something later
             page.wait_for_load_state("networkidle")
         pages[url] = page.evaluate(
             r"""() => ({
@@ -174,9 +174,9 @@ def test_search_finds_without_the_network(page, address):
 def test_no_page_breaks_a_rule_of_accessibility(crawled, page, width):
     page.set_viewport_size({"width": width, "height": 900})
     found = {}
-    # The pages of the reference are alike, and so are the notebooks on a small screen.
-    alike = r"/api/(?!index|lrscan\.ops)" if width > 1000 else r"/api/|/notebooks/learn/0[2-9]"
-    for url in [url for url in crawled if not re.search(alike, url)]:
+    # The pages of the reference resemble each other, and so do the notebooks on a small screen.
+    similar = r"/api/(?!index|lrscan\.ops)" if width > 1000 else r"/api/|/notebooks/learn/0[2-9]"
+    for url in [url for url in crawled if not re.search(similar, url)]:
         page.goto(url)
         report = Axe().run(page, options=RULES)
         assert len(report.response["passes"]) > 5
@@ -190,7 +190,7 @@ def test_no_page_breaks_a_rule_of_accessibility(crawled, page, width):
     assert found == {}
 
 
-def test_the_rules_bite(page, address):
+def test_the_rules_find_faults(page, address):
     page.goto(address + "index.html")
     page.evaluate(
         "html => document.querySelector('main').insertAdjacentHTML('beforeend', html)", FAULTY
@@ -229,7 +229,7 @@ def test_a_stepper_of_a_lesson_moves_in_the_book(crawled, page, address):
         stepper = page.locator(".lrscan-player").first
         slider = stepper.locator("input[type=range]").first
         before = slider.input_value()
-        stepper.get_by_role("button", name="step on").click()
+        stepper.get_by_role("button", name="next step").click()
         assert slider.input_value() != before
         slider.press("Home")
         assert slider.input_value() == "0"

@@ -1,4 +1,4 @@
-"""The lessons in JupyterLab, as a learner uses them: opened, run to the end, played with."""
+"""The lessons in JupyterLab, used as a learner would: opened, run to the end, stepped through."""
 
 import json
 import os
@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[1]
 LESSONS = [n.name for n in catalog.discover(ROOT) if n.name.startswith("learn/")]
 LONGEST_S = 600  # from "Run All Cells" to the last cell's end
 SETTINGS = {
-    # Every cell is in the page, also those that are not in view.
+    # The page contains every cell, also those that are not in view.
     "notebook-extension/tracker": {"windowingMode": "none"},
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
 }
@@ -64,7 +64,7 @@ class Lab:
 
     @staticmethod
     def command(arguments: str) -> list[str]:
-        """What `make lab` runs, with this Python's Jupyter."""
+        """Return the command of ``make lab``, with the Jupyter of this Python."""
         made = subprocess.run(
             [
                 "make",
@@ -100,7 +100,7 @@ class Lab:
         return f"{self.server['url']}{where}?token={self.server['token']}"
 
     def cells(self, notebook: str) -> list[dict]:
-        """The code cells as they are saved, without the empty ones."""
+        """Return the saved code cells, without empty ones."""
         document = json.loads((self.root / "notebooks" / f"{notebook}.ipynb").read_text())
         code = [cell for cell in document["cells"] if cell["cell_type"] == "code"]
         return [cell for cell in code if "".join(cell["source"]).strip()]
@@ -110,7 +110,7 @@ class Lab:
 def lab(tmp_path_factory):
     lab = Lab(tmp_path_factory.mktemp("lab"))
     yield lab
-    lab.process.terminate()  # it shuts its kernels down
+    lab.process.terminate()  # which shuts down its kernels
     try:
         lab.process.wait(20)
     except subprocess.TimeoutExpired:
@@ -152,11 +152,11 @@ def run_all(lab: Lab, page, notebook: str) -> list[dict]:
         cells = lab.cells(notebook)
         if errors(cells) or all(cell["execution_count"] for cell in cells):
             return cells
-    raise AssertionError(f"{notebook} is not through after {LONGEST_S} s")
+    raise AssertionError(f"{notebook} has not finished after {LONGEST_S} s")
 
 
 def choose_kernel(page, wait_ms: int) -> None:
-    """Answer the question for a kernel, which JupyterLab asks when it is slow to connect."""
+    """Close the dialog for choosing a kernel, which JupyterLab opens when it connects slowly."""
     try:
         page.locator(".jp-Dialog").get_by_role("button", name="Select").click(timeout=wait_ms)
     except playwright.TimeoutError:
@@ -164,7 +164,7 @@ def choose_kernel(page, wait_ms: int) -> None:
     page.locator(".jp-Dialog").wait_for(state="detached")
 
 
-def test_jupyterlab_listens_on_loopback_and_asks_for_its_token(lab):
+def test_jupyterlab_listens_on_loopback_and_requires_its_token(lab):
     family = [lab.process.pid, *(c.pid for c in psutil.Process(lab.process.pid).children(True))]
     found = [c for pid in family for c in psutil.Process(pid).net_connections("inet")]
     listening = {c.laddr.ip for c in found if c.status == psutil.CONN_LISTEN}
@@ -188,12 +188,12 @@ def test_a_lesson_runs_to_its_end(lab, page, lesson):
 
 
 def play(stepper) -> None:
-    """A stepper answers to its button and to the keyboard."""
+    """Check that a stepper reacts to its button and to the keyboard."""
     stepper.scroll_into_view_if_needed()
     slider = stepper.locator("input[type=range]").first
     picture = stepper.locator("svg").first
     first, drawn = slider.input_value(), picture.inner_html()
-    stepper.get_by_role("button", name="step on").click()
+    stepper.get_by_role("button", name="next step").click()
     assert slider.input_value() != first
     for _ in range(3):
         slider.press("ArrowRight")
@@ -203,7 +203,7 @@ def play(stepper) -> None:
 
 
 def test_some_lesson_has_a_stepper(lab):
-    """What is played with above: the saved outputs hold at least one."""
+    """The saved outputs contain at least one stepper, so that the test above plays one."""
     outputs = [json.dumps(lab.cells(lesson)) for lesson in LESSONS]
     if not any("player" in text for text in outputs):
         pytest.skip("no lesson has a stepper")

@@ -1,11 +1,11 @@
-"""What the lessons stand on, in three rooms.
+"""Support for the lessons in ``notebooks/learn/``.
 
-    machines    what runs and counts: traced scans, a simulated GPU, a model of look-back
-    scenes      what draws: the machines' work as figures, steppers and text
-    exercises   the checks of the exercises, one module per lesson
-    editions    the lessons for students, and with solutions
+Packages and modules::
+
+    machines    run and count: scans that leave a trace, a simulated GPU, a model of look-back
+    scenes      draw what the machines did, as figures, steppers and text
+    exercises   check the answers to the exercises, one module per lesson
+    editions    writes the lessons for students, and with solutions
 
 Scenes import machines, never the other way round.
 """
-
-__all__ = ["exercises", "machines", "scenes"]

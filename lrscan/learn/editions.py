@@ -1,8 +1,10 @@
-"""The lessons for students and with solutions, made from the one source of each.
+"""Two editions of the lessons, for students and with solutions, made from one source.
+
+Run it in the root of the project::
 
     python -m lrscan.learn.editions build/editions
 
-A notebook in `notebooks/learn/` shows the stub of an exercise and carries its solution in the
+A notebook in ``notebooks/learn/`` shows the stub of an exercise and keeps the solution in the
 metadata of the cell. The students' edition leaves the solutions out; the other one shows them.
 """
 
@@ -18,13 +20,13 @@ from lrscan.runner.catalog import discover, whole
 
 
 def student(document: dict[str, Any]) -> dict[str, Any]:
-    """A notebook without its solutions."""
+    """Return a notebook without its solutions."""
     cells = [_with(cell, cell["source"]) for cell in document["cells"]]
     return document | {"cells": cells}
 
 
 def solved(document: dict[str, Any]) -> dict[str, Any]:
-    """A notebook with its solutions in the place of the stubs."""
+    """Return a notebook with its solutions instead of the stubs."""
     cells = []
     for cell in document["cells"]:
         solution = cell["metadata"].get("solution")
@@ -39,18 +41,21 @@ def _with(cell: dict[str, Any], source: Any) -> dict[str, Any]:
 
 
 def write(root: Path, folder: Path) -> list[Path]:
-    """Write both editions of every lesson below a folder; returns the files.
+    """Write both editions of every lesson into a folder, and return the files.
 
     Args:
-        root:   the project, with its `notebooks/`
-        folder: gets `student/` and `solutions/`
+        root:   the project, which contains ``notebooks/``
+        folder: where ``student/`` and ``solutions/`` are created
 
     Raises:
         ValueError: there are no lessons below ``root``
     """
     lessons = [whole(n) for n in discover(root) if n.name.startswith("learn/")]
     if not lessons:
-        raise ValueError(f"there are no lessons in {root / 'notebooks' / 'learn'}")
+        raise ValueError(
+            f"there are no lessons in {root / 'notebooks' / 'learn'}: run this in the root of the "
+            "project"
+        )
     written = []
     for lesson in lessons:
         document = json.loads(lesson.path.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""The lessons where there is less: the package alone, no checkout, and no numba-cuda."""
+"""The lessons run with only the package installed: no checkout, and no numba-cuda."""
 
 import os
 import shutil
@@ -12,7 +12,7 @@ from lessons import NOTEBOOKS, ROOT, runs_in_simulator
 from lrscan.evidence.context import Context
 from lrscan.learn import editions
 
-# Runs the code of notebooks one after another, as their kernels would, in this folder.
+# Runs the code of some notebooks, one after the other, in this folder, as their kernels would.
 RUN = """
 import json, pathlib, sys
 if "without-numba-cuda" in sys.argv[1]:
@@ -28,7 +28,7 @@ for path in map(pathlib.Path, sys.argv[2:]):
 
 @pytest.fixture(scope="module")
 def elsewhere(tmp_path_factory):
-    """A folder with both editions, and the package installed somewhere else, without a checkout."""
+    """A folder outside every checkout, with both editions and a copy of the package."""
     folder = tmp_path_factory.mktemp("elsewhere")
     shutil.copytree(ROOT / "lrscan", folder / "site" / "lrscan")
     editions.write(ROOT, folder)
@@ -46,7 +46,7 @@ def run(elsewhere, edition, lessons, *, without="", checked=False):
     )
 
 
-def test_the_students_lessons_run_where_only_the_package_is(elsewhere):
+def test_the_students_lessons_run_with_only_the_package(elsewhere):
     before = set(elsewhere.rglob("*"))
     done = run(elsewhere, "student", [notebook.path.stem for notebook in NOTEBOOKS])
     assert done.returncode == 0, done.stderr
@@ -62,7 +62,7 @@ def test_the_lessons_in_the_simulator_run_without_numba_cuda(elsewhere):
     assert done.returncode == 0, done.stderr
 
 
-def test_elsewhere_is_outside_of_every_checkout(elsewhere):
+def test_elsewhere_is_outside_every_checkout(elsewhere):
     script = (
         "from lrscan.evidence import workspace\nprint(workspace.__file__)\nworkspace.find_root()"
     )

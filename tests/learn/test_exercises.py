@@ -1,4 +1,7 @@
-"""Checks of the exercises name typical mistakes. Those that need the simulator: cuda/simulator."""
+"""Checks of the exercises name typical mistakes.
+
+The checks that need the simulator are tested in ``tests/cuda/simulator``.
+"""
 
 import json
 
@@ -17,7 +20,7 @@ MISTAKES = [(key, name) for key, check in CHECKS.items() for name in check.mista
 
 
 @pytest.mark.parametrize(("key", "name"), MISTAKES, ids=lambda value: value.replace(" ", "-"))
-def test_a_typical_mistake_is_called_by_its_name(key, name):
+def test_a_typical_mistake_is_named(key, name):
     problem = CHECKS[key].verdict(CHECKS[key].mistakes[name].answer)
     assert problem is not None and problem.name == name, problem
     assert len(problem.words) > 40
@@ -35,7 +38,7 @@ def test_a_wrong_answer_is_printed_for_a_learner_and_raised_in_a_headless_run(mo
     lesson_02.compose(swapped)
     assert "Not yet: swapped operands. That is the second map" in capsys.readouterr().out
     lesson_02.compose(lambda a1, x1, a2, x2: (a2 * a1, a2 * x1 + x2))
-    assert capsys.readouterr().out == "Right: first one map, then the other, is one map.\n"
+    assert capsys.readouterr().out == "Right: one map followed by another is again one map.\n"
     in_run(monkeypatch, notebook="learn/02")
     with pytest.raises(NotYet, match="swapped operands"):
         lesson_02.compose(swapped)
@@ -46,24 +49,24 @@ def test_a_wrong_answer_is_printed_for_a_learner_and_raised_in_a_headless_run(mo
     [
         (lambda a1, x1, a2, x2: None, "nothing returned", "Replace the three dots"),
         (lambda a1, x1, a2, x2: ..., "nothing returned", "Replace the three dots"),
-        (lambda a1, x1, a2, x2: 1 / 0, "ZeroDivisionError", "your code stops: division by zero"),
+        (lambda a1, x1, a2, x2: 1 / 0, "ZeroDivisionError", "your code fails: division by zero"),
         (lambda a1, x1: (a1, x1), "TypeError", "positional argument"),
         (lambda a1, x1, a2, x2: (1, 2), "another value", "but the right answer is (10, 22)"),
         (lambda a1, x1, a2, x2: "?", "another value", "it gives '?'"),
     ],
 )
-def test_other_wrong_answers_are_told_in_words(answer, name, words):
+def test_other_wrong_answers_are_explained(answer, name, words):
     problem = lesson_02.compose.verdict(answer)
     assert problem.name == name and words in problem.words
 
 
-def test_a_check_that_stops_by_itself_judges_nobody():
+def test_a_check_that_fails_itself_gives_no_verdict():
     check = compared("halves", lambda value: value // 0, [(4,)], {})
     with pytest.raises(NotYours, match="your answer was not judged.*ZeroDivisionError"):
         check(lambda value: value / 2)
 
 
-def test_an_answer_may_work_in_place_and_spoils_nothing_for_the_next():
+def test_an_answer_may_work_in_place_without_changing_the_next_check():
     def zeroed(a, x, starts):
         a[starts] = 0
         return a, x
@@ -78,13 +81,13 @@ def test_an_answer_may_work_in_place_and_spoils_nothing_for_the_next():
     [10**400, {1: 2}, [[1], [2, 3]], lambda: 0, 1j],
     ids=["huge", "dict", "ragged", "function", "complex"],
 )
-def test_no_answer_stops_a_check(answer):
+def test_no_answer_breaks_a_check(answer):
     for check in (lesson_02.compose, lesson_08.attainable, lesson_09.gilr):
         assert check.verdict(lambda *inputs: answer).name == "another value"
     assert Check("", lambda given: len(given), {}).verdict(0).name == "TypeError"
 
 
-def test_any_way_to_the_digits_is_right_in_float32():
+def test_every_formula_that_keeps_the_digits_is_right_in_float32():
     for right in (
         lambda z: -np.log1p(np.exp(z)),
         lambda z: -np.logaddexp(0, z),

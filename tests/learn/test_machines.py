@@ -1,4 +1,4 @@
-"""The models behind the lessons, and the scenes that are drawn of them."""
+"""The models behind the lessons, and the scenes drawn from them."""
 
 import itertools
 import json
@@ -99,14 +99,14 @@ def test_styles_differ_in_grey():
     assert len(looks) == len(STYLES)
 
 
-def test_a_stepper_holds_its_data_and_asks_nothing_of_a_network():
+def test_a_stepper_contains_its_data_and_needs_no_network():
     page = player.compare(SCENES, "serial", "Blelloch").html()
     data = page[page.index('getElementById("') :].split("), ", 1)[1].rsplit(");</script>", 1)[0]
     found = json.loads(data.replace("<\\/", "</"))
     first = [panel["choices"][0][1] for panel in found["panels"]]
     captions = [found["scenes"][k]["captions"] for k in first]
     assert captions == [SCENES["serial"].captions, SCENES["Blelloch"].captions]
-    assert len(found["scenes"]) == len(SCENES)  # each is there once, though two panels offer it
+    assert len(found["scenes"]) == len(SCENES)  # each only once, though two panels offer it
     outside = set(re.findall(r"https?://[\w./]+", page)) - {
         "http://www.w3.org/2000/svg",
         "http://www.w3.org/1999/xlink",
@@ -147,7 +147,7 @@ def test_a_player_without_a_scene_is_refused():
         ("1", "1", "x", "'x' is not a number"),
     ],
 )
-def test_typed_input_that_is_wrong_is_refused_by_value(a, x, h0, message):
+def test_wrong_typed_input_is_refused_by_value(a, x, h0, message):
     with pytest.raises(ValueError, match=message):
         player.read_numbers(a, x, h0)
 
@@ -159,16 +159,16 @@ def test_typed_input_is_read_as_numbers():
 def test_the_explorer_draws_again_for_every_change(monkeypatch, capsys):
     drawn = []
     monkeypatch.delenv("LRSCAN_RUN", raising=False)
-    monkeypatch.setattr(player, "Player", lambda *scenes: drawn.append([s.title for s in scenes]))
+    monkeypatch.setattr(player, "Player", lambda *scenes: drawn.append([s.alt for s in scenes]))
     box = player.explore(draw.ALGORITHMS, a="1 2", x="3 4")
     (left, _), (a, x) = box.children[0].children, box.children[1].children
-    assert len(drawn) == 1 and drawn[0][0].startswith("serial: 2 rounds")
+    assert len(drawn) == 1 and "The serial scan of 2 steps" in drawn[0][0]
     left.value = "Blelloch"
-    assert drawn[-1][0].startswith("Blelloch: 3 rounds")
+    assert "The Blelloch scan of 2 steps" in drawn[-1][0]
     a.value = "1 2 3"
     assert len(drawn) == 2 and "a has 3 numbers, but x has 2" in capsys.readouterr().out
     x.value = "3 4 5"
-    assert drawn[-1][0].startswith("Blelloch: 5 rounds")
+    assert "The Blelloch scan of 3 steps" in drawn[-1][0]
 
 
 def test_the_explorer_is_a_plain_stepper_in_a_headless_run(monkeypatch):
@@ -209,7 +209,7 @@ def test_a_warp_shuffles_in_lock_step():
     assert warp.run(other, list(range(32))).values[30:] == [(31, 31), (31, 31)]
 
 
-def test_lanes_that_do_not_shuffle_together_are_named():
+def test_lanes_that_miss_a_shuffle_are_named():
     def apart(lane, value):
         if lane > 3:
             value = yield warp.Up(value, 1)
@@ -224,7 +224,7 @@ def test_lanes_that_do_not_shuffle_together_are_named():
         warp.run(different, list(range(32)))
 
 
-def test_the_explorer_finds_a_lost_update_and_nothing_in_an_ordered_one():
+def test_the_explorer_finds_a_lost_update_and_no_problem_with_a_release():
     def add():
         value = yield Read("n", 0)
         yield Write("n", 0, value + 1)
@@ -261,11 +261,11 @@ def test_the_explorer_sees_programs_that_wait_for_each_other():
 
     found = explore([lambda: waits(0), lambda: waits(1)], {"flag": [0, 0]}, lambda r: None)
     assert found.problem == "stuck: program 0 waits for flag[1], program 1 waits for flag[0]"
-    with pytest.raises(IndexError, match=r"number 0 reaches for flag\[7\]"):
+    with pytest.raises(IndexError, match=r"program 0 accesses flag\[7\]"):
         explore([lambda: iter([Read("flag", 7)])], {"flag": [0]}, lambda r: None)
 
 
-def test_the_explorer_gives_up_on_too_much(monkeypatch):
+def test_the_explorer_gives_up_on_too_many_situations(monkeypatch):
     monkeypatch.setattr(interleave, "MOST_STATES", 50)
     with pytest.raises(RuntimeError, match="more than 50 situations"):
         protocol.run(protocol.look_back, 3)
@@ -294,7 +294,7 @@ def test_a_timeline_does_one_thing_at_a_time_and_takes_every_carry(mode, late):
     assert mode == "look-back" or all(len(sources) <= 1 for sources in line.sources)
 
 
-def test_a_timeline_refuses_what_cannot_be():
+def test_a_timeline_refuses_impossible_arguments():
     with pytest.raises(ValueError, match="0 tiles on 2 processors"):
         lookback.simulate(0, 2, "chain")
     with pytest.raises(ValueError, match="mode is 'ring'"):
@@ -326,11 +326,11 @@ def test_a_scan_over_any_monoid_is_the_running_result():
 
 
 @pytest.mark.parametrize("method", numerics.METHODS.values(), ids=numerics.METHODS)
-def test_every_formula_is_the_recurrence_where_it_lasts(method):
+def test_every_formula_is_the_recurrence_over_few_steps(method):
     assert numerics.error(method, *numerics.gates(20, 0.8)) < 1e-13
 
 
-def test_errors_of_what_is_no_number_are_infinite():
+def test_the_error_of_a_result_that_is_not_finite_is_infinite():
     a, x = numerics.gates(8, 0.9)
     a[3] = 0
     assert numerics.error(numerics.division, a, x) == float("inf")

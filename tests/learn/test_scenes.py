@@ -1,4 +1,4 @@
-"""The drawings of the paper show what was traced and what was drawn at random, legibly."""
+"""The paper's drawings are legible, and show the traces and the random sequences exactly."""
 
 import re
 from itertools import combinations
@@ -34,7 +34,7 @@ def boxes(scene, *styles):
 
 
 def operations(scene):
-    """The boxes of work: those that come in some round."""
+    """Return the boxes of operations: those that appear in some round."""
     return [box for box in boxes(scene, "pair", "carry", "state") if box.frame]
 
 
@@ -46,7 +46,7 @@ def test_the_counts_shown_are_those_of_the_closed_forms(n, p):
     shown = [s.text.replace("\n", " ") for s in scene.shapes if isinstance(s, Text) and s.bold]
     for name, some in flops.items():
         rounds, work = counts.cost(name, n, p)
-        words = f"{rounds} rounds?, {work} operations?, {some} flops in a row"
+        words = f"{rounds} rounds?, {work} operations?, {some} flops in sequence"
         assert sum(bool(re.fullmatch(words, text)) for text in shown) in (1, 2)
         assert re.search(words, scene.alt)
     numbers = [int(number) for number in re.findall(r"\d+", scene.title)]
@@ -68,7 +68,7 @@ def test_every_processor_has_one_box_in_a_round_and_every_operation_its_box(n, p
 
 
 @pytest.mark.parametrize(("n", "p"), SPLITS)
-def test_both_sides_say_every_state_of_the_oracle(n, p):
+def test_both_sides_show_every_state_of_the_oracle(n, p):
     a, x, scene = split(n, p)
     a, x, start = torch.tensor(a), torch.tensor(x), torch.tensor(7)
     states = dict(enumerate(linear_recurrence_reference(a, x, start).tolist()))
@@ -80,7 +80,7 @@ def test_both_sides_say_every_state_of_the_oracle(n, p):
 
 
 @pytest.mark.parametrize(("n", "p"), SPLITS)
-def test_an_operation_waits_for_earlier_ones_alone(n, p):
+def test_an_operation_waits_only_for_earlier_ones(n, p):
     scene = split(n, p)[2]
     rounds = {(box.x, box.y): box.frame for box in boxes(scene, "pair", "carry", "state", "input")}
     arrows = [shape for shape in scene.shapes if isinstance(shape, Arrow)]
@@ -110,7 +110,7 @@ def test_the_sequence_drawn_is_the_tasks(given):
     sign = int(answer.text.replace(MINUS, "-"))
     assert (sign, answer.style) == ((1, "state") if label.item() else (-1, "carry"))
     again = (tokens.index[1:] == 0).any().item()
-    assert ("+e0 comes later too" in scene.captions[0]) == again
+    assert ("+e0 comes again later" in scene.captions[0]) == again
 
 
 @pytest.mark.parametrize("given", TASKS, ids=lambda given: f"seed-{given['seed']}")
@@ -131,7 +131,7 @@ def test_a_state_comes_from_the_left_and_from_above_and_the_last_is_read(given):
 
 
 def overlaps(scene):
-    """Words that meet other words, the edge of a box, an arrow, a line, or the picture's end."""
+    """Return words that overlap other words, a box's edge, an arrow, a line or the margin."""
     figure = scene.figure()
     figure.canvas.draw()
     panel = figure.axes[0]
@@ -147,7 +147,7 @@ def overlaps(scene):
         ]
     whole = figure.bbox
     found += [
-        (t, "the end")
+        (t, "the margin")
         for t, box in words
         if not (
             whole.containsx(box.x0)
@@ -164,7 +164,7 @@ def overlaps(scene):
     [*(split(n, p)[2] for n, p in SPLITS), *(problem_2b_with_network(**t) for t in TASKS)],
     ids=lambda scene: scene.title[:24],
 )
-def test_no_words_meet_anything(scene):
+def test_no_words_overlap_anything(scene):
     assert overlaps(scene) == []
 
 
@@ -178,12 +178,12 @@ def test_no_words_meet_anything(scene):
     ],
     ids=lambda shape: type(shape).__name__,
 )
-def test_words_that_meet_something_are_found(shape):
+def test_words_that_overlap_something_are_found(shape):
     scene = Scene("title", "alt", ["caption"], [Text(0, 0, "some words"), Text(0, -2, "x"), shape])
     assert overlaps(scene)
 
 
-def test_what_cannot_be_drawn_is_refused():
+def test_invalid_sizes_are_refused():
     with pytest.raises(ValueError, match="processors is 4, expected 1 to 3"):
         serial_against_parallel([1] * 3, [1] * 3, processors=4)
     for layers in (0, True, 1.5):

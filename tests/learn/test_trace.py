@@ -1,4 +1,4 @@
-"""Traced scans are the loop, and count what their closed forms say."""
+"""Traced scans give the states of the loop, and their counts equal the closed forms."""
 
 import random
 
@@ -31,7 +31,7 @@ def every_trace(n):
 
 
 @pytest.mark.parametrize("n", LENGTHS)
-def test_every_scan_is_the_loop_and_counts_as_its_closed_form(n):
+def test_every_scan_equals_the_loop_and_its_closed_form(n):
     for traced, expected, states in every_trace(n):
         assert traced.states == states, traced.algorithm
         assert (traced.rounds, traced.work) == expected, traced.algorithm
@@ -40,7 +40,7 @@ def test_every_scan_is_the_loop_and_counts_as_its_closed_form(n):
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 9, 64, 257])
-def test_rounds_on_few_lanes_keep_to_brents_bound(n):
+def test_rounds_on_few_lanes_stay_within_brents_bound(n):
     for traced, _, _ in every_trace(n):
         assert traced.rounds_on(1) == traced.work
         for lanes in (1, 2, 3, 7, 32, 1000):
@@ -61,7 +61,7 @@ def test_a_dependence_points_to_the_latest_writer(n):
 
 
 @pytest.mark.parametrize("processors", [0, 10])
-def test_a_number_of_processors_that_cannot_be_is_refused(processors):
+def test_an_impossible_number_of_processors_is_refused(processors):
     with pytest.raises(ValueError, match=f"processors is {processors}, expected 1 to 9"):
         trace.blocked([1] * 9, [1] * 9, processors=processors)
 

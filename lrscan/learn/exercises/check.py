@@ -12,10 +12,11 @@ from lrscan.evidence import context
 
 
 class NotYet(Exception):
-    """An answer that is not right yet.
+    """An answer is not right yet.
 
-    name   of the mistake, such as "swapped operands"
-    words  what is wrong, and where to look
+    Attributes:
+        name:  the name of the mistake, such as "swapped operands"
+        words: what is wrong, and where to look
     """
 
     def __init__(self, name: str, words: str) -> None:
@@ -24,12 +25,12 @@ class NotYet(Exception):
 
 
 class NotYours(Exception):
-    """The machinery of a check does not work here, so there is no verdict on the answer."""
+    """A part of a check does not work here, so there is no verdict on the answer."""
 
-    def __init__(self, what: str, error: Exception) -> None:
+    def __init__(self, part: str, error: Exception) -> None:
         super().__init__(
-            f"{what} does not work here, so your answer was not judged; `lrscan doctor` looks at "
-            f"this machine. {type(error).__name__}: {error}"
+            f"{part} does not work here, so your answer was not judged. Run `lrscan doctor` to "
+            f"find out why. {type(error).__name__}: {error}"
         )
 
 
@@ -43,8 +44,10 @@ class Mistake(NamedTuple):
 class Check:
     """A check, to be called with the learner's answer.
 
-    examine   raises NotYet for a wrong answer
-    mistakes  typical wrong answers, by name, that it recognises
+    Attributes:
+        title:    what a right answer has shown
+        examine:  raises NotYet for a wrong answer
+        mistakes: typical wrong answers that the check recognises, by name
     """
 
     def __init__(
@@ -53,9 +56,10 @@ class Check:
         self.title, self.examine, self.mistakes = title, examine, mistakes
 
     def verdict(self, *answer: Any) -> NotYet | None:
-        """None if the answer is right, else what is wrong with it.
+        """Return None if the answer is right, else what is wrong with it.
 
-        Raises NotYours if that could not be found out.
+        Raises:
+            NotYours: a part of the check does not work
         """
         try:
             self.examine(*answer)
@@ -63,7 +67,7 @@ class Check:
             return problem
         except NotYours:
             raise
-        except Exception as error:  # an answer of a kind that the check did not think of
+        except Exception as error:  # an answer that the check did not expect
             return NotYet(type(error).__name__, f"The check cannot read your answer: {error}.")
         return None
 
@@ -78,27 +82,33 @@ class Check:
 
 
 def call(answer: Callable, *arguments: Any) -> Any:
-    """The result of an answer. Raises NotYet if the answer raises, or returns nothing."""
+    """Return the result of an answer.
+
+    Raises:
+        NotYet: the answer raises, or returns nothing
+    """
     try:
-        got = _fresh(answer, arguments)
+        got = _on_copies(answer, arguments)
     except NotYet:
         raise
     except Exception as error:  # whatever a learner's code does
         raise NotYet(
-            type(error).__name__, f"For {_words(arguments)} your code stops: {error}"
+            type(error).__name__, f"For {_words(arguments)} your code fails: {error}"
         ) from None
     if got is None or got is ...:
-        raise NotYet("nothing returned", "Replace the three dots, and return the result.")
+        raise NotYet(
+            "nothing returned", "Replace the three dots with your code, and return the result."
+        )
     return got
 
 
-def _fresh(answer: Callable, arguments: tuple) -> Any:
-    """The result for a copy of the arguments, since an answer may work in place."""
+def _on_copies(answer: Callable, arguments: tuple) -> Any:
+    """Return the result for copies of the arguments, because an answer may work in place."""
     return answer(*copy.deepcopy(arguments))
 
 
 def same(one: Any, other: Any) -> bool:
-    """Equal, up to rounding in single precision."""
+    """Return True if both are equal up to rounding in single precision."""
     if isinstance(one, tuple | list) and isinstance(other, tuple | list):
         return len(one) == len(other) and all(map(same, one, other))
     if isinstance(other, str):
@@ -116,16 +126,16 @@ def compared(
     cases: Iterable[tuple],
     mistakes: Mapping[str, Mistake],
 ) -> Check:
-    """A check that calls the answer on cases and compares it with the right one.
+    """Make a check that compares the answer with the right one on some cases.
 
-    A wrong answer that agrees with a typical mistake on all cases is called by its name.
+    If a wrong answer agrees with a typical mistake on all cases, the check names the mistake.
     """
     cases = list(cases)
 
     def examine(answer: Callable) -> None:
         for case in cases:
             try:
-                expected = _fresh(right, case)
+                expected = _on_copies(right, case)
             except Exception as error:
                 raise NotYours("The right answer", error) from error
             got = call(answer, *case)
@@ -136,8 +146,8 @@ def compared(
                     raise NotYet(name, mistake.words)
             raise NotYet(
                 "another value",
-                f"For {_words(case)} it gives {_word(got)}, but the "
-                f"right answer is {_word(expected)}.",
+                f"For {_words(case)} it gives {_word(got)}, but the right answer is "
+                f"{_word(expected)}.",
             )
 
     return Check(title, examine, mistakes)
@@ -145,8 +155,8 @@ def compared(
 
 def _behaves_as(answer: Callable, mistake: Callable, cases: list[tuple]) -> bool:
     try:
-        return all(same(_fresh(answer, case), _fresh(mistake, case)) for case in cases)
-    except Exception:  # one of them stops on a case where the other does not
+        return all(same(_on_copies(answer, case), _on_copies(mistake, case)) for case in cases)
+    except Exception:  # one of them fails on a case where the other does not
         return False
 
 

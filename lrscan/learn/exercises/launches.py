@@ -1,4 +1,4 @@
-"""The parts that checks of CUDA kernels share: a launch in the simulator, comparing states."""
+"""Parts that the checks of CUDA kernels share: a launch in the simulator, comparing states."""
 
 from __future__ import annotations
 
@@ -18,16 +18,20 @@ TILE = 32
 
 
 def inputs(steps: int, seed: int = 0) -> tuple[Array, Array]:
-    """(a, x), float32, whole numbers so that every order of operations gives the same bits."""
+    """Return (a, x) in float32.
+
+    They are whole numbers, so that every order of operations gives the same bits.
+    """
     numbers = np.random.default_rng(seed)
     a = numbers.choice([-1, 0, 1, 1, 2], steps).astype(np.float32)
     return a, numbers.integers(-3, 4, steps).astype(np.float32)
 
 
 def stopped(error: Exception, words: str) -> NotYet:
-    """The verdict on an answer that stops in the simulator, where a kernel of ours does not.
+    """Return the verdict on an answer that fails in the simulator, where a kernel of ours works.
 
-    Raises NotYours if that one stops too.
+    Raises:
+        NotYours: our kernel fails as well
     """
     a, x = inputs(TILE)
     try:
@@ -38,34 +42,35 @@ def stopped(error: Exception, words: str) -> NotYet:
 
 
 def launch(kernel: Callable, grid: int, threads: int, *arguments: Any, **watched: Any) -> Log:
-    """Launch a learner's kernel in the simulator, and return the log of what it touched.
+    """Launch a learner's kernel in the simulator, and return the log of its accesses.
 
-    Raises NotYet if it stops, writes nothing, or leaves threads waiting at a barrier.
+    Raises:
+        NotYet: it fails, writes nothing, or leaves threads waiting at a barrier
     """
     try:
         log = simulator.launch(kernel, grid, threads, *arguments, **watched)
     except Exception as error:
-        raise stopped(error, "The kernel stops") from None
+        raise stopped(error, "The kernel fails") from None
     if not any(access.kind == "write" for access in log.accesses):
-        raise NotYet("nothing written", "The kernel writes nothing yet: replace the three dots.")
+        raise NotYet("nothing written", "The kernel writes nothing yet: write its missing lines.")
     if log.stranded:
         block, thread = log.stranded[0]
         raise NotYet(
             "barrier not reached by all",
             f"Thread {thread} of block {block} waits at a barrier that other threads never "
-            "reach. Every thread of the block has to come to every barrier, so it cannot stand "
-            "inside an `if` that only some of them enter, nor after an early return.",
+            "reach. Every thread of the block must reach every barrier. So a barrier cannot be "
+            "inside an `if` that only some threads enter, nor after an early return.",
         )
     return log
 
 
 def no_races(log: Log) -> None:
-    """Raise NotYet for two accesses that no barrier keeps apart."""
+    """Raise NotYet if two accesses have no barrier between them."""
     if races := log.races():
         raise NotYet(
             "missing barrier",
-            f"{races[0]}. It may come out right today, and wrong "
-            "on another day: put a cuda.syncthreads() between the two.",
+            f"{races[0]}. The result may be right today and wrong tomorrow: put a "
+            "cuda.syncthreads() between the two.",
         )
 
 
@@ -74,7 +79,7 @@ def _states(a: Array, x: Array, h0: float) -> Array:
 
 
 def _swapped(a: Array, x: Array, h0: float, tile: int | None = None) -> Array:
-    """The states of a block or tile kernel that swaps the operands of compose."""
+    """Return the states of a block or tile kernel that swaps the operands of compose."""
     states, size = [], tile or len(a)
     for start in range(0, len(a), size):
         pairs = monoids.scan(
@@ -87,12 +92,14 @@ def _swapped(a: Array, x: Array, h0: float, tile: int | None = None) -> Array:
 
 
 def compare(h: Array, a: Array, x: Array, h0: float, tile: int | None = None) -> None:
-    """Raise NotYet if the states are not those of the recurrence, with the mistake if it is known.
+    """Raise NotYet, with the mistake if it is known, unless h holds the right states.
 
     Args:
-        h:        the states that the kernel wrote
-        a, x, h0: the recurrence
-        tile:     steps per tile, for a kernel of many tiles
+        h:    the states that the kernel wrote
+        a:    the coefficients
+        x:    the inputs
+        h0:   the state before the first step
+        tile: steps per tile, for a kernel of many tiles
     """
     expected = _states(a, x, h0)
     if same(h, expected):
@@ -101,21 +108,21 @@ def compare(h: Array, a: Array, x: Array, h0: float, tile: int | None = None) ->
         t = int(np.flatnonzero(np.isnan(h))[0])
         raise NotYet(
             "unwritten memory",
-            f"h[{t}] is not a number: it, or something that it is "
-            "made from, was read before anybody wrote it.",
+            f"h[{t}] is not a number: it was never written, or it was computed from memory that "
+            "had not been written.",
         )
     if h0 and same(h, _states(a, x, 0)):
         raise NotYet(
             "forgotten start",
-            "The states are those of a start from zero. After the scan, h = P * h0 + R.",
+            "These are the states from a zero start. After the scan, h = P * h0 + R.",
         )
     if same(h[1:], expected[:-1]) and same(h[0], h0):
         raise NotYet("exclusive for inclusive", "h[t] is the state after step t, not before it.")
     if same(h, _swapped(a, x, h0, tile)):
         raise NotYet(
             "swapped operands",
-            "The states are those of a scan with the later map first. What lies at i - distance "
-            "is earlier in time: it is the first operand of compose.",
+            "These are the states of a scan that takes the later map first. The pair at "
+            "i - distance is earlier in time, so it is the first operand of compose.",
         )
     if tile:
         alone = [
@@ -125,8 +132,8 @@ def compare(h: Array, a: Array, x: Array, h0: float, tile: int | None = None) ->
         if same(h, np.concatenate(alone)):
             raise NotYet(
                 "forgotten carry",
-                f"The first {tile} states are right; every later tile "
-                "starts from zero. It has to start from the carry of the tile before.",
+                f"The first {tile} states are right, but every later tile starts from zero. It "
+                "must start from the carry of the tile before.",
             )
         again = [_states(a[k : k + tile], x[k : k + tile], h0) for k in range(0, len(a), tile)]
         if same(h, np.concatenate(again)):

@@ -1,4 +1,4 @@
-"""Why the loop is stuck: checks of `reduce_chunk` and `in_chunks`."""
+"""Why the loop is stuck: checks of ``reduce_chunk`` and ``in_chunks``."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ reduce_chunk = compared(
     {
         "swapped operands": Mistake(
             lambda a, x: _reduce(a, x, _swapped),
-            "You put the later step first. Each input is multiplied by the coefficients of the "
-            "steps after it, not of those before.",
+            "You put the later step first. An input is multiplied by the coefficients of the "
+            "steps after it, not by those of the steps before it.",
         ),
         "inputs not multiplied": Mistake(
             lambda a, x: (int(np.prod(a)), sum(x)),
-            "R is the state that the chunk ends in from a zero start. An early input passes "
-            "through every later coefficient; a plain sum forgets that.",
+            "R is the end state of the chunk from a zero start. Every later coefficient "
+            "multiplies an early input; a plain sum leaves that out.",
         ),
         "sum for product": Mistake(
             lambda a, x: (sum(a), _reduce(a, x)[1]),
-            "P is the product of the coefficients, not their sum: the state that comes in is "
-            "multiplied by each in turn.",
+            "P is the product of the coefficients, not their sum: each of them multiplies the "
+            "incoming state in turn.",
         ),
     },
 )
@@ -66,7 +66,7 @@ in_chunks = compared(
     {
         "forgotten carry": Mistake(
             lambda a, x, h0, p: _chunks(a, x, h0, p, lambda h0, carry, P, R: 0),
-            "Every chunk after the first starts from zero. It has to start from the state at the "
+            "Every chunk after the first starts from zero. It must start from the state at the "
             "end of the chunk before.",
         ),
         "h0 for the carry": Mistake(
@@ -76,8 +76,8 @@ in_chunks = compared(
         ),
         "R for the carry": Mistake(
             lambda a, x, h0, p: _chunks(a, x, h0, p, lambda h0, carry, P, R: R),
-            "R is where a chunk ends if it starts from zero. It started from its own carry: the "
-            "next carry is P * carry + R.",
+            "R is the end state of a chunk that starts from zero. But it starts from its own "
+            "carry, so the next carry is P * carry + R.",
         ),
     },
 )

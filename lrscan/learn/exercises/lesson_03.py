@@ -1,4 +1,4 @@
-"""Work and depth: checks of `one_round`, `to_exclusive`, `padding` and `scan_round`."""
+"""Work and depth: checks of ``one_round``, ``to_exclusive``, ``padding`` and ``scan_round``."""
 
 from __future__ import annotations
 
@@ -37,18 +37,17 @@ one_round = compared(
     {
         "swapped operands": Mistake(
             lambda pairs, d: _round(pairs, d, flip=True),
-            "The map that comes earlier in time is the first operand, and it is the one at "
-            "i - distance.",
+            "The map at i - distance is earlier in time, so it is the first operand.",
         ),
         "read after write": Mistake(
             _in_place,
-            "Some lane has read a result of this very round. All lanes work at once: they read "
-            "what was there before it. Write into a new list.",
+            "Some lane has read a result of the same round. All lanes work at once: they read "
+            "what was there before the round. Write into a new list.",
         ),
         "no guard": Mistake(
             lambda pairs, d: _round(pairs, d, wrap=True),
-            "Lanes with i < distance have nobody before them. Python's index -1 is the last "
-            "element, so no error told you. They keep their pair.",
+            "Lanes with i < distance have no lane that far before them, so they keep their pair. "
+            "Python gave no error, because the index -1 means the last element.",
         ),
     },
 )
@@ -62,8 +61,8 @@ to_exclusive = compared(
     {
         "inclusive for exclusive": Mistake(
             lambda h, h0: list(h),
-            "That is the inclusive scan again: element t holds the state after step t. "
-            "The exclusive one holds the state before it.",
+            "That is the inclusive scan again: element t holds the state after step t. In the "
+            "exclusive scan it holds the state before step t.",
         ),
         "forgotten start": Mistake(
             lambda h, h0: [0, *h[:-1]],
@@ -71,7 +70,7 @@ to_exclusive = compared(
         ),
         "wrong direction": Mistake(
             lambda h, h0: [*h[1:], h0],
-            "You have shifted the other way: element t holds the state after step t + 1.",
+            "You shifted the wrong way: element t holds the state after step t + 1.",
         ),
     },
 )
@@ -82,17 +81,17 @@ def _loss(n: int) -> float:
 
 
 padding = compared(
-    "what padding costs",
+    "the padded tree has this many leaves per step",
     _loss,
     [(8,), (9,), (257,), (1,), (1000,)],
     {
         "rounded down": Mistake(
             lambda n: (1 << (n.bit_length() - 1)) / n,
-            "The tree needs at least n leaves: the next power of two up, not down.",
+            "The tree needs at least n leaves: round up to a power of two, not down.",
         ),
         "one level too many": Mistake(
             lambda n: (1 << n.bit_length()) / n,
-            "A length that is a power of two already needs no padding: look at n = 8.",
+            "A length that is already a power of two needs no padding. Try n = 8.",
         ),
     },
 )
@@ -110,8 +109,8 @@ def _examine_round(kernel: Callable) -> None:
         if np.isnan(a_out[:distance]).any() or np.isnan(x_out[:distance]).any():
             raise NotYet(
                 "forgotten copy",
-                f"At distance {distance} nobody writes the first {distance} elements. They are "
-                "done already, but the next round reads them from the new arrays: copy them.",
+                f"At distance {distance} no thread writes the first {distance} elements. They "
+                "are done already, but the next round reads them from the new arrays: copy them.",
             )
         got = list(zip(a_out, x_out, strict=True))
         if same(got, pairs):
@@ -121,7 +120,9 @@ def _examine_round(kernel: Callable) -> None:
             for i in range(16)
         ]
         if same(got, swapped):
-            raise NotYet("swapped operands", "The earlier map, at i - distance, comes first.")
+            raise NotYet(
+                "swapped operands", "The map at i - distance is the earlier one: it comes first."
+            )
         wrong = next(i for i in range(16) if not same(got[i], pairs[i]))
         raise NotYet(
             "another value",
@@ -129,4 +130,4 @@ def _examine_round(kernel: Callable) -> None:
         )
 
 
-scan_round = Check("a round as a CUDA kernel", _examine_round, {})
+scan_round = Check("your CUDA kernel does a round of the scan", _examine_round, {})

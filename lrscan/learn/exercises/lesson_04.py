@@ -1,4 +1,4 @@
-"""Inside one block: checks of `block_scan`, `cell_of` and `warp_scan`."""
+"""Inside one block: checks of ``block_scan``, ``cell_of`` and ``warp_scan``."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def _examine_block(kernel: Callable) -> None:
         raise NotYet(
             "too many barriers",
             f"The states are right, but each thread passes {log.barriers} barriers. For {TILE} "
-            f"threads {BARRIERS} are enough, two in each of five rounds. At a barrier all threads "
-            "wait for the slowest.",
+            f"threads, {BARRIERS} are enough: two in each of five rounds. At a barrier all threads "
+            "wait for the slowest one.",
         )
 
 
 block_scan = Check(
-    "a block scans up to 32 steps, whatever the order of its threads", _examine_block, {}
+    "your block scans up to 32 steps, whatever the order of its threads", _examine_block, {}
 )
 
 
@@ -43,21 +43,21 @@ def _examine_cells(index: Callable) -> None:
     for i, cell in enumerate(cells):
         if not isinstance(cell, int | np.integer) or cell < 0:
             raise NotYet(
-                "no cell",
-                f"Element {i} goes to {cell!r}. Cells have whole numbers, "
-                "from 0 on; // divides and drops the rest.",
+                "not a cell",
+                f"Element {i} goes to {cell!r}, which is not a cell. Cells are whole numbers "
+                "from 0 on; // divides and rounds down.",
             )
     if len(set(cells)) < 1024:
         first = next(i for i in range(1024) if cells[i] in cells[:i])
         other = cells.index(cells[first])
         raise NotYet(
-            "two in one place",
-            f"Elements {other} and {first} both go to {cells[first]}: "
-            "one would overwrite the other.",
+            "two elements in one cell",
+            f"Elements {other} and {first} both go to cell {cells[first]}: one would overwrite "
+            "the other.",
         )
     if max(cells) > 1024 + 1024 // 8:
         raise NotYet(
-            "too much room",
+            "too many cells",
             f"1,024 elements use {max(cells) + 1} cells. One unused cell after every 32 is enough.",
         )
     for stride in (1, 2, 4, 8, 16):
@@ -65,19 +65,19 @@ def _examine_cells(index: Callable) -> None:
         if (turns := banks.ways(touched)) > 1:
             raise NotYet(
                 "conflicts remain",
-                f"At stride {stride} the first lanes go to "
-                f"{touched[:4]}: {turns} turns. A bank is the address modulo 32.",
+                f"At stride {stride} the first lanes access the cells {touched[:4]}, and the warp "
+                f"needs {turns} turns. The bank of a cell is its number modulo 32.",
             )
 
 
 cell_of = Check(
-    "no two lanes of the tree meet in a bank",
+    "no two lanes of the tree access the same bank",
     _examine_cells,
     {
         "conflicts remain": Mistake(lambda i: i, ""),
-        "two in one place": Mistake(lambda i: i % 512, ""),
-        "too much room": Mistake(lambda i: 33 * i, ""),
-        "no cell": Mistake(lambda i: i + i / 32, ""),
+        "two elements in one cell": Mistake(lambda i: i % 512, ""),
+        "too many cells": Mistake(lambda i: 33 * i, ""),
+        "not a cell": Mistake(lambda i: i + i / 32, ""),
     },
 )
 
@@ -90,15 +90,15 @@ def _examine_warp(program: Callable) -> None:
         except warp.Divergence as problem:
             raise NotYet("shuffle inside an if", f"{problem}.") from None
         except Exception as error:
-            raise NotYet(type(error).__name__, f"The program stops: {error}.") from None
+            raise NotYet(type(error).__name__, f"The program fails: {error}.") from None
         if all(value is None for value in result.values):
-            raise NotYet("nothing returned", "Return the pair of the lane at the end.")
+            raise NotYet("nothing returned", "At the end, return the pair of the lane: (p, r).")
         for lane, value in enumerate(result.values):
             if not isinstance(value, tuple | list) or len(value) != 2:
                 raise NotYet(
-                    "no pair",
-                    "Every lane returns the pair (p, r), those with nobody "
-                    f"below too; lane {lane} returned {value!r}.",
+                    "not a pair",
+                    "Every lane returns the pair (p, r), also a lane with no lane below it; lane "
+                    f"{lane} returned {value!r}.",
                 )
         pairs, swapped = [(a[0], x[0])], [(a[0], x[0])]
         for t in range(1, lanes):
@@ -110,18 +110,18 @@ def _examine_warp(program: Callable) -> None:
         if same(got, swapped):
             raise NotYet(
                 "swapped operands",
-                "What comes from the lane below is earlier in time: it is the first operand.",
+                "The pair of the lane below is earlier in time, so it is the first operand.",
             )
         wrong = next(i for i in range(lanes) if not same(got[i], pairs[i]))
         if wrong == 0:
             raise NotYet(
                 "no guard",
-                "Lane 0 has no lane below: a shuffle gives it its own value, "
-                "which it must not compose with.",
+                "Lane 0 has no lane below it: a shuffle gives it its own value, and it must not "
+                "compose with that.",
             )
         raise NotYet(
             "another value", f"Lane {wrong} of {lanes} has {got[wrong]}, expected {pairs[wrong]}."
         )
 
 
-warp_scan = Check("a warp scans its 32 pairs without shared memory", _examine_warp, {})
+warp_scan = Check("your warp scans its 32 pairs without shared memory", _examine_warp, {})

@@ -1,4 +1,4 @@
-"""Across blocks: checks of `tile_scan` and `look_back`."""
+"""Across blocks: checks of ``tile_scan`` and ``look_back``."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ def _examine_tiles(kernel: Callable) -> None:
 
 
 def _outputs(x: Array) -> tuple[Array, Array, Array]:
-    """(h, carry, ready) of a tile kernel, with nothing in them yet."""
+    """Return (h, carry, ready) for a tile kernel, with nothing in them yet."""
     tiles = -(-len(x) // TILE)
     return np.full_like(x, np.nan), np.full(tiles, np.nan, x.dtype), np.zeros(tiles, np.int32)
 
 
 def run_tiles(kernel: Callable, a: Array, x: Array, h0: Any) -> Array:
-    """The states, by a tile kernel (a, x, h0, h, carry, ready) over any number of steps."""
+    """Return the states that a tile kernel (a, x, h0, h, carry, ready) computes."""
     h, carry, ready = outputs = _outputs(x)
     jitted: Any = kernel if hasattr(kernel, "py_func") else simulator.cuda.jit(kernel)
     jitted[len(carry), TILE](a, x, h0, *outputs)
@@ -51,9 +51,9 @@ def run_tiles(kernel: Callable, a: Array, x: Array, h0: Any) -> Array:
 
 
 def _handed_over(log: Log) -> None:
-    """Every value of another tile is read after its flag, which was set after the value.
+    """Raise NotYet unless values of other tiles are read after flags that were set after them.
 
-    Two accesses of a block are in order if one thread makes both, or with a barrier between.
+    Two accesses of a block are in order if one thread makes both, or if a barrier is between them.
     """
     written: dict[tuple, tuple[int, Access]] = {}
     flags: dict[int, tuple[int, Access]] = {}
@@ -68,38 +68,38 @@ def _handed_over(log: Log) -> None:
         elif access.kind == "write":
             written[place] = at, access
         elif place in written and (tile := written[place][1].block) != block:
-            looks = [one for one in waits.get((block, tile), ()) if _in_order(one, access)]
-            if not _waited(looks):
-                what = f"{access.array}[{access.index}]"
-                _no_wait(f"reads {what} without waiting for its flag", block)
+            polls = [one for one in waits.get((block, tile), ()) if _in_order(one, access)]
+            if not _waited(polls):
+                place_read = f"{access.array}[{access.index}]"
+                _no_wait(f"reads {place_read} without waiting for its flag", block)
             (value_at, value), (flag_at, flag) = written[place], flags.get(tile, (at, access))
             if flag_at < value_at or not _in_order(value, flag):
                 raise NotYet(
                     "flag before value",
                     f"ready[{tile}] is set before {access.array}[{access.index}] is written, or "
-                    "by another thread without a barrier in between. A tile that sees the flag "
+                    "another thread sets it with no barrier in between. A tile that sees the flag "
                     "may read a value that is not there yet.",
                 )
-    for (block, tile), looks in waits.items():
-        if tile != block and not _waited(looks):
-            _no_wait(f"looks at ready[{tile}] once and goes on", block)
+    for (block, tile), polls in waits.items():
+        if tile != block and not _waited(polls):
+            _no_wait(f"reads ready[{tile}] only once", block)
 
 
-def _waited(looks: list[Access]) -> bool:
-    """True if a thread looked twice: the flags are late, so the first time all are 0."""
-    return len(looks) > len({one.thread for one in looks})
+def _waited(polls: list[Access]) -> bool:
+    """Return True if a thread polled twice: the flags are late, so all are 0 the first time."""
+    return len(polls) > len({one.thread for one in polls})
 
 
 def _in_order(first: Access, second: Access) -> bool:
     return first.thread == second.thread or first.epoch < second.epoch
 
 
-def _no_wait(what: str, tile: int) -> None:
+def _no_wait(action: str, tile: int) -> None:
     raise NotYet(
         "no wait",
-        f"Tile {tile} {what}. It has to look again and again until the flag is 1. The simulator "
-        f"runs blocks in order, so it may come out right here. On a GPU tile {tile} may read "
-        f"before tile {tile - 1} has written.",
+        f"Tile {tile} {action}. It must read the flag again and again until it is 1. The simulator "
+        f"runs the blocks in order, so the result may be right here. On a GPU, tile {tile} may "
+        f"read before tile {tile - 1} has written.",
     )
 
 
@@ -108,21 +108,24 @@ def _passed_on(carry: Array, ready: Array, h: Array) -> None:
         tile = int(np.flatnonzero(ready != 1)[0])
         raise NotYet(
             "flag not set",
-            f"The states are right, but at the end ready[{tile}] is "
-            f"{ready[tile]}. Every tile sets its flag to 1, for the next.",
+            f"The states are right, but at the end ready[{tile}] is {ready[tile]}. Every tile must "
+            "set its flag to 1 for the next tile.",
         )
     ends = np.append(h[TILE - 1 :: TILE], h[-1])[: len(carry)]
     if not same(carry, ends):
         tile = next(k for k in range(len(carry)) if not same(carry[k], ends[k]))
         raise NotYet(
             "another carry",
-            f"The states are right, but carry[{tile}] is "
-            f"{carry[tile]:g}. It is to hold the state after tile {tile}, "
-            f"{ends[tile]:g}.",
+            f"The states are right, but carry[{tile}] is {carry[tile]:g}. It must hold the state "
+            f"after tile {tile}, which is {ends[tile]:g}.",
         )
 
 
-tile_scan = Check("any number of tiles, the carry passed from each to the next", _examine_tiles, {})
+tile_scan = Check(
+    "your kernel scans any number of tiles, and each passes its carry to the next",
+    _examine_tiles,
+    {},
+)
 
 
 def _examine_look_back(tile: Callable) -> None:
@@ -132,16 +135,16 @@ def _examine_look_back(tile: Callable) -> None:
     except TooMany:
         raise NotYet(
             "endless polling",
-            "Your tile asks for the same flag again and again. When the flag is 1 the total is "
-            "there: take it and walk on. (Wait sleeps until the flag is set; it needs no loop.)",
+            "Your tile reads the same flag again and again. When the flag is 1, the total is "
+            "there: take it and continue. (Wait sleeps until the flag is set; it needs no loop.)",
         ) from None
     except Exception as error:
-        raise NotYet(type(error).__name__, f"A tile stops: {error}") from None
+        raise NotYet(type(error).__name__, f"A tile fails: {error}") from None
     if alone.results == {0: None}:
         raise NotYet(
             "nothing returned",
-            "The tile ends with no carry: return the pair of "
-            "everything before it; for tile 0 that is the identity.",
+            "The tile returns no carry. Return the pair of everything before it; for tile 0 this "
+            "is the identity.",
         )
     if strict.problem:
         raise NotYet(*_explain(strict))
@@ -149,30 +152,32 @@ def _examine_look_back(tile: Callable) -> None:
     if relaxed.problem:
         raise NotYet(
             "plain store for the flag",
-            f"{relaxed}\nIn order of the program it works, but ordinary stores may arrive late: "
-            "set the flag with Release, which arrives after the stores before it.",
+            f"{relaxed}\nIt works if stores arrive in the order of the program, but ordinary "
+            "stores may arrive late. Set the flag with Release, which arrives after all earlier "
+            "stores.",
         )
     if strict.states < 30:
         raise NotYet(
             "no look-back",
-            "No tile reads a total; each waits for the prefix before it. "
-            "That is a chain. Publish the total before you look back.",
+            "No tile reads a total: each waits for the prefix before it, which is a chain. Publish "
+            "the total before you look back.",
         )
     prefixes = carries()[1:4]
     if strict.memory["flag"] != (PREFIX,) * 3 or strict.memory["prefix"] != tuple(prefixes):
         raise NotYet(
             "no prefix",
             f"The carries are right, but at the end flag = {strict.memory['flag']} and prefix = "
-            f"{strict.memory['prefix']}, where {tuple(prefixes)} is right. Without prefixes every "
-            "tile walks to the first: write the prefix, then set the flag to 2.",
+            f"{strict.memory['prefix']}. Expected are flags of 2 and prefix = {tuple(prefixes)}. "
+            "Without prefixes every tile walks back to the first one. Write the prefix, then set "
+            "the flag to 2.",
         )
     done: dict[str, list] = {"flag": [PREFIX] * 3, "total": [UNWRITTEN] * 3, "prefix": prefixes}
     late = explore([lambda: tile(2, PAIRS[2])], done, lambda results: None)
     if late.results.get(0) != carries()[2]:
         raise NotYet(
             "prefix not used",
-            "Tile 2 finds flag 2 at tile 1, and yet it takes totals. "
-            "The prefix of tile 1 is its whole carry: take that, and stop.",
+            "Tile 2 finds flag 2 at tile 1, but it takes totals all the same. The prefix of tile 1 "
+            "is its whole carry: take that, and stop.",
         )
 
 
@@ -184,18 +189,18 @@ def _explain(outcome: Exploration) -> tuple[str, str]:
         if str(UNWRITTEN) in line
     )
     if outcome.problem and outcome.problem.startswith("stuck"):
-        return "stuck", f"{text}\nNobody can go on: a flag that is waited for is never set."
+        return "stuck", f"{text}\nNo tile can continue: a tile waits for a flag that nobody sets."
     if garbage:
         return (
             "flag before value",
-            f"{text}\nSomebody read a value that was not written yet, although its flag was set. "
+            f"{text}\nA tile read a value that was not written yet, although its flag was set. "
             "Write the value first, then set the flag.",
         )
     if _reads_on(outcome.schedule):
         return (
             "prefix counted twice",
-            f"{text}\nA prefix holds everything up to its tile. Whoever has read one is done: what "
-            "lies further back is in it already.",
+            f"{text}\nA prefix covers everything up to its tile. A tile that has read one is done: "
+            "everything further back is in it already.",
         )
     for name, (right, words) in _ARITHMETIC.items():
         if outcome.results.items() <= dict(enumerate(right)).items():
@@ -204,7 +209,7 @@ def _explain(outcome: Exploration) -> tuple[str, str]:
 
 
 def _reads_on(schedule: list[str]) -> bool:
-    """True if a program reads another value after a prefix."""
+    """Return True if a program reads another value after a prefix."""
     done: set[str] = set()
     for line in schedule:
         if found := re.match(r"tile (\d) reads (total|prefix)", line):
@@ -217,11 +222,11 @@ def _reads_on(schedule: list[str]) -> bool:
 _ARITHMETIC = {
     "swapped operands": (
         carries(flip=True),
-        "What lies further back is earlier in time: it is the first operand of compose.",
+        "The tile further back is earlier in time, so its pair is the first operand of compose.",
     ),
     "one tile only": (
         [IDENTITY, PAIRS[0], PAIRS[1]],
-        "Tile 2 has taken the total of tile 1 and stopped. Only a prefix ends the walk.",
+        "Tile 2 took the total of tile 1 and stopped. Only a prefix ends the walk.",
     ),
 }
 
@@ -249,7 +254,7 @@ def _polling(k: int, pair: Pair) -> Generator[Any, Any, Pair]:
 
 
 look_back = Check(
-    "look-back is right in every order of three tiles, with stores that arrive late",
+    "your look-back is right in every order of three tiles, even if stores arrive late",
     _examine_look_back,
     {
         "flag before value": Mistake(lambda k, p: protocol.look_back(k, p, flag_first=True), ""),

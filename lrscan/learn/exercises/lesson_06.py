@@ -1,4 +1,4 @@
-"""The backward scan: checks of `gradients` and `my_scan`."""
+"""The backward scan: checks of ``gradients`` and ``my_scan``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from lrscan.learn.machines import simulator
 
 
 def scan_loop(a: Array, x: Array, h0: Any) -> Array:
-    """The recurrence in NumPy, as a function for the exercises."""
+    """Compute the recurrence in NumPy, for use in the exercises."""
     h, states = h0, []
     for a_t, x_t in zip(a, x, strict=True):
         h = a_t * h + x_t
@@ -55,19 +55,19 @@ def _gradient_cases() -> list[tuple]:
 
 
 gradients = compared(
-    "da, dx and dh0 by one more scan",
+    "one more scan gives da, dx and dh0",
     _gradients,
     _gradient_cases(),
     {
         "coefficient not shifted": Mistake(
             lambda *inputs: _gradients(*inputs, shifted=False),
-            "Between h[t] and h[t+1] stands the coefficient a[t+1]: the gradient that comes back "
-            "from step t + 1 is multiplied by a[t+1], not by a[t].",
+            "The coefficient between h[t] and h[t+1] is a[t+1]. So a[t+1] multiplies the gradient "
+            "that comes back from step t + 1, not a[t].",
         ),
         "not reversed": Mistake(
             lambda *inputs: _gradients(*inputs, reverse=False),
-            "Gradients come from the end: g[T-1] = dh[T-1] is the first that is known. Turn the "
-            "inputs of the scan round, and its result back.",
+            "Gradients start from the end: g[T-1] = dh[T-1] is known first. Reverse the inputs of "
+            "the scan, and reverse its result back.",
         ),
         "h[t] for h[t-1]": Mistake(
             lambda *inputs: _gradients(*inputs, before=False),
@@ -80,7 +80,7 @@ gradients = compared(
     },
 )
 
-# Shapes and axes of time as in the package's tests: one tile, several, a short last one.
+# Shapes and time axes as in the package's tests: one tile, several tiles, a short last tile.
 LAYOUTS = [((1, 1), 0), ((2, 3), 0), ((70, 2), 0), ((2, 33, 2), 1)]
 
 
@@ -94,18 +94,20 @@ def _examine_whole_kernel(kernel: Callable, gradients: Callable) -> None:
         a, x, dh = (torch.randn(shape, generator=generator) for _ in range(3))
         a *= 0.4
         h0 = torch.randn([n for d, n in enumerate(shape) if d != dim], generator=generator)
-        way = "from the end" if reverse else "forward in time"
+        way = "reversed in time" if reverse else "forward in time"
         case = f"shape {shape} with time on axis {dim}, {way}"
         try:
-            with simulator.watching():  # one thread at a time, which is also quicker
+            with simulator.watching():  # one thread at a time, which is also faster
                 results = _every_column(scan, gradients, (a, x, dh), h0, dim, reverse)
         except Exception as error:
-            raise stopped(error, f"For {case} your code stops") from None
+            raise stopped(error, f"For {case} your code fails") from None
         exact = oracle(a, x, h0, dh, dim=dim, reverse=reverse)
         for name, got, (value, bound) in zip(exact._fields, results, exact, strict=True):
             if not ((got - value).abs() <= bound).all():
                 worst = ((got - value).abs() / bound.clamp_min(1e-300)).max().item()
-                words = f"{name} for {case} is off by {worst:.3g} times what rounding allows."
+                words = (
+                    f"The error of {name} for {case} is {worst:.3g} times the bound on rounding."
+                )
                 raise NotYet("beyond rounding", words)
 
 
@@ -117,7 +119,7 @@ def _every_column(
     dim: int,
     reverse: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """(h, da, dx, dh0), every column by itself, in the layout of the inputs."""
+    """Return (h, da, dx, dh0) in the layout of the inputs, computed column by column."""
     flipped = [t.movedim(dim, 0).flip(0) if reverse else t.movedim(dim, 0) for t in tensors]
     a, x, dh = (t.reshape(len(t), -1).numpy() for t in flipped)
     h, da, dx = np.empty_like(x), np.empty_like(x), np.empty_like(x)
@@ -134,7 +136,7 @@ def _every_column(
 
 
 my_scan = Check(
-    "your kernel passes the package's test: h, da, dx and dh0 within what rounding allows",
+    "your kernel passes the package's test: h, da, dx and dh0 are right up to rounding",
     _examine_whole_kernel,
     {},
 )

@@ -1,4 +1,4 @@
-"""Numerics: checks of `longest_block` and `log_complement`."""
+"""Numerics: checks of ``longest_block`` and ``log_complement``."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ def _longest(decay: float, floor: float, up: bool = False) -> int:
 
 
 longest_block = compared(
-    "the longest chunk whose product is still a normal number",
+    "this is the longest chunk whose product is still a normal number",
     lambda decay: _longest(decay, TINY),
     [(0.5,), (0.9,), (0.99,), (0.7,)],
     {
         "one too long": Mistake(
             lambda decay: _longest(decay, TINY) + 1,
-            "With one step more the product is under the smallest normal number already.",
+            "This is one step too long: the product is below the smallest normal number.",
         ),
         "rounded up": Mistake(
             lambda decay: _longest(decay, TINY, up=True),
-            "Round down: a chunk that is a little too long has lost its product.",
+            "Round down: the product of a chunk that is slightly too long is out of range.",
         ),
         "precision for range": Mistake(
             lambda decay: _longest(decay, EPS),
-            "eps says how finely numbers are spaced around 1. How small they can get is `tiny`.",
+            "eps is the spacing of numbers just above 1. The smallest normal number is `tiny`.",
         ),
     },
 )
@@ -53,22 +53,22 @@ def _log_or_floor(values: Any) -> Any:
 _Z = np.array([-90, -4, 0, 1, 12, 17, 20, 60], dtype=np.float32)
 
 _complement = compared(
-    "log(1 - sigmoid(z)) with all its digits",
+    "your log(1 - sigmoid(z)) keeps all its digits",
     lambda z: np.log(_sigmoid(-z)),
     [(_Z[k : k + 1],) for k in range(1, 7)],
     {
         "cancellation": Mistake(
             lambda z: _log_or_floor(np.float32(1) - _sigmoid(z)),
-            "From z = 17 on, sigmoid(z) rounds to 1 and the difference to zero. Use the other "
-            "branch of the function: 1 - sigmoid(z) = sigmoid(-z).",
+            "From z = 17 on, sigmoid(z) rounds to 1, and the difference is zero. Use the symmetry "
+            "of the sigmoid: 1 - sigmoid(z) = sigmoid(-z).",
         ),
         "the gate itself": Mistake(
             lambda z: np.log(_sigmoid(z)),
-            "That is log(sigmoid(z)); asked for is log(1 - sigmoid(z)).",
+            "That is log(sigmoid(z)). Return log(1 - sigmoid(z)).",
         ),
         "logarithm forgotten": Mistake(
             lambda z: _sigmoid(-z),
-            "That is 1 - sigmoid(z), with all its digits. Asked for is its logarithm.",
+            "That is 1 - sigmoid(z), with all its digits. Return its logarithm.",
         ),
     },
 )
@@ -80,8 +80,8 @@ def _examine_complement(answer: Callable) -> None:
     if kind != np.float32:
         raise NotYet(
             "a wider type",
-            f"The values are right, but they are {kind}. More digits only "
-            "put the loss off: a form without it needs float32 alone.",
+            f"The values are right, but their type is {kind}. More digits only delay the loss. A "
+            "formula that loses no digits needs only float32.",
         )
 
 

@@ -1,4 +1,4 @@
-"""Roofline and crossover: checks of `attainable` and `faster`."""
+"""Roofline and crossover: checks of ``attainable`` and ``faster``."""
 
 from __future__ import annotations
 
@@ -11,22 +11,24 @@ def _attainable(flops: float, moved: float, bandwidth: float, peak: float) -> fl
 
 
 attainable = compared(
-    "the roofline in one line",
+    "this is the roofline",
     _attainable,
     [(2, 12, 3350e9, 67e12), (5, 20, 240e9, 2.8e12), (1000, 4, 100e9, 1e12)],
     {
         "memory forgotten": Mistake(
             lambda flops, moved, bandwidth, peak: peak,
-            "A scan does a handful of operations on every number that it reads: memory cannot feed "
-            "the units that fast.",
+            "A scan does only a few operations per number that it reads, and memory cannot deliver "
+            "numbers fast enough for the peak.",
         ),
         "peak forgotten": Mistake(
             lambda flops, moved, bandwidth, peak: flops / moved * bandwidth,
-            "With enough operations a byte the arithmetic units are the limit: take the smaller.",
+            "With enough flops per byte the arithmetic units are the limit. Take the smaller of "
+            "the two limits.",
         ),
         "intensity upside down": Mistake(
             lambda flops, moved, bandwidth, peak: min(peak, moved / flops * bandwidth),
-            "bandwidth is in bytes a second; times flops a byte gives flops a second.",
+            "The bandwidth is in bytes per second. Multiply it by flops per byte to get flops per "
+            "second.",
         ),
     },
 )
@@ -42,18 +44,19 @@ _SIZES = [
 ]
 
 faster = compared(
-    "where the serial kernel wins",
+    "your model says where the serial kernel wins",
     roofline.faster,
     _SIZES,
     {
         "idle lanes forgotten": Mistake(
             lambda *sizes: roofline.faster(*sizes, idle=False),
-            "The serial kernel has one lane a column. With fewer columns than lanes, the rest of "
-            "the lanes have nothing to do.",
+            "The serial kernel has one lane per column. With fewer columns than lanes, the other "
+            "lanes have nothing to do.",
         ),
         "launches forgotten": Mistake(
             lambda steps, columns, lanes, launch: roofline.faster(steps, columns, lanes, 0),
-            "Every launch costs time, and the blocked scan has three. That decides short ones.",
+            "Every launch costs time, and the blocked scan has three. For short sequences this "
+            "decides.",
         ),
     },
 )

@@ -1,4 +1,4 @@
-"""Accesses of threads to memory, and the races and bank conflicts among them."""
+"""Memory accesses of threads, and the races and bank conflicts among them."""
 
 from __future__ import annotations
 
@@ -15,12 +15,16 @@ WARP = 32
 class Access(NamedTuple):
     """One read or write by one thread.
 
-    epoch   how many barriers the thread had passed
-    array   the name of the array; shared ones are called "shared 0", "shared 1", ...
-    kind    "read" or "write"
-    line    in the source of the kernel
-    place   the instruction and how often the thread had run it in this epoch, so that accesses
-            of a warp that happen together can be found
+    Attributes:
+        block:  the number of the block
+        thread: the number of the thread in its block
+        epoch:  how many barriers the thread had passed
+        array:  the name of the array; shared ones are called "shared 0", "shared 1", ...
+        index:  the element of the array
+        kind:   "read" or "write"
+        line:   the line in the source of the kernel
+        place:  the instruction, and how often the thread had run it in this epoch; the accesses
+                that a warp makes together have the same place
     """
 
     block: int
@@ -34,7 +38,7 @@ class Access(NamedTuple):
 
 
 class Race(NamedTuple):
-    """Two accesses of different threads to one place, one a write, with no barrier between."""
+    """Two accesses by different threads to one place, one a write, with no barrier between."""
 
     first: Access
     second: Access
@@ -50,9 +54,10 @@ class Race(NamedTuple):
 class Log:
     """All accesses of the launches that were watched.
 
-    accesses   in the order in which they happened
-    stranded   threads that waited at a barrier which others never reached, as (block, thread)
-    barriers   the most barriers that a thread has passed
+    Attributes:
+        accesses: in the order in which they happened
+        stranded: threads that waited at a barrier that others never reached, as (block, thread)
+        barriers: the largest number of barriers that a thread passed
     """
 
     def __init__(self) -> None:
@@ -62,10 +67,10 @@ class Log:
         self._counts: dict[tuple, int] = defaultdict(int)
 
     def note(self, array: str, index: Any, kind: str) -> None:
-        """Write an access down; its thread and line are those that are running."""
+        """Record an access by the thread that is running now, at its current line."""
         thread: Any = threading.current_thread()
         if not hasattr(thread, "epoch"):
-            return  # not a CUDA thread: the host looks at the array
+            return  # not a CUDA thread: the host accesses the array
         frame = sys._getframe(2)
         key = (thread.launch, thread.block, thread.thread_id, thread.epoch, frame.f_lasti, array)
         self._counts[key] += 1
@@ -76,7 +81,7 @@ class Log:
         )
 
     def races(self) -> list[Race]:
-        """Pairs of accesses that only luck keeps apart, within a block."""
+        """Return races within a block, at most one per place and stretch between barriers."""
         seen: dict[tuple, list[Access]] = defaultdict(list)
         for access in self.accesses:
             seen[access.block, access.epoch, access.array, access.index].append(access)
@@ -90,9 +95,9 @@ class Log:
         return sorted(found, key=lambda race: race.first.epoch)
 
     def conflicts(self) -> list[tuple[Access, int]]:
-        """For every access to shared memory that a warp makes together: (one of them, ways).
+        """Return (access of one lane, turns) for every access of a warp to shared memory.
 
-        The banks hold consecutive elements of four bytes. An access of n ways takes n turns.
+        Consecutive elements, of four bytes each, are in consecutive banks.
         """
         together: dict[tuple, list[Access]] = defaultdict(list)
         for a in self.accesses:

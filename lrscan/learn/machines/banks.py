@@ -1,4 +1,4 @@
-"""The 32 banks of shared memory, and how often the lanes of a warp meet in one."""
+"""The 32 banks of shared memory, and conflicts between the lanes of a warp."""
 
 from __future__ import annotations
 
@@ -9,19 +9,23 @@ BANKS = 32
 
 
 def tree_index(lane: int, stride: int) -> int:
-    """The cell that a lane reads at one level of the tree: the last one of its left half."""
+    """Return the cell that a lane reads at one level of the tree: the last of its left half."""
     return 2 * stride * lane + stride - 1
 
 
 def padded(index: int) -> int:
-    """The cell of an element, with one unused after every 32 (Harris, Sengupta and Owens 2007)."""
+    """Return the cell of an element if a cell is left unused after every 32.
+
+    Source: Harris, Sengupta and Owens 2007.
+    """
     return index + index // BANKS
 
 
 def ways(indices: Sequence[int]) -> int:
-    """Turns that one access of a warp takes: the most different addresses in one bank.
+    """Return how many turns one access of a warp takes.
 
-    Lanes that read the same address are served together.
+    This is the largest number of different addresses in one bank: lanes that read the same address
+    are served together.
     """
     banks = defaultdict(set)
     for index in indices:

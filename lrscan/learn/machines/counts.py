@@ -1,15 +1,15 @@
-"""The cost of each scan in closed form: rounds and operations of its trace, without running it.
+"""The cost of each scan in closed form: rounds and operations, without running it.
 
-With n steps, L = ceil(log2 n) and N = 2**L:
+With n steps, p processors, L = ceil(log2 n), N = 2**L and K = ceil(log2 p)::
 
     algorithm       rounds                     operations (compose and step)
     serial          n                          n
     Hillis-Steele   L + 1                      n L - (N - 1) + n
     Blelloch        2 L + 1                    2 (N - 1) + n
     blocked         2 ceil(n/p) + p - 1        2 n + p - 1
-    blocked, tree   2 ceil(n/p) + K + [p > 1]  2 n + p K - (2**K - 1) + p - 1,   K = ceil(log2 p)
+    blocked, tree   2 ceil(n/p) + K + [p > 1]  2 n + p K - (2**K - 1) + p - 1
 
-Brent (1974): a scan of W operations and depth D runs on p lanes in at most (W - D) / p + D rounds.
+Brent (1974): a scan of work W and depth D takes at most (W - D) / p + D rounds on p lanes.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from typing import NamedTuple
 
 
 class Cost(NamedTuple):
-    """Rounds with as many lanes as the scan can use, and operations in all."""
+    """Rounds with as many lanes as the scan can use, and operations in total."""
 
     rounds: int
     work: int
 
 
 def levels(n: int) -> int:
-    """ceil(log2 n), exactly."""
+    """Return ceil(log2 n), exactly."""
     return (n - 1).bit_length()
 
 
 def cost(algorithm: str, n: int, processors: int = 1) -> Cost:
-    """The cost of a scan of n steps; ``processors`` matters for the blocked ones.
+    """Return the cost of a scan of n steps; only the blocked scans depend on ``processors``.
 
     Raises:
         ValueError: ``n`` is not positive, or the algorithm is unknown
@@ -51,9 +51,9 @@ def cost(algorithm: str, n: int, processors: int = 1) -> Cost:
             return Cost(2 * chunk + p - 1, 2 * n + p - 1)
         case "blocked, tree":
             return Cost(2 * chunk + K + (p > 1), 2 * n + p * K - (2**K - 1) + p - 1)
-    raise ValueError(f"algorithm is {algorithm!r}, which has no closed form here")
+    raise ValueError(f"algorithm is {algorithm!r}, expected a name in trace.ALGORITHMS")
 
 
 def brent(work: int, depth: int, lanes: int) -> float:
-    """Brent's bound on the rounds with that many lanes: ``(work - depth) / lanes + depth``."""
+    """Return Brent's bound on the rounds: ``(work - depth) / lanes + depth``."""
     return (work - depth) / lanes + depth

@@ -1,15 +1,15 @@
-"""All orders in which a few programs can meet in memory.
+"""An explorer that runs a few programs in every order of their memory accesses.
 
-A program is a generator that yields what it does to memory:
+A program is a generator that yields its accesses::
 
-    value = yield Read("flag", 0)            what is there now
+    value = yield Read("flag", 0)            read the current value
     value = yield Wait("flag", 0)            sleep until it is not 0, then read it
     yield Write("total", 0, 3)               an ordinary store
-    yield Release("flag", 0, 1)              a store after all earlier ones of this program
+    yield Release("flag", 0, 1)              a store that arrives after all earlier ones
 
 Between any two of these, any other program may run. With ``relaxed`` memory, as on a GPU, ordinary
-stores of a program may moreover arrive late and in another order; a Release arrives after them.
-:func:`explore` tries everything, states that were seen apart, and returns the shortest failure.
+stores of a program may also arrive late and in another order; a Release arrives after them.
+:func:`explore` visits every situation once, and returns the shortest failure.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MOST_STATES = 100_000
 
 
 class TooMany(RuntimeError):
-    """More situations than can be looked at."""
+    """There are more situations than can be visited."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Wait:
 
 @dataclass(frozen=True)
 class Write:
-    """Store to ``array[index]``; others may see it later than a store that follows."""
+    """Store to ``array[index]``; other programs may see it after a later store."""
 
     array: str
     index: int
@@ -53,7 +53,7 @@ class Write:
 
 @dataclass(frozen=True)
 class Release:
-    """Store to ``array[index]``; whoever sees it sees all earlier stores of this program."""
+    """Store to ``array[index]``; a program that sees it sees all earlier stores, too."""
 
     array: str
     index: int
@@ -63,11 +63,12 @@ class Release:
 class Exploration(NamedTuple):
     """The result of :func:`explore`.
 
-    states    different situations that were visited
-    problem   None, or what went wrong in one of them
-    schedule  how it came about, a line for each event
-    results   what the programs that had ended returned, in the failing order or in any other
-    memory    what the arrays held then
+    Attributes:
+        states:   the number of different situations that were visited
+        problem:  what went wrong in one of them, or None
+        schedule: the events that led to the problem, a line for each
+        results:  what the programs that had ended returned, in the failing order or in any order
+        memory:   what the arrays held then
     """
 
     states: int
@@ -85,8 +86,8 @@ class Exploration(NamedTuple):
 
 class _State(NamedTuple):
     memory: tuple  # ((array, values), ...)
-    heard: tuple  # for each program what it was answered so far
-    pending: tuple  # for each program its stores that have not arrived
+    answers: tuple  # for each program, the answers it has received so far
+    pending: tuple  # for each program, its stores that have not arrived
 
 
 class _Done(NamedTuple):
@@ -105,11 +106,14 @@ def explore(
 
     Args:
         programs: functions that start one generator each
-        memory:   the arrays and what they hold at first; 0 means "not yet" to a Wait
-        check:    given what the programs that have ended returned, by number: None, or what is
-                  wrong with it
+        memory:   the arrays and their first contents; a Wait takes 0 for "not yet"
+        check:    takes the results of the programs that have ended, by number; returns what is
+                  wrong with them, or None
         relaxed:  whether ordinary stores may arrive late
-        noun:     what the programs are called in a schedule
+        noun:     the word for a program in a schedule
+
+    Returns:
+        The shortest failure, or the outcome of all orders if there is none.
 
     Raises:
         IndexError: a program reaches outside an array
@@ -123,18 +127,18 @@ def explore(
     )
     known: dict[tuple, Any] = {}
 
-    def doing(k: int, heard: tuple) -> Any:
-        """The action of program k after those answers."""
-        if (k, heard) not in known:
+    def next_action(k: int, answers: tuple) -> Any:
+        """Return the action of program k after these answers."""
+        if (k, answers) not in known:
             program = programs[k]()
             try:
                 action = next(program)
-                for answer in heard:
+                for answer in answers:
                     action = program.send(answer)
             except StopIteration as end:
                 action = _Done(end.value)
-            known[k, heard] = action
-        return known[k, heard]
+            known[k, answers] = action
+        return known[k, answers]
 
     parents: dict[_State, tuple[_State, str] | None] = {start: None}
     queue = deque([start])
@@ -146,7 +150,7 @@ def explore(
 
     while queue:
         state = queue.popleft()
-        actions = [doing(k, heard) for k, heard in enumerate(state.heard)]
+        actions = [next_action(k, answers) for k, answers in enumerate(state.answers)]
         results = {k: a.result for k, a in enumerate(actions) if isinstance(a, _Done)}
         if problem := check(results):
             return outcome(problem)
@@ -175,7 +179,7 @@ def explore(
 def _moves(
     state: _State, actions: list, names: list[str], relaxed: bool
 ) -> Iterator[tuple[_State, int, str]]:
-    """Every situation that can come next, which program led to it, and what happened."""
+    """Yield every next situation, the program that leads to it, and the event."""
     for k, action in enumerate(actions):
         for j, (array, index, value) in enumerate(state.pending[k]):
             if any(p[:2] == (array, index) for p in state.pending[k][:j]):
@@ -189,7 +193,7 @@ def _moves(
             continue
         where = f"{action.array}[{action.index}]"
         if not 0 <= action.index < len(state.memory[names.index(action.array)]):
-            raise IndexError(f"number {k} reaches for {where}, which does not exist")
+            raise IndexError(f"program {k} accesses {where}, which does not exist")
         match action:
             case Read() | Wait():
                 value = _load(state, names, k, action)
@@ -218,7 +222,7 @@ def _store(state: _State, names: list[str], array: str, index: int, value: Any) 
 
 
 def _answer(state: _State, k: int, value: Any) -> _State:
-    return state._replace(heard=_put(state.heard, k, (*state.heard[k], value)))
+    return state._replace(answers=_put(state.answers, k, (*state.answers[k], value)))
 
 
 def _put(values: tuple, k: int, value: Any) -> tuple:

@@ -1,4 +1,4 @@
-"""CUDA kernels for the lessons, to be run in the simulator.
+"""CUDA kernels for the lessons, which run in the simulator.
 
 They are small on purpose: one block, one column, at most 32 steps. The kernels that the package
 runs on a GPU are in :mod:`lrscan.cuda`.
@@ -6,19 +6,17 @@ runs on a GPU are in :mod:`lrscan.cuda`.
 
 from __future__ import annotations
 
-from lrscan.learn.machines import simulator  # before numba.cuda
+from lrscan.learn.machines import simulator as simulator  # before numba.cuda
 
 # isort: split
 from numba import cuda, float32
 
 from lrscan.cuda.steps import compose
 
-__all__ = ["missing_barrier", "simulator", "tree_level"]
-
 
 @cuda.jit
 def missing_barrier(a, x, h0, h):
-    """One block scans up to 32 steps in shared memory, as long as nobody is too quick."""
+    """Scan up to 32 steps in shared memory, as long as no thread is too fast."""
     P = cuda.shared.array(32, float32)
     R = cuda.shared.array(32, float32)
     i = cuda.threadIdx.x
@@ -39,10 +37,10 @@ def missing_barrier(a, x, h0, h):
 
 @cuda.jit
 def tree_level(x, sums, stride, padding):
-    """One level of a tree over 1,024 cells of shared memory, by 32 threads.
+    """Compute one level of a tree over 1,024 cells of shared memory with 32 threads.
 
-    ``padding`` is 1 to leave a cell unused after every 32, else 0. ``sums`` gets what the threads
-    wrote.
+    ``padding`` is 1 to leave a cell unused after every 32, else 0. ``sums`` receives what each
+    thread wrote.
     """
     cell = cuda.shared.array(1024 + 32, float32)
     i = cuda.threadIdx.x

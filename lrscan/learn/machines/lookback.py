@@ -1,13 +1,13 @@
-"""A model in time of how tiles pass their carries on: one launch of a scan over many tiles.
+"""A model in time of how tiles pass on their carries, in one launch of a scan over many tiles.
 
 A processor takes the next tile, loads it, publishes its total (the pair of the whole tile), finds
-the carry, and writes. How it finds the carry is the difference:
+the carry, and writes. There are two ways to find the carry::
 
     chain      wait until the tile before has published its prefix (everything up to its end)
     look-back  walk back over totals until a prefix is met (Merrill and Garland 2016)
 
-Times are in units of one hop, a read of another tile's flag and value. They are a model with round
-numbers, to show the order of events; they are not measurements.
+Times are in units of one hop, which is a read of another tile's flag and value. The numbers are
+round, to show the order of events. They are no measurements.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ LOAD, HOP, WRITE = 4, 1, 2
 
 
 class Span(NamedTuple):
-    """Something that a processor does for a tile from ``start`` to ``stop``."""
+    """One activity of a processor for a tile, from ``start`` to ``stop``."""
 
     tile: int
     processor: int
@@ -30,7 +30,7 @@ class Span(NamedTuple):
 
 
 class Timeline(NamedTuple):
-    """All spans, and for each tile from which tiles it took its carry."""
+    """All spans, and for each tile the totals and prefixes that gave its carry."""
 
     mode: str
     spans: list[Span]
@@ -45,15 +45,16 @@ class Timeline(NamedTuple):
 def simulate(
     tiles: int, processors: int, mode: str, delays: Mapping[int, int] | None = None
 ) -> Timeline:
-    """The timeline of one launch.
+    """Simulate one launch.
 
     Args:
-        tiles, processors: how many there are
-        mode:              "chain" or "look-back"
-        delays:            for a tile, how much longer its load takes
+        tiles:      the number of tiles
+        processors: the number of processors
+        mode:       "chain" or "look-back"
+        delays:     for some tiles, how much longer the load takes
 
     Raises:
-        ValueError: a number below 1, an unknown mode, a delayed tile that there is not
+        ValueError: a number is below 1, the mode is unknown, or a delayed tile does not exist
     """
     delays = dict(delays or {})
     if tiles < 1 or processors < 1:
@@ -64,7 +65,7 @@ def simulate(
         raise ValueError(f"tile {unknown[0]} is delayed, but there are tiles 0 to {tiles - 1}")
     free = [(0, p) for p in range(processors)]
     spans: list[Span] = []
-    totals: list[int] = []  # when each is published
+    totals: list[int] = []  # the times at which they are published
     prefixes: list[int] = []
     sources: list[list[str]] = []
     for tile in range(tiles):
@@ -74,10 +75,10 @@ def simulate(
         totals.append(now)
         at, taken = tile - 1, []
         while at >= 0:
-            there = prefixes[at] if mode == "chain" else min(totals[at], prefixes[at])
-            if there > now:
-                spans.append(Span(tile, processor, "wait", now, there))
-                now = there
+            published = prefixes[at] if mode == "chain" else min(totals[at], prefixes[at])
+            if published > now:
+                spans.append(Span(tile, processor, "wait", now, published))
+                now = published
             whole = prefixes[at] <= now
             spans.append(Span(tile, processor, "look", now, now + HOP))
             now += HOP

@@ -1,4 +1,4 @@
-"""A synchronous parallel machine over :mod:`lrscan.core.algebra`'s operator that keeps a trace."""
+"""A synchronous parallel machine that runs :mod:`lrscan.core.algebra` and keeps a trace."""
 
 from __future__ import annotations
 
@@ -23,13 +23,14 @@ class Cell(NamedTuple):
 class Event(NamedTuple):
     """One operation of one lane.
 
-    round    the parallel step that it belongs to, from 1
-    lane     who does it
-    op       "compose" (3 flops), "step" (2 flops) or "move" (none)
-    reads    the cells that it reads
-    sources  for each of them the round that wrote it, 0 for the input
-    writes   the cell that it writes
-    value    what it writes
+    Attributes:
+        round:   the round that it belongs to, counted from 1
+        lane:    the lane that does it
+        op:      "compose" (3 flops), "step" (2 flops) or "move" (none)
+        reads:   the cells that it reads
+        sources: for each of them, the round that wrote it; 0 for the input
+        writes:  the cell that it writes
+        value:   the value that it writes
     """
 
     round: int
@@ -45,11 +46,13 @@ class Event(NamedTuple):
 class Trace:
     """The record of a scan.
 
-    algorithm  its name
-    inputs     the pairs (a, x), and h0
-    captions   for each round what it is for
-    events     all operations, round by round
-    states     h, the result
+    Attributes:
+        algorithm: the name of the scan
+        inputs:    the pairs (a, x)
+        h0:        the state before the first step
+        captions:  for each round, its purpose
+        events:    all operations, round by round
+        states:    h, the result
     """
 
     algorithm: str
@@ -61,28 +64,28 @@ class Trace:
 
     @property
     def rounds(self) -> int:
-        """How many parallel steps it took."""
+        """Number of rounds."""
         return len(self.captions)
 
     @property
     def work(self) -> int:
-        """Operations in all, moves apart."""
+        """Number of operations, without moves."""
         return sum(event.op != "move" for event in self.events)
 
     @property
     def flops(self) -> int:
-        """Multiplications and additions in all."""
+        """Number of multiplications and additions."""
         return sum(FLOPS[event.op] for event in self.events)
 
     @property
     def active(self) -> list[int]:
-        """Lanes at work in each round, moves apart."""
+        """Number of lanes at work in each round, without moves."""
         busy = Counter(event.round for event in self.events if event.op != "move")
         return [busy[k + 1] for k in range(self.rounds)]
 
     @property
     def depth(self) -> int:
-        """The longest chain of operations, each waiting for the one before."""
+        """Length of the longest chain of operations that wait for each other."""
         longest: dict[tuple[Cell, int], int] = {}
         for event in self.events:
             before = [longest.get(at, 0) for at in zip(event.reads, event.sources, strict=True)]
@@ -90,12 +93,12 @@ class Trace:
         return max(longest.values(), default=0)
 
     def rounds_on(self, lanes: int) -> int:
-        """Rounds on that many lanes: a round with more operations than lanes is split."""
+        """Return the rounds on so few lanes: a round with more operations than lanes is split."""
         return sum(-(-count // lanes) for count in self.active)
 
 
 def show(value: Any) -> str:
-    """A state or a pair, short."""
+    """Return a short text for a state or a pair."""
     return ", ".join(f"{v:.4g}" for v in value) if isinstance(value, tuple) else f"{value:.4g}"
 
 
@@ -111,7 +114,7 @@ class Machine:
 
     @contextmanager
     def round(self, caption: str) -> Iterator[None]:
-        """One parallel step."""
+        """Collect the operations of one round; their writes take effect at its end."""
         self.trace.captions.append(caption)
         self._pending, self._lanes = {}, set()
         yield
@@ -123,22 +126,22 @@ class Machine:
         self._memory[cell] = (value, 0)
 
     def read(self, cell: Cell) -> Any:
-        """The value in a cell."""
+        """Return the value in a cell."""
         return self._memory[cell][0]
 
     def compose(self, lane: int, first: Cell, second: Cell, to: Cell) -> None:
-        """to = the map in ``first``, followed by the one in ``second``."""
+        """Store in ``to`` the map in ``first``, followed by the one in ``second``."""
         value = algebra.compose(*self.read(first), *self.read(second))
         self._note("compose", lane, (first, second), to, value)
 
     def step(self, lane: int, pair: Cell, state: Cell, to: Cell) -> None:
-        """to = the map in ``pair``, applied to ``state``."""
+        """Store in ``to`` the map in ``pair``, applied to ``state``."""
         a, x = self.read(pair)
         value = algebra.step(a, x, self.read(state))
         self._note("step", lane, (pair, state), to, value)
 
     def move(self, lane: int, source: Cell, to: Cell) -> None:
-        """to = source."""
+        """Copy ``source`` to ``to``."""
         self._note("move", lane, (source,), to, self.read(source))
 
     def _note(self, op: str, lane: int, reads: tuple[Cell, ...], to: Cell, value: Any) -> None:
@@ -154,7 +157,7 @@ class Machine:
         self._pending[to] = value
 
     def finish(self, states: Sequence[Cell]) -> Trace:
-        """The trace, with h read from these cells."""
+        """Return the trace, with h read from these cells."""
         self.trace.states = [self.read(cell) for cell in states]
         return self.trace
 

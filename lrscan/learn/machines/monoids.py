@@ -1,4 +1,4 @@
-"""Scans over other operations: all that a scan asks of one is that it is associative."""
+"""Scans over other operations; a scan only requires that its operation is associative."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 
 
 def scan(combine: Callable[[Any, Any], Any], values: Sequence) -> list:
-    """Inclusive scan in log2(n) rounds (Hillis and Steele 1986).
+    """Return the inclusive scan, in log2(n) rounds (Hillis and Steele 1986).
 
     Args:
         combine: an associative operation; the earlier operand comes first
-        values:  one for each step
+        values:  one value per step
     """
     values, distance = list(values), 1
     while distance < len(values):
@@ -24,15 +24,15 @@ def scan(combine: Callable[[Any, Any], Any], values: Sequence) -> list:
 
 
 def fraction_after(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Composition of maps ``v -> (p v + q) / (r v + s)``, each a matrix ((p, q), (r, s)).
+    """Compose two maps ``v -> (p v + q) / (r v + s)``, each given as ((p, q), (r, s)).
 
-    Only ratios matter, so the product is scaled to keep its entries near one.
+    Only the ratios of the entries matter, so the product is scaled to keep them near one.
     """
     product = second @ first
     return product / abs(product).max()
 
 
 def apply_fraction(matrix: np.ndarray, v: float) -> float:
-    """``(p v + q) / (r v + s)``."""
+    """Return ``(p v + q) / (r v + s)``."""
     (p, q), (r, s) = matrix
     return (p * v + q) / (r * v + s)

@@ -1,8 +1,8 @@
-"""Four ways to evaluate the recurrence that agree on paper and not in a computer.
+"""Four ways to evaluate the recurrence, equal on paper and different in a computer.
 
 All take ``a`` and ``x`` of shape (T, columns), start from zero, and compute in the dtype of the
-inputs. In the first two every product and every sum is rounded to it; the others use torch's
-cumulative functions, which may keep more digits between their steps.
+inputs. The first two round every product and every sum to it. The others use torch's cumulative
+functions, which may keep more digits between their steps::
 
     serial      h = a * h + x                                   T roundings in a chain
     tree        Hillis and Steele (1986) over pairs             log2(T) levels
@@ -23,7 +23,7 @@ from lrscan.core.reference import linear_recurrence_reference
 
 
 def serial(a: Tensor, x: Tensor) -> Tensor:
-    """The loop over time."""
+    """Compute ``h = a * h + x`` in a loop over time."""
     h, states = torch.zeros_like(x[0]), []
     for a_t, x_t in zip(a, x, strict=True):
         h = algebra.step(a_t, x_t, h)
@@ -32,7 +32,7 @@ def serial(a: Tensor, x: Tensor) -> Tensor:
 
 
 def tree(a: Tensor, x: Tensor) -> Tensor:
-    """Inclusive scan of the pairs, all lanes of a level at once."""
+    """Compute an inclusive scan of the pairs, all lanes of a level at once."""
     a, x = a.clone(), x.clone()
     distance = 1
     while distance < len(a):
@@ -44,13 +44,13 @@ def tree(a: Tensor, x: Tensor) -> Tensor:
 
 
 def division(a: Tensor, x: Tensor) -> Tensor:
-    """``h = p * cumsum(x / p)`` with the cumulative product p: two library calls, and a trap."""
+    """Compute ``p * cumsum(x / p)``, where p is the cumulative product of a."""
     p = torch.cumprod(a, 0)
     return p * torch.cumsum(x / p, 0)
 
 
 def log_space(a: Tensor, x: Tensor) -> Tensor:
-    """The same in logarithms, which do not underflow; a and x must be positive."""
+    """Compute the same in logarithms, which do not underflow; a and x must be positive."""
     A = torch.cumsum(a.log(), 0)
     return (A + torch.logcumsumexp(x.log() - A, 0)).exp()
 
@@ -64,7 +64,10 @@ METHODS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 def error(method: Callable[[Tensor, Tensor], Tensor], a: Tensor, x: Tensor) -> float:
-    """Largest error over the largest true value; infinity if anything is not a number."""
+    """Return the largest error divided by the largest true value.
+
+    It is infinity if any result is not finite.
+    """
     exact = linear_recurrence_reference(a, x)
     got = method(a, x).double()
     if not torch.isfinite(got).all():
@@ -73,7 +76,7 @@ def error(method: Callable[[Tensor, Tensor], Tensor], a: Tensor, x: Tensor) -> f
 
 
 def gates(steps: int, decay: float, columns: int = 4, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Coefficients around ``decay`` and positive inputs, in float64: (a, x)."""
+    """Return coefficients near ``decay`` and positive inputs, in float64: (a, x)."""
     generator = torch.Generator().manual_seed(seed)
     spread = torch.rand(steps, columns, generator=generator, dtype=torch.float64)
     a = (decay * (0.98 + 0.04 * spread)).clamp(max=1.0)

@@ -1,10 +1,11 @@
-"""Look-back between tiles as programs, to be run in every order of their loads and stores.
+"""Look-back between tiles, as programs to be run in every order of their loads and stores.
 
-A program is a function of (k, pair), a tile's number and its pair; it is a generator in the sense
-of :mod:`lrscan.learn.machines.interleave` and returns the carry, the pair of everything before
-tile k. Flags are 0 until a value is published, then 1 for a total and 2 for a prefix.
+A program is a generator function of (k, pair), the number of a tile and its pair. It yields
+accesses as in :mod:`lrscan.learn.machines.interleave`, and returns the carry: the pair of
+everything before tile k. Flags are 0 until a value is published, then 1 for a total and 2 for a
+prefix. The arrays of memory are::
 
-    flag, total, prefix   one cell for each tile; a value is published by its flag
+    flag, total, prefix   one cell per tile; the flag publishes a value
     word                  flag and value together, for programs that write both as one word
 """
 
@@ -25,11 +26,11 @@ IDENTITY = (1, 0)
 
 
 def run(tile: Callable[..., Generator], tiles: int, *, relaxed: bool = True) -> Exploration:
-    """Run that many tiles of a program in every order, and compare their carries.
+    """Run some tiles of a program in every order, and check their carries.
 
     Args:
         tile:    the program
-        tiles:   how many, at most 4
+        tiles:   the number of tiles, at most 4
         relaxed: whether ordinary stores may arrive late
     """
     expected = carries()
@@ -47,9 +48,9 @@ def run(tile: Callable[..., Generator], tiles: int, *, relaxed: bool = True) -> 
 
 
 def carries(flip: bool = False) -> list[Pair]:
-    """The pair of everything before each tile, and last that of all tiles.
+    """Return the pair of everything before each tile; the last pair is that of all tiles.
 
-    With ``flip`` the operands of every composition are the wrong way round.
+    With ``flip`` the operands of every composition are swapped.
     """
     pairs = [IDENTITY]
     for pair in PAIRS:
@@ -68,18 +69,19 @@ def look_back(
     stop: bool = True,
     used: bool = True,
 ) -> Generator[Any, Any, Pair]:
-    """A tile that walks back over totals until it meets a prefix (Merrill and Garland 2016).
+    """Walk back over totals until a prefix is met (Merrill and Garland 2016).
 
     The options make typical mistakes.
 
     Args:
-        k, pair:    the tile
+        k:          the number of the tile
+        pair:       its pair
         flag_first: set the flag before the value
-        store:      of a flag; Write may arrive before the value
+        store:      the store of a flag; a Write may arrive before the value
         flip:       swap the operands of compose
-        onward:     False: look at one tile only
-        stop:       False: walk on after a prefix
-        used:       False: take totals even where there is a prefix
+        onward:     if False, look at one tile only
+        stop:       if False, continue after a prefix
+        used:       if False, take totals even where there is a prefix
     """
     if flag_first:
         yield store("flag", k, TOTAL)
@@ -101,7 +103,7 @@ def look_back(
 
 
 def one_word(k: int, pair: Pair) -> Generator[Any, Any, Pair]:
-    """A tile whose flag and value are one word, so that no order of stores can part them."""
+    """Look back with flag and value in one word, which no order of stores can separate."""
     yield Write("word", k, (TOTAL, pair))
     carry: Pair = IDENTITY
     at = k - 1

@@ -1,6 +1,6 @@
-"""Bounds on the speed of a scan: memory, arithmetic, lanes without work, and launches.
+"""Bounds on the speed of a scan: memory, arithmetic, idle lanes, and launches.
 
-Source: Williams, Waterman and Patterson 2009 for the two roofs.
+Source: Williams, Waterman and Patterson 2009, for the two roofs.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 
 class Roofs(NamedTuple):
-    """The two limits of a device: what its memory brings and what its arithmetic units do."""
+    """The two limits of a device: the speed of its memory and of its arithmetic units."""
 
     name: str
     bytes_per_s: float
@@ -18,7 +18,7 @@ class Roofs(NamedTuple):
 
 
 class ElementCost(NamedTuple):
-    """The cost of one element: floating point operations, and values that cross memory."""
+    """The cost of one element: flops, and values read from or written to memory."""
 
     flops: int
     crossings: int  # reads and writes of one value
@@ -39,22 +39,23 @@ H100 = Roofs(
 
 
 def attainable(roofs: Roofs, cost: ElementCost, dtype: str) -> tuple[float, float]:
-    """(flops per byte, flops per second at most): the second is the lower of the two roofs."""
+    """Return the flops per byte and the attainable flops per second, the lower of the roofs."""
     intensity = cost.flops / (cost.crossings * SIZES[dtype])
     return intensity, min(roofs.flops_per_s[dtype], intensity * roofs.bytes_per_s)
 
 
 def faster(steps: int, columns: int, lanes: int, launch: float, *, idle: bool = True) -> str:
-    """The faster of "serial" and "blocked" in a model that counts operations and launches.
+    """Return the faster of "serial" and "blocked" by a count of operations and launches.
 
     Every lane does one flop per unit of time. The serial kernel has one lane per column, so with
     few columns the other lanes are idle.
 
     Args:
-        steps, columns: the shape
-        lanes:          of the device
-        launch:         time of one launch; the blocked scan has three
-        idle:           False for a wrong model, in which all lanes always share the work
+        steps:   the length of the sequence
+        columns: the number of independent recurrences
+        lanes:   the number of lanes of the device
+        launch:  the time of one launch; the blocked scan has three
+        idle:    False for a wrong model, in which all lanes always share the work
     """
     serial = 2 * steps * columns / (min(columns, lanes) if idle else lanes) + launch
     blocked = 5 * steps * columns / lanes + 3 * launch

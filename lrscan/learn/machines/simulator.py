@@ -1,4 +1,4 @@
-"""CUDA kernels without a GPU: Numba's simulator, with every access to memory written down.
+"""CUDA kernels without a GPU: Numba's simulator, with a record of every access to memory.
 
 Import this module before anything that imports ``numba.cuda``: it switches the simulator on.
 
@@ -6,12 +6,11 @@ Threads run one at a time here, each up to its next barrier, in an order that ca
 kernel with a missing barrier gives the same wrong result every time, and the log says which two
 accesses had no barrier between them. Times mean nothing in a simulator and are never shown.
 
-Nothing of Numba's simulator is public but the variable that switches it on: it has no order of
-threads, no log and no hook for either. So its classes of a thread, of shared memory and of what a
-kernel sees as ``cuda`` are extended here, and put into the place of its own while a kernel is
-watched. The names were seen in numba-cuda 0.30.4, and in numba 0.68.1, whose own simulator runs
-where there is no numba-cuda. What else is particular to numba-cuda is in
-:mod:`lrscan.cuda.numba_cuda`.
+The only public part of Numba's simulator is the variable that switches it on: it has no order of
+threads, no log and no hook for either. So this module extends its classes for a thread, for shared
+memory and for what a kernel sees as ``cuda``, and replaces them while a kernel is watched. The
+names are those of numba-cuda 0.30.4, and of numba 0.68.1, whose own simulator runs without
+numba-cuda. Everything else that is specific to numba-cuda is in :mod:`lrscan.cuda.numba_cuda`.
 """
 
 from __future__ import annotations
@@ -45,24 +44,24 @@ from numba.cuda.simulator import kernel as _kernels  # noqa: E402
 from numba.cuda.simulator.kernelapi import (  # noqa: E402
     FakeCUDAModule,
     FakeCUDAShared,
-    numpy_support,  # that of numba itself where there is no numba-cuda
+    numpy_support,  # numba's own if numba-cuda is not installed
 )
 
 from lrscan.learn.machines.accesses import Log  # noqa: E402
 
 
 class _Watched:
-    """An array that writes down who touches it."""
+    """An array that records every access."""
 
     def __init__(self, name: str, array: Any, log: Log, late: bool = False) -> None:
         self.name, self.array, self.log = name, array, log
-        self.late, self.looked = late, set[tuple]()
+        self.late, self.seen = late, set[tuple]()
 
     def __getitem__(self, index: Any) -> Any:
         self.log.note(self.name, index, "read")
-        look = threading.current_thread(), index
-        if self.late and look not in self.looked:
-            self.looked.add(look)
+        read = threading.current_thread(), index
+        if self.late and read not in self.seen:
+            self.seen.add(read)
             return self.array.dtype.type(0)
         return self.array[index]
 
@@ -78,7 +77,7 @@ class _Watched:
 
 
 class _Thread(_kernels.BlockThread):
-    """A CUDA thread that runs only when it is told to, up to its next barrier."""
+    """A CUDA thread that runs up to its next barrier each time it is advanced."""
 
     def __init__(
         self,
@@ -105,7 +104,7 @@ class _Thread(_kernels.BlockThread):
             raise RuntimeError("stopped at a barrier")
 
     def advance(self) -> None:
-        """Run up to the next barrier or to the end."""
+        """Run to the next barrier or to the end."""
         self.pause.clear()
         if self.ident is None:
             self.start()
@@ -120,7 +119,7 @@ class _Thread(_kernels.BlockThread):
 
 
 class _Session:
-    """The state that the parts of a watched launch share."""
+    """State that the parts of a watched launch share."""
 
     def __init__(self, order: str | int, late: str | None) -> None:
         self.log, self.order, self.launches, self.late = Log(), order, 0, late
@@ -184,7 +183,7 @@ class _BlockManager:
 
 
 class _Shared(FakeCUDAShared):
-    """Shared memory that is watched, and that begins with no number in it."""
+    """Shared memory that is watched and starts as NaN, or as zero in arrays of integers."""
 
     def __init__(self, size: int, log: Log) -> None:
         super().__init__(size)
@@ -213,13 +212,13 @@ class _Shared(FakeCUDAShared):
 
 @contextmanager
 def watching(order: str | int = "ascending", late: str | None = None) -> Iterator[Log]:
-    """Watch every kernel that is launched meanwhile, and yield the log.
+    """Watch every kernel launched inside the ``with`` block, and yield the log.
 
     Args:
-        order: in which the threads of a block run between barriers: "ascending", "descending",
-               or a seed for a shuffled one
-        late:  an argument of the kernel whose elements are 0 when a thread first reads them, as
-               if another block had not written them yet
+        order: the order in which the threads of a block run between barriers: "ascending",
+               "descending", or a seed for a shuffled order
+        late:  the name of an argument of the kernel whose elements are 0 when a thread first reads
+               them, as if another block had not written them yet
     """
     session = _Session(order, late)
     original = _kernels.FakeCUDAKernel.__call__
@@ -244,9 +243,9 @@ def watching(order: str | int = "ascending", late: str | None = None) -> Iterato
 
 @contextmanager
 def one_array_for_a_block() -> Iterator[None]:
-    """In it a shared array is made once for a block; Numba lets two threads make it at once.
+    """Create a shared array only once per block; in Numba, two threads may create it at once.
 
-    That is for kernels that are launched without :func:`watching`.
+    This is for kernels that are launched without :func:`watching`.
     """
     lock = threading.Lock()
 
@@ -270,14 +269,15 @@ def launch(
     order: str | int = "ascending",
     late: str | None = None,
 ) -> Log:
-    """Launch a kernel in the simulator and return the log of what it touched.
+    """Launch a kernel in the simulator, and return the log of its accesses.
 
     Args:
         kernel:    a function, jitted or plain
-        grid:      blocks; they run one after the other, in order
-        threads:   threads per block
-        arguments: what the kernel takes; arrays are NumPy arrays and are changed in place
-        order, late: see :func:`watching`
+        grid:      the number of blocks; they run one after the other, in order
+        threads:   the number of threads per block
+        arguments: the arguments of the kernel; NumPy arrays are changed in place
+        order:     see :func:`watching`
+        late:      see :func:`watching`
     """
     jitted: Any = kernel if hasattr(kernel, "py_func") else cuda.jit(kernel)
     with watching(order, late) as log:

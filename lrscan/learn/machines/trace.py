@@ -1,6 +1,6 @@
-"""Scans that write down what they do, on inputs small enough to look at.
+"""Scans that record what they do, on inputs small enough to look at.
 
-Each one runs on a :class:`lrscan.learn.machines.machine.Machine`, over the same bodies of
+Each scan runs on a :class:`lrscan.learn.machines.machine.Machine`, with the same functions of
 :mod:`lrscan.core.algebra` that the kernels are compiled from. It returns a trace: every operation
 with its round, its lane, what it read and what it wrote.
 """
@@ -25,7 +25,7 @@ def serial(a: Sequence, x: Sequence, h0: Any = 0) -> Trace:
 
 
 def hillis_steele(a: Sequence, x: Sequence, h0: Any = 0) -> Trace:
-    """Every lane composes with the lane 1, 2, 4, ... before it (Hillis and Steele 1986)."""
+    """Compose every lane with the lane 1, 2, 4, ... before it (Hillis and Steele 1986)."""
     machine, n = Machine("Hillis-Steele", a, x, h0), len(a)
     machine.put(START, h0)
     _hillis_steele_rounds(machine, range(n))
@@ -36,10 +36,10 @@ def hillis_steele(a: Sequence, x: Sequence, h0: Any = 0) -> Trace:
 
 
 def _hillis_steele_rounds(machine: Machine, cells: Sequence[int]) -> None:
-    """Inclusive scan of these pairs, in place."""
+    """Scan these pairs inclusively, in place."""
     distance = 1
     while distance < len(cells):
-        with machine.round(f"compose with the one {distance} before"):
+        with machine.round(f"compose with the lane {distance} before"):
             for k in range(distance, len(cells)):
                 first, second = Cell("pair", cells[k - distance]), Cell("pair", cells[k])
                 machine.compose(k, first, second, second)
@@ -47,11 +47,12 @@ def _hillis_steele_rounds(machine: Machine, cells: Sequence[int]) -> None:
 
 
 def blelloch(a: Sequence, x: Sequence, h0: Any = 0) -> Trace:
-    """A tree: pairs go up, states come down (Blelloch 1990, sections 1.3 and 1.4).
+    """Send pairs up a tree and states down (Blelloch 1990, sections 1.3 and 1.4).
 
     The length is padded with identities to a power of two. A node keeps its pair in the last cell
-    that it covers. On the way down its first half gets the state that comes in, its second half
-    that state after the first half: each leaf ends with the state *before* it, an exclusive scan.
+    that it covers. On the way down, its first half receives the incoming state, and its second half
+    the state after the first half. So each leaf ends with the state *before* its step, which is an
+    exclusive scan.
     """
     machine, n = Machine("Blelloch", a, x, h0), len(a)
     size = 1 << (n - 1).bit_length()
@@ -62,7 +63,7 @@ def blelloch(a: Sequence, x: Sequence, h0: Any = 0) -> Trace:
         with machine.round(f"up: pairs of {2 * half} steps"):
             for right in range(2 * half - 1, size, 2 * half):
                 first, second = Cell("pair", right - half), Cell("pair", right)
-                # Down needs the pair of the first half: it stays where it is.
+                # The pair of the first half stays where it is: the way down needs it.
                 machine.compose(right, first, second, second)
         half *= 2
     machine.put(START, h0)
@@ -74,7 +75,7 @@ def blelloch(a: Sequence, x: Sequence, h0: Any = 0) -> Trace:
                 incoming = Cell("state", right) if 2 * half < size else START
                 machine.move(left, incoming, Cell("state", left))
                 machine.step(right, Cell("pair", left), incoming, Cell("state", right))
-    # The leaves' own pairs, which the way up has overwritten, come from the input again.
+    # The way up has overwritten pairs of leaves, so they come from the input again.
     for t, pair in enumerate(machine.trace.inputs):
         machine.put(Cell("pair", t), pair)
     with machine.round("every leaf takes its own step"):
@@ -87,15 +88,18 @@ def blelloch(a: Sequence, x: Sequence, h0: Any = 0) -> Trace:
 def blocked(
     a: Sequence, x: Sequence, h0: Any = 0, *, processors: int, carries: str = "chain"
 ) -> Trace:
-    """Algorithm 1 of Martin and Cundy (2018): reduce the chunks, pass carries, run them again.
+    """Reduce chunks, pass carries, run chunks again: Algorithm 1 of Martin and Cundy (2018).
 
     Args:
-        a, x, h0:   the recurrence
-        processors: one chunk for each, as even as can be
-        carries:    "chain", one after the other, or "tree", by a scan
+        a:          the coefficients
+        x:          the inputs
+        h0:         the state before the first step
+        processors: the number of chunks, which are as even as possible
+        carries:    "chain" for one after the other, or "tree" for a scan
 
     Raises:
-        ValueError: ``processors`` is not between 1 and the number of steps, or ``carries`` unknown
+        ValueError: ``processors`` is not between 1 and the number of steps, or ``carries`` is
+            unknown
     """
     if carries not in ("chain", "tree"):
         raise ValueError(f"carries is {carries!r}, expected 'chain' or 'tree'")
@@ -135,11 +139,13 @@ def blocked(
 class Chunk(NamedTuple):
     """The chunk of one processor in Algorithm 1.
 
-    start, stop  the steps that it holds
-    product      P, the product of its coefficients
-    end          R, its end state from a zero start
-    carry        the state that comes in
-    states       h at its steps
+    Attributes:
+        start:   its first step
+        stop:    the step after its last one
+        product: P, the product of its coefficients
+        end:     R, its end state from a zero start
+        carry:   the incoming state
+        states:  h at its steps
     """
 
     start: int
@@ -151,7 +157,7 @@ class Chunk(NamedTuple):
 
 
 def chunks(a: Sequence, x: Sequence, h0: Any = 0, *, processors: int) -> list[Chunk]:
-    """Algorithm 1 chunk by chunk, read from the trace of :func:`blocked`."""
+    """Return the chunks of Algorithm 1, read from the trace of :func:`blocked`."""
     traced = blocked(a, x, h0, processors=processors)
     whole = {e.writes.index - len(a): e.value for e in traced.events if e.op == "compose"}
     totals = [whole[p] for p in range(processors)]
@@ -164,9 +170,9 @@ def chunks(a: Sequence, x: Sequence, h0: Any = 0, *, processors: int) -> list[Ch
 
 
 def chunk_edges(steps: int, processors: int) -> list[int]:
-    """Where the chunks of that many processors begin, and the end of the last."""
+    """Return the first step of every chunk, and the end of the last chunk."""
     if not 1 <= processors <= steps:
-        raise ValueError(f"processors is {processors}, expected 1 to {steps}, the steps")
+        raise ValueError(f"processors is {processors}, expected 1 to {steps}, the number of steps")
     return [steps * p // processors for p in range(processors + 1)]
 
 

@@ -1,4 +1,4 @@
-"""How many bytes the package's CUDA kernels move, counted in the simulator."""
+"""Bytes moved by the package's CUDA kernels, counted in the simulator."""
 
 from __future__ import annotations
 
@@ -17,12 +17,15 @@ from lrscan.cuda.memory import simulator
 
 
 def bytes_moved(algorithm: str, steps: int, columns: int, *, backward: bool = False) -> float:
-    """Bytes per element that a kernel of the package moves, counted access by access.
+    """Return the bytes per element that a kernel of the package moves, in float32.
+
+    Every access counts, also one that a cache would serve on a GPU.
 
     Args:
         algorithm: one of ``lrscan.core.checks.ALGORITHMS["cuda"]``
-        steps, columns: the shape, float32
-        backward:  count the gradients' sweep instead of the forward one
+        steps:     the length of the sequence
+        columns:   the number of independent recurrences
+        backward:  count the sweep for the gradients instead of the forward one
     """
     a, x = torch.full((steps, columns), 0.5), torch.ones(steps, columns)
     h = sweep.forward(a, x, None, 0, False, algorithm, backend="cuda")
@@ -37,8 +40,8 @@ def bytes_moved(algorithm: str, steps: int, columns: int, *, backward: bool = Fa
 
 @contextmanager
 def _sizes_of_accesses() -> Iterator[list[int]]:
-    """The bytes of everything that kernels load and store by address."""
-    sizes: list[int] = []  # appended to: the simulator's threads would lose counts of a sum
+    """Collect the bytes of every load and store of a kernel."""
+    sizes: list[int] = []  # a list, because threads of the simulator would lose counts of a sum
     read, write = simulator._read, simulator._write
 
     def counted_read(kind: str, address: int, alignment: int) -> Any:

@@ -1,14 +1,14 @@
 """A warp of 32 lanes with shuffles, which Numba's simulator lacks.
 
-A program is written as for one thread, as a generator; a shuffle is something that it yields:
+A program is a generator function, written as for one thread. It yields each shuffle::
 
     def program(lane, value):
         below = yield Up(value, 1)       # the value of the lane below; lane 0 gets its own
         return value + below if lane >= 1 else value
 
 All lanes run in lock step. On a GPU a shuffle is an instruction that the lanes of a warp execute
-together (``__shfl_up_sync`` in CUDA C); a lane that does not take part leaves the others with a
-value that is undefined. Here that is an error which names the lanes.
+together (``__shfl_up_sync`` in CUDA C). If a lane does not take part, the others receive an
+undefined value. Here that is an error that names the lanes.
 """
 
 from __future__ import annotations
@@ -34,21 +34,22 @@ class Down(NamedTuple):
 
 
 class From(NamedTuple):
-    """Take the value of one lane, the same for all."""
+    """Take the value of one lane, the same one for all."""
 
     value: Any
     lane: int
 
 
 class Divergence(RuntimeError):
-    """Lanes of a warp that did not shuffle together."""
+    """Lanes of a warp did not shuffle together."""
 
 
 class WarpRun(NamedTuple):
     """The results and the shuffles of a warp.
 
-    values    what each lane returned
-    shuffles  for each shuffle: from which lane each lane got its value
+    Attributes:
+        values:   the result of each lane
+        shuffles: for each shuffle, the lane from which each lane received its value
     """
 
     values: list[Any]
@@ -61,11 +62,11 @@ def run(program: Callable[..., Generator], *arguments: Sequence, lanes: int = LA
     Args:
         program:   a generator function of (lane, ...)
         arguments: for each further argument, its value for every lane
-        lanes:     lanes of the warp; fewer than 32 are easier to look at
+        lanes:     the number of lanes; fewer than 32 are easier to look at
 
     Raises:
-        TypeError:  the program is not a generator function: it yields nothing
-        Divergence: some lanes shuffle while others have ended, or shuffle otherwise
+        TypeError:  the program yields nothing, so it is not a generator function
+        Divergence: some lanes shuffle while others have ended or ask for another shuffle
     """
     threads = [program(lane, *(values[lane] for values in arguments)) for lane in range(lanes)]
     if not all(isinstance(thread, Generator) for thread in threads):
@@ -104,7 +105,7 @@ def _sources(asked: dict[int, Any], lanes: int) -> list[int]:
             return [lane + distance if lane + distance < lanes else lane for lane in range(lanes)]
         case From(_, lane):
             return [lane] * lanes
-    raise TypeError(f"{asked[0]!r} is no shuffle; there are Up, Down and From")
+    raise TypeError(f"{asked[0]!r} is not a shuffle: yield Up, Down or From")
 
 
 def _range(lanes: list[int]) -> str:

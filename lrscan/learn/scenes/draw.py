@@ -1,4 +1,4 @@
-"""Scenes of what waits for what: traced scans, gradients, brackets, networks, tiles in time."""
+"""Scenes of dependences: traced scans, gradients, brackets, networks, tiles in time."""
 
 from __future__ import annotations
 
@@ -12,17 +12,28 @@ from lrscan.learn.machines.machine import START, Cell, Trace, show
 from lrscan.learn.scenes.scene import Arrow, Box, Line, Scene, Shape, Text
 
 ROW = 0.95  # height of a round
-PITCH = 1.25  # from one state to the next where all stand in a row
-SCALE = 0.42  # a unit of time in a time line
-WORK = {"load": "input", "wait": "wait", "look": "carry", "write": "state"}  # of its spans
+PITCH = 1.25  # from one state to the next if all are in a row
+SCALE = 0.42  # width of a unit of time in a time line
+WORK = {"load": "input", "wait": "wait", "look": "carry", "write": "state"}  # styles of its spans
+TITLES = {
+    "serial": "Serial loop: each state waits for the one before it",
+    "Hillis-Steele": "Hillis and Steele: each lane composes with the lane 1, 2, 4, ... before it",
+    "Blelloch": "Blelloch's tree: pairs go up, then states come down",
+    "blocked": "Blocked scan: reduce chunks, pass carries in a chain, run chunks again",
+    "blocked, tree": "Blocked scan, tree: reduce chunks, scan the carries, run chunks again",
+}
+MODES = {
+    "chain": "Chain: each tile waits for the prefix of the tile before it",
+    "look-back": "Look-back: each tile walks back over totals until it meets a prefix",
+}
 
 
 def scan(traced: Trace) -> Scene:
-    """A trace: positions from left to right, rounds from top to bottom, an arrow per operand.
+    """Draw a trace: steps from left to right, rounds from top to bottom, an arrow per operand.
 
     A round is a frame. Pairs are light, states are dark. Arrows come from the round that wrote
-    the operand; a cell that is not written in a round is not drawn again. h0 stands at the left, a
-    row above its first use; its arrows run between the rows, so that they meet no box on the way.
+    the operand; a cell that is not written in a round is not drawn again. h0 is at the left, a row
+    above its first use. Its arrows run between the rows, so that they cross no box.
     """
     wide = 1.35 if any(len(show(e.value)) > 6 for e in traced.events) else 1.0
     columns = _columns(traced)
@@ -32,6 +43,7 @@ def scan(traced: Trace) -> Scene:
         shapes.append(Text(t * wide, 0.42, str(t)))
     left = columns[START] * wide
     margin = left - 0.42 * wide - 0.18
+    shapes.append(Text(margin, 0.42, "step", align="right"))
     shapes.append(Text(margin, 0, "a, x", align="right"))
     begin = min(event.round for event in traced.events if START in event.reads) - 1
     start = Box(left, -ROW * begin, show(traced.h0), "state", width=0.84 * wide)
@@ -41,14 +53,14 @@ def scan(traced: Trace) -> Scene:
         y = -ROW * event.round
         for cell, source in zip(event.reads, event.sources, strict=True):
             if source == 0 and cell.index >= len(traced.inputs):
-                continue  # an identity: what a chunk starts from, or padding
+                continue  # an identity: the start of a chunk, or padding
             if cell == START:
                 shapes += _from_start(start, here, y, event.round)
                 continue
             there = columns[cell] * wide
             style = "state" if cell.kind == "state" else "plain"
             far = style == "plain" and there == here and source < event.round - 1
-            aside = 0.22 if far else 0  # clear of the states that come down the same column
+            aside = 0.22 if far else 0  # beside the states that come down the same column
             ends = there + aside, -ROW * source, here + aside, y
             shapes.append(Arrow(*ends, style, event.round, 0.84 * wide))
         style = "state" if event.writes.kind == "state" else "pair"
@@ -58,24 +70,24 @@ def scan(traced: Trace) -> Scene:
         label = f"round {k}:\n{active} at work"
         shapes.append(Text(margin, -ROW * k, label, k, align="right"))
     return Scene(
-        f"{traced.algorithm}: {traced.rounds} rounds, {traced.work} operations",
-        f"The {traced.algorithm} scan of {len(traced.inputs)} steps as rows of boxes, a row a "
+        TITLES[traced.algorithm],
+        f"The {traced.algorithm} scan of {len(traced.inputs)} steps as rows of boxes, one row per "
         f"round, with arrows from operands to results: {traced.rounds} rounds with "
-        f"{', '.join(map(str, traced.active))} operations.",
+        f"{', '.join(map(str, traced.active))} operations, {traced.work} in total.",
         ["The input: a pair (a, x) for every step.", *_captions(traced)],
         shapes,
     )
 
 
 def _from_start(start: Box, x: float, y: float, frame: int) -> list[Shape]:
-    """Down from the box of h0, along the gap above a row, and down into a box of it."""
+    """Draw from the box of h0 down, along the gap above a row, and down into a box of it."""
     gap, x, half = y + ROW / 2, x - 0.25, start.height / 2
     line = (start.x, start.y - half), (start.x, gap), (x, gap)
     return [Line(line, "state", frame), Arrow(x, gap + half, x, y, "state", frame)]
 
 
 def _columns(traced: Trace) -> dict[Cell, float]:
-    """Where each cell stands; pairs of a whole chunk at its end, states into it at its start."""
+    """Return the column of each cell: pairs of a chunk at its end, its carry at its start."""
     n = len(traced.inputs)
     columns = {START: -1.25}
     written = {event.writes for event in traced.events}
@@ -101,13 +113,13 @@ def _captions(traced: Trace) -> list[str]:
 
 
 def _place(cell: Cell, traced: Trace) -> str:
-    """A step; or a chunk, whose pair and carry a blocked scan keeps after those of the steps."""
+    """Name the step of a cell, or the chunk: a blocked scan keeps chunks after the steps."""
     chunk = cell.index - len(traced.inputs)
     return f"chunk {chunk}" if chunk >= 0 and "blocked" in traced.algorithm else str(cell.index)
 
 
 def chain(a: Sequence, x: Sequence, h0: Any = 0) -> Scene:
-    """The serial loop: every state with the arrows of what it waits for, all in one row."""
+    """Draw the serial loop: all states in one row, with arrows from what each waits for."""
     traced = trace.serial(a, x, h0)
     shapes: list[Shape] = [Box(-PITCH, 0, show(h0), "state"), Text(-PITCH, -0.45, "h0")]
     shapes.append(Text(-PITCH, 1, "a, x"))
@@ -120,60 +132,60 @@ def chain(a: Sequence, x: Sequence, h0: Any = 0) -> Scene:
             Box(at, 0, show(h), "state", t + 1),
             Text(at, -0.45, f"step {t}"),
         ]
-    captions = [f"Before the loop: h0 = {show(h0)}, and the inputs are all there."]
+    captions = [f"Before the loop: h0 = {show(h0)}, and all inputs are there."]
     captions += [
         f"Step {t}: {show(a[t])} * {show(before)} + {show(x[t])} = {show(h)}."
         for t, (before, h) in enumerate(zip([h0, *traced.states], traced.states, strict=False))
     ]
     return Scene(
         "The serial loop: each state waits for the one to its left",
-        f"{len(a)} states in a row; a blue arrow leads from each to the next, "
-        "so none can start early.",
+        f"{len(a)} states in a row. A blue arrow leads from each state to the next, so none can "
+        "start early.",
         captions,
         shapes,
     )
 
 
 def gradient_chain(a: Sequence, x: Sequence, dh: Sequence, h0: Any = 0) -> Scene:
-    """States from left to right, and below them gradients from right to left."""
+    """Draw states from left to right, and below them gradients from right to left."""
     n, pitch = len(a), 2.0
     h = trace.serial(a, x, h0).states
     g = trace.serial([*a[1:], 0][::-1], dh[::-1]).states[::-1]
-    shapes: list[Shape] = [Box(-pitch, 0, show(h0), "state"), Text(-pitch, 0.45, "start")]
+    shapes: list[Shape] = [Box(-pitch, 0, show(h0), "state"), Text(-pitch, 0.45, "h0")]
     for label, y in (("h", 0), ("g", -1.6), ("dh", -2.7)):
         shapes.append(Text(-1.6 * pitch, y, label, bold=True))
     for t in range(n):
         at = t * pitch
         shapes.append(Arrow(at - pitch, 0, at, 0, "state", t + 1))
-        shapes.append(Text(at - pitch / 2, 0.22, f"a{t} = {show(a[t])}", t + 1))
+        shapes.append(Text(at - pitch / 2, 0.22, f"a[{t}] = {show(a[t])}", t + 1))
         shapes.append(Box(at, 0, show(h[t]), "state", t + 1))
-        shapes.append(Text(at, 0.45, f"h{t}", t + 1))
+        shapes.append(Text(at, 0.45, f"h[{t}]", t + 1))
         shapes.append(Box(at, -2.7, show(dh[t]), "input", 0))
         frame = 2 * n - t
         shapes.append(Arrow(at, -2.7, at, -1.6, frame=frame))
         if t + 1 < n:
             shapes.append(Arrow(at + pitch, -1.6, at, -1.6, "carry", frame))
-            shapes.append(Text(at + pitch / 2, -1.38, f"a{t + 1} = {show(a[t + 1])}", frame))
+            shapes.append(Text(at + pitch / 2, -1.38, f"a[{t + 1}] = {show(a[t + 1])}", frame))
         shapes.append(Box(at, -1.6, show(g[t]), "carry", frame))
-        shapes.append(Text(at + 0.3, -1.15, f"g{t}", frame))
-    captions = ["Before: coefficients, inputs, and the gradients dh that the loss gives."]
-    captions += [f"Forward: h{t} = {show(h[t])}." for t in range(n)]
+        shapes.append(Text(at + 0.3, -1.15, f"g[{t}]", frame))
+    captions = ["Before: the start h0, and the gradients dh that come from the loss."]
+    captions += [f"Forward: h[{t}] = {show(h[t])}." for t in range(n)]
     for t in reversed(range(n)):
-        more = f" + a{t + 1} * g{t + 1}" if t + 1 < n else ""
-        captions.append(f"Backward: g{t} = dh{t}{more} = {show(g[t])}.")
+        more = f" + a[{t + 1}] * g[{t + 1}]" if t + 1 < n else ""
+        captions.append(f"Backward: g[{t}] = dh[{t}]{more} = {show(g[t])}.")
     return Scene(
-        "Forward to the right, backward to the left, over the same coefficients",
-        f"{n} states with arrows to the right, each over its coefficient; below them {n} gradients "
-        "with arrows to the left, from g(t+1) to g(t), over the coefficient a(t+1).",
+        "States run to the right, gradients to the left, over the same coefficients",
+        f"{n} states with arrows to the right, each labelled with its coefficient. Below them {n} "
+        "gradients with arrows to the left: the one from g[t+1] to g[t] is labelled with a[t+1].",
         captions,
         shapes,
     )
 
 
 def surrogate() -> Scene:
-    """A recurrent layer beside a linear surrogate one: what waits for what over three steps."""
+    """Draw the dependences of an RNN and of a linear surrogate RNN over three steps."""
     shapes: list[Shape] = []
-    at_x, at_s, at_g, at_c = -5.2, -3.9, -2.6, -1.3  # the heights of the rows; h is at 0
+    at_x, at_s, at_g, at_c = -5.2, -3.9, -2.6, -1.3  # heights of the rows; h is at 0
     for left, title in ((0.0, "RNN"), (8.0, "linear surrogate RNN")):
         shapes.append(Text(left + 2.2, 0.8, title, bold=True))
         shapes += [Box(left + 2.2 * t, at_x, f"x{t}", "input") for t in range(3)]
@@ -199,27 +211,31 @@ def surrogate() -> Scene:
         "The inputs of three steps.",
         "RNN: h0 from x0.",
         "RNN: h1 waits for h0, through a nonlinear function and a matrix.",
-        "RNN: h2 waits for h1. A loop, whatever the hardware.",
-        "Surrogate: s0, s1 and s2 by one linear scan over the inputs.",
+        "RNN: h2 waits for h1. This is a loop on any hardware.",
+        "Surrogate: one linear scan over the inputs gives s0, s1 and s2.",
         "Then all gates g at once, each from its input and the surrogate of the step before.",
-        "Then all cells c by a second linear scan: their gates are there.",
+        "Then a second linear scan gives all cells c, because their gates are there.",
         "Then every h at once, each from its cell and a gate.",
     ]
     return Scene(
-        "What waits for what",
+        "An RNN waits step by step; a linear surrogate RNN is two scans",
         "Left: three hidden states of an RNN in a chain. Right, from below: three surrogate "
-        "states made by a scan; gates that wait only for surrogates and inputs; three cells made "
-        "by a second scan; three hidden states, each from its cell and a gate.",
+        "states from a scan; gates that wait only for surrogates and inputs; three cells from a "
+        "second scan; three hidden states, each from its cell and a gate.",
         captions,
         shapes,
     )
 
 
 def brackets(pairs: Sequence[tuple], order: str) -> Scene:
-    """Composing neighbours until one map is left: "left", "right", or "tree"; a frame per pair.
+    """Draw how neighbouring maps are composed until one is left, a frame per composition.
+
+    Args:
+        pairs: the maps, in order of time
+        order: "left", "right" or "tree"
 
     Raises:
-        ValueError: an unknown order
+        ValueError: the order is unknown
     """
     if order not in ("left", "right", "tree"):
         raise ValueError(f"order is {order!r}, expected 'left', 'right' or 'tree'")
@@ -244,20 +260,23 @@ def brackets(pairs: Sequence[tuple], order: str) -> Scene:
         captions.append(f"({show(first)}) then ({show(second)}) is ({show(value)}).")
         row[at : at + 2] = [(x, y, value)]
         at += 1
+    manner = "as a tree" if order == "tree" else f"from the {order}"
     return Scene(
-        f"Composing {len(pairs)} maps: {order}",
-        f"{len(pairs)} maps composed two at a time ({order}); the last is {show(row[0][2])}.",
+        f"{len(pairs)} maps composed {manner}",
+        f"{len(pairs)} maps composed {manner}, two at a time, until one is left: "
+        f"{show(row[0][2])}.",
         captions,
         shapes,
     )
 
 
 def timeline(times: Timeline) -> Scene:
-    """A row for each processor, time from left to right, a frame for each unit of time."""
+    """Draw a row for each processor, time from left to right, a frame for each unit of time."""
     processors = 1 + max(span.processor for span in times.spans)
     shapes: list[Shape] = []
     for p in range(processors):
         shapes.append(Text(-0.3, -0.8 * p, f"processor {p}", align="right"))
+    shapes.append(Text(-0.3, 0.6, "time", align="right"))
     for time in range(0, times.end + 1, 5):
         shapes.append(Text(time * SCALE, 0.6, str(time)))
     for span in times.spans:
@@ -272,16 +291,17 @@ def timeline(times: Timeline) -> Scene:
         shapes.append(Text(0.8 + 3 * k, legend, kind, align="left"))
     captions = []
     for time in range(times.end + 1):
-        begun = [s for s in times.spans if s.start == time]
-        what = "; ".join(f"tile {s.tile} begins to {s.kind}" for s in begun)
-        captions.append(f"Time {time}. {what or 'nothing new'}.")
+        started = [s for s in times.spans if s.start == time]
+        news = "; ".join(f"tile {s.tile} begins to {s.kind}" for s in started)
+        captions.append(f"Time {time}: {news or 'nothing new'}.")
     tiles = len(times.sources)
     return Scene(
-        f"{times.mode}: {tiles} tiles done at time {times.end}",
-        f"Time line of {tiles} tiles on {processors} processors with a {times.mode}: every tile "
-        f"is loaded, waits or looks for its carry, and is written; the last ends at "
-        f"{times.end}. "
-        + "; ".join(f"tile {t} took {', '.join(s)}" for t, s in enumerate(times.sources) if s),
+        MODES[times.mode],
+        f"Time line of {tiles} tiles on {processors} processors ({times.mode}): every tile is "
+        f"loaded, waits or looks for its carry, and is written. The last one ends at time "
+        f"{times.end}. Sources of the carries: "
+        + "; ".join(f"tile {t} from {', '.join(s)}" for t, s in enumerate(times.sources) if s)
+        + ".",
         captions,
         shapes,
     )

@@ -1,4 +1,4 @@
-"""Scenes of memory: who reads and writes which cells, and who wants which bank."""
+"""Scenes of memory: reads and writes of cells, and the banks that lanes access."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ CELL = 0.5  # width of a bank
 
 
 def accesses(log: Log, array: str, threads: int, cells: int, label: str = "") -> Scene:
-    """Who reads and writes the cells of an array, from a log of the simulator.
+    """Draw the reads and writes of an array, from a log of the simulator.
 
-    A row for each stretch between two barriers (a frame each): threads stand under the cells of
-    their own number; black arrows are reads, orange ones writes into the row of cells below.
-    Threads and cells beyond those asked for are left out.
+    Each stretch between two barriers is a row and a frame. Threads are below the cells of their own
+    number. Black arrows are reads; orange arrows are writes to the row of cells below. Further
+    threads and cells are left out.
 
     Args:
-        log:            from the simulator
-        array:          its name in the log, such as "shared 0" for the first shared array
-        threads, cells: how many are drawn
-        label:          what the array is called in the picture, if not by its name in the log
+        log:     from the simulator
+        array:   the name of the array in the log, such as "shared 0" for the first shared array
+        threads: the number of threads to draw
+        cells:   the number of cells to draw
+        label:   the name of the array in the picture; by default its name in the log
     """
     shapes: list[Shape] = []
     label = label or array
@@ -51,22 +52,22 @@ def accesses(log: Log, array: str, threads: int, cells: int, label: str = "") ->
         noun = "barrier" if epoch == 1 else "barriers"
         captions.append(f"After {epoch} {noun}: {reads} reads (black), {writes} writes (orange).")
     return Scene(
-        f"Reads and writes of {label} by {threads} threads",
-        f"Cells of {label} in rows, threads between them, with an arrow for every access. "
-        + " ".join(captions[1:]),
+        f"Accesses to {label} between barriers: reads are black, writes are orange",
+        f"Cells of {label} in rows, and {threads} threads between them, with an arrow for every "
+        "access. " + " ".join(captions[1:]),
         captions,
         shapes,
     )
 
 
 def launch(log: Log, arrays: dict[str, str], cells: int) -> Scene:
-    """The reads of one array and the writes of another by one launch, a frame for each thread.
+    """Draw the reads of one array and the writes of another in one launch, a frame per thread.
 
     Args:
         log:    from the simulator
-        arrays: the name of the array that is read, and of the one that is written, as
+        arrays: the array that is read, then the array that is written, as in
                 ``{"x": "reads", "x_out": "writes"}``
-        cells:  how many cells are drawn
+        cells:  the number of cells to draw
     """
     source, target = arrays
     shapes: list[Shape] = []
@@ -82,9 +83,12 @@ def launch(log: Log, arrays: dict[str, str], cells: int) -> Scene:
         shapes.append(Box(thread, -1, f"t{thread}", "pair", frame))
         shapes += [Arrow(index, 0, thread, -1, frame=frame) for index in reads]
         shapes += [Arrow(thread, -1, index, -2, "carry", frame) for index in writes]
-        captions.append(f"Thread {thread} reads {source}{reads} and writes {target}{writes}.")
+        captions.append(
+            f"Thread {thread} reads {_elements(source, reads)} and writes "
+            f"{_elements(target, writes)}."
+        )
     return Scene(
-        f"What every thread reads of {source} and writes of {target}",
+        f"Each thread reads {source} (black arrows) and writes {target} (orange arrows)",
         "A row of cells that are read, a row of threads, a row of cells that are written, with "
         f"an arrow for every access. {' '.join(captions[1:])}",
         captions,
@@ -92,13 +96,17 @@ def launch(log: Log, arrays: dict[str, str], cells: int) -> Scene:
     )
 
 
+def _elements(array: str, indices: Sequence[int]) -> str:
+    return ", ".join(f"{array}[{index}]" for index in indices) or "nothing"
+
+
 def banks(index_of: Callable[[int, int], int], strides: Sequence[int], title: str) -> Scene:
-    """A column for each bank, and in it the lanes that want it; a frame for each stride.
+    """Draw a column for each bank with the lanes that access it, a frame for each stride.
 
     Args:
-        index_of: the cell that a lane touches, of (lane, stride)
-        strides:  the strides that are drawn
-        title:    of the picture
+        index_of: returns the cell that a lane accesses, for (lane, stride)
+        strides:  the strides to draw
+        title:    the title of the picture
     """
     shapes: list[Shape] = []
     captions = []
@@ -121,8 +129,8 @@ def banks(index_of: Callable[[int, int], int], strides: Sequence[int], title: st
         words = f"stride {stride}: {turns} {noun}"
         shapes.append(Text(BANKS * CELL, 0.6, words, frame, "left", until=until))
         captions.append(
-            f"Stride {stride}: {LANES} lanes at {', '.join(map(str, indices[:6]))}"
-            f", ...; the fullest bank has {turns}, so {turns} {noun}."
+            f"Stride {stride}: the {LANES} lanes access the cells "
+            f"{', '.join(map(str, indices[:6]))}, ...; the fullest bank takes {turns} {noun}."
         )
-    alt = f"Map of 32 memory banks, {title}. " + " ".join(captions)
+    alt = f"{title}: a map of {BANKS} memory banks. " + " ".join(captions)
     return Scene(title, alt, captions, shapes)

@@ -1,5 +1,6 @@
-// Steps through scenes. All that is shown is in the page: data = {scenes, panels, labels}.
-// A scene: {svg, captions, shapes: [[from, until or null], ...]}; a panel: {label, choices: [[name, scene], ...]}.
+// Steps through scenes. The page contains all data: data = {scenes, panels}.
+// A scene: {svg, alt, captions, shapes: [[from, until or null], ...]}.
+// A panel: {label, choices: [[name, index of the scene], ...]}.
 (function (root, data) {
   const frames = () => Math.max(...panels.map((p) => data.scenes[p.scene].captions.length));
   let frame = 0, timer = null;
@@ -18,9 +19,9 @@
     return element;
   };
   button("|◀", "first step (Home)", () => go(0));
-  button("◀", "step back (left arrow)", () => go(frame - 1));
+  button("◀", "previous step (left arrow)", () => go(frame - 1));
   const play = button("▶ play", "play or stop (space)", toggle);
-  button("▶", "step on (right arrow)", () => go(frame + 1));
+  button("▶", "next step (right arrow)", () => go(frame + 1));
   button("▶|", "last step (End)", () => go(frames() - 1));
   const slider = make("input", { type: "range", min: 0, "aria-label": "step" }, bar);
   slider.addEventListener("input", () => go(Number(slider.value)));
@@ -47,12 +48,12 @@
     const scene = data.scenes[panel.scene];
     panel.picture.innerHTML = scene.svg;
     panel.picture.setAttribute("aria-label", scene.alt);
-    // A wide picture gets a row of its own.
+    // A wide picture takes a whole row.
     const wide = panel.picture.querySelector("svg").viewBox.baseVal.width > 640;
     panel.picture.parentElement.style.flexBasis = wide ? "100%" : "";
     panel.groups = scene.shapes.map((_, k) =>
       [...panel.picture.querySelectorAll(`[id="shape-${k}"], [id="shape-${k}a"], [id="shape-${k}b"]`)]);
-    // Ids are per page, and several pictures share one.
+    // Ids must be unique on a page, and several pictures use the same ones.
     panel.groups.flat().forEach((group) => group.removeAttribute("id"));
   }
   function go(to) {

@@ -1,8 +1,8 @@
-"""The stepper: scenes to walk through with buttons, a slider or the keyboard.
+"""The stepper: scenes to step through with buttons, a slider or the keyboard.
 
-It is one piece of HTML with the scenes as data in it. So the same stepper works in a notebook and
-in a page that was saved from it, without a kernel and without a network. Where scripts do not run,
-the first picture and the text form are there.
+It is one piece of HTML that contains the scenes as data. So the same stepper works in a notebook
+and in a page saved from it, without a kernel and without a network. Where scripts do not run, it
+shows the first picture and the text form.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ class Player:
     """Scenes side by side under one set of controls.
 
     Args:
-        panels: one for each picture: a scene, or several to choose from by name
-        labels: of the choice in each panel
+        panels: one per picture: a scene, or several scenes by name to choose from
+        labels: the label of the choice in each panel
         autoplay: start to play when the page opens, unless the reader prefers reduced motion
 
     Raises:
-        ValueError: there is no scene
+        ValueError: a panel has no scene, or there are no panels
     """
 
     def __init__(
@@ -47,12 +47,12 @@ class Player:
         self.labels = [*labels, *["show"] * (len(self.panels) - len(labels))]
 
     def text(self) -> str:
-        """Every scene in words."""
+        """Return every scene in words."""
         scenes = {id(scene): scene for panel in self.panels for scene in panel.values()}
         return "\n\n".join(scene.text() for scene in scenes.values())
 
     def html(self) -> str:
-        """A self-contained piece of a page."""
+        """Return a self-contained piece of a page."""
         scenes: list[Scene] = []
         panels = []
         for label, panel in zip(self.labels, self.panels, strict=True):
@@ -83,7 +83,7 @@ class Player:
             f'aria-label="Stepper: {name}" data-lm-suppress-shortcuts="true"'
             f"{' data-autoplay' * self.autoplay}>\n"
             f'<div class="static">{drawn[0][0]}</div>\n'
-            f"<details><summary>in words (keys: arrows, Home, End, space)</summary>"
+            f"<details><summary>in words (keys: left, right, Home, End, space)</summary>"
             f"<pre>{html.escape(self.text())}</pre></details>\n</div>\n"
             f'<script>{script.strip()}(document.getElementById("{root}"), {text});</script>'
         )
@@ -93,16 +93,26 @@ class Player:
 
 
 def show(scene: Scene, name: str, *others: Scene, frame: int | None = None) -> Player:
-    """Save the static picture of a scene as the figure ``name``, and return its stepper.
+    """Save the static picture of a scene as a figure, and return its stepper.
 
-    Further scenes stand beside it in the stepper.
+    Args:
+        scene:  the scene
+        name:   the name of the figure
+        others: further scenes for the stepper, shown with the first one
+        frame:  the frame of the static picture; by default it shows everything
     """
     figures.save(scene.figure(frame), name, None, alt=scene.alt)
     return Player(scene, *others)
 
 
 def compare(scenes: Mapping[str, Scene], left: str, right: str) -> Player:
-    """The same scenes to choose from on both sides, these two at first."""
+    """Return a stepper with the same scenes to choose from on both sides.
+
+    Args:
+        scenes: the scenes by name
+        left:   the name of the scene that is on the left at first
+        right:  the name of the scene that is on the right at first
+    """
     panels = [{name: scenes[name]} | dict(scenes) for name in (left, right)]
     return Player(*panels, labels=("left:", "right:"))
 
@@ -110,17 +120,18 @@ def compare(scenes: Mapping[str, Scene], left: str, right: str) -> Player:
 def explore(
     scenes: Mapping[str, Callable[..., Scene]], a: str = "1 2 0 1", x: str = "3 1 4 1"
 ) -> Any:
-    """A stepper with boxes to type the input into, and two algorithms side by side.
+    """Return a stepper for two algorithms, with boxes to type the input into.
 
-    It needs a running kernel: the algorithms run again for every change. In a headless run, whose
-    page nobody can type into, it is the plain stepper on the first input.
+    It needs a running kernel, because the algorithms run again after every change. In a headless
+    run, where nobody can type, it is the plain stepper for the first input.
 
     Args:
         scenes: for each name, a function of (a, x, h0) that draws a scene
-        a, x:   the first input, as numbers between spaces
+        a:      the first coefficients, as numbers separated by spaces
+        x:      the first inputs, as numbers separated by spaces
 
     Returns:
-        ipywidgets' container, or a :class:`Player`
+        A container of ipywidgets, or a :class:`Player`.
     """
     names = list(scenes)
     if context.current().headless:
@@ -154,7 +165,12 @@ LONGEST_INPUT = 16
 
 
 def read_numbers(a: str, x: str, h0: str) -> tuple[list[float], list[float], float]:
-    """Numbers that somebody typed, or a ValueError that says what is wrong with them."""
+    """Read typed numbers.
+
+    Raises:
+        ValueError: a word is not a number, there are too few or too many numbers, or a and x
+            differ in length
+    """
 
     def one(word: str) -> float:
         try:

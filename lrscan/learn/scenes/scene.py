@@ -1,12 +1,11 @@
-"""The drawing engine: a scene of a few kinds of shapes, in frames.
+"""The drawing engine: a scene is a list of simple shapes, in frames.
 
-A scene is drawn three ways from one list of shapes: as a matplotlib figure (a static picture with
-everything in it), as an interactive player (:mod:`lrscan.learn.scenes.player`), and as text. A
-shape belongs to the frames from ``frame`` on; a player shows it in bold while that frame is the
-newest.
+A scene has three forms, all made from one list of shapes: a matplotlib figure (a static picture
+with everything in it), an interactive player (:mod:`lrscan.learn.scenes.player`), and text. A shape
+is visible from its ``frame`` on; the player highlights the shapes of the current frame.
 
-Colours come from the palette of Okabe and Ito, and every style differs in lightness and line
-too, so that a picture reads in grey and by the colour-blind.
+Colours come from the palette of Okabe and Ito. Styles also differ in lightness and line, so that a
+picture can be read in grey and by colour-blind people.
 """
 
 from __future__ import annotations
@@ -25,11 +24,11 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from lrscan.evidence.figures import own_settings
 
 INK, BLUE, ORANGE, GREEN, GREY = "#222222", "#0072b2", "#e69f00", "#009e73", "#767676"
-INCH = 0.62  # of a unit of a scene
+INCH = 0.62  # inches per unit of a scene
 
 
 class Style(NamedTuple):
-    """How a box or a line looks."""
+    """The look of a box or a line."""
 
     face: str
     ink: str = INK
@@ -52,7 +51,7 @@ STYLES = {
 
 
 class Box(NamedTuple):
-    """A labelled box with its middle at (x, y)."""
+    """A labelled box with its centre at (x, y)."""
 
     x: float
     y: float
@@ -65,7 +64,7 @@ class Box(NamedTuple):
 
 
 class Arrow(NamedTuple):
-    """An arrow between the middles of two boxes of one size; it stops at their edges."""
+    """An arrow between the centres of two boxes of one size; it stops at their edges."""
 
     x0: float
     y0: float
@@ -79,7 +78,7 @@ class Arrow(NamedTuple):
 
 
 class Text(NamedTuple):
-    """Words with nothing around them. ``align`` is "center", "left" or "right"."""
+    """Words without a box; ``align`` is "center", "left" or "right"."""
 
     x: float
     y: float
@@ -100,7 +99,7 @@ class Line(NamedTuple):
 
 
 class Dot(NamedTuple):
-    """A marker with a label beside it, ``offset`` points away."""
+    """A marker with a label next to it, ``offset`` points away."""
 
     x: float
     y: float
@@ -127,13 +126,14 @@ class Axes(NamedTuple):
 
 @dataclass
 class Scene:
-    """Shapes, and the words that go with them.
+    """Shapes in frames, and the words for them.
 
-    title     one line
-    alt       a sentence that says what the picture shows
-    captions  one for each frame: they are the text form
-    shapes    what is drawn, in this order
-    axes      for a plot; None for a drawing, whose units are boxes
+    Attributes:
+        title:    one line
+        alt:      a description of the picture
+        captions: one for each frame; they are the text form
+        shapes:   the shapes, in the order of drawing
+        axes:     the axes of a plot; None for a drawing
     """
 
     title: str
@@ -143,16 +143,16 @@ class Scene:
     axes: Axes | None = None
 
     def text(self) -> str:
-        """The scene in words, a line for each frame."""
+        """Return the scene in words, a line for each frame."""
         lines = [f"{k}. {caption}" for k, caption in enumerate(self.captions)]
         return "\n".join([self.title, self.alt, *lines])
 
     def figure(self, frame: int | None = None) -> Figure:
-        """The picture: everything, or what there is at one frame."""
+        """Return the picture of one frame; by default it shows everything."""
         return self._draw(frame)[0]
 
     def svg(self) -> tuple[str, list[tuple[int, int | None]]]:
-        """SVG whose groups have the ids "shape-K", and for each shape its frames (from, until)."""
+        """Return the SVG, with ids "shape-K", and the frames (from, until) of each shape."""
         figure, _ = self._draw(None, tagged=True)
         buffer = io.StringIO()
         with own_settings():
@@ -173,7 +173,7 @@ class Scene:
         extent = None if axes else _extent([shape for _, shape in drawn])
         size = _size(extent) if extent else (6.4, 4.0)
         figure, panel = plt.subplots(figsize=size, layout="constrained")
-        plt.close(figure)  # pyplot must not show it a second time
+        plt.close(figure)  # so that pyplot does not show it a second time
         for k, shape in drawn:
             artist = _DRAW[type(shape)](panel, shape)
             if tagged:
@@ -195,7 +195,7 @@ class Scene:
 
 
 def _extent(shapes: list[Shape]) -> Extent:
-    """The least and the greatest x, and y, that shapes reach to, with a margin."""
+    """Return the limits of the shapes in x and in y, with a margin."""
     xs, ys = [], []
     for shape in shapes:
         match shape:
@@ -259,7 +259,7 @@ def _arrow(panel: plt.Axes, arrow: Arrow) -> Artist:
     colour = INK if style.face in ("white", INK) else style.face
     dx, dy = arrow.x1 - arrow.x0, arrow.y1 - arrow.y0
     sides = [half / abs(d) for half, d in ((arrow.width / 2, dx), (arrow.height / 2, dy)) if d]
-    cut = min([*sides, 0.45])  # the share of the arrow that lies inside a box
+    cut = min([*sides, 0.45])  # the share of the arrow that is inside a box
     patch = FancyArrowPatch(
         (arrow.x0 + cut * dx, arrow.y0 + cut * dy),
         (arrow.x1 - cut * dx, arrow.y1 - cut * dy),
@@ -306,7 +306,7 @@ def _dot(panel: plt.Axes, dot: Dot) -> _Together:
 
 
 class _Together:
-    """Artists that show and hide as one."""
+    """Artists that are shown and hidden together."""
 
     def __init__(self, artists: list[Artist]) -> None:
         self.artists = artists

@@ -1,4 +1,4 @@
-"""A serial loop beside the paper's Algorithm 1, drawn from traces of both; time runs down.
+"""A serial loop next to the paper's Algorithm 1, drawn from traces of both.
 
 Source: Martin and Cundy 2018, arXiv:1709.04057, section 2.
 """
@@ -14,10 +14,10 @@ from lrscan.learn.machines.machine import FLOPS, START, Event, Trace, show
 from lrscan.learn.scenes.scene import Arrow, Box, Line, Scene, Shape, Text
 
 ROUND = 0.44  # from one round to the next
-SIZE: dict[str, Any] = {"width": 0.77, "height": 0.3}  # of an operation's box
+SIZE: dict[str, Any] = {"width": 0.77, "height": 0.3}  # of the box of an operation
 LANE = 1.27  # from one processor to the next
-COUNT = 1.2  # where the rounds are counted, right of the loop
-FIRST = 3.6  # where processor 0 of Algorithm 1 stands
+COUNT = 1.2  # x of the numbers of the rounds, right of the loop
+FIRST = 3.6  # x of processor 0 of Algorithm 1
 PURPOSES = {
     "reduce": "reduce each chunk to a pair (P, R)",
     "carry": "scan the {} from h0",
@@ -26,20 +26,22 @@ PURPOSES = {
 STYLES = {"reduce": "pair", "carry": "carry", "run": "state"}
 LEGEND = {
     "reduce": ("t", "Compose (P, R) with step t: {} flops"),
-    "carry": ("carry", "P * carry + R, of the chunk before: {} flops"),
+    "carry": ("carry", "P * carry + R of the chunk before: {} flops"),
     "run": ("t", "h[t] = a[t] * h[t-1] + x[t]: {} flops"),
 }
 
 
 def serial_against_parallel(a: Sequence, x: Sequence, h0: Any = 0, *, processors: int) -> Scene:
-    """``h[t] = a[t] * h[t-1] + x[t]`` by one processor, and beside it by several.
+    """Draw ``h[t] = a[t] * h[t-1] + x[t]`` on one processor, and next to it on several.
 
-    Both sides are traces, with a row and a frame for every round, in which each processor does
-    one operation at most. The right one is Algorithm 1, whose carries are a chain.
+    Both sides are traces; time runs down. Every round is a row and a frame, and in it each
+    processor does at most one operation. The right side is Algorithm 1, with a chain of carries.
 
     Args:
-        a, x, h0:   the recurrence, of T steps
-        processors: p, on the right
+        a:          the coefficients
+        x:          the inputs
+        h0:         the state before the first step
+        processors: the number of processors on the right
 
     Raises:
         ValueError: ``processors`` is not between 1 and T
@@ -57,18 +59,18 @@ def serial_against_parallel(a: Sequence, x: Sequence, h0: Any = 0, *, processors
     shapes += _finish(serial, parallel, right)
     parts = ", ".join(f"{phase.purpose} ({phase.length})" for phase in phases)
     return Scene(
-        f"{len(a)} steps of a linear recurrence: {_count(serial.rounds, 'round')} by one "
-        f"processor, {parallel.rounds} by {processors}",
+        f"{len(a)} steps of a linear recurrence: {_count(serial.rounds, 'round')} on one "
+        f"processor, {parallel.rounds} on {processors}",
         f"Time runs down. Left: a serial loop takes {len(a)} steps one after the other: "
         f"{', '.join(_cost(serial))}. Right: Algorithm 1 on {_count(processors, 'processor')}: "
-        f"{parts}; together {', '.join(_cost(parallel))}.",
+        f"{parts}; in total {', '.join(_cost(parallel))}.",
         [*_captions(serial, parallel, rounds)],
         shapes,
     )
 
 
 class Rounds(NamedTuple):
-    """Rounds of Algorithm 1, ``first`` to ``last``, and what they are for."""
+    """The rounds of Algorithm 1 from ``first`` to ``last``, with their purpose."""
 
     purpose: str
     first: int
@@ -84,7 +86,7 @@ def _count(number: int, noun: str) -> str:
 
 
 def _kind(event: Event, steps: int) -> str:
-    """The phase of Algorithm 1 that an operation belongs to; a serial loop only runs."""
+    """Return the phase of Algorithm 1 of an operation; in a serial loop it is always "run"."""
     if event.op == "compose":
         return "reduce"
     return "carry" if event.writes.index >= steps else "run"
@@ -98,7 +100,7 @@ def _phases(traced: Trace) -> list[Rounds]:
 
 
 def _lanes(traced: Trace, left: float, start: tuple[float, float]) -> Iterator[Shape]:
-    """A column for each processor, a box for each operation, arrows from what it waits for."""
+    """Draw a column per processor, a box per operation, and arrows from what it waits for."""
     places = {(START, 0): start}
     yield Box(*start, "h0", "input", **SIZE)
     for event in traced.events:
@@ -125,7 +127,7 @@ def _headings(processors: int) -> Iterator[Shape]:
 
 
 def _bracket(number: int, phase: Rounds, x: float) -> Iterator[Shape]:
-    """The rounds of a phase, right of the lanes."""
+    """Draw a bracket over the rounds of a phase, right of the lanes."""
     top, bottom = (-ROUND * k + sign * 0.15 for k, sign in ((phase.first, 1), (phase.last, -1)))
     yield Line(((x, top), (x + 0.15, top), (x + 0.15, bottom), (x, bottom)), frame=phase.first)
     between = " " if phase.first == phase.last else "\n"
@@ -135,7 +137,7 @@ def _bracket(number: int, phase: Rounds, x: float) -> Iterator[Shape]:
 
 
 def _finish(serial: Trace, parallel: Trace, right: float) -> Iterator[Shape]:
-    """The cost of either side where it ends, and the meaning of the styles."""
+    """Write the cost of each side at its end, and the meaning of the styles."""
     end = -ROUND * (parallel.rounds + 0.5)
     left = -0.6 if serial.rounds > parallel.rounds else FIRST - 0.6
     yield Line(((left, end), (right, end)), "faint", parallel.rounds)
@@ -151,13 +153,14 @@ def _finish(serial: Trace, parallel: Trace, right: float) -> Iterator[Shape]:
 
 
 def _cost(traced: Trace) -> list[str]:
-    """Rounds, operations, and flops that wait for each other: in each round its longest."""
+    """Return rounds, operations, and the flops on the critical path, as words."""
     rounds = groupby(traced.events, key=lambda event: event.round)
+    # The critical path takes the longest operation of every round.
     flops = sum(max(FLOPS[event.op] for event in events) for _, events in rounds)
     return [
         _count(traced.rounds, "round"),
         _count(traced.work, "operation"),
-        f"{flops} flops in a row",
+        f"{flops} flops in sequence",
     ]
 
 
@@ -168,7 +171,7 @@ def _captions(serial: Trace, parallel: Trace, rounds: range) -> Iterator[str]:
 
 
 def _done(traced: Trace, k: int) -> str:
-    """The values that a round computes."""
+    """Return the values that a round computes, as words."""
     if k > traced.rounds:
         return "done"
     names = {"reduce": "(P, R) of chunk {}", "carry": "carry into chunk {}", "run": "h[{}]"}

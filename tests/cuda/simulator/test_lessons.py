@@ -89,13 +89,13 @@ MISTAKES = [
         "        h[i] = h0 if i == 0 else P[i - 1] * h0 + R[i - 1]",
     ),
     ("04-cell_of", "conflicts remain", "i + i // 32", "i"),
-    ("04-cell_of", "two in one place", "i + i // 32", "i // 2"),
-    ("04-cell_of", "too much room", "i + i // 32", "33 * i"),
-    ("04-cell_of", "no cell", "i + i // 32", "i + i / 32"),
-    ("04-cell_of", "no cell", "i + i // 32", "-(i + i // 32)"),
-    ("04-cell_of", "no cell", "i + i // 32", "[i]"),
-    ("04-warp_scan", "no pair", "return p, r", "return r"),
-    ("04-warp_scan", "no pair", "return p, r", "return (p, r) if lane else None"),
+    ("04-cell_of", "two elements in one cell", "i + i // 32", "i // 2"),
+    ("04-cell_of", "too many cells", "i + i // 32", "33 * i"),
+    ("04-cell_of", "not a cell", "i + i // 32", "i + i / 32"),
+    ("04-cell_of", "not a cell", "i + i // 32", "-(i + i // 32)"),
+    ("04-cell_of", "not a cell", "i + i // 32", "[i]"),
+    ("04-warp_scan", "not a pair", "return p, r", "return r"),
+    ("04-warp_scan", "not a pair", "return p, r", "return (p, r) if lane else None"),
     (
         "04-warp_scan",
         "shuffle inside an if",
@@ -298,7 +298,7 @@ def test_an_error_in_a_kernel_is_told(capsys):
         h[99] = 0
 
     lesson_04.block_scan(outside)
-    assert "Not yet: IndexError. The kernel stops" in capsys.readouterr().out
+    assert "Not yet: IndexError. The kernel fails" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", ["04-block_scan", "05-tile_scan", "06-my_scan"])
