@@ -202,7 +202,8 @@ def _replace_times(
             )
     _copy(one, merged)
     text = f"{len(one.table):,} timings" + (f" replace {len(before.table):,}" if before else "")
-    return text + (f", partial: {one.left} shapes left to measure" if one.left else "")
+    left = f", partial: {one.left} shape{'s' * (one.left != 1)} left to measure"
+    return text + (left if one.left else "")
 
 
 def _join_runs(
@@ -234,9 +235,8 @@ def _join_runs(
             directory=merged,
         )
     total = len(set(ended) | set(new))
-    return f"{len(new)} new runs, {total} in total" + (
-        f", {one.left} left to train" if one.left else ""
-    )
+    text = f"{len(new)} new run{'s' * (len(new) != 1)}, {total} in total"
+    return text + (f", {one.left} left to train" if one.left else "")
 
 
 def _is_run(run: str, measurement: Mapping[str, Any]) -> bool:

@@ -227,6 +227,6 @@ def table(minutes: float, calls: int, phases: Sequence[Phase] = PHASES) -> tuple
     )
     fits = "the plan fits"
     if over:
-        fits = f"the plan does not fit, {', '.join(over)} will be unfinished"
+        fits = f"the plan does not fit; unfinished: {', '.join(over)}"
     lines.append(f"{calls} call{'s' * (calls > 1)} of {minutes:g} minutes: {fits}.")
     return lines, not over

@@ -1,7 +1,7 @@
 """Process of one phase: ``python -m lrscan.campaign.worker``.
 
-It is started while the previous phase still runs. It makes the slow imports and then waits for a
-line of JSON that says which phase to run::
+It is started while the previous phase still runs. It imports slow modules, then waits for a line of
+JSON that says which phase to run::
 
     {"call": "module:function", "log": path, "context": {...}, "arguments": {...}}
 

@@ -483,7 +483,7 @@ def test_the_plan_fits_one_long_call_and_two_short_ones(in_checkout, minutes, ca
 def test_a_plan_that_does_not_fit_says_so(in_checkout):
     result = CliRunner().invoke(commands.main, ["campaign", "run", "--dry-run", "--minutes", "2"])
     assert result.exit_code == 1
-    assert "1 call of 2 minutes: the plan does not fit, " in result.output
+    assert "1 call of 2 minutes: the plan does not fit; unfinished: " in result.output
 
 
 def test_every_phase_can_be_called():

@@ -164,7 +164,7 @@ def test_new_runs_are_added_to_committed_ones(result, tmp_path, monkeypatch):
     assert {m["commit"] for m in ended.values()} == {result.commit, later.commit}
     # A run that had not learned is replaced by the same run after more iterations.
     gave_up = Result(tmp_path / "longer").runs(("LSTM", 1024, 0, 60), monkeypatch=monkeypatch)
-    assert "1 new runs, 4 in total" in merge(gave_up.packed())
+    assert "1 new run, 4 in total" in merge(gave_up.packed())
 
 
 def test_new_runs_of_another_commit_are_refused(result, monkeypatch):
