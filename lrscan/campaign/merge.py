@@ -109,7 +109,7 @@ def _mark_dirty(folder: Path, state: State) -> None:
 
 
 def _check_sources(root: Path, state: State, records_folder: Path, accept_dirty: bool) -> None:
-    """Raise unless this repository has the commit, and the measured files are those of it."""
+    """Raise unless this repository has the commit, and its files are the measured ones."""
     try:
         listing = provenance.git(root, "ls-tree", "-r", "-z", f"{state.commit}^{{commit}}")
     except (OSError, subprocess.SubprocessError):

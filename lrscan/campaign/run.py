@@ -226,7 +226,7 @@ class Campaign:
         return self._outcome(phase).get("status")
 
     def _outcome(self, phase: Phase) -> dict[str, Any]:
-        """Return what the state holds about a phase; empty if it was never started."""
+        """Return the entry of a phase in the state; empty if it was never started."""
         return self.state.phases.get(phase.name, {})
 
     def _begin(self, phase: Phase, limit_s: float | None) -> None:
