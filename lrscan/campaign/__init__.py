@@ -1,9 +1,11 @@
-"""A campaign: everything that is to be measured on a GPU, by one command and within given minutes.
+"""Campaigns: all measurements on a GPU, by one command and within a time limit.
 
-    run      works down the phases, the most valuable first, each within its own limit; what is
-             measured is in the result folder within a second, and a later run goes on from there
+The commands of ``lrscan campaign``::
+
+    run      runs the phases, the most valuable first, each within its own limit; measurements are
+             in the result folder within a second, and a later run continues from there
     kit      compiles, on a machine without a GPU, the kernels that the phases launch
-    merge    checks a result folder and brings its records and figures into the repository
+    merge    checks a result folder and merges its records and figures into the repository
 
-A result folder has two files: `campaign.zip` with records, notes and logs, and `summary.txt`.
+A result folder has two files: ``campaign.zip`` with records, notes and logs, and ``summary.txt``.
 """

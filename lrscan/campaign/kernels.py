@@ -1,4 +1,4 @@
-"""The CUDA kernels that a campaign launches, found by asking the planner, without a GPU."""
+"""List of the CUDA kernels that a campaign launches, made without a GPU by the launch planner."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _SMALLER = list(product(product((1, 3, 8, 33, 128), repeat=2), (0, 1)))
 
 
 def needed(processors: int = H100_PROCESSORS) -> dict[str, Kernel]:
-    """Every kernel that the phases launch on a device of so many multiprocessors, by name."""
+    """Return all kernels, by name, that the phases launch on a GPU with ``processors`` SMs."""
     with noted(processors) as found:
         every = smoke.for_cuda()
-        # Should one fail, smaller ones are tried, of other layouts.
+        # If a case fails, smaller cases of other layouts are tried, and they need these kernels.
         kinds = {case._replace(shape=(), dim=0, public=False): None for case in every}
         every += [
             kind._replace(shape=shape, dim=dim) for kind, (shape, dim) in product(kinds, _SMALLER)
@@ -36,21 +36,21 @@ def needed(processors: int = H100_PROCESSORS) -> dict[str, Kernel]:
 
 
 def _measured() -> Iterator[tuple[tuple[int, ...], int, str, list[str]]]:
-    """(shape, dim, dtype, algorithms) of what is timed and trained."""
+    """Yield (shape, dim, dtype, algorithms) of every sweep in the timings and the trainings."""
     every = list(ALGORITHMS["cuda"])
-    of = parameters("reproduce/02_kernel_speedup")
-    for shape in in_order(of["lengths"], of["features"]):
+    given = parameters("reproduce/02_kernel_speedup")
+    for shape in in_order(given["lengths"], given["features"]):
         yield shape, 0, "float32", every
-    for case in gpu_cases(of["elements"], of["compare"]):
+    for case in gpu_cases(given["elements"], given["compare"]):
         yield case.shape, case.dim, case.dtype, every
     yield (4, 3), 0, "float32", ["auto"]  # the cost of a call
-    of = parameters("reproduce/03_training_speedup")
-    for steps, width in product(of["lengths"], of["widths"]):
-        yield (steps, of["events"] // steps, width), 0, "float32", every
-    of = parameters("reproduce/04_lstm_throughput")
-    for steps, batch in product(of["lengths"], of["minibatches"]):
-        yield (steps, batch, of["hidden"]), 0, "float32", ["auto"]
+    given = parameters("reproduce/03_training_speedup")
+    for steps, width in product(given["lengths"], given["widths"]):
+        yield (steps, given["events"] // steps, width), 0, "float32", every
+    given = parameters("reproduce/04_lstm_throughput")
+    for steps, batch in product(given["lengths"], given["minibatches"]):
+        yield (steps, batch, given["hidden"]), 0, "float32", ["auto"]
     for name in ("reproduce/05_problem_2b", "reproduce/06_one_million_steps"):
-        of = parameters(name)
-        for steps, batch in product([*of["lengths"], 128], (1, 2, 4, of["batch"], 256)):
-            yield (steps, batch, of["hidden"]), 0, "float32", ["auto"]
+        given = parameters(name)
+        for steps, batch in product([*given["lengths"], 128], (1, 2, 4, given["batch"], 256)):
+            yield (steps, batch, given["hidden"]), 0, "float32", ["auto"]

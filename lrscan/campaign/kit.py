@@ -1,9 +1,9 @@
-"""What a campaign takes along to a machine where no minute is for compilers, and no network.
+"""Kit for a campaign on a machine that has no network and no time to compile.
 
 A kit holds::
 
     kernels/   every CUDA kernel that the phases launch, as machine code for one architecture
-    wheels/    other implementations to measure beside ours, as packages
+    wheels/    packages of other implementations, to compare with
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ import click
 from lrscan.campaign import warmup
 from lrscan.campaign.store import CampaignError
 
-# Those that need nothing compiled at their installation; JAX is too large to take along.
+# Only packages whose installation compiles nothing. JAX is missing because it is too large.
 RIVALS = ("accelerated-scan==0.3.1", "torchlpc==0.6")
 MOST_WHEELS_BYTES = 40 * 2**20
-# What finds the kernels, by its name, for the processes that compile them.
+# Every process that compiles calls this function, given by name, to get the kernels.
 NEEDED = "lrscan.campaign.kernels:needed"
 
 
@@ -35,20 +35,24 @@ def make(
     jobs: int | None,
     say: Callable[[str], None],
 ) -> int:
-    """Fill a folder for ``campaign run --kit``; what is there and still right stays.
+    """Fill a folder for ``campaign run --kit``. Kernels in it that are up to date are kept.
 
     Args:
         out:          the folder
-        architecture: of the GPU, such as "9.0"
-        processors:   its streaming multiprocessors: 132 of an H100 or H200
-        wheels:       whether to fetch the packages of RIVALS, which needs a network
-        python:       the version of Python there, for the packages
-        jobs:         processes that compile; None: one for each core
-        say:          prints a line
+        architecture: the GPU's compute capability, such as "9.0"
+        processors:   the GPU's number of streaming multiprocessors: 132 for an H100 or H200
+        wheels:       whether to download the packages ``RIVALS``, which needs a network
+        python:       the version of Python on the GPU machine, for the packages
+        jobs:         the number of processes that compile; None: one per core
+        say:          called with each line of output
+
+    Returns:
+        The exit status, 0.
 
     Raises:
-        CampaignError: a package could not be fetched
-        lrscan.campaign.warmup.WarmupError: no such architecture, or no compilers
+        CampaignError: a package could not be downloaded, or the packages are too large
+        lrscan.campaign.warmup.WarmupError: the architecture is not supported, or there are no
+            compilers
     """
     wanted = warmup.capability(architecture)
     warmup.check_compilers()
@@ -58,12 +62,12 @@ def make(
     compiled, kept = warmup.compile_all(*which, wanted, folder, jobs, _bar("kernels"))
     current = {f"{file_name(k, wanted)}.cubin" for k in warmup.catalogue(*which).values()}
     for path in folder.glob("*.cubin"):
-        if path.name not in current:  # of other sources
+        if path.name not in current:  # compiled from other sources
             path.unlink()
     size = sum(path.stat().st_size for path in folder.glob("*.cubin"))
     say(
         f"{len(current)} kernels for {wanted[0]}.{wanted[1]}, {size / 2**20:.1f} MiB: {compiled} "
-        f"compiled, {kept} were there"
+        f"compiled, {kept} already present"
     )
     if wheels:
         _fetch(out / "wheels", python)
@@ -71,11 +75,11 @@ def make(
         size = sum(path.stat().st_size for path in found)
         if size > MOST_WHEELS_BYTES:
             raise CampaignError(
-                f"the packages weigh {size / 2**20:.0f} MiB, and {MOST_WHEELS_BYTES / 2**20:.0f} "
-                "are allowed"
+                f"the packages take {size / 2**20:.0f} MiB, more than the "
+                f"{MOST_WHEELS_BYTES / 2**20:.0f} MiB allowed; leave them out with --no-wheels"
             )
         say(f"{', '.join(path.name for path in found)}: {size / 2**20:.2f} MiB")
-    say(f"Take {out} along: lrscan campaign run --kit {out}")
+    say(f"Copy {out} to the GPU machine and run there: lrscan campaign run --kit {out}")
     return 0
 
 
@@ -105,11 +109,14 @@ def _fetch(folder: Path, python: str) -> None:
     done = subprocess.run(line, capture_output=True, text=True)
     if done.returncode:
         why = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:]
-        raise CampaignError(f"pip could not fetch {', '.join(RIVALS)}: {' '.join(why)}")
+        raise CampaignError(
+            f"pip could not download {', '.join(RIVALS)}: {' '.join(why)} "
+            "(without these packages: --no-wheels)"
+        )
 
 
 def _bar(what: str) -> Callable[[int, int], None]:
-    """A progress bar on a terminal."""
+    """Return a callback that shows the progress on a terminal, and nothing elsewhere."""
     shown = sys.stderr.isatty()
 
     def on_each(done: int, of: int) -> None:

@@ -1,8 +1,8 @@
-"""Bringing a result home: its records into `figures/records/`, and the figures drawn from them.
+"""Merge of a campaign's result: its records go to ``figures/records/``, and figures are redrawn.
 
 Everything is checked before anything is written, and all records are written together. Training
-runs join those that are there. Times of an experiment replace those that are there, unless they
-are fewer.
+runs are added to the committed ones. The timings of an experiment replace the committed ones,
+unless they are fewer.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 import pandas
 
-from lrscan.campaign.store import CampaignError, State, archive_in, unpack
+from lrscan.campaign.store import CHANGED, CampaignError, State, archive_in, unpack
 from lrscan.core.files import write_files
 from lrscan.evidence import origin, provenance, records, workspace
 from lrscan.evidence.records import Records
@@ -36,22 +36,22 @@ def merge(
     draw: bool = True,
     say: Callable[[str], None] = print,
 ) -> int:
-    """Check a result, merge its records, draw their figures, and say which claims changed.
+    """Check a result, merge its records, redraw the figures, and print which claims changed.
 
     Args:
         source:       a result folder, or its archive
-        accept_dirty: take a result of a tree with changes; its records say so
-        replace:      take an experiment's times also where they are fewer than those that are there
-        draw:         draw the figures, which takes papermill
-        say:          prints a line
+        accept_dirty: accept a result measured with uncommitted changes; its records say so
+        replace:      replace an experiment's committed timings even by fewer new ones
+        draw:         redraw the figures, which needs papermill
+        say:          called with each line of output
 
     Returns:
         The exit status: 1 if a figure could not be drawn.
 
     Raises:
-        CampaignError: it is no result, or not one to merge; nothing was changed
+        CampaignError: ``source`` is not a result, or must not be merged; nothing was changed
     """
-    root, home = workspace.find_root(), workspace.committed_records()
+    root, committed = workspace.find_root(), workspace.committed_records()
     origin.check(root)
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
@@ -60,43 +60,46 @@ def merge(
         _check_sources(root, state, work / "records", accept_dirty)
         found = _read(work / "records", state)
         merged = work / "merged"
-        fresh = {one.experiment: _merge_one(one, state, home, merged, replace) for one in found}
-        changed = {name: told for name, told in fresh.items() if told}
+        news = {one.experiment: _merge_one(one, state, committed, merged, replace) for one in found}
+        changed = {name: text for name, text in news.items() if text}
         if not changed:
-            say(f"Nothing is new: {len(found)} experiments are in {workspace.relative(home)}")
+            names = ", ".join(one.experiment for one in found)
+            say(f"Nothing new: {workspace.relative(committed)} already has the records of {names}")
             return 0
-        before = claims.table(home)
+        before = claims.table(committed)
         files = {}
         for name in changed:
             for ending in (".csv", ".json"):
                 path = merged / state.device / f"{name}{ending}"
-                files[home / state.device / path.name] = path.read_bytes()
+                files[committed / state.device / path.name] = path.read_bytes()
     write_files(files)
-    about = f"{state.device_label}, commit {state.commit[:12]}{' with changes' * state.dirty}"
-    say(f"{about}: records in {workspace.relative(home / state.device)}:")
-    for name, told in changed.items():
-        say(f"  {name}: {told}")
+    about = f"{state.device_label}, commit {state.commit[:12]}{CHANGED * state.dirty}"
+    say(f"{about}: merged into {workspace.relative(committed / state.device)}:")
+    for name, text in changed.items():
+        say(f"  {name}: {text}")
     status = _draw(root, list(changed), say) if draw else 0
-    _tell_claims(before, claims.table(home), say)
-    say("Look at the figures, then commit: git add figures && git commit")
+    _report_claims(before, claims.table(committed), say)
+    say("Check the figures, then commit: git add figures && git commit")
     return status
 
 
 def _check_state(state: State) -> None:
     if state.device_type != "cuda":
-        raise CampaignError(f"the result is of {state.device_label}: that was a rehearsal")
+        raise CampaignError(
+            f"the result was measured on {state.device_label}: a rehearsal is not merged"
+        )
     smoke = state.phases.get("smoke", {})
     if smoke.get("status") != "done":
-        told = smoke.get("message") or "it was not run"
+        why = smoke.get("message") or "it was not run"
         narrow = state.phases.get("narrow", {}).get("message")
         raise CampaignError(
-            f"the smoke test has not passed, so no number of this result counts: {told}"
+            f"the smoke test did not pass, so no number of this result can be used: {why}"
             + (f"; {narrow}" if narrow else "")
         )
 
 
 def _mark_dirty(folder: Path, state: State) -> None:
-    """Say of everything that was measured at the commit that the tree was dirty."""
+    """Set ``dirty`` in the state and in the records of everything measured at its commit."""
     state.dirty = True
     for path in folder.glob("*/*.json"):
         document = json.loads(path.read_bytes())
@@ -106,12 +109,13 @@ def _mark_dirty(folder: Path, state: State) -> None:
 
 
 def _check_sources(root: Path, state: State, records_folder: Path, accept_dirty: bool) -> None:
-    """The commit is here, and what was measured are its files."""
+    """Raise unless this repository has the commit, and its files are the measured ones."""
     try:
         listing = provenance.git(root, "ls-tree", "-r", "-z", f"{state.commit}^{{commit}}")
     except (OSError, subprocess.SubprocessError):
         raise CampaignError(
-            f"the result is of commit {state.commit}, which this repository does not have"
+            f"the result was measured at commit {state.commit}, which this repository does not "
+            "have: fetch it first"
         ) from None
     blobs = {}
     for line in filter(None, listing.split("\0")):
@@ -120,28 +124,32 @@ def _check_sources(root: Path, state: State, records_folder: Path, accept_dirty:
     changed = sorted(path for path, blob in state.sources.items() if blobs.get(path) != blob)
     if changed and not state.dirty and not accept_dirty:
         raise CampaignError(
-            f"what was measured is not commit {state.commit[:12]}: {', '.join(changed[:5])} "
-            "had other contents. With --accept-dirty the records say that the tree was dirty"
+            f"the measured files differ from commit {state.commit[:12]} in "
+            f"{', '.join(changed[:5])}. Measure again, or give --accept-dirty; the records then "
+            "say that the tree was dirty"
         )
     if state.dirty and not accept_dirty:
-        told = ", ".join(changed[:5]) or "files that were not measured"
+        where = ", ".join(changed[:5]) or "files that do not affect measurements"
         raise CampaignError(
-            f"the result is of commit {state.commit[:12]} with changes in {told}. Commit first and "
-            "measure again, or give --accept-dirty; the records then say that the tree was dirty"
+            f"the result was measured at commit {state.commit[:12]}{CHANGED} in {where}. Commit "
+            "and measure again, or give --accept-dirty; the records then say that the tree was "
+            "dirty"
         )
     if changed:
         _mark_dirty(records_folder, state)
 
 
 def _read(folder: Path, state: State) -> list[Records]:
-    """The result's records, checked."""
+    """Read and check the result's records."""
     found = []
     for path in sorted(folder.glob("*/*.csv")):
         device, name = path.parent.name, path.stem
         if device != state.device:
-            raise CampaignError(f"the result is of {state.device}, but has records of {device}")
+            raise CampaignError(
+                f"the result was measured on {state.device}, but has records of {device}"
+            )
         if name not in registry.NAMES:
-            raise CampaignError(f"the result has records of {name!r}, which is no experiment")
+            raise CampaignError(f"the result has records of {name!r}, which is not an experiment")
         try:
             one = records.read(name, device, directory=folder)
             measurements = one.provenance["measurements"]
@@ -149,27 +157,27 @@ def _read(folder: Path, state: State) -> list[Records]:
         except (ValueError, KeyError, TypeError, OSError) as error:
             raise CampaignError(f"the records of {name} cannot be read: {error}") from None
         if wrong or not (one.table["device"] == device).all() or one.table.empty:
-            raise CampaignError(f"the records of {name} are not those of {device}")
+            raise CampaignError(f"the records of {name} are empty or not of {device}")
         found.append(one)
     if not found:
-        raise CampaignError("the result has no records: no phase that measures was begun")
+        raise CampaignError("the result has no records: no phase that measures was started")
     return found
 
 
 def _check_commit(name: str, measurement: dict[str, Any], state: State) -> None:
     if (measurement["commit"], bool(measurement["dirty"])) != (state.commit, state.dirty):
-        dirty = " with changes" * bool(measurement["dirty"])
         raise CampaignError(
-            f"{name} was measured at commit {measurement['commit']}{dirty}, and the result is "
-            f"said to be of {state.commit}"
+            f"{name} was measured at commit {measurement['commit']}"
+            f"{CHANGED * bool(measurement['dirty'])}, but the result names commit {state.commit}"
+            f"{CHANGED * state.dirty}"
         )
 
 
-def _merge_one(one: Records, state: State, home: Path, merged: Path, replace: bool) -> str:
-    """Write the merged records of an experiment to a folder; says what is new, "" if nothing."""
-    there = records.find(one.experiment, one.device, directory=home)
+def _merge_one(one: Records, state: State, committed: Path, merged: Path, replace: bool) -> str:
+    """Write the merged records of an experiment to a folder; describe what is new, or return ""."""
+    before = records.find(one.experiment, one.device, directory=committed)
     join = _join_runs if "run" in one.table else _replace_times
-    return join(one, there, state, merged, replace)
+    return join(one, before, state, merged, replace)
 
 
 def _copy(one: Records, merged: Path) -> None:
@@ -179,41 +187,43 @@ def _copy(one: Records, merged: Path) -> None:
 
 
 def _replace_times(
-    one: Records, there: Records | None, state: State, merged: Path, replace: bool
+    one: Records, before: Records | None, state: State, merged: Path, replace: bool
 ) -> str:
     for measurement in one.provenance["measurements"]:
         _check_commit(one.experiment, measurement, state)
-    if there is not None:
-        if there.table.equals(one.table) and there.provenance == one.provenance:
+    if before is not None:
+        if before.table.equals(one.table) and before.provenance == one.provenance:
             return ""
-        if len(one.table) < len(there.table) and not replace:
+        if len(one.table) < len(before.table) and not replace:
             raise CampaignError(
-                f"{one.experiment} has {len(one.table)} times, and {len(there.table)} are in "
-                f"{workspace.relative(there.path)}: give --replace to take the fewer"
+                f"{one.experiment} has {len(one.table)} timings, fewer than the "
+                f"{len(before.table)} in {workspace.relative(before.path)}: give --replace to "
+                "replace them all the same"
             )
     _copy(one, merged)
-    told = f"{len(one.table):,} times" + (f" in the place of {len(there.table):,}" if there else "")
-    return told + (f", partial: {one.left} shapes are left" if one.left else "")
+    text = f"{len(one.table):,} timings" + (f" replace {len(before.table):,}" if before else "")
+    left = f", partial: {one.left} shape{'s' * (one.left != 1)} left to measure"
+    return text + (left if one.left else "")
 
 
 def _join_runs(
-    one: Records, there: Records | None, state: State, merged: Path, replace: bool
+    one: Records, before: Records | None, state: State, merged: Path, replace: bool
 ) -> str:
-    """Those that are there stay, unless the new one of that name went on for longer."""
-    ended = {} if there is None else _by_run(there)
+    """Add new training runs, and replace those that had not learned and now trained longer."""
+    ended = {} if before is None else _by_run(before)
     trained, new = _by_run(one), []
     for run, measurement in trained.items():
-        before = ended.get(run)
-        if before is None or (
-            before["outcome"]["status"] != "learned"
-            and before["outcome"]["iterations"] < measurement["outcome"]["iterations"]
+        earlier = ended.get(run)
+        if earlier is None or (
+            earlier["outcome"]["status"] != "learned"
+            and earlier["outcome"]["iterations"] < measurement["outcome"]["iterations"]
         ):
             _check_commit(f"{one.experiment}, {run},", measurement, state)
             new.append(run)
     if not new:
         return ""
-    if there is not None:
-        _copy(there, merged)
+    if before is not None:
+        _copy(before, merged)
     rows = one.rows()
     for run in new:
         records.add(
@@ -225,7 +235,8 @@ def _join_runs(
             directory=merged,
         )
     total = len(set(ended) | set(new))
-    return f"{len(new)} new runs, {total} in all" + (f", {one.left} left" if one.left else "")
+    text = f"{len(new)} new run{'s' * (len(new) != 1)}, {total} in total"
+    return text + (f", {one.left} left to train" if one.left else "")
 
 
 def _is_run(run: str, measurement: Mapping[str, Any]) -> bool:
@@ -237,11 +248,15 @@ def _by_run(one: Records) -> dict[str, dict[str, Any]]:
 
 
 def _draw(root: Path, experiments: list[str], say: Callable[[str], None]) -> int:
-    """Draw the figures of the notebooks that show these experiments, from the records."""
+    """Redraw, from the records, the figures of the notebooks that show these experiments."""
     try:
         from lrscan.runner import suite
     except ModuleNotFoundError as error:
-        say(f"The figures were not drawn: {error.name} is not installed")
+        say(
+            f"The figures were not drawn, since {error.name} is not installed. Install it with "
+            '`pip install "lrscan[notebooks]"`, then draw them with '
+            "`lrscan run --only reproduce -p measure=False --record`."
+        )
         return 1
     owners = {registry.load(name).notebook for name in experiments} | {CLAIMS_NOTEBOOK}
     every = catalog.discover(root)
@@ -252,19 +267,19 @@ def _draw(root: Path, experiments: list[str], say: Callable[[str], None]) -> int
         root, selected, parameters, profile="quick", timeout_s=values.timeout_s, record=True
     )
     if status:
-        say("Not every notebook passed: what it says above is about the new records")
+        say("Some notebooks failed on the new records, see the messages above")
     return status
 
 
-def _tell_claims(
+def _report_claims(
     before: pandas.DataFrame, after: pandas.DataFrame, say: Callable[[str], None]
 ) -> None:
-    """Say what the claims table had, and has now."""
+    """Print the rows of the claims table that changed, before and after."""
 
-    def said(table: pandas.DataFrame) -> dict[tuple[str, str], tuple[str, str]]:
+    def rows_of(table: pandas.DataFrame) -> dict[tuple[str, str], tuple[str, str]]:
         return {(row.id, row.device): (row.verdict, row.ours) for row in table.itertuples()}
 
-    old, new = said(before), said(after)
+    old, new = rows_of(before), rows_of(after)
     changed = [key for key in new if old.get(key) != new[key]]
     say("Claims that changed:" if changed else "No claim changed.")
     for name, device in changed:
@@ -275,9 +290,10 @@ def _tell_claims(
 
 
 def committed_runs(device: str, folder: Path) -> None:
-    """Copy the committed training runs of a device, to go on from, where there are none yet.
+    """Copy the committed training runs of a device to a folder, to continue from them.
 
-    They keep the commit that they were trained at; times of other commits are of no use.
+    Records that the folder already has are kept. The runs keep the commit that they were trained
+    at. Timings are not copied, since timings of other commits are of no use.
     """
     for path in sorted((workspace.committed_records() / device).glob("*.csv")):
         one = records.read(path.stem, device)

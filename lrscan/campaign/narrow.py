@@ -1,4 +1,4 @@
-"""From cases that fail to the smallest one, and to what it depends on."""
+"""Search for the smallest failing case of the smoke test, and for what the failure depends on."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ import torch
 from lrscan.campaign.smoke import Notes, SmokeCase, check, simulated
 from lrscan.core.checks import ALGORITHMS
 
-# Extents that are tried: around a thread's steps, a warp, a tile, a group of tiles.
+# Extents to try: close to a thread's steps, a warp, a tile, and a group of tiles.
 _EXTENTS = (1, 2, 3, 4, 7, 8, 9, 16, 31, 32, 33, 64, 127, 128, 129, 256, 257, 300, 513, 1024, 2049)
 
 
 class Found(NamedTuple):
-    """What was found.
+    """Result of a search.
 
-    case      the smallest case that fails
-    told      in a sentence
-    complete  whether all was tried
+    Attributes:
+        case:     the smallest case that fails
+        summary:  a sentence for the report
+        complete: True if everything was tried
     """
 
     case: SmokeCase
-    told: str
+    summary: str
     complete: bool
 
 
@@ -34,15 +35,19 @@ def smallest(
     device: torch.device,
     notes: Notes,
     until: float,
-    say: Callable[[str], None] = lambda told: None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> Found:
-    """Shrink the simplest failure, then change one thing after the other.
+    """Shrink the simplest failure, then vary one property at a time.
 
     Args:
-        failures: of the smoke test
-        notes:    of what was tried: a process that goes on after a crash does not try it again
-        until:    no case is begun later, by ``time.monotonic``
-        say:      is told what is known so far
+        failures: failed cases of the smoke test
+        device:   the device that they failed on
+        notes:    the cases tried so far; a process that continues after a crash skips them
+        until:    the time, by ``time.monotonic``, after which no case is started
+        say:      called with what is known so far
+
+    Returns:
+        The smallest failing case, and which variants of it fail and pass.
 
     Raises:
         ValueError: nothing failed
@@ -58,23 +63,23 @@ def smallest(
         if not _passes(smaller, device, notes):
             case = smaller
             break
-    say(f"the smallest case that fails so far is {case}")
-    told, also, not_so = f"the smallest case that fails is {case}", list[str](), list[str]()
+    say(f"the smallest failing case so far is {case}")
+    summary, failing, passing = f"the smallest failing case is {case}", list[str](), list[str]()
     for name, other in _variants(case):
         if time.monotonic() > until:
             complete = False
             break
-        (not_so if _passes(other, device, notes) else also).append(name)
-    if also:
-        told += f"; so do {', '.join(also)}"
-    if not_so:
-        told += f"; not {', '.join(not_so)}"
+        (passing if _passes(other, device, notes) else failing).append(name)
+    if failing:
+        summary += f"; variants that fail: {', '.join(failing)}"
+    if passing:
+        summary += f"; variants that pass: {', '.join(passing)}"
     shares = notes.ended.get(case, {}).get("shares")
     if shares:
         wrong = [name for name, share in shares.items() if not share <= 1]
-        told += f"; wrong in {', '.join(wrong)}"
-    say(told)
-    return Found(case, told, complete)
+        summary += f"; wrong results: {', '.join(wrong)}"
+    say(summary)
+    return Found(case, summary, complete)
 
 
 def _passes(case: SmokeCase, device: torch.device, notes: Notes) -> bool:
@@ -88,7 +93,7 @@ def _elements(case: SmokeCase) -> int:
 
 
 def _smaller(case: SmokeCase) -> Iterator[SmokeCase]:
-    """The case with fewer steps or columns, from small to large."""
+    """Yield the case with fewer steps or columns, from small to large."""
     axis = max(
         (a for a in range(len(case.shape)) if a != case.dim),
         key=lambda a: case.shape[a],
@@ -106,7 +111,7 @@ def _smaller(case: SmokeCase) -> Iterator[SmokeCase]:
 
 
 def _variants(case: SmokeCase) -> Iterator[tuple[str, SmokeCase]]:
-    """(what is changed, the case so changed)"""
+    """Yield (name of the change, changed case)."""
     algorithms = ALGORITHMS["cuda" if simulated() else "cpu"]
     if torch.cuda.is_available():
         algorithms = ALGORITHMS["cuda"]
@@ -119,4 +124,4 @@ def _variants(case: SmokeCase) -> Iterator[tuple[str, SmokeCase]]:
     yield "without h0" if case.start else "with h0", case._replace(start=not case.start)
     yield "forward in time" if case.reverse else "reversed", case._replace(reverse=not case.reverse)
     if case.part:
-        yield "whole coefficients", case._replace(part="")
+        yield "full-size coefficients", case._replace(part="")

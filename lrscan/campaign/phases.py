@@ -1,8 +1,8 @@
-"""The phases of a campaign, the most valuable first, and what each does in its process.
+"""Phases of a campaign, the most valuable first, and the functions that run in their processes.
 
-A phase prints what it has to say; its last line that begins with "=> " goes into the summary. It
-returns DONE, PARTIAL (go on another time) or UNAVAILABLE (this machine lacks something), and raises
-if it failed.
+What a phase prints goes to its log. Its last line that starts with "=> " goes into the summary. A
+phase returns ``DONE``, ``PARTIAL`` (more to do another time) or ``UNAVAILABLE`` (the machine lacks
+something), and raises if it failed.
 """
 
 from __future__ import annotations
@@ -29,23 +29,24 @@ from lrscan.experiments import run
 from lrscan.experiments.problem_2b_search import search_records
 from lrscan.experiments.training_runs import outcomes
 
-# In its last seconds a phase begins nothing more, so that it need not be ended by force.
+# A phase starts nothing new in its last seconds, so that it need not be killed.
 _MARGIN_S = 6.0
-_FOUND = 99  # a checker's exit status where it found an error
-_LONGEST_WATCH_S = 90.0  # of a checker
+_FOUND = 99  # exit status of a checker that found an error
+_LONGEST_WATCH_S = 90.0  # time limit of a checker
 
 
 class Phase(NamedTuple):
-    """A part of a campaign, in a process of its own.
+    """Part of a campaign that runs in a process of its own.
 
-    name       for the command line and the files
-    about      what it finds out
-    limit_s    seconds, which it cannot exceed and no other can take; None: what is left over when
-               the others have had theirs
-    call       "module:function", called with a PhaseContext and the arguments
-    arguments  of the call, JSON values
-    attempts   how often it is begun again after its process died
-    simulated  whether kernels alone are meant: without a GPU they run in Numba's simulator
+    Attributes:
+        name:      the name on the command line and in files
+        about:     a description of what it measures or checks
+        limit_s:   its time limit in seconds, reserved for it alone; None: the time that the other
+            phases leave over
+        call:      "module:function", called with a :class:`PhaseContext` and the arguments
+        arguments: further arguments of the call, JSON values
+        attempts:  the most times that it is started, if its process dies
+        simulated: True if it runs kernels only; without a GPU they run in Numba's simulator
     """
 
     name: str
@@ -67,7 +68,7 @@ def _step(
     gpu: Iterable[str] = (),
     cpu: Iterable[str] = (),
 ) -> dict[str, Any]:
-    """Experiments of `lrscan bench`, with parameters to set on a GPU, or in a rehearsal."""
+    """Return a step that runs experiments, with parameters for a GPU and for a CPU rehearsal."""
     assigned = {"cuda": list(gpu), "cpu": list(cpu)}
     return {
         "experiments": experiments,
@@ -84,7 +85,7 @@ _LONG_CPU = ("lengths=[]", "lstm_lengths=[]", "grown_lengths=[256]")
 PHASES = (
     Phase(
         "smoke",
-        "every algorithm, dtype and layout against the double-precision loop",
+        "every algorithm, dtype and layout, compared with the double-precision loop",
         60,
         _RUN("check_kernels"),
         attempts=4,
@@ -92,21 +93,21 @@ PHASES = (
     ),
     Phase(
         "table_1",
-        "the operator alone, serial over parallel time",
+        "speedup of the operator alone: serial time over parallel time",
         50,
         _RUN("measure"),
         _measured(_step("kernel_speedup")),
     ),
     Phase(
         "throughput",
-        "shares of the speed of a copy, and the cost of a call",
+        "speed of the operator relative to a copy, and the cost of a call",
         50,
         _RUN("measure"),
         _measured(_step("call_cost"), _step("throughput", options={"rivals_later": True})),
     ),
     Phase(
         "table_2",
-        "training steps with nothing but the kernel switched",
+        "time of training steps that differ only in the kernel",
         75,
         _RUN("measure"),
         _measured(_step("training_speedup")),
@@ -120,7 +121,7 @@ PHASES = (
     ),
     Phase(
         "sanitizer",
-        "the smallest cases under memcheck and racecheck",
+        "small cases under NVIDIA's memcheck and racecheck",
         60,
         _RUN("sanitize"),
     ),
@@ -145,7 +146,7 @@ PHASES = (
     ),
     Phase(
         "one_million",
-        "problem 2b at 1,048,576 steps, one seed, and the time of a step",
+        "problem 2b at 1,048,576 steps, one seed, and the time of a training step",
         30,
         _RUN("measure"),
         _measured(
@@ -159,7 +160,7 @@ PHASES = (
     ),
     Phase(
         "rivals",
-        "other implementations beside ours",
+        "speed of other implementations, compared with ours",
         120,
         _RUN("compare"),
         _measured(_step("throughput")),
@@ -183,21 +184,21 @@ PHASES = (
             _step("problem_2b", cpu=("seeds=[0, 1]", *_SHORT_CPU)),
         ),
     ),
-    Phase("tests", "what else tests/cuda/test_cuda.py checks", None, _RUN("test")),
+    Phase("tests", "the remaining tests in tests/cuda/test_cuda*.py", None, _RUN("test")),
 )
 
-# Before all others on a GPU, where no kit brings the kernels.
+# Runs before all other phases on a GPU if no kit provides the kernels.
 COMPILE = Phase(
     "compile",
-    "the kernels of all phases, for this GPU",
+    "compilation of the kernels of all phases, for this GPU",
     240,
     _RUN("compile_kernels"),
 )
 
-# In the place of all that comes after the smoke test, where that has failed.
+# Replaces all phases after the smoke test if that has failed.
 NARROW = Phase(
     "narrow",
-    "the smallest case that fails, and how",
+    "the smallest failing case, and what the failure depends on",
     None,
     _RUN("narrow_down"),
     attempts=8,
@@ -206,7 +207,7 @@ NARROW = Phase(
 
 
 def say(message: str) -> None:
-    """Print what the summary says of the phase."""
+    """Print the phase's message for the summary."""
     print(f"=> {message}", flush=True)
 
 
@@ -215,7 +216,7 @@ def _notes(context: PhaseContext, name: str) -> smoke.Notes:
 
 
 def compile_kernels(context: PhaseContext) -> int:
-    """Compile on all cores what the phases launch, and keep it on this machine."""
+    """Compile the kernels of all phases on all cores, into this machine's cache."""
     device = torch.device(context.device)
     warmup.check_compilers()
     compiled, kept = warmup.compile_all(
@@ -224,12 +225,12 @@ def compile_kernels(context: PhaseContext) -> int:
         torch.cuda.get_device_capability(device),
         None,
     )
-    say(f"{compiled} kernels compiled, {kept} were there")
+    say(f"{compiled} kernels compiled, {kept} already present")
     return DONE
 
 
 def check_kernels(context: PhaseContext) -> int:
-    """The smoke test."""
+    """Run the smoke test."""
     device = torch.device(context.device)
     wanted, notes = smoke.for_device(device), _notes(context, "smoke")
     if len(notes.failures) < smoke.ENOUGH_FAILURES:
@@ -238,39 +239,39 @@ def check_kernels(context: PhaseContext) -> int:
             if len(notes.failures) >= smoke.ENOUGH_FAILURES:
                 break
     right = len(notes.ended) - len(notes.failures)
-    told = f"{right:,} of {len(wanted):,} cases within the bound of rounding"
+    text = f"{right:,} of {len(wanted):,} cases are within the rounding bound"
     if failures := notes.failures:
         first = notes.ended[failures[0]]
         raise RuntimeError(
-            f"{told}; {len(failures)} failed, the first one {failures[0]}: "
+            f"{text}; {len(failures)} failed, first: {failures[0]}: "
             f"{first.get('error') or first.get('shares')}"
         )
-    say(f"{told}, in Numba's simulator" if smoke.simulated() else told)
+    say(f"{text}, in Numba's simulator" if smoke.simulated() else text)
     return DONE if right == len(wanted) else PARTIAL
 
 
 def narrow_down(context: PhaseContext) -> int:
-    """The smallest case that fails."""
+    """Find the smallest failing case, and run memcheck on it if there is one."""
     failures = _notes(context, "smoke").failures
     notes, until = _notes(context, "narrow"), context.until - _MARGIN_S
     found = narrow.smallest(failures, torch.device(context.device), notes, until, say)
     checker = _checker()
     if context.device == "cuda" and checker is not None and context.left > 2 * _MARGIN_S:
         tool = "memcheck"
-        told = _watch(context, checker, tool, [found.case], context.left - _MARGIN_S)
-        say(f"{found.told}; {tool}: {told}")
+        report = _watch(context, checker, tool, [found.case], context.left - _MARGIN_S)
+        say(f"{found.summary}; {tool}: {report}")
     return DONE if found.complete else PARTIAL
 
 
 def measure(context: PhaseContext, steps: list[dict[str, Any]]) -> int:
-    """Experiments, as `lrscan bench --resume` takes them."""
-    status, told = DONE, list[str]()
+    """Run experiments, as ``lrscan bench --resume`` does."""
+    status, progress = DONE, list[str]()
     for step in steps:
         seconds = context.left - _MARGIN_S
         if seconds <= 0:
             status = PARTIAL
             break
-        _tell_search(context, step["experiments"])
+        _print_search(context, step["experiments"])
         planned = run.plan(
             step["experiments"],
             profile=context.profile,
@@ -285,13 +286,13 @@ def measure(context: PhaseContext, steps: list[dict[str, Any]]) -> int:
             options=step["options"],
         )
         status = status or got
-        told += [_how_much(context, name) for name in step["experiments"]]
-    say("; ".join(dict.fromkeys(told)) or "not begun")
+        progress += [_progress(context, name) for name in step["experiments"]]
+    say("; ".join(dict.fromkeys(progress)) or "not started")
     return PARTIAL if status else DONE
 
 
-def _how_much(context: PhaseContext, experiment: str) -> str:
-    """How much of an experiment is in the records."""
+def _progress(context: PhaseContext, experiment: str) -> str:
+    """Describe how much of an experiment is in the records."""
     slug = provenance.device_slug(context.device)
     found = records.find(experiment, slug, directory=context.work / "records")
     if found is None:
@@ -299,22 +300,22 @@ def _how_much(context: PhaseContext, experiment: str) -> str:
     if "run" in found.table:
         runs = outcomes(found)
         learned = runs["status"].eq("learned").sum()
-        told = f"{experiment}: {learned} of {len(runs)} runs learned"
+        text = f"{experiment}: {learned} of {len(runs)} runs learned"
     else:
-        told = f"{experiment}: {len(found.table):,} times"
-    return f"{told}, {found.left} left to measure" if found.left else told
+        text = f"{experiment}: {len(found.table):,} timings"
+    return f"{text}, {found.left} left to measure" if found.left else text
 
 
-def _tell_search(context: PhaseContext, experiments: Iterable[str]) -> None:
-    """Say by whose search the settings of a training were chosen."""
+def _print_search(context: PhaseContext, experiments: Iterable[str]) -> None:
+    """Print the device whose search chose the settings of a training."""
     if "problem_2b" in experiments:
         found = search_records(context.device)
-        print(f"settings by the search on {found.device_label}", flush=True)
+        print(f"training settings from the search on {found.device_label}", flush=True)
 
 
 def compare(context: PhaseContext, steps: list[dict[str, Any]]) -> int:
-    """:func:`measure`, with the packages that the kit brought."""
-    # A build that was ended by force leaves a lock, for which the next one would wait for ever.
+    """Run experiments like :func:`measure`, with the packages of the kit installed."""
+    # A build that was killed leaves a lock, and the next build would wait for it forever.
     os.environ["TORCH_EXTENSIONS_DIR"] = tempfile.mkdtemp(prefix="lrscan-extensions-")
     if context.wheels is not None:
         site = context.work.parent / f"{context.work.name}-rivals"
@@ -327,26 +328,26 @@ def compare(context: PhaseContext, steps: list[dict[str, Any]]) -> int:
         return measure(context, steps)
     from lrscan.cuda.numba_cuda import numpy_as_numba_knows_it
 
-    with numpy_as_numba_knows_it():  # for those that compile with Numba
+    with numpy_as_numba_knows_it():  # for packages that compile with Numba
         return measure(context, steps)
 
 
 def sanitize(context: PhaseContext) -> int:
-    """NVIDIA's checkers over small cases."""
+    """Run NVIDIA's compute-sanitizer on small cases."""
     checker = _checker()
     if context.device != "cuda" or checker is None:
-        say("there is no GPU to watch" if checker else "compute-sanitizer is not installed")
+        say("there is no GPU" if checker else "compute-sanitizer is not installed")
         return UNAVAILABLE
-    told, cases = [], smoke.small_cases()
+    reports, cases = [], smoke.small_cases()
     for number, tool in enumerate(("memcheck", "racecheck")):
         seconds = min((context.left - _MARGIN_S) / (2 - number), _LONGEST_WATCH_S)
-        told.append(f"{tool}: {_watch(context, checker, tool, cases, seconds)}")
-    say("; ".join(told))
-    if any("not supported" in one for one in told):
+        reports.append(f"{tool}: {_watch(context, checker, tool, cases, seconds)}")
+    say("; ".join(reports))
+    if any("not supported" in one for one in reports):
         return UNAVAILABLE
-    if any("found" in one or "did not work" in one for one in told):
-        raise RuntimeError("; ".join(told))
-    return PARTIAL if any("time was up" in one for one in told) else DONE
+    if any("found" in one or "did not work" in one for one in reports):
+        raise RuntimeError("; ".join(reports))
+    return PARTIAL if any("time ran out" in one for one in reports) else DONE
 
 
 def _checker() -> str | None:
@@ -358,10 +359,10 @@ def _checker() -> str | None:
 def _watch(
     context: PhaseContext, checker: str, tool: str, cases: Iterable[smoke.SmokeCase], seconds: float
 ) -> str:
-    """What a checker says of some cases.
+    """Run a checker on some cases and return its report in a few words.
 
-    Errors that the driver returns are not counted: the bindings ask a driver for functions that an
-    older one does not have, and torch handles its own.
+    Errors returned by the driver's API are not counted: the bindings look for functions that an
+    older driver does not have, and torch handles its own errors.
     """
     given = [json.dumps(case._asdict()) for case in cases]
     options = ["--tool", tool, "--error-exitcode", str(_FOUND), "--report-api-errors", "no"]
@@ -380,29 +381,29 @@ def _watch(
             status = process.wait(seconds)
         except subprocess.TimeoutExpired:
             status = None
-            os.killpg(process.pid, signal.SIGKILL)  # what it watches lives on else
+            os.killpg(process.pid, signal.SIGKILL)  # the group, or else the watched process lives
             process.wait()
     printed = path.read_text(errors="replace")
     if "Device not supported" in printed:
         return "not supported on this device"
     checked = printed.count("dim=")
     if status is None:
-        return f"time was up after {checked} of {len(given)} cases"
+        return f"time ran out after {checked} of {len(given)} cases"
     if status == _FOUND:
         return f"errors found, see notes/{path.name}"
     if status:
-        return f"it did not work (status {status}), see notes/{path.name}"
-    return f"{checked} cases without an error"
+        return f"the checker did not work (exit status {status}), see notes/{path.name}"
+    return f"{checked} cases without errors"
 
 
 def test(context: PhaseContext) -> int:
-    """The rest of the tests on a GPU."""
+    """Run the remaining tests of the CUDA kernels."""
     if importlib.util.find_spec("pytest") is None:
         say("pytest is not installed")
         return UNAVAILABLE
     root, several = workspace.find_root(), importlib.util.find_spec("xdist") is not None
     report = context.work / "notes" / "tests.xml"
-    # What the phases before have done, and what times things while others compute.
+    # Tests that repeat earlier phases, and tests that time something while others compute.
     left_out = ["every_layout", "sanitizer", *["31", "behind", "costs", "share"] * several]
     line = [
         sys.executable,
@@ -426,7 +427,7 @@ def test(context: PhaseContext) -> int:
         )
     except subprocess.TimeoutExpired as error:
         print((error.stdout or b"").decode(errors="replace"))
-        say("time was up")
+        say("time ran out")
         return PARTIAL
     print(done.stdout, done.stderr, flush=True)
     last = done.stdout.strip().splitlines()[-1].strip("= ") if done.stdout.strip() else ""

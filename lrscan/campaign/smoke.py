@@ -1,11 +1,11 @@
-"""Does every kernel compute the recurrence on this device? The first phase of a campaign.
+"""Smoke test of a campaign: checks that every kernel computes the recurrence on this device.
 
-Each case is noted before it runs and again when it has ended, in a file of JSON lines. So what a
-case that crashed, or never came back, does to the process is no loss: the next process finds it
-begun and not ended, counts it as died, and goes on behind it.
+Each case is written to a file of JSON lines before it starts and again when it has ended. So the
+test survives a case that crashes or hangs: the next process finds a case that was started but not
+ended, counts it as failed, and continues with the case after it.
 
-``python -m lrscan.campaign.smoke CASE [CASE ...]`` runs cases, given as JSON, on the GPU: what
-NVIDIA's compute-sanitizer is given to watch.
+``python -m lrscan.campaign.smoke CASE [CASE ...]`` runs cases, given as JSON, on the GPU. NVIDIA's
+compute-sanitizer watches this command.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from lrscan.core.dtypes import KINDS, state_dtype
 from lrscan.core.reference import Exact, oracle
 from lrscan.experiments.inputs import draw_inputs, lasting
 
-# (shape, dim): every order in memory, one tile and many, aligned for vectors and not, columns
-# beyond 65,535, more axes than a kernel takes.
+# (shape, dim): every order in memory, one tile and many, aligned for vector loads and unaligned,
+# more than 65,535 columns, more axes than a kernel takes.
 LAYOUTS = {
     "one": ((1, 1), 0),
     "one-column": ((301, 1), 0),
@@ -53,24 +53,30 @@ LARGE = {
     "time-unaligned": ((7, 10_001), 1),
     "columns-beyond-65535": ((40, 70_001), 0),
 }
-# The parts of a coefficient that is the same for several elements: which axes are kept.
+# Shapes of a coefficient that is broadcast over some axes.
 PARTS = ("per-column", "per-step", "constant")
 _FEW = ("columns", "time", "thin")
-# On a GPU a case takes milliseconds, when the libraries are loaded and the exact result is known.
+# On a GPU a case takes milliseconds once the libraries are loaded and the exact result is known.
 HANGS_AFTER_S = 10.0
-_SLOWER_WITHOUT_GPU = 6
-# More failures than these say nothing new.
+_SLOWER_WITHOUT_GPU = 6  # factor on HANGS_AFTER_S
+# The test stops after this many failures, since more would add little information.
 ENOUGH_FAILURES = 24
-_LARGEST_SIMULATED = 12  # steps or columns
+_LARGEST_SIMULATED = 12  # most steps or columns in Numba's simulator
 
 
 class SmokeCase(NamedTuple):
     """One forward and one backward sweep.
 
-    part      "" for coefficients of the shape of the inputs, or one of PARTS
-    wide_a    whether a half-precision input has coefficients and states in float32
-    start     whether there is a state before the first step
-    public    whether it goes through :func:`lrscan.linear_recurrence` and autograd
+    Attributes:
+        algorithm: the name of the algorithm
+        dtype:     the name of the dtype of the inputs
+        shape:     the shape of the inputs
+        dim:       the axis of time
+        reverse:   True if the sweep runs backwards in time
+        part:      "" for coefficients with the shape of the inputs, or one of ``PARTS``
+        wide_a:    True if coefficients and start are float32 and the inputs half precision
+        start:     True if there is a state before the first step
+        public:    True if it goes through :func:`lrscan.linear_recurrence` and autograd
     """
 
     algorithm: str
@@ -85,19 +91,19 @@ class SmokeCase(NamedTuple):
 
     @classmethod
     def read(cls, given: dict[str, Any]) -> SmokeCase:
-        """A case from its JSON."""
+        """Return the case that a JSON object describes."""
         return cls(**given)._replace(shape=tuple(given["shape"]))
 
     def __str__(self) -> str:
-        said = f"{self.algorithm} {self.dtype} {self.shape} dim={self.dim}"
+        label = f"{self.algorithm} {self.dtype} {self.shape} dim={self.dim}"
         flags = [n for n in ("reverse", "wide_a", "public") if getattr(self, n)]
-        return " ".join([said, *flags, *filter(None, [self.part])]) + " no-h0" * (not self.start)
+        return " ".join([label, *flags, *filter(None, [self.part])]) + " no-h0" * (not self.start)
 
 
 def cases(algorithms: Iterable[str], dtypes: Iterable[str], large: bool = True) -> list[SmokeCase]:
-    """All that is checked, quick and telling ones first."""
+    """Return the cases of some algorithms and dtypes; the quick, most revealing ones come first."""
     algorithms, dtypes = list(algorithms), list(dtypes)
-    # Algorithms innermost: what is exact is found out once for all of them.
+    # Algorithms are innermost, so that the exact result is computed once for all of them.
     every = [SmokeCase("", dtype, *layout) for dtype in dtypes for layout in LAYOUTS.values()]
     every += [SmokeCase("", "float32", *layout, reverse=True) for layout in LAYOUTS.values()]
     for name in _FEW:
@@ -111,7 +117,7 @@ def cases(algorithms: Iterable[str], dtypes: Iterable[str], large: bool = True) 
 
 
 def small_cases() -> list[SmokeCase]:
-    """What a checker watches, under which everything takes a hundred times as long."""
+    """Return the cases for NVIDIA's checkers, under which everything is 100 times slower."""
     layouts = ("one-column", "columns", "columns-unaligned", "time", "five-axes")
     return [
         SmokeCase(algorithm, "float32", *LAYOUTS[layout])
@@ -121,7 +127,7 @@ def small_cases() -> list[SmokeCase]:
 
 
 def for_device(device: torch.device) -> list[SmokeCase]:
-    """The cases of a device. On a CPU with Numba's simulator those of CUDA, in small."""
+    """Return the cases for a device: on a CPU with Numba's simulator, small ones of CUDA."""
     if device.type == "cuda":
         return for_cuda()
     if not simulated():
@@ -136,12 +142,12 @@ def for_device(device: torch.device) -> list[SmokeCase]:
 
 
 def for_cuda() -> list[SmokeCase]:
-    """The cases of a GPU."""
+    """Return the cases for a GPU."""
     return cases(ALGORITHMS["cuda"], list(KINDS))
 
 
 def simulated() -> bool:
-    """Whether Numba's CUDA simulator is on, in which CPU tensors are swept by CUDA kernels."""
+    """Return True if Numba's CUDA simulator is on. CUDA kernels then process CPU tensors."""
     try:
         from lrscan.cuda.memory import SIMULATED
     except ImportError:  # no numba-cuda
@@ -150,7 +156,7 @@ def simulated() -> bool:
 
 
 def draw(case: SmokeCase) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
-    """(a, x, h0, dh) on the CPU. In every other column a state lasts for a thousand steps."""
+    """Draw (a, x, h0, dh) on the CPU; in every other column a state lasts a thousand steps."""
     steps, columns = case.shape[case.dim], math.prod(case.shape) // case.shape[case.dim]
     rest = [n for axis, n in enumerate(case.shape) if axis != case.dim]
     dtype = getattr(torch, case.dtype)
@@ -174,13 +180,13 @@ def _shape_of_a(case: SmokeCase) -> tuple[int, ...]:
     return tuple(n if kept(axis) else 1 for axis, n in enumerate(case.shape))
 
 
-def _known(case: SmokeCase) -> tuple[tuple[Tensor | None, ...], Exact]:
-    """(inputs, exact results); the loop takes longer than all that is held against it."""
-    return _known_to_all(case._replace(algorithm="", public=False))
+def _reference(case: SmokeCase) -> tuple[tuple[Tensor | None, ...], Exact]:
+    """Return (inputs, exact results), cached since the loop is slower than all kernels together."""
+    return _cached_reference(case._replace(algorithm="", public=False))
 
 
 @functools.lru_cache(maxsize=4)
-def _known_to_all(case: SmokeCase) -> tuple[tuple[Tensor | None, ...], Exact]:
+def _cached_reference(case: SmokeCase) -> tuple[tuple[Tensor | None, ...], Exact]:
     a, x, h0, dh = draw(case)
     start = torch.zeros_like(dh.select(case.dim, 0)) if h0 is None else h0
     whole = oracle(a.expand_as(x), x, start, dh, dim=case.dim, reverse=case.reverse)
@@ -188,11 +194,12 @@ def _known_to_all(case: SmokeCase) -> tuple[tuple[Tensor | None, ...], Exact]:
 
 
 def run(case: SmokeCase, device: torch.device) -> dict[str, float]:
-    """How much of its rounding bound the worst element of each result uses up; at most 1 is right.
+    """Return, for each result, the largest error as a multiple of its rounding bound.
 
-    The gradient of a coefficient that was broadcast is a sum, and its bound that of its terms.
+    A result is correct if this is at most 1. The gradient of a broadcast coefficient is a sum; its
+    bound is the sum of the terms' bounds, plus the rounding of the summation.
     """
-    inputs, exact = _known(case)
+    inputs, exact = _reference(case)
     on = [None if t is None else t.to(device) for t in inputs]
     elements = math.prod(case.shape)
     got = _results(case, on, "cuda" if simulated() else device.type)
@@ -202,7 +209,7 @@ def run(case: SmokeCase, device: torch.device) -> dict[str, float]:
             continue
         if result.shape != value.shape:
             value, bound = (t.sum_to_size(result.shape) for t in (value, bound))
-            # In a sum of n terms every one is rounded up to n times more.
+            # In a sum of n terms, each term is rounded up to n more times.
             terms = elements // max(result.numel(), 1)
             rounding = terms * torch.finfo(result.dtype).eps
             bound = bound + rounding * exact.da[0].abs().sum_to_size(result.shape)
@@ -215,9 +222,9 @@ def run(case: SmokeCase, device: torch.device) -> dict[str, float]:
 def _results(
     case: SmokeCase, tensors: Iterable[Tensor | None], backend: str
 ) -> list[Tensor | None]:
-    """(h, da, dx, dh0) of (a, x, h0, dh)."""
+    """Compute (h, da, dx, dh0) from (a, x, h0, dh)."""
     a, x, h0, dh = tensors
-    assert a is not None and x is not None and dh is not None  # h0 alone may be missing
+    assert a is not None and x is not None and dh is not None  # only h0 may be None
     options = (case.dim, case.reverse, case.algorithm)
     if case.public:
         leaves = [t.requires_grad_() for t in (a, x, h0) if t is not None]
@@ -231,18 +238,18 @@ def _results(
 
 
 def _unwritten(like: Tensor) -> Tensor:
-    """Room for a result in which an element that is never written shows."""
-    room = torch.empty_like(like)
-    return room if like.is_meta else room.fill_(math.nan)
+    """Return an output filled with NaN, so that elements that no kernel writes are noticed."""
+    out = torch.empty_like(like)
+    return out if like.is_meta else out.fill_(math.nan)
 
 
 def launch(case: SmokeCase) -> None:
-    """The same sweeps over tensors without data, for :func:`lrscan.cuda.launch.noted`."""
+    """Run the same sweeps on tensors without data, for :func:`lrscan.cuda.launch.noted`."""
     _results(case._replace(public=False), _shapes(case), "cuda")
 
 
 def _shapes(case: SmokeCase) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
-    """As :func:`draw`, without data."""
+    """Return tensors like those of :func:`draw`, but without data."""
     rest = [n for axis, n in enumerate(case.shape) if axis != case.dim]
     dtype = getattr(torch, case.dtype)
     wide = state_dtype(dtype) if case.wide_a else dtype
@@ -253,42 +260,48 @@ def _shapes(case: SmokeCase) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
 
 
 class Notes:
-    """What happened to each case, in a file of JSON lines: what was, and what is."""
+    """Log of the cases in a file of JSON lines, of earlier processes and of this one.
+
+    Attributes:
+        path:  the file
+        ended: the result of each case that ended, or that died with its process
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.ended: dict[SmokeCase, dict[str, Any]] = {}
-        begun = None
+        started = None
         for line in path.read_text().splitlines() if path.is_file() else ():
-            told = json.loads(line)
-            case = SmokeCase.read(told.pop("case"))
-            if told:
-                self.ended[case], begun = told, None
+            result = json.loads(line)
+            case = SmokeCase.read(result.pop("case"))
+            if result:
+                self.ended[case], started = result, None
             else:
-                begun = case
-        if begun is not None:
-            self.write(begun, {"passed": False, "error": "the process died, or it hung"})
+                started = case
+        if started is not None:
+            self.write(started, {"passed": False, "error": "the process died or hung"})
 
-    def write(self, case: SmokeCase, told: dict[str, Any] | None = None) -> None:
-        """That a case has begun, or how it ended."""
-        if told:
-            self.ended[case] = told
+    def write(self, case: SmokeCase, result: dict[str, Any] | None = None) -> None:
+        """Log that a case has started, or its result."""
+        if result:
+            self.ended[case] = result
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a") as file:
-            file.write(json.dumps({"case": case._asdict()} | (told or {})) + "\n")
+            file.write(json.dumps({"case": case._asdict()} | (result or {})) + "\n")
 
     @property
     def failures(self) -> list[SmokeCase]:
-        return [case for case, told in self.ended.items() if not told["passed"]]
+        """Cases that did not pass."""
+        return [case for case, result in self.ended.items() if not result["passed"]]
 
 
 def check(case: SmokeCase, device: torch.device, notes: Notes) -> bool:
-    """Run a case and note how it ended; whether it passed.
+    """Run a case and log its result. Return True if it passed.
 
     Raises:
-        SystemExit: the device is of no more use to this process
+        SystemExit: this process can no longer use the device
     """
-    _known(case)
+    _reference(case)
     notes.write(case)
     seconds = HANGS_AFTER_S * (1 if device.type == "cuda" else _SLOWER_WITHOUT_GPU)
     faulthandler.dump_traceback_later(seconds, exit=True, file=sys.__stderr__ or 2)
@@ -298,18 +311,18 @@ def check(case: SmokeCase, device: torch.device, notes: Notes) -> bool:
         notes.write(case, {"passed": passed, "shares": shares})
     except Exception as error:
         words = str(error).strip().splitlines()
-        told = f"{type(error).__name__}: {words[0] if words else ''}"
-        notes.write(case, {"passed": False, "error": told})
+        message = f"{type(error).__name__}: {words[0] if words else ''}"
+        notes.write(case, {"passed": False, "error": message})
         passed = False
-        if not _alive(device):
-            sys.exit(f"{case}: {told}; the device is lost to this process")
+        if not _works(device):
+            sys.exit(f"{case}: {message}; the device no longer works in this process")
     finally:
         faulthandler.cancel_dump_traceback_later()
     return passed
 
 
-def _alive(device: torch.device) -> bool:
-    """Whether the device still computes. After an illegal access it does not, in this process."""
+def _works(device: torch.device) -> bool:
+    """Return True if this process can still use the device; after an illegal access it cannot."""
     try:
         return torch.ones(2, device=device).sum().item() == 2
     except Exception:
@@ -319,13 +332,13 @@ def _alive(device: torch.device) -> bool:
 def sweep_through(
     wanted: Iterable[SmokeCase], device: torch.device, notes: Notes, until: float = math.inf
 ) -> Iterator[SmokeCase]:
-    """Check the cases that are not in the notes yet; those that fail are handed on.
+    """Check the cases that are not in the notes yet, and yield those that fail.
 
-    None is begun later than ``until``, by ``time.monotonic``.
+    No case is started after ``until``, by ``time.monotonic``.
     """
-    # Memory that nobody writes holds NaN then.
+    # In deterministic mode torch fills new memory with NaN, so unwritten elements are noticed.
     torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.ones(2, device=device).sum().item()  # loads libraries, which may take long
+    torch.ones(2, device=device).sum().item()  # loads libraries before the first timeout starts
     for case in wanted:
         if time.monotonic() > until:
             return
@@ -334,7 +347,7 @@ def sweep_through(
 
 
 def main(arguments: list[str]) -> int:
-    """Run cases given as JSON on the GPU; the exit status is 1 if one is wrong."""
+    """Run cases, given as JSON, on the GPU. Return the exit status: 1 if a result is wrong."""
     device, wrong = torch.device("cuda"), 0
     for text in arguments:
         case = SmokeCase.read(json.loads(text))

@@ -1,15 +1,16 @@
-"""The result folder of a campaign, and the folder that it works in.
+"""Result folder of a campaign, and its working folder.
 
-Everything is in one archive, `campaign.zip`, since a result often has to travel:
+A result often moves to another machine, so everything is in one archive, ``campaign.zip``::
 
-    state.json          what was measured (device, commit, sources, versions), and how phases ended
-    records/<device>/   the records, as :mod:`lrscan.evidence.records` writes them
-    notes/              of the smoke test: cases that passed and failed
-    logs/               what each phase printed, the end of it
+    state.json          device, commit, sources and versions, and how each phase ended
+    records/<device>/   the records, as lrscan.evidence.records writes them
+    notes/              the cases of the smoke test that passed and failed, reports of checkers
+    logs/               the end of what each phase printed
 
-The archive is written anew, aside, and then renamed. A campaign works in a temporary folder, so the
-archive is all that there is to lose, but for a training run that was not finished: its checkpoint
-is in `build/checkpoints` and, being large, stays on the machine.
+Every version of the archive is written to a new file, which then replaces the old one. A campaign
+works in a temporary folder, so nothing but the archive has to be kept. There is one exception: the
+checkpoint of an unfinished training run is large, so it stays on the machine in
+``build/checkpoints``.
 """
 
 from __future__ import annotations
@@ -31,11 +32,13 @@ from lrscan.evidence.records import json_text
 
 ARCHIVE, SUMMARY = "campaign.zip", "summary.txt"
 FORMAT = 1
-# What a result may weigh: some ways of sending one take no larger file.
+CHANGED = " with uncommitted changes"  # appended to a commit in messages
+# Limits in bytes: of the archive, since some ways to send it accept no larger file; of its contents
+# before they are unpacked; and of each log in it.
 MOST_BYTES = 15 * 2**20
 _MOST_UNPACKED = 256 * 2**20
 _MOST_LOG = 128 * 1024
-# What is measured is measured by these.
+# Files that affect measurements.
 _SOURCES = (
     "lrscan/**/*.py",
     "lrscan/**/*.csv",
@@ -45,17 +48,24 @@ _SOURCES = (
 
 
 class CampaignError(workspace.WorkspaceError):
-    """What was asked for cannot be done, and nothing was changed."""
+    """Error in a request to a campaign; nothing was changed."""
 
 
 @dataclass
 class State:
-    """What a campaign has measured so far.
+    """State of a campaign.
 
-    device, device_label, device_type   of the GPU, as provenance has them
-    commit, dirty   what was measured; the digest of each source file is in `sources`
-    versions        of the packages that measured
-    phases          by name, {"status", "seconds", "message", "attempts"}
+    Attributes:
+        device:       the device's name in paths
+        device_label: the device's name in messages
+        device_type:  "cuda" or "cpu"
+        commit:       the measured commit
+        dirty:        True if files differed from the commit
+        sources:      the digest of each file that affects measurements, by path
+        versions:     the versions of the packages that affect measurements
+        phases:       {"status", "seconds", "message", "attempts"} of each phase, by name; also
+            "kernels" if it loaded CUDA kernels
+        format:       the version of this format
     """
 
     device: str
@@ -70,7 +80,7 @@ class State:
 
 
 def source_digests(root: Path) -> dict[str, str]:
-    """The git blob id of every file that decides what is measured, by its path in the project."""
+    """Return the git blob id of every file that affects measurements, by path in the project."""
     found = {}
     for pattern in _SOURCES:
         for path in sorted(root.glob(pattern)):
@@ -81,20 +91,20 @@ def source_digests(root: Path) -> dict[str, str]:
 
 
 def versions() -> dict[str, str]:
-    """The packages whose change makes another measurement."""
+    """Return the versions of the packages that affect measurements."""
     found = {name: package_version(name) for name in ("torch", "numba", "numba-cuda", "triton")}
     return {name: version for name, version in found.items() if version}
 
 
 class Store:
-    """A result folder in use.
+    """Result folder in use, with a temporary working folder.
 
     Args:
         out:     the result folder
-        earlier: a result to go on from: a folder or an archive; None: what is in ``out``, if any
+        earlier: a result to continue from, a folder or an archive; None: the one in ``out``, if any
 
     Raises:
-        CampaignError: ``earlier`` is no result, or ``out`` cannot be written
+        CampaignError: ``earlier`` is not a result, or ``out`` cannot be written
     """
 
     def __init__(self, out: Path, earlier: Path | None = None) -> None:
@@ -119,17 +129,20 @@ class Store:
 
     @property
     def records(self) -> Path:
+        """Folder of the records."""
         return self.work / "records"
 
     def log(self, name: str) -> Path:
+        """Return the path of the log with this name."""
         path = self.work / "logs" / f"{name}.txt"
         path.parent.mkdir(exist_ok=True)
         return path
 
     def pack(self, force: bool = False) -> None:
-        """Write the archive, if a file has changed since it was written last.
+        """Write the archive if a file has changed since the last time, or if ``force`` is True.
 
-        Where the folder is full the archive stays as it was, and `full` says why.
+        If the result folder cannot be written, the archive stays as it was, and ``full`` holds the
+        reason.
         """
         if self.state is None:
             return
@@ -144,16 +157,16 @@ class Store:
             self.full = f"{self.out} could not be written: {error.strerror}"
 
     def _files(self) -> list[Path]:
-        # A name with a dot in front is of a file that is being written.
+        # A name that starts with a dot belongs to a file that is being written.
         return [path for path in self.work.rglob("*") if path.name[0] != "." and path.is_file()]
 
     def forget_notes(self) -> None:
-        """Drop what the smoke test noted."""
+        """Delete the notes of earlier runs."""
         shutil.rmtree(self.work / "notes", ignore_errors=True)
 
     def _zipped(self, state: str) -> bytes:
         with tempfile.TemporaryFile() as file:
-            for left_out in ((), ("logs/",), ("logs/", "notes/")):  # where all is too large
+            for left_out in ((), ("logs/",), ("logs/", "notes/")):  # until the archive fits
                 file.seek(0)
                 file.truncate()
                 with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -168,20 +181,20 @@ class Store:
             return file.read()
 
     def close(self) -> None:
-        """Drop the working folder, if the archive could be written."""
-        if not self.full:  # else it is the only place that has the results
+        """Delete the working folder, unless it is the only place that has the results."""
+        if not self.full:
             shutil.rmtree(self.work, ignore_errors=True)
 
 
 def _changed_at(path: Path) -> int:
     try:
         return path.stat().st_mtime_ns
-    except FileNotFoundError:  # replaced meanwhile
+    except FileNotFoundError:  # it was renamed in the meantime
         return 0
 
 
 def _end_of(path: Path, cut: bool) -> bytes:
-    """A file's contents, only their end where they are to be ``cut``."""
+    """Return a file's contents, or only their end if ``cut`` is True."""
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - _MOST_LOG) if cut else 0)
@@ -189,14 +202,14 @@ def _end_of(path: Path, cut: bool) -> bytes:
 
 
 def archive_in(path: Path) -> Path:
-    """The archive that a path names: itself, or one in that folder.
+    """Return the archive that a path names: the path itself, or the archive in that folder.
 
     Raises:
-        CampaignError: there is none
+        CampaignError: there is no such file
     """
     found = path / ARCHIVE if path.is_dir() else path
     if not found.is_file():
-        raise CampaignError(f"{path} holds no result of a campaign: there is no {found.name}")
+        raise CampaignError(f"there is no campaign result in {path}: {found.name} is missing")
     return found
 
 
@@ -204,22 +217,25 @@ def unpack(archive: Path, folder: Path) -> State:
     """Unpack an archive into an empty folder.
 
     Raises:
-        CampaignError: it is not whole, is none of a campaign, or names files outside the folder
+        CampaignError: the archive is damaged, is not a campaign result, or names files outside the
+            folder
     """
     try:
         with zipfile.ZipFile(archive) as file:
             names = [info.filename for info in file.infolist()]
             if sum(info.file_size for info in file.infolist()) > _MOST_UNPACKED:
-                raise ValueError("it is too large")
+                raise ValueError(f"it unpacks to more than {_MOST_UNPACKED // 2**20} MiB")
             for name in names:
                 parts = PurePosixPath(name.replace("\\", "/"))
                 if parts.is_absolute() or ".." in parts.parts or ":" in name:
-                    raise ValueError(f"it names {name!r}")
+                    raise ValueError(f"it names {name!r}, a path outside the archive")
             given = json.loads(file.read("state.json"))
             if given.get("format") != FORMAT:
-                raise ValueError(f"its format is {given.get('format')!r}, and {FORMAT} is known")
+                raise ValueError(
+                    f"its format is {given.get('format')!r}, but only format {FORMAT} can be read"
+                )
             state = State(**given)
             file.extractall(folder, [name for name in names if name != "state.json"])
     except (zipfile.BadZipFile, KeyError, TypeError, ValueError, OSError) as error:
-        raise CampaignError(f"{archive} is no result of a campaign: {error}") from None
+        raise CampaignError(f"{archive} is not a campaign result: {error}") from None
     return state

@@ -1,7 +1,7 @@
-"""Compiling kernels ahead, so that no first call waits: `lrscan warmup`.
+"""Command ``lrscan warmup``: compilation of kernels ahead of time, so that first calls are fast.
 
-CPU kernels are compiled by calls of every common kind, on this processor and for it. CUDA kernels
-are compiled for any architecture, with no GPU, by several processes.
+CPU kernels are compiled by making calls of every common kind, for this machine's processor. CUDA
+kernels are compiled for any architecture, without a GPU, by several processes.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from lrscan.cuda.launch import Kernel
 
 OLDEST = (7, 5)
-# (shape, dim) of common tensors: time first, second and last, few columns and one; small ones, and
-# ones that are written past the cache.
+# (shape, dim) of common tensors: time first, second and last, few columns and one column; each
+# small, and so large that results are written past the cache.
 COMMON = (
     ((300, 128), 0),
     ((16_384, 256), 0),
@@ -42,7 +42,7 @@ H100_PROCESSORS = 132  # streaming multiprocessors
 
 
 class WarmupError(workspace.WorkspaceError):
-    """What cannot be compiled, before anything was."""
+    """Error in a request to compile kernels, raised before anything is compiled."""
 
 
 def run(
@@ -53,25 +53,28 @@ def run(
     cpu: bool,
     say: Callable[[str], None],
 ) -> int:
-    """Compile what is asked for, and tell how many kernels were compiled and how many were there.
+    """Compile common kernels; print how many were compiled and how many were already present.
 
     Args:
-        architectures: of CUDA, such as "9.0"; none: that of each GPU that is here
-        dtypes:        names, such as "float32"
-        out:           where CUDA kernels go, for ``LRSCAN_KERNELS`` on another machine; None: to
-                       this machine's cache
-        jobs:          processes that compile CUDA kernels; None: one for each core
+        architectures: CUDA architectures, such as "9.0"; empty: those of this machine's GPUs
+        dtypes:        names of dtypes, such as "float32"
+        out:           the folder for CUDA kernels, to use with ``LRSCAN_KERNELS`` on another
+            machine; None: this machine's cache
+        jobs:          the number of processes that compile CUDA kernels; None: one per core
         cpu:           whether to compile CPU kernels
-        say:           prints a line
+        say:           called with each line of output
+
+    Returns:
+        The exit status, 0.
 
     Raises:
-        WarmupError: an architecture or a dtype that there is not, or no compiler for CUDA
+        WarmupError: an architecture or a dtype is not supported, or there is no compiler for CUDA
     """
     from lrscan.core.dtypes import KINDS
 
     dtypes = list(dict.fromkeys(dtypes))
     if unknown := [name for name in dtypes if name not in KINDS]:
-        raise WarmupError(f"a dtype is one of {', '.join(KINDS)}, not {unknown[0]!r}")
+        raise WarmupError(f"--dtype must be one of {', '.join(KINDS)}, not {unknown[0]!r}")
     wanted = [capability(text) for text in architectures]
     if not wanted:
         import torch
@@ -87,34 +90,39 @@ def run(
         began = time.perf_counter()
         with compilation.quiet():
             compiled, kept = warm_cpu(name)
-        say(_told(f"CPU, {name}", compiled, kept, time.perf_counter() - began))
+        say(_report(f"CPU, {name}", compiled, kept, time.perf_counter() - began))
     for one in wanted:
         began = time.perf_counter()
         listed = f"{__name__}:common_kernels"
         compiled, kept = compile_all(listed, (dtypes,), one, out, jobs)
-        told = f"CUDA {one[0]}.{one[1]}, {', '.join(dtypes)}"
-        say(_told(told, compiled, kept, time.perf_counter() - began))
+        target = f"CUDA {one[0]}.{one[1]}, {', '.join(dtypes)}"
+        say(_report(target, compiled, kept, time.perf_counter() - began))
     if out is not None:
-        say(f"The CUDA kernels are in {out}: on another machine set LRSCAN_KERNELS to it.")
+        say(
+            f"The CUDA kernels are in {out}. To use them on another machine, copy the folder there "
+            "and set LRSCAN_KERNELS to it."
+        )
     return 0
 
 
-def _told(what: str, compiled: int, kept: int, seconds: float) -> str:
-    return f"{what}: {compiled} kernels compiled, {kept} were there ({seconds:.0f} s)"
+def _report(target: str, compiled: int, kept: int, seconds: float) -> str:
+    return f"{target}: {compiled} kernels compiled, {kept} already present ({seconds:.0f} s)"
 
 
 def capability(text: str) -> tuple[int, int]:
-    """The compute capability that "9.0", "90" or "sm_90" names.
+    """Return the compute capability that "9.0", "90" or "sm_90" names.
 
     Raises:
-        WarmupError: it names none that is supported
+        WarmupError: the text names no architecture, or one that is too old
     """
     found = re.fullmatch(r"(?:sm_)?(\d+?)\.?(\d)", text)
     if not found:
-        raise WarmupError(f"a CUDA architecture is written as 9.0, not {text!r}")
+        raise WarmupError(f"a CUDA architecture is written like 9.0, not {text!r}")
     major, minor = int(found[1]), int(found[2])
     if (major, minor) < OLDEST:
-        raise WarmupError(f"the oldest CUDA architecture supported is 7.5, not {major}.{minor}")
+        raise WarmupError(
+            f"the CUDA architecture {major}.{minor} is too old: the oldest supported one is 7.5"
+        )
     return major, minor
 
 
@@ -139,12 +147,12 @@ def check_compilers() -> None:
         words = " ".join(str(error).split())
         raise WarmupError(
             f"CUDA kernels cannot be compiled here: {type(error).__name__}: {words[:300]} "
-            '(pip install "lrscan[cu13]" nvidia-nvvm brings the compilers)'
+            '(to install the compilers: pip install "lrscan[cu13]" nvidia-nvvm)'
         ) from None
 
 
 def warm_cpu(dtype: str) -> tuple[int, int]:
-    """Call the operator on common tensors of a dtype: (kernels compiled, kernels from the disk)."""
+    """Call the operator on common tensors; return (kernels compiled, kernels read from disk)."""
     import torch
 
     from lrscan import linear_recurrence, nn
@@ -164,7 +172,7 @@ def warm_cpu(dtype: str) -> tuple[int, int]:
 
 
 def common_kernels(dtypes: Iterable[str]) -> dict[str, Kernel]:
-    """The CUDA kernels of common calls, by name."""
+    """Return the CUDA kernels of common calls, by name."""
     import torch
 
     from lrscan.cuda.launch import launch_both_ways, noted
@@ -183,39 +191,43 @@ def compile_all(
     architecture: tuple[int, int],
     folder: Path | None,
     jobs: int | None = None,
-    on_each: Callable[[int, int], None] = lambda done, of: None,
+    on_each: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[int, int]:
-    """Compile kernels for an architecture: (how many were compiled, how many were there).
+    """Compile kernels for one architecture.
 
     Args:
-        make:      "module:function", which returns the kernels by name. Every process calls it,
-                   since kernels do not travel
-        arguments: of that function
-        folder:    where they go; None: this machine's cache
-        jobs:      processes; None: one for each core
-        on_each:   called with the number of those that are done, and of all
+        make:         "module:function", a function that returns the kernels by name. Every process
+            calls it, since kernels cannot be pickled
+        arguments:    the arguments of that function
+        architecture: the compute capability, such as (9, 0)
+        folder:       the folder for the kernels; None: this machine's cache
+        jobs:         the number of processes; None: one per core
+        on_each:      called after each kernel with (number done, number in total)
+
+    Returns:
+        (number of kernels compiled, number already present)
     """
     from lrscan.evidence.provenance import usable_cores
 
     names = list(catalogue(make, arguments))
     jobs = min(jobs or usable_cores(), len(names))
     task = (make, arguments, architecture, folder)
-    # Not forked: the process may have threads of torch and Numba.
+    # Spawned, not forked, since this process may have threads of torch and Numba.
     start = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, start, _one_thread) as pool:
         futures = [pool.submit(_compile, *task, name) for name in names]
-        fresh = []
+        compiled = []
         for done, future in enumerate(futures, 1):
-            fresh.append(future.result())
+            compiled.append(future.result())
             on_each(done, len(names))
-    return sum(fresh), len(fresh) - sum(fresh)
+    return sum(compiled), len(compiled) - sum(compiled)
 
 
 _known: dict[Any, dict[str, Kernel]] = {}
 
 
 def catalogue(make: str, arguments: tuple[Any, ...]) -> dict[str, Kernel]:
-    """The kernels that :func:`compile_all` compiles, found out once in a process."""
+    """Return the kernels that :func:`compile_all` compiles, cached per process."""
     key = (make, repr(arguments))
     if key not in _known:
         module, _, function = make.partition(":")
@@ -234,7 +246,7 @@ def _compile(
     folder: Path | None,
     name: str,
 ) -> bool:
-    """Compile one kernel; whether it was not there yet."""
+    """Compile one kernel. Return False if it was already present."""
     from lrscan.cuda import machine_code
 
     kernel = catalogue(make, arguments)[name]

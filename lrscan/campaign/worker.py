@@ -1,11 +1,12 @@
-"""The process of a phase: ``python -m lrscan.campaign.worker``.
+"""Process of one phase: ``python -m lrscan.campaign.worker``.
 
-It is started while the phase before still runs, imports what takes seconds to import, and waits for
-a line of JSON that says which phase it is:
+It is started while the previous phase still runs. It imports slow modules, then waits for a line of
+JSON that says which phase to run::
 
     {"call": "module:function", "log": path, "context": {...}, "arguments": {...}}
 
-The function is called with a :class:`PhaseContext` and the arguments, and returns its exit status.
+The function is called with a :class:`PhaseContext` and the arguments, and returns the exit status
+of the process.
 """
 
 from __future__ import annotations
@@ -23,18 +24,19 @@ from typing import Any
 
 from lrscan.runner import streams
 
-DONE, PARTIAL, UNAVAILABLE, DIED = 0, 75, 69, 70  # as in sysexits.h, but for 0
+DONE, PARTIAL, UNAVAILABLE, DIED = 0, 75, 69, 70  # exit statuses; those above 0 as in sysexits.h
 
 
 @dataclass
 class PhaseContext:
-    """What a phase is given.
+    """Context of a phase.
 
-    device   "cuda" or "cpu"
-    profile  whose parameters of notebooks/profiles.toml are used
-    work     the campaign's folder: records/, notes/, logs/
-    until    when the phase is ended, by ``time.monotonic``, which all processes share
-    wheels   a folder with packages for the phase of rivals; None: there is none
+    Attributes:
+        device:  "cuda" or "cpu"
+        profile: the profile in notebooks/profiles.toml that sets the parameters
+        work:    the working folder of the campaign, with records/, notes/ and logs/
+        until:   the end of the phase by ``time.monotonic``, a clock that all processes share
+        wheels:  the folder with packages for the phase rivals, or None
     """
 
     device: str
@@ -49,18 +51,19 @@ class PhaseContext:
 
     @property
     def left(self) -> float:
-        """Seconds that are left."""
+        """Seconds left until the end of the phase."""
         return self.until - time.monotonic()
 
 
 def _end_with(parent: int) -> None:
-    """End this process when the campaign has gone without a word."""
+    """End this process if the campaign, its parent, has been killed."""
     while os.getppid() == parent:
         time.sleep(1)
     os._exit(DIED)
 
 
 def main() -> int:
+    """Wait for a phase, run it, and return its exit status."""
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     import torch  # noqa: F401
 
@@ -69,32 +72,35 @@ def main() -> int:
     registry.load_all()
 
     line = sys.stdin.readline()
-    if not line:  # the campaign ended without this worker
+    if not line:  # the campaign ended and did not need this process
         return DONE
-    told = json.loads(line)
-    with open(told["log"], "ab") as log:
+    order = json.loads(line)
+    with open(order["log"], "ab") as log:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
             os.dup2(log.fileno(), stream.fileno())
-    module, _, function = told["call"].partition(":")
+    module, _, function = order["call"].partition(":")
     call: Any = getattr(importlib.import_module(module), function)
     try:
-        return call(PhaseContext(**told["context"]), **told["arguments"])
-    except SystemExit as end:  # the process is of no more use; another one goes on
+        return call(PhaseContext(**order["context"]), **order["arguments"])
+    except SystemExit as end:  # this process cannot continue, but a new one can
         print(end, flush=True)
         return DIED
     except Exception:
         traceback.print_exc()
         return 1
     finally:
-        _tell_kernels()
+        _print_kernels()
 
 
-def _tell_kernels() -> None:
+def _print_kernels() -> None:
+    """Print how many CUDA kernels came from where, for the summary of the campaign."""
     machine_code = sys.modules.get("lrscan.cuda.machine_code")
     if machine_code is not None and machine_code.tally:
-        told = ", ".join(f"{count} {where}" for where, count in sorted(machine_code.tally.items()))
-        print(f"CUDA kernels: {told}", flush=True)
+        counts = ", ".join(
+            f"{count} {where}" for where, count in sorted(machine_code.tally.items())
+        )
+        print(f"CUDA kernels: {counts}", flush=True)
 
 
 if __name__ == "__main__":
@@ -102,4 +108,4 @@ if __name__ == "__main__":
     status = main()
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(status)  # what a broken device does at exit is no result
+    os._exit(status)  # skip cleanup, since with a broken device it may crash or hang

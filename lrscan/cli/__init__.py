@@ -1,3 +1,3 @@
-"""The command line."""
+"""Command line of lrscan."""
 
 from lrscan.cli.commands import main as main

@@ -1,4 +1,4 @@
-"""`lrscan bench`: measurements from the command line."""
+"""Command ``lrscan bench``: measurements from the command line."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from lrscan.cli.options import DEVICES, tell_broken
+from lrscan.cli.options import DEVICES, report_broken
 from lrscan.experiments import run
 
 
@@ -23,12 +23,12 @@ def main(
     minutes: float | None,
     resume: bool,
 ) -> int:
-    """Measure, write records, print them, and return the exit status."""
+    """Measure, write and print the records, and return the exit status."""
     until = math.inf if minutes is None else time.monotonic() + 60 * minutes
     if record and out:
-        raise click.UsageError("--record and --out both say where the records go: give one")
+        raise click.UsageError("--record and --out both set the folder of the records: give one")
     if device not in DEVICES:
-        raise click.UsageError(f"device is one of {', '.join(DEVICES)}, not {device!r}")
+        raise click.UsageError(f"device must be one of {', '.join(DEVICES)}, not {device!r}")
     planned = run.plan(experiments, profile=profile, device=device, assignments=assignments)
-    tell_broken(planned.others)
+    report_broken(planned.others)
     return run.measure(planned, record=record, out=out, until=until, resume=resume)

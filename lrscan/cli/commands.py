@@ -1,4 +1,4 @@
-"""The command line. What a verb needs is imported when the verb is called."""
+"""Commands of lrscan. Each imports what it needs only when it is called, so --help is fast."""
 
 import sys
 import time
@@ -16,15 +16,15 @@ from lrscan.cli.options import (
     parameter_option,
     profile_option,
     record_option,
+    report_broken,
     report_usage_errors,
-    tell_broken,
 )
 from lrscan.evidence import workspace
 from lrscan.runner import catalog, streams
 
 
 class _Commands(click.Group):
-    """The commands, which say what they have to say in any encoding."""
+    """Group of commands whose output may hold any text, whatever the terminal's encoding."""
 
     def main(self, *arguments: Any, **options: Any) -> Any:
         """Run a command."""
@@ -35,7 +35,10 @@ class _Commands(click.Group):
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="lrscan")
 def main() -> None:
-    """Linear recurrences in parallel over time: run the notebooks, take the measurements."""
+    """Linear recurrences in parallel over time: run the notebooks, measure, train.
+
+    All commands except doctor and warmup need a clone of the project's repository.
+    """
 
 
 @main.command()
@@ -45,7 +48,7 @@ def main() -> None:
     "prefixes",
     multiple=True,
     metavar="PREFIX",
-    help="Run the notebooks whose path begins so, such as learn/01. Repeatable.",
+    help="Run only notebooks whose path starts with PREFIX, such as learn/01. Repeatable.",
 )
 @parameter_option
 @record_option
@@ -54,7 +57,7 @@ def main() -> None:
     "--timeout",
     type=click.IntRange(min=1),
     metavar="SECONDS",
-    help="How long a cell may run; default: the profile's timeout_s.",
+    help="Time limit of each cell; default: timeout_s of the profile.",
 )
 @click.option(
     "--jobs",
@@ -62,15 +65,15 @@ def main() -> None:
     default=1,
     show_default=True,
     metavar="N",
-    help="How many notebooks may run at once; those that measure always run alone.",
+    help="Number of notebooks to run at once. Notebooks that measure always run alone.",
 )
-@click.option("--fail-fast", is_flag=True, help="Begin no other notebook after one that failed.")
-@click.option("--force", is_flag=True, help="Execute also the notebooks that have not changed.")
+@click.option("--fail-fast", is_flag=True, help="Start no more notebooks after one has failed.")
+@click.option("--force", is_flag=True, help="Execute notebooks that have not changed, too.")
 @click.option(
     "--junit",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="Where the JUnit XML goes; default: build/junit.xml.",
+    help="File for the report in JUnit XML; default: build/junit.xml.",
 )
 @report_usage_errors
 def run(
@@ -84,21 +87,21 @@ def run(
     force: bool,
     junit: Path | None,
 ) -> None:
-    """Execute the notebooks that have changed, and draw the figures."""
+    """Execute the notebooks that have changed and draw their figures."""
     root = workspace.find_root()
     every = catalog.discover(root)
     values = catalog.load_profile(root, profile, every)
     selected = catalog.select(every, prefixes)
     if not selected:
         raise catalog.ParameterError("there is no notebook to run")
-    tell_broken(notebook for notebook in every if notebook not in selected)
+    report_broken(notebook for notebook in every if notebook not in selected)
     parameters = catalog.override(values.parameters, selected, assignments)
     try:
         from lrscan.runner import suite
     except ModuleNotFoundError as error:
         raise click.ClickException(
-            f"{error.name} is not installed, and notebooks are executed with it: "
-            'pip install "lrscan[notebooks]". To measure without it: lrscan bench.'
+            f"{error.name} is not installed, but notebooks need it to run. Install it with: "
+            'pip install "lrscan[notebooks]". Or measure without it: lrscan bench.'
         ) from None
     sys.exit(
         suite.run(
@@ -120,13 +123,13 @@ def run(
 @profile_option
 @report_usage_errors
 def list_(profile: str) -> None:
-    """List the notebooks with their parameters, and the experiments of `bench`."""
+    """List the notebooks with their parameters, and the experiments."""
     from lrscan.experiments import registry
 
     root = workspace.find_root()
     every = catalog.discover(root)
     values = catalog.load_profile(root, profile, every)
-    click.echo(f"Notebooks, with the parameters of the profile {profile}:")
+    click.echo(f"Notebooks, with their parameters in the profile {profile}:")
     for notebook in every:
         click.echo(f"\n  {notebook.name}" + f": broken, {notebook.broken}" * bool(notebook.broken))
         if notebook.summary:
@@ -146,7 +149,7 @@ def list_(profile: str) -> None:
     default="auto",
     show_default=True,
     metavar="|".join(DEVICES),
-    help="What to measure; auto is the GPU where there is one.",
+    help="Device to measure; auto means the GPU if there is one.",
 )
 @parameter_option
 @record_option
@@ -158,16 +161,20 @@ def list_(profile: str) -> None:
     help="Write records to DIR/<device>/.",
 )
 @click.option(
-    "--minutes", type=Minutes(), help="Begin nothing after so long; --resume goes on from there."
+    "--minutes",
+    type=Minutes(),
+    help="Start no new measurement after this many minutes. Continue later with --resume.",
 )
-@click.option("--resume", is_flag=True, help="Keep what these records hold, measure the rest.")
+@click.option(
+    "--resume", is_flag=True, help="Keep the measurements already recorded; take the missing ones."
+)
 @report_usage_errors
 def bench(**options: Any) -> None:
-    """Take the measurements of the notebooks, without Jupyter; all of them by default.
+    """Take the measurements of the notebooks, without Jupyter.
 
-    An experiment is given the parameters that its notebook has in the profile. On a GPU it ends
-    with a table of what the kernels are asked for. Exits with 75 if time was up before all was
-    measured.
+    Runs the named experiments, or all of them; lrscan list shows their names. An experiment uses
+    the parameters that its notebook has in the profile. On a GPU, the output ends with a table of
+    the kernels' performance targets. Exits with 75 if time ran out before everything was measured.
     """
     from lrscan.cli import bench as measuring
 
@@ -175,11 +182,16 @@ def bench(**options: Any) -> None:
 
 
 @main.command()
-@click.option("--no-redraw", is_flag=True, help="Compare hashes only; draw nothing again.")
+@click.option("--no-redraw", is_flag=True, help="Compare hashes only; do not redraw.")
 @build_option
 @report_usage_errors
 def verify(no_redraw: bool) -> None:
-    """Find any changed byte in figures and records, and draw the figures again."""
+    """Check figures and records byte by byte, then redraw the figures.
+
+    The hashes of figures and records, in figures/ and build/, are compared with the manifests. If
+    they agree, the committed figures are drawn again from their records and compared, except those
+    that other versions of packages drew. Exits with 1 if there is a problem.
+    """
     from lrscan.runner import verify
 
     sys.exit(verify.run(workspace.find_root(), redraw=not no_redraw, say=click.echo))
@@ -189,7 +201,10 @@ def verify(no_redraw: bool) -> None:
 @build_option
 @report_usage_errors
 def doctor() -> None:
-    """Tell what this machine has, test every algorithm on it, and say how to mend what is wrong."""
+    """Inspect this machine, test every algorithm, and suggest fixes.
+
+    Exits with 1 if there is a problem.
+    """
     from lrscan.cli import doctor
 
     try:
@@ -201,7 +216,11 @@ def doctor() -> None:
 
 @main.group()
 def campaign() -> None:
-    """Measure on a GPU all that is to be measured, within given minutes, and bring it home."""
+    """Take all measurements on a GPU within a time limit.
+
+    run checks and times the kernels phase by phase and writes a result folder. merge brings a
+    result into figures/. kit prepares a run on a machine without compiler or network.
+    """
 
 
 @campaign.command("run")
@@ -211,7 +230,7 @@ def campaign() -> None:
     default=9.5,
     show_default=True,
     metavar="N",
-    help="How long it may take, all in all.",
+    help="Time limit of the whole command, in minutes.",
 )
 @click.option(
     "--out",
@@ -219,50 +238,58 @@ def campaign() -> None:
     default=Path("build", "campaign"),
     show_default=True,
     metavar="DIR",
-    help="The result folder. What it holds is gone on from.",
+    help="Result folder. If it holds a result, the campaign continues from it.",
 )
 @click.option(
     "--device",
     default="cuda",
     show_default=True,
     metavar="cuda|cpu",
-    help="What to measure; cpu is a rehearsal, in small.",
+    help="Device to measure; cpu is a small rehearsal.",
 )
 @click.option(
     "--resume",
     "earlier",
     type=click.Path(path_type=Path),
     metavar="PATH",
-    help="Go on from this result, a folder or an archive.",
+    help="Continue from this earlier result, a folder or an archive.",
 )
 @click.option(
     "--commit",
     metavar="SHA",
-    help="What is measured, where there is no git: 40 digits, and -dirty after them if the files "
-    "were changed.",
+    help="Commit of the files, needed where there is no git: 40 digits, followed by -dirty if the "
+    "files were changed.",
 )
 @click.option(
     "--kit",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="What `campaign kit` made: kernels that need no compiling, and packages.",
+    help="Folder that lrscan campaign kit made: compiled kernels and packages.",
 )
-@click.option("--only", multiple=True, metavar="PHASE", help="This phase alone. Repeatable.")
-@click.option("--dry-run", is_flag=True, help="Print the plan, with reckoned times on an H100.")
+@click.option(
+    "--only",
+    multiple=True,
+    metavar="PHASE",
+    help="Run only this phase; --dry-run lists them all. Repeatable.",
+)
+@click.option(
+    "--dry-run", is_flag=True, help="Only print the plan, with estimated times on an H100."
+)
 @click.option(
     "--calls",
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
     metavar="N",
-    help="With --dry-run: so many calls, each of these minutes.",
+    help="With --dry-run: plan N calls of this command, each of --minutes.",
 )
 @report_usage_errors
 def campaign_run(dry_run: bool, calls: int, **options: Any) -> None:
-    """Work down the phases, the most valuable first.
+    """Run the phases, the most valuable first.
 
-    The same command again goes on with what is missing. Exits with 0 if all was finished, 75 if
-    something is left, 1 if a phase failed.
+    Run the same command again to continue with unfinished phases. Exits with 0 if everything is
+    finished, 75 if something is left, and 1 if a phase failed or the result cannot be written.
+    With --dry-run, exits with 1 if the plan does not fit into the minutes.
     """
     began = time.monotonic()  # importing torch is part of the minutes
     from lrscan.campaign import plan
@@ -273,7 +300,7 @@ def campaign_run(dry_run: bool, calls: int, **options: Any) -> None:
         click.echo("\n".join(lines))
         sys.exit(0 if fits else 1)
     if calls > 1:
-        raise click.UsageError("--calls is for --dry-run: a command is one call")
+        raise click.UsageError("--calls only works with --dry-run: this command is a single call")
     sys.exit(Campaign(**options, began=began, say=click.echo).run())
 
 
@@ -284,7 +311,7 @@ def campaign_run(dry_run: bool, calls: int, **options: Any) -> None:
     default=Path("build", "kit"),
     show_default=True,
     metavar="DIR",
-    help="Where it goes.",
+    help="Folder of the kit.",
 )
 @click.option(
     "--cuda",
@@ -292,7 +319,7 @@ def campaign_run(dry_run: bool, calls: int, **options: Any) -> None:
     default="9.0",
     show_default=True,
     metavar="ARCH",
-    help="The GPU's compute capability.",
+    help="Compute capability of the GPU.",
 )
 @click.option(
     "--processors",
@@ -300,24 +327,28 @@ def campaign_run(dry_run: bool, calls: int, **options: Any) -> None:
     default=132,
     show_default=True,
     metavar="N",
-    help="The GPU's multiprocessors.",
+    help="Number of multiprocessors of the GPU.",
 )
 @click.option(
     "--wheels/--no-wheels",
     default=True,
-    help="Fetch other implementations to measure beside ours, or not.",
+    help="Whether to download other implementations to compare with; default: yes.",
 )
 @click.option(
     "--python",
     default="3.12",
     show_default=True,
     metavar="VERSION",
-    help="The Python of the other machine.",
+    help="Version of Python on the GPU machine, for the packages.",
 )
 @compiling_option
 @report_usage_errors
 def campaign_kit(**options: Any) -> None:
-    """Compile here, with no GPU, the kernels that the phases launch there."""
+    """Compile a campaign's kernels on a machine without a GPU.
+
+    Copy the kit to the GPU machine and pass its folder to lrscan campaign run --kit. The campaign
+    then needs no compiler, no network, and no time to compile.
+    """
     from lrscan.campaign import kit
 
     sys.exit(kit.make(**options, say=click.echo))
@@ -325,12 +356,20 @@ def campaign_kit(**options: Any) -> None:
 
 @campaign.command("merge")
 @click.argument("source", type=click.Path(path_type=Path), metavar="RESULT")
-@click.option("--accept-dirty", is_flag=True, help="Take a result of a tree with changes.")
-@click.option("--replace", is_flag=True, help="Take times also where they are fewer than before.")
-@click.option("--draw/--no-draw", default=True, help="Draw the figures, or not.")
+@click.option(
+    "--accept-dirty",
+    is_flag=True,
+    help="Accept a result measured with uncommitted changes; its records say so.",
+)
+@click.option("--replace", is_flag=True, help="Replace recorded timings even by fewer new ones.")
+@click.option("--draw/--no-draw", default=True, help="Whether to redraw the figures; default: yes.")
 @report_usage_errors
 def campaign_merge(source: Path, **options: Any) -> None:
-    """Check a result, merge its records into figures/, draw, and say which claims changed."""
+    """Merge a campaign's records into figures/ and redraw the figures.
+
+    RESULT is a result folder or its archive, campaign.zip. It is checked first; if it is refused,
+    nothing changes. The output ends with the claims whose verdict or numbers changed.
+    """
     from lrscan.campaign.merge import merge
 
     sys.exit(merge(source, **options, say=click.echo))
@@ -342,8 +381,8 @@ def campaign_merge(source: Path, **options: Any) -> None:
     "architectures",
     multiple=True,
     metavar="ARCH",
-    help="Compile CUDA kernels for this architecture, such as 9.0, with or without a GPU; "
-    "default: for the GPUs that are here. Repeatable.",
+    help="Compile CUDA kernels for this architecture, such as 9.0; needs no GPU. Default: the "
+    "GPUs of this machine. Repeatable.",
 )
 @click.option(
     "--dtype",
@@ -352,21 +391,25 @@ def campaign_merge(source: Path, **options: Any) -> None:
     default=("float32",),
     show_default=True,
     metavar="NAME",
-    help="For tensors of this dtype. Repeatable.",
+    help="Compile for tensors of this dtype. Repeatable.",
 )
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
     metavar="DIR",
-    help="Write the CUDA kernels there, to take along: LRSCAN_KERNELS names the folder.",
+    help="Write the CUDA kernels to this folder, for use on another machine, where LRSCAN_KERNELS "
+    "names it.",
 )
 @compiling_option
-@click.option("--cpu/--no-cpu", default=True, help="Compile CPU kernels too, or not.")
+@click.option(
+    "--cpu/--no-cpu", default=True, help="Whether to compile CPU kernels, too; default: yes."
+)
 @report_usage_errors
 def warmup(**options: Any) -> None:
-    """Compile the common kernels ahead, for containers and classrooms.
+    """Compile common kernels ahead of time.
 
-    They are kept, and the first call of every common kind of tensor no longer waits.
+    For containers and classrooms: compiled kernels are kept on disk, so first calls on common
+    shapes and layouts of tensors do not wait for a compiler.
     """
     from lrscan.campaign import warmup
 
@@ -379,7 +422,7 @@ def warmup(**options: Any) -> None:
     "assignments",
     multiple=True,
     metavar="NAME=VALUE",
-    help="A setting of the run, such as steps=1024; --settings lists them. Repeatable.",
+    help="Change a setting, such as steps=1024; --settings lists them all. Repeatable.",
 )
 @click.option(
     "--seed",
@@ -388,28 +431,32 @@ def warmup(**options: Any) -> None:
     type=click.IntRange(min=0),
     default=(0,),
     show_default=True,
-    help="A run for each. Repeatable.",
+    help="Train one run per seed. Repeatable.",
 )
 @click.option("--settings", "listing", is_flag=True, help="List the settings and their defaults.")
-@click.option("--name", default="problem_2b", show_default=True, help="The records' name.")
+@click.option("--name", default="problem_2b", show_default=True, help="Name of the records.")
 @click.option(
     "--device",
     default="auto",
     show_default=True,
     metavar="|".join(DEVICES),
-    help="Where to train; auto is the GPU where there is one.",
+    help="Device to train on; auto means the GPU if there is one.",
 )
 @click.option(
     "--checkpoints",
     type=click.Path(file_okay=False, path_type=Path),
     metavar="DIR",
-    help="Where runs are kept and resumed from; default: build/checkpoints.",
+    help="Folder of the checkpoints, from which runs resume; default: build/checkpoints.",
 )
 @click.option(
-    "--minutes", type=Minutes(), help="Pause after so long; the same command goes on from there."
+    "--minutes",
+    type=Minutes(),
+    help="Pause after this many minutes; the same command resumes the runs.",
 )
 @click.option(
-    "--graph/--no-graph", default=None, help="Replay steps as a CUDA graph; default: on a GPU."
+    "--graph/--no-graph",
+    default=None,
+    help="Whether to replay steps as a CUDA graph; default: yes on a GPU.",
 )
 @record_option
 @build_option
@@ -421,9 +468,10 @@ def warmup(**options: Any) -> None:
 )
 @report_usage_errors
 def train(**options: Any) -> None:
-    """Train on the long-memory task, or go on with a run that was paused or killed.
+    """Train a model on the long-memory task, problem 2b.
 
-    Exits with 1 if a run diverged or did not learn, with 75 if it was paused.
+    A run that was paused or killed resumes from its last checkpoint. Exits with 1 if a run
+    diverged or did not learn, and with 75 if one was paused.
     """
     from lrscan.cli import training
 

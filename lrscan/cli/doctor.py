@@ -1,4 +1,4 @@
-"""What this machine has, what is wrong with it, and the one command that mends each problem."""
+"""Check of this machine: what it has, what is wrong, and one command that fixes each problem."""
 
 import os
 import platform
@@ -17,7 +17,7 @@ from lrscan.core.versions import package_version
 from lrscan.evidence import provenance, workspace
 
 LEAST_CAPABILITY = (7, 5)
-# The oldest Linux drivers that run kernels built by each CUDA major (NVIDIA, CUDA
+# The oldest Linux driver for kernels built by each major version of CUDA (NVIDIA, CUDA
 # Compatibility, minor version compatibility).
 LEAST_DRIVER = {12: (525, 60, 13), 13: (580, 0, 0)}
 PYTHONS = ((3, 11), (3, 14))
@@ -28,28 +28,29 @@ STYLES = {GOOD: "green", NOTE: "yellow", PROBLEM: "bold red"}
 
 @dataclass
 class MachineFacts:
-    """The facts that are judged; versions are text, None where something is not installed."""
+    """Facts about a machine. A version is text, or None if the package is not installed."""
 
     python: tuple[int, int, int] = sys.version_info[:3]
     versions: dict[str, str | None] = field(default_factory=dict)
     torch_cuda: str | None = None
     driver: str | None = None
-    gpus: list[tuple[str, tuple[int, int], float]] = field(default_factory=list)  # name, cc, GiB
+    # (name, compute capability, memory in GiB) of each GPU
+    gpus: list[tuple[str, tuple[int, int], float]] = field(default_factory=list)
     visible: str | None = None  # CUDA_VISIBLE_DEVICES
     memory_gib: float = 0.0
     free_gib: float = 0.0
-    build: str = "build"  # where runs write
-    unwritable: str | None = None  # why they cannot
+    build: str = "build"  # the folder that runs write to
+    unwritable: str | None = None  # why it cannot be written
 
 
 @dataclass
 class Diagnosis:
-    """One line of the account; a problem has the command that mends it."""
+    """One line of the report. A problem comes with the command that fixes it."""
 
     what: str
     found: str
     status: str = GOOD
-    mend: str | None = None
+    fix: str | None = None
 
 
 PACKAGES = (
@@ -62,12 +63,12 @@ PACKAGES = (
     "papermill",
     "ipykernel",
 )
-# Distributions whose major version is that of the CUDA toolkit that they belong to.
+# Packages whose major version is that of the CUDA toolkit that they belong to.
 TOOLKIT = ("cuda-toolkit", "nvidia-cuda-nvcc", "nvidia-nvjitlink", "nvidia-nvvm", "cuda-bindings")
 
 
 def run(folder: Path) -> int:
-    """Print the account of this machine; the exit status is 1 if something is wrong with it."""
+    """Print the report on this machine and return the exit status: 1 if there is a problem."""
     machine = inspect(folder)
     diagnoses = judge(machine)
     if machine.versions["torch"] and machine.versions["numba"]:
@@ -77,18 +78,18 @@ def run(folder: Path) -> int:
         status = Text(f"{one.status:8}", STYLES[one.status])
         line = status.append(f"{one.what:18} {one.found}", "default")
         console.print(line, soft_wrap=True)
-        if one.mend:
-            console.print(Text(f"{'':27}mend it with: {one.mend}"), soft_wrap=True)
+        if one.fix:
+            console.print(Text(f"{'':27}fix: {one.fix}"), soft_wrap=True)
     problems = sum(one.status == PROBLEM for one in diagnoses)
-    told = "problem" if problems == 1 else "problems"
-    console.print(f"{problems} {told}" if problems else "This machine is sound.")
+    noun = "problem" if problems == 1 else "problems"
+    console.print(f"{problems} {noun} found." if problems else "No problems found.")
     return 1 if problems else 0
 
 
 def inspect(folder: Path) -> MachineFacts:
-    """Ask this machine; `folder` is where runs write."""
+    """Collect the facts about this machine; runs write to ``folder``."""
     versions = {name: package_version(name) for name in (*PACKAGES, *TOOLKIT)}
-    for major in ("11", "12", "13"):  # the toolkit's older wheels carry the major in their names
+    for major in ("11", "12", "13"):  # names of the toolkit's older wheels end in the major version
         for name in ("nvidia-cuda-nvcc", "nvidia-nvjitlink"):
             if found := package_version(f"{name}-cu{major}"):
                 versions[f"{name}-cu{major}"] = found
@@ -116,7 +117,7 @@ def inspect(folder: Path) -> MachineFacts:
 
 
 def judge(machine: MachineFacts) -> list[Diagnosis]:
-    """The account of a machine: what was found, and what is wrong."""
+    """Return the report on a machine: what was found, and what is wrong."""
     version = ".".join(map(str, machine.python))
     low, high = PYTHONS
     if low <= machine.python[:2] < high:
@@ -130,15 +131,15 @@ def judge(machine: MachineFacts) -> list[Diagnosis]:
         if found:
             diagnoses.append(Diagnosis(name, found))
         elif name == "lrscan":
-            diagnoses.append(Diagnosis(name, "a source tree that is not installed", NOTE))
+            diagnoses.append(Diagnosis(name, "not installed, running from a source tree", NOTE))
         elif name == "numba-cuda":
             diagnoses.append(Diagnosis(name, "not installed: CPU only", NOTE))
         elif name in ("papermill", "ipykernel"):
-            mend = 'pip install -c constraints.txt -e ".[notebooks]"'
-            diagnoses.append(Diagnosis(name, "not installed: no notebooks", PROBLEM, mend))
+            fix = 'pip install -c constraints.txt -e ".[notebooks]"'
+            diagnoses.append(Diagnosis(name, "not installed: notebooks cannot run", PROBLEM, fix))
         else:
-            mend = "pip install -c constraints.txt -e ."
-            diagnoses.append(Diagnosis(name, "not installed", PROBLEM, mend))
+            fix = "pip install -c constraints.txt -e ."
+            diagnoses.append(Diagnosis(name, "not installed", PROBLEM, fix))
     diagnoses += _judge_cuda(machine)
     diagnoses.append(Diagnosis("memory", f"{machine.memory_gib:.1f} GiB"))
     if machine.free_gib < 1:
@@ -147,9 +148,9 @@ def judge(machine: MachineFacts) -> list[Diagnosis]:
         free = Diagnosis("disk", f"{machine.free_gib:.0f} GiB free")
     diagnoses.append(free)
     if machine.unwritable:
-        mend = "export LRSCAN_BUILD=/tmp/lrscan-build"
-        told = f"{machine.build}: {machine.unwritable}"
-        return [*diagnoses, Diagnosis("build folder", told, PROBLEM, mend)]
+        fix = "export LRSCAN_BUILD=/tmp/lrscan-build"
+        found = f"{machine.build}: {machine.unwritable}"
+        return [*diagnoses, Diagnosis("build folder", found, PROBLEM, fix)]
     return [*diagnoses, Diagnosis("build folder", machine.build)]
 
 
@@ -157,7 +158,7 @@ def _judge_cuda(machine: MachineFacts) -> list[Diagnosis]:
     diagnoses = []
     major = int(machine.torch_cuda.partition(".")[0]) if machine.torch_cuda else None
     built = f"CUDA {machine.torch_cuda}" if major else "the CPU"
-    diagnoses.append(Diagnosis("torch is built for", built))
+    diagnoses.append(Diagnosis("torch built for", built))
     majors = {
         name: name.partition("-cu")[2] if "-cu1" in name else found.partition(".")[0]
         for name, found in machine.versions.items()
@@ -165,43 +166,43 @@ def _judge_cuda(machine: MachineFacts) -> list[Diagnosis]:
     }
     wanted = str(major) if major else max(majors.values(), default="")
     if other := {name: found for name, found in majors.items() if found != wanted}:
-        told = ", ".join(f"{name} {found}" for name, found in other.items())
-        mend = f'pip install --upgrade --force-reinstall "numba-cuda[cu{wanted}]>=0.30"'
-        diagnoses.append(
-            Diagnosis("CUDA toolkit", f"{told} beside CUDA {wanted}: mixed majors", PROBLEM, mend)
-        )
+        packages = ", ".join(f"{name} {found}" for name, found in other.items())
+        fix = f'pip install --upgrade --force-reinstall "numba-cuda[cu{wanted}]>=0.30"'
+        found = f"wrong version for CUDA {wanted}: {packages}"
+        diagnoses.append(Diagnosis("CUDA toolkit", found, PROBLEM, fix))
     elif majors:
         diagnoses.append(Diagnosis("CUDA toolkit", ", ".join(sorted(set(majors.values())))))
     if machine.driver is None:
-        return [*diagnoses, Diagnosis("GPU", "none: everything runs on the CPU")]
+        return [*diagnoses, Diagnosis("GPU", "none found: everything runs on the CPU")]
     if major is None:
-        mend = "pip install --force-reinstall -c constraints.txt torch"
-        found = f"{machine.driver}, but this torch cannot use a GPU"
-        return [*diagnoses, Diagnosis("driver", found, PROBLEM, mend)]
+        fix = "pip install --force-reinstall -c constraints.txt torch"
+        found = f"{machine.driver}, but this build of torch cannot use a GPU"
+        return [*diagnoses, Diagnosis("driver", found, PROBLEM, fix)]
     if _numbers(machine.driver) < LEAST_DRIVER.get(major, (0,)):
         least = ".".join(map(str, LEAST_DRIVER[major]))
-        mend = "conda env create -f environment.yml"  # it chooses by the driver
-        found = f"{machine.driver}, older than the {least} that CUDA {major} needs"
-        return [*diagnoses, Diagnosis("driver", found, PROBLEM, mend)]
+        fix = "conda env create -f environment.yml"  # conda chooses packages that fit the driver
+        found = f"{machine.driver}, older than {least}, which CUDA {major} needs"
+        return [*diagnoses, Diagnosis("driver", found, PROBLEM, fix)]
     diagnoses.append(Diagnosis("driver", machine.driver))
     for name, capability, gib in machine.gpus:
-        told = f"{name}, compute capability {capability[0]}.{capability[1]}, {gib:.0f} GiB"
+        found = f"{name}, compute capability {capability[0]}.{capability[1]}, {gib:.0f} GiB"
         if capability < LEAST_CAPABILITY:
-            mend = "lrscan run -p device=cpu"
-            diagnoses.append(Diagnosis("GPU", f"{told}: 7.5 is the least", PROBLEM, mend))
+            fix = "lrscan run -p device=cpu"
+            found += ": too old, 7.5 or newer is needed"
+            diagnoses.append(Diagnosis("GPU", found, PROBLEM, fix))
         else:
-            diagnoses.append(Diagnosis("GPU", told))
+            diagnoses.append(Diagnosis("GPU", found))
     if not machine.gpus and machine.visible is not None:
-        hidden = f"hidden: CUDA_VISIBLE_DEVICES is {machine.visible!r}"
-        diagnoses.append(Diagnosis("GPU", hidden, NOTE))
-    elif not machine.gpus:  # as after an update of the driver
-        told = "a driver, but torch sees no GPU"
-        diagnoses.append(Diagnosis("GPU", told, PROBLEM, "sudo reboot"))
+        found = f"hidden: CUDA_VISIBLE_DEVICES is {machine.visible!r}"
+        diagnoses.append(Diagnosis("GPU", found, NOTE))
+    elif not machine.gpus:  # for example, after an update of the driver
+        found = "there is a driver, but torch sees no GPU"
+        diagnoses.append(Diagnosis("GPU", found, PROBLEM, "sudo reboot"))
     return diagnoses
 
 
 def self_test(devices: list[str]) -> list[Diagnosis]:
-    """Copy bandwidth of each device, and each algorithm against the double-precision loop."""
+    """Measure each device's copy bandwidth; compare each algorithm with a float64 loop."""
     import torch
 
     from lrscan.core.checks import ALGORITHMS
@@ -211,20 +212,21 @@ def self_test(devices: list[str]) -> list[Diagnosis]:
         device = torch.device(name)
         diagnoses.append(_guard(f"{name} copy", partial(_bandwidth, device)))
         for algorithm in ALGORITHMS[device.type]:
-            diagnoses.append(_guard(f"{name} {algorithm}", partial(_exact, device, algorithm)))
+            test = partial(_check_accuracy, device, algorithm)
+            diagnoses.append(_guard(f"{name} {algorithm}", test))
     return diagnoses
 
 
 def _guard(what: str, test: Callable[[], str]) -> Diagnosis:
     try:
         return Diagnosis(what, test())
-    except Exception as error:  # whatever it is, it is what the doctor is for
-        told = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-        return Diagnosis(what, told, PROBLEM, "make distclean && make test")
+    except Exception as error:  # any error here is a finding to report
+        found = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        return Diagnosis(what, found, PROBLEM, "make distclean && make test")
 
 
 def _bandwidth(device: Any) -> str:
-    """Bytes read plus written a second, the median of some copies of warm memory."""
+    """Measure the bytes read plus written per second, as the median of copies in warm memory."""
     import torch
 
     from lrscan.experiments.timing import time_all
@@ -236,8 +238,8 @@ def _bandwidth(device: Any) -> str:
     return f"{2 * _COPIED_BYTES / median_ms / 1e6:.1f} GB/s"
 
 
-def _exact(device: Any, algorithm: str) -> str:
-    """Run an algorithm forward and backward, and hold it against its rounding bound."""
+def _check_accuracy(device: Any, algorithm: str) -> str:
+    """Run an algorithm forward and backward, and compare its errors with the rounding bound."""
     import torch
 
     from lrscan import linear_recurrence
@@ -255,8 +257,8 @@ def _exact(device: Any, algorithm: str) -> str:
         for one, (value, bound) in zip(got, exact, strict=True)
     )
     if not worst <= 1:
-        raise ArithmeticError(f"{worst:.2g} times as far from exact as rounding allows")
-    return f"correct: at most {worst:.2f} of what rounding allows"
+        raise ArithmeticError(f"the largest error is {worst:.2g} times the rounding bound")
+    return f"correct: the largest error is {worst:.2f} times the rounding bound"
 
 
 def _numbers(version: str) -> tuple[int, ...]:
@@ -264,12 +266,12 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def _nearest(folder: Path) -> Path:
-    """The folder, or the one in which it would be made."""
+    """Return the folder, or its nearest parent that exists."""
     return next((one for one in (folder, *folder.parents) if one.exists()), folder)
 
 
 def _memory_gib() -> float:
-    """The memory this process may use: the machine's, or its container's if lower."""
+    """Return the memory that this process may use: the machine's, or its container's if lower."""
     if not hasattr(os, "sysconf") or platform.system() == "Windows":
         return float("nan")
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

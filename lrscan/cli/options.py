@@ -1,4 +1,4 @@
-"""What commands have in common: options, and how errors are reported."""
+"""Options that several commands share, and how their errors are reported."""
 
 import math
 import os
@@ -18,13 +18,13 @@ DEVICES = ("auto", "cpu", "cuda")
 
 
 class Minutes(click.FloatRange):
-    """A time above zero, which NaN is not: nothing is later than that, and so it has no end."""
+    """Positive number of minutes. NaN is refused, since a deadline of NaN would never pass."""
 
     def __init__(self) -> None:
         super().__init__(min=0, min_open=True)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """The number; refused if it is none."""
+        """Return the number, or fail if it is NaN."""
         number = super().convert(value, param, ctx)
         if math.isnan(number):
             self.fail(f"{value!r} is not a number of minutes.", param, ctx)
@@ -36,27 +36,27 @@ profile_option = click.option(
     default="quick",
     show_default=True,
     metavar="quick|full|gpu",
-    help="Whose parameters to use, of notebooks/profiles.toml.",
+    help="Profile in notebooks/profiles.toml that sets the parameters of the notebooks.",
 )
 parameter_option = click.option(
     "-p",
     "assignments",
     multiple=True,
     metavar="NAME=VALUE",
-    help="Set a parameter; every selected notebook must have it. Repeatable.",
+    help="Set a parameter. Every selected notebook must have it. Repeatable.",
 )
 compiling_option = click.option(
     "--jobs",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Processes that compile CUDA kernels; default: one for each core.",
+    help="Number of processes that compile CUDA kernels; default: one per core.",
 )
 
 
 def _use_build_folder(context: click.Context, _: click.Parameter, folder: Path | None) -> None:
-    if folder:  # notebooks run elsewhere, and so need the whole path
-        folder = folder.resolve()
-        # What is compiled has a place there too; no notebook depends on files below that name.
+    if folder:
+        folder = folder.resolve()  # absolute, since notebooks run in other folders
+        # Caches are in __pycache__, since files there do not count as dependencies of a notebook.
         caches = {"NUMBA_CACHE_DIR": "numba", "MPLCONFIGDIR": "matplotlib"}
         settings = {
             name: os.environ.get(name) or str(folder / "__pycache__" / kind)
@@ -73,7 +73,8 @@ build_option = click.option(
     show_envvar=True,
     expose_value=False,
     callback=_use_build_folder,
-    help="What runs make goes there instead of build/, as where the project cannot be written.",
+    help="Folder for everything that runs produce, instead of build/. Use it if the project's "
+    "folder is read-only.",
 )
 record_option = click.option(
     "--record", is_flag=True, help="Write to the committed folder figures/ instead of build/."
@@ -81,9 +82,10 @@ record_option = click.option(
 
 
 def report_usage_errors(command: Callable[..., None]) -> Callable[..., None]:
-    """Turn what a user can mend into a message and exit status 2, Ctrl-C into 130.
+    """Report errors that a user can fix as messages, without a traceback.
 
-    A file that cannot be read or written is named, with exit status 1.
+    The exit status is 2 for wrong usage, 1 for a file that cannot be read or written, and 130 for
+    Ctrl-C.
     """
 
     @wraps(command)
@@ -96,16 +98,16 @@ def report_usage_errors(command: Callable[..., None]) -> Callable[..., None]:
             if not isinstance(error.filename, str):
                 raise
             path = Path(error.filename)
-            told = f"{path.resolve()}: {error.strerror}.{workspace.remedy(path)}"
-            raise click.ClickException(told) from None
+            message = f"{path.resolve()}: {error.strerror}.{workspace.remedy(path)}"
+            raise click.ClickException(message) from None
         except KeyboardInterrupt:
             sys.exit(130)
 
     return wrapped
 
 
-def tell_broken(others: Iterable[catalog.Notebook]) -> None:
-    """Name the broken ones among notebooks that this command can do without."""
+def report_broken(others: Iterable[catalog.Notebook]) -> None:
+    """Print which of the notebooks that this command does not need are broken, and why."""
     for notebook in others:
         if notebook.broken:
             click.echo(f"{notebook.name} is broken: {notebook.broken}", err=True)

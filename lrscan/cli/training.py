@@ -1,4 +1,4 @@
-"""`lrscan train`: settings from the command line, a progress bar, records."""
+"""Command ``lrscan train``: settings from the command line, a progress bar, records."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ def main(
     record: bool,
     out: Path | None,
 ) -> int:
-    """Train one run for each seed, write its records, and return the exit status."""
+    """Train one run per seed, write the records, and return the exit status."""
     if listing:
         for field in fields(Settings):
             if field.name != "seed":
                 click.echo(f"{field.name} = {field.default!r}")
         return 0
     if record and out:
-        raise click.UsageError("--record and --out both say where the records go: give one")
+        raise click.UsageError("--record and --out both set the folder of the records: give one")
     given: dict[str, Any] = dict(map(_setting, assignments))
     try:
         workspace.check_name(name)
@@ -54,7 +54,7 @@ def main(
             raise ValueError(f"--graph needs a GPU, not {where}")
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-    git_state()  # refuses a checkout of other code than that which runs
+    git_state()  # raises if the checkout holds other code than the code that runs
     folder = checkpoints or workspace.build_folder() / "checkpoints"
     begun, statuses = perf_counter(), set()
     context = replace(current(), recording=record, records=str(out.resolve()) if out else None)
@@ -80,7 +80,7 @@ def main(
             except ValueError as error:  # a checkpoint that cannot be read
                 raise click.ClickException(str(error)) from None
             statuses.add(run.status)
-            console.print(Text(_told(run)), soft_wrap=True)
+            console.print(Text(_result_line(run)), soft_wrap=True)
             if run.status == DIVERGED and run.iteration == 1:
                 continue  # nothing finite to record
             written = files.write(run, name, where)
@@ -91,7 +91,7 @@ def main(
 
 
 def _setting(assignment: str) -> tuple[str, object]:
-    """(name, value) of NAME=VALUE, with the type of the setting."""
+    """Return (name, value) of NAME=VALUE, with the type of the setting."""
     name, equals, text = assignment.partition("=")
     kinds = {one.name: type(one.default) for one in fields(Settings) if one.name != "seed"}
     if not equals or name not in kinds:
@@ -111,36 +111,36 @@ def _setting(assignment: str) -> tuple[str, object]:
 
 @contextmanager
 def _progress(console: Console, settings: Settings) -> Iterator[Callable[[Run], None]]:
-    """A bar while it trains, on a terminal; yields what is to be called after an iteration."""
+    """Show a progress bar on a terminal; yield the function to call after every iteration."""
     columns = [
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        TextColumn("{task.fields[told]}"),
+        TextColumn("{task.fields[progress]}"),
     ]
     with Progress(*columns, console=console, transient=True) as bar:
-        what = f"{settings.model}, T = {settings.steps}, seed {settings.seed}"
-        task = bar.add_task(what, total=settings.iterations, told="")
+        label = f"{settings.model}, T = {settings.steps}, seed {settings.seed}"
+        task = bar.add_task(label, total=settings.iterations, progress="")
 
         def on_iteration(run: Run) -> None:
             recent = run.history[-20:]
             accuracy = sum(row.accuracy for row in recent) / len(recent)
-            told = f"loss {recent[-1].loss:.3f}, accuracy {accuracy:.2f}"
+            progress = f"loss {recent[-1].loss:.3f}, accuracy {accuracy:.2f}"
             if run.steps < settings.steps:
-                told += f", {run.steps:,} steps"
-            bar.update(task, completed=run.iteration, told=told)
+                progress += f", {run.steps:,} steps"
+            bar.update(task, completed=run.iteration, progress=progress)
 
         yield on_iteration
 
 
-def _told(run: Run) -> str:
-    """One line on how a run ended."""
+def _result_line(run: Run) -> str:
+    """Describe in one line how a run ended."""
     settings = run.settings
-    told = f"{settings.model}, T = {settings.steps}, seed {settings.seed}: {run.status}"
-    told += f" after {run.iteration} iterations and {run.seconds:.1f} s"
+    line = f"{settings.model}, T = {settings.steps}, seed {settings.seed}: {run.status}"
+    line += f" after {run.iteration} iterations and {run.seconds:.1f} s"
     if run.status == DIVERGED:
-        return f"{told}: the loss or the gradient was not finite"
+        return f"{line}: the loss or the gradient was not finite"
     for name, at in {"paper": run.paper_at, "strict": run.strict_at}.items():
-        told += f"; {name} criterion {'not met' if at is None else f'met at {at}'}"
-    return told
+        line += f"; {name} criterion {'not met' if at is None else f'met at iteration {at}'}"
+    return line

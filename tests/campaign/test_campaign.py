@@ -1,4 +1,4 @@
-"""A campaign: phases keep their limits, whatever happens to one, and nothing is lost."""
+"""Tests of a campaign: phases keep their limits, whatever happens to one, and nothing is lost."""
 
 import errno
 import json
@@ -42,7 +42,7 @@ def project(tmp_path, monkeypatch):
     return root
 
 
-# A limit that ends nothing: whatever comes to it hangs.
+# Too long for any phase of these tests to reach: a phase that reaches it hangs.
 LIMIT_S = 1000.0
 
 
@@ -58,7 +58,7 @@ def campaign(out, *phases, minutes=1000.0, **options):
 
 
 def skip_to_the_limit(monkeypatch, campaign):
-    """Let a limit have passed as soon as a phase hangs, however long it took to get there."""
+    """Let the clock jump past the limit as soon as a phase hangs."""
     hung = campaign.store.work / "notes" / "child"
 
     def monotonic():
@@ -69,20 +69,20 @@ def skip_to_the_limit(monkeypatch, campaign):
 
 
 def packed(out):
-    """(the state, the names in the archive)"""
+    """Return (state, names in the archive)."""
     with zipfile.ZipFile(out / store.ARCHIVE) as file:
         return json.loads(file.read("state.json")), file.namelist()
 
 
 def statuses(out):
-    return {name: told["status"] for name, told in packed(out)[0]["phases"].items()}
+    return {name: outcome["status"] for name, outcome in packed(out)[0]["phases"].items()}
 
 
-def test_a_phase_that_fails_hangs_or_is_killed_ends_itself_alone(tmp_path):
+def test_a_phase_that_fails_hangs_or_is_killed_does_not_stop_the_others(tmp_path):
     out = tmp_path / "out"
     one, said = campaign(out, *map(phase, ("fails", "hangs", "is_killed", "works")))
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(Campaign, "_left_over", lambda self: [])
+        monkeypatch.setattr(Campaign, "_unfinished", lambda self: [])
         skip_to_the_limit(monkeypatch, one)
         assert one.run() == 1
     state, names = packed(out)
@@ -92,20 +92,20 @@ def test_a_phase_that_fails_hangs_or_is_killed_ends_itself_alone(tmp_path):
         "is_killed": "died",
         "works": "done",
     }
-    messages = {name: told["message"] for name, told in state["phases"].items()}
+    messages = {name: outcome["message"] for name, outcome in state["phases"].items()}
     assert messages["fails"] == "ValueError: no good"
-    assert messages["hangs"].startswith("ended after 1000 s, its limit")
+    assert messages["hangs"].startswith("killed at its limit of 1000 s; ")
     assert "SIGKILL" in messages["is_killed"] and messages["works"] == "all is well"
-    # What was measured before a phase ended is there, and nothing that it started lives on.
+    # Files written before a phase ended are kept, and no process that it started is alive.
     assert {"notes/child", "notes/before", "notes/works"} <= set(names)
     with zipfile.ZipFile(out / store.ARCHIVE) as file:
         assert not alive(int(file.read("notes/child")))
-        assert file.read("logs/start.txt") == b""  # no warning where a process starts
+        assert file.read("logs/start.txt") == b""  # no warning when a process starts
     table = said[-4:]
     assert [line.split()[0] for line in table] == ["fails", "hangs", "is_killed", "works"]
     assert (out / store.SUMMARY).read_text().splitlines()[-4:] == table
     assert {path.name for path in out.iterdir()} == {store.ARCHIVE, store.SUMMARY}
-    # Again, with what is missing alone; from a copy, as it comes back from another machine.
+    # A second run repeats only unfinished phases. It continues from a copy of the result folder.
     before = state["phases"]["works"]
     again, said = campaign(
         tmp_path / "again", phase("fails"), phase("works"), phase("takes_two"), earlier=out
@@ -114,7 +114,7 @@ def test_a_phase_that_fails_hangs_or_is_killed_ends_itself_alone(tmp_path):
     state, _ = packed(tmp_path / "again")
     assert state["phases"]["works"] == before
     assert state["phases"]["fails"]["attempts"] == 2
-    # What is unfinished goes on with the minutes that are left over.
+    # An unfinished phase continues in the time that is left.
     assert state["phases"]["takes_two"] | {"seconds": 0} == {
         "status": "done",
         "message": "the rest",
@@ -123,7 +123,7 @@ def test_a_phase_that_fails_hangs_or_is_killed_ends_itself_alone(tmp_path):
     }
 
 
-def test_minutes_left_over_go_to_what_hung_after_what_has_more_to_do(tmp_path):
+def test_phases_that_hung_come_after_those_that_have_more_to_do(tmp_path):
     one, _ = campaign(
         tmp_path / "out",
         phase("hangs"),
@@ -134,28 +134,29 @@ def test_minutes_left_over_go_to_what_hung_after_what_has_more_to_do(tmp_path):
     )
     for name, status in (("hangs", "partial"), ("works", "done"), ("takes_two", "partial")):
         one.state.phases[name] = {"status": status}
-    one._forced.add("hangs")
-    one._over.add("fails")
-    assert [phase.name for phase in one._left_over()] == ["takes_two", "hangs", "is_killed"]
+    one._killed.add("hangs")
+    one._failed.add("fails")
+    assert [phase.name for phase in one._unfinished()] == ["takes_two", "hangs", "is_killed"]
 
 
 def test_a_phase_has_its_limit_and_no_more_than_the_minutes_left(tmp_path):
     some = [phase("tells_its_seconds"), phase("takes_two", None, name="rest")]
     one, _ = campaign(tmp_path / "out", *some)
-    assert one.run() == 75  # the rest said that it has more to do
+    assert one.run() == 75  # the phase "rest" has more to do
     with zipfile.ZipFile(tmp_path / "out" / store.ARCHIVE) as file:
         assert 0 < float(file.read("notes/seconds")) <= LIMIT_S
     none_left, said = campaign(tmp_path / "none", phase("works"))
     none_left.deadline = time.monotonic() + 1
-    assert none_left.run() == 75 and "not begun" in said[-1]
+    assert none_left.run() == 75 and "not started" in said[-1]
 
 
 @pytest.mark.parametrize("call", ["is_killed_once", "loses_its_device_once"])
-def test_a_phase_is_begun_again_behind_a_crash(tmp_path, call):
+def test_a_phase_is_started_again_after_a_crash(tmp_path, call):
     one, said = campaign(tmp_path / "out", phase(call, attempts=3))
     assert one.run() == 0
-    told = packed(tmp_path / "out")[0]["phases"][call]
-    assert (told["status"], told["message"], told["attempts"]) == ("done", "through", 2)
+    outcome = packed(tmp_path / "out")[0]["phases"][call]
+    assert (outcome["status"], outcome["message"], outcome["attempts"]) == ("done", "through", 2)
+    assert sum("; retrying after attempt 1 of 3" in line for line in said) == 1
 
 
 def test_nothing_is_measured_after_a_smoke_test_that_failed(tmp_path, monkeypatch):
@@ -164,20 +165,20 @@ def test_nothing_is_measured_after_a_smoke_test_that_failed(tmp_path, monkeypatc
     one, said = campaign(tmp_path / "out", phase("wrong", name="smoke"), phase("works"))
     assert one.run() == 1
     assert statuses(tmp_path / "out") == {"smoke": "failed", "narrow": "done"}
-    assert any(line.startswith("works        not begun") for line in said)
+    assert any(line.startswith("works        not started") for line in said)
     assert said[-1].endswith("the smallest is 1")
 
 
-def test_a_smoke_test_that_has_not_ended_is_gone_on_with_before_anything_else(tmp_path):
+def test_an_unfinished_smoke_test_is_finished_before_anything_is_measured(tmp_path):
     out = tmp_path / "out"
     one, _ = campaign(out, phase("takes_two", name="smoke"), phase("works"))
     assert one.run() == 0 and statuses(out) == {"smoke": "done", "works": "done"}
     out = tmp_path / "other"
     one, said = campaign(out, phase("has_not_ended", name="smoke"), phase("works"))
     assert one.run() == 75
-    # It did not fail, so there is nothing to narrow, and nothing was measured.
+    # It did not fail, so there is no failure to narrow down, and nothing is measured.
     assert statuses(out) == {"smoke": "partial"}
-    assert "the smoke test has not passed, so nothing is measured" in said
+    assert "the smoke test did not pass, so nothing is measured" in said
 
 
 def test_a_smoke_test_that_hangs_has_failed(tmp_path, monkeypatch):
@@ -188,21 +189,23 @@ def test_a_smoke_test_that_hangs_has_failed(tmp_path, monkeypatch):
     skip_to_the_limit(monkeypatch, one)
     assert one.run() == 1
     assert statuses(out) == {"smoke": "died", "narrow": "done"}
-    # On another day the cases that failed are tried again.
+    # A later run tries the failed cases again.
     again, _ = campaign(tmp_path / "again", phase("works", name="smoke"), earlier=out)
     assert not (again.store.work / "notes").exists()
 
 
-@pytest.mark.parametrize(("call", "begun"), [("works", True), ("fails", False)])
+@pytest.mark.parametrize(("call", "started"), [("works", True), ("fails", False)])
 def test_without_a_kit_the_kernels_are_compiled_before_the_first_phase(
-    tmp_path, monkeypatch, call, begun
+    tmp_path, monkeypatch, call, started
 ):
     monkeypatch.setattr(run, "COMPILE", phase(call, name="compile"))
     one, said = campaign(tmp_path / "out", phase("takes_two", None))
     one.device = torch.device("cuda")
-    assert one.run() == (75 if begun else 1)
-    assert list(statuses(tmp_path / "out")) == ["compile", *["takes_two"] * begun]
-    assert begun or "no kernel can be compiled here: make a kit on a machine where one can" in said
+    assert one.run() == (75 if started else 1)
+    assert list(statuses(tmp_path / "out")) == ["compile", *["takes_two"] * started]
+    assert started or any(
+        "the kernels cannot be compiled here: make a kit" in line for line in said
+    )
 
 
 def test_with_a_kit_nothing_is_compiled(tmp_path, monkeypatch):
@@ -212,7 +215,7 @@ def test_with_a_kit_nothing_is_compiled(tmp_path, monkeypatch):
     assert one.run() == 0 and list(statuses(tmp_path / "out")) == ["works"]
 
 
-def test_what_is_compiled_is_for_this_gpu(tmp_path, monkeypatch, capsys):
+def test_kernels_are_compiled_for_this_gpu(tmp_path, monkeypatch, capsys):
     properties = SimpleNamespace(multi_processor_count=40)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
@@ -222,13 +225,13 @@ def test_what_is_compiled_is_for_this_gpu(tmp_path, monkeypatch, capsys):
     context = phases.PhaseContext("cuda", "gpu", tmp_path, time.monotonic() + 60)
     assert phases.compile_kernels(context) == phases.DONE
     assert asked == [("lrscan.campaign.kernels:needed", (40,), (7, 5), None)]
-    assert "=> 3 kernels compiled, 4 were there" in capsys.readouterr().out
+    assert "=> 3 kernels compiled, 4 already present" in capsys.readouterr().out
 
 
 def test_a_kit_of_other_sources_is_refused(tmp_path, monkeypatch):
     (tmp_path / "kernels").mkdir()
     (tmp_path / "kernels" / "serial-sm90-0123456789abcdef.cubin").write_bytes(b"")
-    with pytest.raises(CampaignError, match="were not made from these sources, .*: make the kit"):
+    with pytest.raises(CampaignError, match="not compiled from the sources here, .*: make the kit"):
         campaign(tmp_path / "out", phase("works"), kit=tmp_path)
     monkeypatch.setattr(run, "digest", lambda folder: "0123456789abcdef" * 4)
     campaign(tmp_path / "out", phase("works"), kit=tmp_path)
@@ -244,19 +247,19 @@ def test_a_file_that_vanishes_while_the_archive_is_written_is_no_error(tmp_path,
     gone = one.store.records / "gone.csv"
     listed = one.store._files()
     monkeypatch.setattr(one.store, "_files", lambda: [*listed, gone])
-    one.store.pack()  # what was there stays, and the next one has what is there then
+    one.store.pack()  # the archive stays as it was
     assert "records/one.csv" in packed(tmp_path / "out")[1]
 
 
-def test_a_campaign_ends_where_its_device_is_gone(tmp_path, monkeypatch):
-    monkeypatch.setattr(Campaign, "_device_is_gone", lambda self: "no such device")
+def test_a_campaign_ends_when_its_device_no_longer_works(tmp_path, monkeypatch):
+    monkeypatch.setattr(Campaign, "_device_problem", lambda self: "no such device")
     one, said = campaign(tmp_path / "out", phase("works"), phase("fails"), phase("takes_two"))
     assert one.run() == 1
-    assert "the device is gone: no such device; what was measured is kept" in said
+    assert "the device no longer works: no such device; earlier measurements are kept" in said
     assert statuses(tmp_path / "out") == {"works": "done", "fails": "failed"}
 
 
-def test_a_signal_ends_the_phase_and_packs_what_there_is(tmp_path, project):
+def test_a_signal_ends_the_phase_and_the_results_are_packed(tmp_path, project):
     script = (
         "import sys; from pathlib import Path; import test_campaign as t\n"
         "one, _ = t.campaign(Path(sys.argv[1]), t.phase('hangs'), t.phase('works'))\n"
@@ -291,7 +294,7 @@ def test_under_nohup_a_campaign_is_not_stopped_by_a_hang_up(tmp_path):
         signal.signal(signal.SIGHUP, before)
 
 
-def test_a_full_result_folder_costs_nothing_that_was_there(tmp_path, monkeypatch):
+def test_a_full_disk_does_not_damage_the_archive(tmp_path, monkeypatch):
     out = tmp_path / "out"
     one, _ = campaign(out, phase("works"))
     one.store.pack(force=True)
@@ -325,7 +328,7 @@ def test_an_archive_is_kept_small(tmp_path, monkeypatch):
     assert "records/some.csv" in names and not any(name.startswith("logs/") for name in names)
 
 
-def test_a_summary_that_cannot_say_a_claim_still_has_its_table(tmp_path, monkeypatch):
+def test_a_summary_whose_claims_cannot_be_computed_still_has_its_table(tmp_path, monkeypatch):
     one, _ = campaign(tmp_path / "out", phase("works"))
     one.store.records.mkdir()
     monkeypatch.setattr("lrscan.experiments.claims.table", lambda folder: 1 / 0)
@@ -334,7 +337,7 @@ def test_a_summary_that_cannot_say_a_claim_still_has_its_table(tmp_path, monkeyp
 
 
 def test_the_command_needs_neither_git_nor_jupyter(tmp_path):
-    """From a copy of the files, as on a bare machine, but for the compiled CPU kernels."""
+    """Run from a copy of the files, as on a bare machine, but with compiled CPU kernels."""
     tree, blocker = tmp_path / "tree", tmp_path / "blocker"
     shutil.copytree(ROOT / "notebooks", tree / "notebooks")
     (tree / "lrscan").symlink_to(ROOT / "lrscan")
@@ -366,9 +369,9 @@ def test_the_command_needs_neither_git_nor_jupyter(tmp_path):
     settings = os.environ | {"PYTHONPATH": os.pathsep.join([str(blocker), str(tree)])}
     done = subprocess.run(line, cwd=tree, env=settings, capture_output=True, text=True)
     name, status, *_ = done.stdout.splitlines()[-2].split()
-    # A machine that is busy with other things may not get through in these minutes.
-    told = {0: "done", 75: "partial"}
-    assert (name, status) == ("heat_map", told.get(done.returncode)), done.stdout + done.stderr
+    # On a busy machine the phase may not finish within the limit.
+    expected = {0: "done", 75: "partial"}
+    assert (name, status) == ("heat_map", expected.get(done.returncode)), done.stdout + done.stderr
     state, names = packed(tree / "result")
     assert state["commit"] == COMMIT and "lrscan/campaign/run.py" in state["sources"]
     csv = [name for name in names if name.endswith("lstm_throughput.csv")]
@@ -387,22 +390,22 @@ def refused(*arguments):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--only", "smokes"], f"no phase is called 'smokes'; there are: {', '.join(NAMES)}"),
-        (["--minutes", "0.5"], "0.5 minutes are too few: the fewest that measure anything are 1"),
+        (["--only", "smokes"], f"no phase is called 'smokes'; the phases are: {', '.join(NAMES)}"),
+        (["--minutes", "0.5"], "0.5 minutes are too few to measure anything: give --minutes 1"),
         (["--minutes", "nan"], "nan minutes are too few"),
         (["--minutes", "0.5", "--dry-run"], "0.5 minutes are too few"),
-        (["--device", "cuda:9"], "torch sees 0 GPUs (--device cpu is a rehearsal)"),
+        (["--device", "cuda:9"], "(to rehearse without a GPU: --device cpu)"),
         (["--device", "tpu"], "not 'tpu'"),
         (["--commit", "main"], "a commit is 40 hexadecimal digits"),
-        ([], "has no git, which would say which commit is measured: give it with --commit"),
-        (["--calls", "2"], "--calls is for --dry-run"),
-        (["--kit", "."], "is no kit: it has no folder kernels"),
-        (["--resume", "notebooks"], "holds no result of a campaign: there is no campaign.zip"),
-        (["--resume", "lrscan/kernel.py"], "kernel.py is no result of a campaign: "),
+        ([], "git finds no commit for"),
+        (["--calls", "2"], "--calls only works with --dry-run"),
+        (["--kit", "."], "is not a kit, since it has no folder named kernels"),
+        (["--resume", "notebooks"], "no campaign result in notebooks: campaign.zip is missing"),
+        (["--resume", "lrscan/kernel.py"], "kernel.py is not a campaign result: "),
     ],
 )
 def test_bad_input_is_refused_before_any_work(arguments, message, project):
-    given = [] if "--commit" in arguments or "no git" in message else ["--commit", COMMIT]
+    given = [] if "--commit" in arguments or "no commit" in message else ["--commit", COMMIT]
     assert message in refused("run", "--device", "cpu", "--out", "o", *given, *arguments)
     assert not Path("o", store.ARCHIVE).exists()
 
@@ -416,14 +419,14 @@ def test_a_result_folder_that_cannot_be_written_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"commit": "beef" + 36 * "0"}, "the earlier result is of another commit: 'c0ffee"),
-        ({"commit": f"{COMMIT}-dirty"}, "of another state of the tree: False, and this is True"),
-        ({"device": "h100"}, "of another device: 'h100', and this is 'cpu-"),
-        ({"versions": {"torch": "1.0"}}, "measured with {'torch': '1.0'}, and here is"),
-        ({"sources": {"lrscan/kernel.py": "0"}}, "with other files: lrscan/kernel.py"),
+        ({"commit": "beef" + 36 * "0"}, "the earlier result has another commit: 'c0ffee"),
+        ({"commit": f"{COMMIT}-dirty"}, "has another dirty flag: False, not True"),
+        ({"device": "h100"}, "has another device: 'h100', not 'cpu-"),
+        ({"versions": {"torch": "1.0"}}, "measured with {'torch': '1.0'}, but {"),
+        ({"sources": {"lrscan/kernel.py": "0"}}, "have changed .*: lrscan/kernel.py, "),
     ],
 )
-def test_what_was_measured_otherwise_is_not_gone_on_with(tmp_path, change, message):
+def test_an_earlier_result_that_does_not_match_is_refused(tmp_path, change, message):
     out = tmp_path / "out"
     one, _ = campaign(out, phase("works"))
     for name, value in change.items():
@@ -443,7 +446,7 @@ def test_an_archive_that_reaches_outside_is_refused(tmp_path, name):
     one.store.pack(force=True)
     with zipfile.ZipFile(out / store.ARCHIVE, "a") as file:
         file.writestr(name, "text")
-    with pytest.raises(CampaignError, match="is no result of a campaign: it names"):
+    with pytest.raises(CampaignError, match="is not a campaign result: it names"):
         Store(tmp_path / "other", out)
 
 
@@ -454,7 +457,7 @@ def test_half_an_archive_is_refused_and_kept(tmp_path):
     half = (out / store.ARCHIVE).read_bytes()[:-40]
     (out / store.ARCHIVE).write_bytes(half)
     before = list((tmp_path / "temporary").iterdir())
-    with pytest.raises(CampaignError, match="is no result of a campaign: File is not a zip file"):
+    with pytest.raises(CampaignError, match="is not a campaign result: File is not a zip file"):
         campaign(out, phase("works"))
     assert (out / store.ARCHIVE).read_bytes() == half
     assert list((tmp_path / "temporary").iterdir()) == before
@@ -473,14 +476,14 @@ def test_the_plan_fits_one_long_call_and_two_short_ones(in_checkout, minutes, ca
     lines, fits = plan.table(minutes, calls)
     assert fits, "\n".join(lines)
     assert [line.split()[0] for line in lines[1 : 1 + len(PHASES)]] == NAMES
-    # Every phase may use up its limit, and none after it goes short.
+    # If every phase uses up its limit, the time still suffices for all of them.
     assert sum(one.limit_s or 0 for one in PHASES) <= 60 * 9.5 - run.RESERVE_S
 
 
 def test_a_plan_that_does_not_fit_says_so(in_checkout):
     result = CliRunner().invoke(commands.main, ["campaign", "run", "--dry-run", "--minutes", "2"])
     assert result.exit_code == 1
-    assert "1 call of 2 minutes: does not fit: " in result.output
+    assert "1 call of 2 minutes: the plan does not fit; unfinished: " in result.output
 
 
 def test_every_phase_can_be_called():
@@ -493,7 +496,7 @@ def test_every_phase_can_be_called():
 
 
 def test_the_kit_has_every_kernel_that_a_model_launches(in_checkout, monkeypatch):
-    """Forward and backward of the models on the CPU, and what the planner makes of their sweeps."""
+    """Run models forward and backward on the CPU, and plan the same sweeps for CUDA."""
     pytest.importorskip("numba.cuda")
     from lrscan import nn
     from lrscan.campaign.kernels import needed
@@ -512,7 +515,7 @@ def test_the_kit_has_every_kernel_that_a_model_launches(in_checkout, monkeypatch
     monkeypatch.setattr(sweep, "run", spy)
     for width, batch in ((24, 1), (256, 8), (64, 1)):
         for make in (*MODELS.values(), nn.GILR):
-            net = make(24, width, 2, algorithm="serial")  # not the fused cells of the CPU
+            net = make(24, width, 2, algorithm="serial")  # so the CPU's fused cells are not used
             net(torch.rand(40, batch, 24))[0][-1].sum().backward()
     assert len(calls) > 40
     with noted(132) as launched:
@@ -528,7 +531,7 @@ def test_the_kit_has_every_kernel_that_a_model_launches(in_checkout, monkeypatch
     assert len(launched) >= 10 and not set(launched) - set(needed())
 
 
-def test_tensors_without_data_are_not_swept_over():
+def test_sweeps_over_tensors_without_data_are_refused():
     pytest.importorskip("numba.cuda")
     from lrscan.cuda.launch import launch_both_ways
 
@@ -536,4 +539,4 @@ def test_tensors_without_data_are_not_swept_over():
         launch_both_ways((40, 4), 0, torch.float32, "auto")
 
 
-assert stage  # its functions are called by name, in other processes
+assert stage  # used: other processes call its functions by name

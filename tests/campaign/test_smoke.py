@@ -1,4 +1,4 @@
-"""The smoke test of a campaign finds what is wrong, and narrows it down."""
+"""Tests of a campaign's smoke test: it finds wrong kernels and narrows failures down."""
 
 import math
 import os
@@ -35,13 +35,13 @@ VARIANTS = [
 
 @pytest.fixture(autouse=True)
 def determinism():
-    """The smoke test asks torch for it; other tests do not."""
+    """Switch deterministic mode off after a test, since the smoke test switches it on."""
     yield
     torch.use_deterministic_algorithms(False)
 
 
 @pytest.mark.parametrize("case", VARIANTS, ids=str)
-def test_a_right_kernel_is_within_its_bounds_and_uses_them(case):
+def test_errors_of_a_correct_kernel_are_within_the_bound_but_not_zero(case):
     shares = smoke.run(case, CPU)
     assert set(shares) == {"h", "da", "dx"} | ({"dh0"} if case.start else set())
     assert all(0 < share <= 1 for share in shares.values())
@@ -62,7 +62,7 @@ def test_a_result_that_is_a_little_wrong_is_found(case, monkeypatch):
         assert [share > 1 for share in shares.values()].count(True) == 1
 
 
-def test_an_element_that_nobody_writes_is_found(monkeypatch):
+def test_an_element_that_is_not_written_is_found(monkeypatch):
     right = smoke.sweep.forward
 
     def forward(*given, out, **options):
@@ -76,8 +76,8 @@ def test_an_element_that_nobody_writes_is_found(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["columns", "time", "thin", "one-column"])
-def test_a_state_that_does_not_get_through_a_chunk_is_found(name, monkeypatch):
-    """As if the product of a chunk were zero: what enters it does not count at its end."""
+def test_a_state_that_is_lost_in_a_chunk_is_found(name, monkeypatch):
+    """Compute as if the product of a chunk were zero, so that its start does not affect its end."""
     case, right = SmokeCase("serial", "float32", *LAYOUTS[name]), smoke.sweep.forward
 
     def forward(a, x, h0, dim, *options, **others):
@@ -89,14 +89,14 @@ def test_a_state_that_does_not_get_through_a_chunk_is_found(name, monkeypatch):
         h3.copy_(right(a3, x3, end.contiguous(), dim, *options))
         return h
 
-    smoke._known_to_all.cache_clear()
+    smoke._cached_reference.cache_clear()
     monkeypatch.setattr(smoke.sweep, "forward", forward)
     assert smoke.run(case, CPU)["h"] > 1
-    # With coefficients that forget nobody would have seen it.
-    smoke._known_to_all.cache_clear()
+    # With coefficients under which states decay quickly, the error would not be noticed.
+    smoke._cached_reference.cache_clear()
     monkeypatch.setattr(smoke, "lasting", lambda a: a)
     assert smoke.run(case, CPU)["h"] <= 1
-    smoke._known_to_all.cache_clear()
+    smoke._cached_reference.cache_clear()
 
 
 def test_every_algorithm_dtype_and_layout_is_checked():
@@ -105,24 +105,24 @@ def test_every_algorithm_dtype_and_layout_is_checked():
         for dtype in DTYPES:
             for layout in LAYOUTS.values():
                 assert SmokeCase(algorithm, str(dtype).removeprefix("torch."), *layout) in cases
-    # As launched without data, by those who compile ahead.
+    # Tensors without data, for which kernels are compiled ahead of time, have the same shapes.
     shapes = [tuple(t.shape) for t in smoke._shapes(PLAIN._replace(part="per-step"))]
     assert shapes == [tuple(t.shape) for t in smoke.draw(PLAIN._replace(part="per-step"))]
 
 
-def test_notes_are_read_back_and_what_has_not_ended_has_died(tmp_path):
+def test_a_case_that_was_started_but_not_ended_counts_as_failed(tmp_path):
     notes, other = Notes(tmp_path / "notes"), PLAIN._replace(reverse=True)
     assert smoke.check(PLAIN, CPU, notes)
     notes.write(other)
     again = Notes(tmp_path / "notes")
     assert again.ended[PLAIN]["passed"] and again.failures == [other]
-    assert again.ended[other]["error"] == "the process died, or it hung"
-    # And is not begun a second time.
+    assert again.ended[other]["error"] == "the process died or hung"
+    # It is not started a second time.
     assert not list(smoke.sweep_through([PLAIN, other], CPU, again))
     assert Notes(tmp_path / "notes").failures == [other]
 
 
-def test_an_error_is_noted_and_the_others_go_on(tmp_path, monkeypatch):
+def test_an_error_is_logged_and_the_other_cases_still_run(tmp_path, monkeypatch):
     right = smoke.run
     fails = PLAIN._replace(reverse=True)
 
@@ -137,9 +137,9 @@ def test_an_error_is_noted_and_the_others_go_on(tmp_path, monkeypatch):
     assert list(smoke.sweep_through(cases, CPU, notes)) == [fails]
     assert notes.ended[fails]["error"] == "RuntimeError: CUDA error: misaligned address"
     assert notes.ended[PLAIN]["passed"]
-    # After an error that breaks the device the process ends, so that another may go on.
-    monkeypatch.setattr(smoke, "_alive", lambda device: False)
-    with pytest.raises(SystemExit, match="misaligned address; the device is lost"):
+    # After an error that breaks the device the process ends, so that a new one can continue.
+    monkeypatch.setattr(smoke, "_works", lambda device: False)
+    with pytest.raises(SystemExit, match="misaligned address; the device no longer works"):
         smoke.check(fails, CPU, Notes(tmp_path / "other"))
 
 
@@ -162,8 +162,8 @@ def test_a_case_that_hangs_ends_its_process(tmp_path):
     assert Notes(tmp_path / "notes").failures == [SmokeCase("serial", "float32", (4, 3), 0)]
 
 
-def test_the_smallest_case_is_found_and_what_it_depends_on(tmp_path, monkeypatch):
-    """A kernel that is wrong from 33 steps on in two columns or more, but for one dtype."""
+def test_the_smallest_failing_case_and_its_failing_variants_are_found(tmp_path, monkeypatch):
+    """Narrow down an algorithm that fails with 33 or more steps, 2 or more columns, not float64."""
     tried = []
 
     def run(case, device):
@@ -181,17 +181,18 @@ def test_the_smallest_case_is_found_and_what_it_depends_on(tmp_path, monkeypatch
     notes = Notes(tmp_path / "notes")
     found = narrow.smallest(failures, CPU, notes, time.monotonic() + 600)
     assert found.complete and found.case.shape == (33, 2)
-    assert "the smallest case that fails is blocked bfloat16 (33, 2) dim=0" in found.told
-    assert "so do float32, complex64, without h0, reversed" in found.told
-    assert "not auto, serial, float64" in found.told and found.told.endswith("wrong in da")
-    # Another process that goes on tries nothing twice.
+    assert "the smallest failing case is blocked bfloat16 (33, 2) dim=0" in found.summary
+    assert "variants that fail: float32, complex64, without h0, reversed" in found.summary
+    assert "variants that pass: auto, serial, float64" in found.summary
+    assert found.summary.endswith("wrong results: da")
+    # Another process that continues tries no case twice.
     count = len(tried)
     again = narrow.smallest(failures, CPU, Notes(tmp_path / "notes"), time.monotonic() + 600)
-    assert again.told == found.told and len(tried) == count
+    assert again.summary == found.summary and len(tried) == count
     said = []
     narrow.smallest(failures, CPU, Notes(tmp_path / "said"), math.inf, said.append)
-    assert said == [f"the smallest case that fails so far is {found.case}", found.told]
-    # With no time it says what it knows.
+    assert said == [f"the smallest failing case so far is {found.case}", found.summary]
+    # Without time it reports what it knows.
     late = narrow.smallest(failures, CPU, Notes(tmp_path / "late"), time.monotonic() - 1)
     assert not late.complete and late.case == failures[0]
 
@@ -205,12 +206,12 @@ def context(work, seconds=600.0):
     return PhaseContext("cpu", "quick", work, time.monotonic() + seconds)
 
 
-def test_a_smoke_test_ends_itself_in_time_and_goes_on(tmp_path, monkeypatch, capsys):
+def test_a_smoke_test_ends_in_time_and_continues_later(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(smoke, "for_device", lambda device: VARIANTS[:3])
     assert phases.check_kernels(context(tmp_path, phases._MARGIN_S)) == PARTIAL
     assert "=> 0 of 3 cases" in capsys.readouterr().out
     assert phases.check_kernels(context(tmp_path)) == DONE
-    assert "=> 3 of 3 cases within the bound" in capsys.readouterr().out
+    assert "=> 3 of 3 cases are within the rounding bound" in capsys.readouterr().out
 
 
 def test_a_smoke_test_that_fails_raises_with_the_first_case(tmp_path, monkeypatch):
@@ -219,8 +220,8 @@ def test_a_smoke_test_that_fails_raises_with_the_first_case(tmp_path, monkeypatc
     monkeypatch.setattr(
         smoke, "run", lambda case, device: {"h": 2.0} if case.reverse else right(case, device)
     )
-    told = "2 of 3 cases within .*; 1 failed, the first one serial .* reverse: {'h': 2.0}"
-    with pytest.raises(RuntimeError, match=told):
+    message = "2 of 3 cases are within .*; 1 failed, first: serial .* reverse: {'h': 2.0}"
+    with pytest.raises(RuntimeError, match=message):
         phases.check_kernels(context(tmp_path))
 
 
@@ -232,15 +233,15 @@ def test_a_measurement_that_is_cut_says_what_is_left_and_is_finished_later(
     small = ("lengths=[16, 64]", "features=[2]", "runs=1")
     step = phases._step("kernel_speedup", cpu=small)
     assert phases.measure(context(tmp_path, 0.0), [step]) == PARTIAL
-    assert "=> not begun" in capsys.readouterr().out
-    # The first shape is always measured; no other is begun when time is up.
+    assert "=> not started" in capsys.readouterr().out
+    # The first shape is always measured; no other is started once time has run out.
     cut = context(tmp_path, phases._MARGIN_S + 1e-3)
     assert phases.measure(cut, [step]) == PARTIAL
-    assert "=> kernel_speedup: 3 times, 1 left to measure" in capsys.readouterr().out
+    assert "=> kernel_speedup: 3 timings, 1 left to measure" in capsys.readouterr().out
     (csv,) = (tmp_path / "records").glob("*/kernel_speedup.csv")
     assert records.read("kernel_speedup", csv.parent.name, directory=tmp_path / "records").left == 1
     assert phases.measure(context(tmp_path), [step]) == DONE
-    assert "=> kernel_speedup: 6 times\n" in capsys.readouterr().out
+    assert "=> kernel_speedup: 6 timings\n" in capsys.readouterr().out
 
 
 def test_a_phase_says_what_this_machine_lacks(tmp_path, monkeypatch, capsys):
@@ -254,18 +255,21 @@ def test_a_phase_says_what_this_machine_lacks(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
-    ("body", "told"),
+    ("body", "report"),
     [
-        ("echo 'serial dim=0'; echo 'serial dim=0'", "2 cases without an error"),
+        ("echo 'serial dim=0'; echo 'serial dim=0'", "2 cases without errors"),
         ("echo 'dim=0'; exit 99", "errors found, see notes/memcheck.txt"),
-        ("echo 'no such option'; exit 1", "it did not work (status 1), see notes/memcheck.txt"),
+        (
+            "echo 'no such option'; exit 1",
+            "the checker did not work (exit status 1), see notes/memcheck.txt",
+        ),
         ("echo 'Device not supported'; exit 1", "not supported on this device"),
-        ("echo 'dim=0'; sleep 600", "time was up after 1 of 10 cases"),
+        ("echo 'dim=0'; sleep 600", "time ran out after 1 of 10 cases"),
     ],
 )
-def test_what_a_checker_says(tmp_path, body, told):
+def test_the_report_on_a_run_of_a_checker(tmp_path, body, report):
     checker = tmp_path / "checker"
     checker.write_text(f"#!/bin/sh\n{body.replace('sleep', 'exec sleep')}\n")
     checker.chmod(0o755)
     given = (context(tmp_path), str(checker), "memcheck", smoke.small_cases())
-    assert phases._watch(*given, 3.0 if "sleep" in body else 60.0) == told
+    assert phases._watch(*given, 3.0 if "sleep" in body else 60.0) == report

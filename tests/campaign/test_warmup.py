@@ -1,4 +1,4 @@
-"""Kernels compiled ahead, and the word that one is being compiled."""
+"""Tests of compilation ahead of time, and of the message that a kernel is being compiled."""
 
 import logging
 import subprocess
@@ -22,9 +22,9 @@ def invoke(*arguments):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--cuda", "6.1"], "the oldest CUDA architecture supported is 7.5, not 6.1"),
-        (["--cuda", "hopper"], "a CUDA architecture is written as 9.0, not 'hopper'"),
-        (["--dtype", "int8"], "a dtype is one of float64, float32, float16"),
+        (["--cuda", "6.1"], "architecture 6.1 is too old: the oldest supported one is 7.5"),
+        (["--cuda", "hopper"], "a CUDA architecture is written like 9.0, not 'hopper'"),
+        (["--dtype", "int8"], "--dtype must be one of float64, float32, float16"),
         (["--out", "kernels"], "--out is for CUDA kernels: name an architecture"),
         (["--jobs", "0"], "0 is not in the range x>=1"),
     ],
@@ -37,7 +37,7 @@ def test_bad_input_is_refused_before_anything_is_compiled(arguments, message, mo
 
 
 @pytest.mark.parametrize("text", ["9.0", "90", "sm_90"])
-def test_an_architecture_is_written_in_any_of_these_ways(text):
+def test_an_architecture_can_be_written_in_several_ways(text):
     assert warmup.capability(text) == (9, 0)
     assert warmup.capability("12.0") == warmup.capability("sm_120") == (12, 0)
 
@@ -51,13 +51,13 @@ def test_a_machine_without_compilers_says_how_to_get_them(monkeypatch):
 
     monkeypatch.setattr(machine_code, "ptx", lacking)
     result = invoke("--cuda", "9.0", "--no-cpu")
-    told = " ".join(result.output.split())
+    output = " ".join(result.output.split())
     assert result.exit_code == 2
-    assert "cannot be compiled here: RuntimeError: libNVVM cannot be found (pip install" in told
+    assert "cannot be compiled here: RuntimeError: libNVVM cannot be found (to install" in output
 
 
 def test_cpu_kernels_are_compiled_once_for_a_dtype(tmp_path):
-    """In a process of its own; the second one finds them all."""
+    """Compile in a new process; a second process finds all kernels on disk."""
     script = (
         "from lrscan import linear_recurrence\nfrom lrscan.campaign import warmup\n"
         "from lrscan.cpu import compile as compiling\n"
@@ -77,7 +77,7 @@ def test_cpu_kernels_are_compiled_once_for_a_dtype(tmp_path):
         return [int(word) for word in done.stdout.split()]
 
     compiled, kept, needed = run()
-    assert compiled + kept > 10 and needed == 0  # the call afterwards needed none but these
+    assert compiled + kept > 10 and needed == 0  # the call afterwards needed no other kernel
     assert run() == [0, compiled + kept, 0]
 
 
@@ -112,18 +112,18 @@ def test_the_common_kernels_are_few_and_of_every_order_in_memory():
         assert any(f"single_pass-{order}" in name for name in names)
 
 
-def test_a_compilation_that_takes_long_says_so_once(caplog, monkeypatch):
+def test_a_long_compilation_is_logged_once(caplog, monkeypatch):
     monkeypatch.setattr(compilation, "PATIENCE_S", 0.05)
-    for kept, told in ((True, "kept for the next time"), (False, "not kept: no cache folder")):
+    for kept, words in ((True, "kept for the next time"), (False, "not kept: no cache folder")):
         caplog.clear()
         with compilation.noticed("the CPU kernel x", kept=kept):
             wait_until(lambda: caplog.messages)
             time.sleep(0.2)
         (message,) = caplog.messages
-        assert message.startswith("compiling the CPU kernel x") and told in message
+        assert message.startswith("compiling the CPU kernel x") and words in message
 
 
-def test_a_short_compilation_says_nothing(caplog, monkeypatch):
+def test_a_short_compilation_is_not_logged(caplog, monkeypatch):
     monkeypatch.setattr(compilation, "PATIENCE_S", LONGEST_S)
     with compilation.noticed("the CPU kernel x", kept=True):
         pass

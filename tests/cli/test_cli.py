@@ -1,4 +1,4 @@
-"""The command line: what it runs, what it refuses, and what it does not import."""
+"""Tests of the command line: what it runs, what it refuses, and what it does not import."""
 
 import json
 import math
@@ -37,7 +37,7 @@ def project(tmp_path, monkeypatch):
 
 @pytest.fixture
 def calls(monkeypatch):
-    """What the experiments were called with; two stand in for the package's own."""
+    """List of (name, parameters, context) per call; two fake experiments replace the real ones."""
     return two(monkeypatch)
 
 
@@ -51,7 +51,7 @@ def refused(*arguments: str) -> str:
     return " ".join(result.output.split())
 
 
-def test_help_waits_for_nothing_heavy():
+def test_help_imports_nothing_slow():
     script = (
         "import sys\n"
         "from lrscan.cli.commands import main\n"
@@ -71,7 +71,7 @@ def test_python_m_lrscan_is_lrscan():
     assert done.stdout == f"lrscan, version {lrscan.__version__}\n"
 
 
-def test_run_executes_what_was_selected(project):
+def test_run_executes_the_selected_notebooks(project):
     pytest.importorskip("papermill")
     result = lrscan_("run", "--only", "learn/01", "-p", "lengths=5,6")
     assert result.exit_code == 0, result.output
@@ -186,7 +186,7 @@ def test_run_without_papermill_says_what_to_install(monkeypatch):
 
 @pytest.fixture(params=["conflict", "folder"])
 def broken(request, project):
-    """The path of a file among the notebooks that is none."""
+    """Path of a file among the notebooks that is not a notebook."""
     path = project / "notebooks" / "learn" / "00_bad.ipynb"
     break_notebook(path, BROKEN[request.param][0])
     return path
@@ -202,8 +202,8 @@ def test_a_broken_notebook_fails_and_the_others_go_on(project, broken):
     report = json.loads((project / "build" / "report.json").read_text())
     verdicts = [outcome["verdict"] for outcome in report["notebooks"]]
     assert verdicts == ["failed", "passed", "passed"]
-    told = report["notebooks"][0]["failure"]["error"]
-    assert told.startswith("not a notebook") and f"learn/00_bad failed: {told}" in result.output
+    error = report["notebooks"][0]["failure"]["error"]
+    assert error.startswith("not a notebook") and f"learn/00_bad failed: {error}" in result.output
     written = ElementTree.parse(project / "build" / "junit.xml").getroot()[0]
     assert (written.get("tests"), written.get("failures")) == ("1", "1")
     assert written[0].get("name") == "notebook" and not stale.exists()
@@ -229,13 +229,13 @@ def test_a_broken_notebook_that_was_asked_for_is_a_failure(project, broken, call
     assert calls == []
 
 
-# What a cell may say, with letters of many languages and a byte that is no letter.
+# Text that a cell may print: letters of several languages and an undecodable byte.
 SAID = "a \N{LESS-THAN OR EQUAL TO} b, \xe4, \u65e5, \U0001f600 and \udce4"
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
 def test_every_encoding_of_the_output_is_good_enough_for_a_report(project, encoding):
-    """Also for a broken notebook's name, and for a parameter; and in a locale of ASCII alone."""
+    """Report text that the encoding lacks: in errors, notebook names, parameters; ASCII locale."""
     pytest.importorskip("papermill")
     write_notebook(project, "learn/01_idea", f"assert False, {ascii(SAID)}", parameters=PARAMETERS)
     break_notebook(project / "notebooks" / "learn" / "02_\xe4\u65e5.ipynb", "")
@@ -270,9 +270,9 @@ def test_list_shows_notebooks_parameters_and_experiments(calls):
 def test_bench_gives_each_experiment_what_it_takes(project, calls):
     result = lrscan_("bench", "--device", "cpu", "--profile", "full")
     assert result.exit_code == 0, result.output
-    told = context.Context("full")
+    full = context.Context("full")
     own = {"device": "cpu", "seed": 0, "lengths": [1, 2, 4]}
-    assert calls == [("speed", own, told), ("other", own | {"measure": True}, told)]
+    assert calls == [("speed", own, full), ("other", own | {"measure": True}, full)]
     assert (project / "build" / "records" / "cpu-2-core" / "speed.csv").is_file()
     assert context.current() == context.Context()
 
@@ -285,13 +285,13 @@ def test_bench_prints_the_measurements(calls):
     assert "Records: build/records/cpu-2-core/speed.csv" in result.output
 
 
-def test_bench_records_where_it_is_told(project, calls, tmp_path, monkeypatch):
+def test_bench_writes_records_to_the_chosen_folder(project, calls, tmp_path, monkeypatch):
     assert lrscan_("bench", "speed", "--record").exit_code == 0
     assert (project / "figures" / "records" / "cpu-2-core" / "speed.csv").is_file()
     result = lrscan_("bench", "speed", "--out", "../out")
     assert (tmp_path / "out" / "cpu-2-core" / "speed.json").is_file()
     assert f"Records: {tmp_path}/out/cpu-2-core/speed.csv" in result.output
-    monkeypatch.chdir(tmp_path / "out")  # and found from elsewhere
+    monkeypatch.chdir(tmp_path / "out")  # outside the project, which is found by the package
     elsewhere = project / "lrscan" / "evidence" / "workspace.py"
     monkeypatch.setattr("lrscan.evidence.workspace.__file__", str(elsewhere))
     result = lrscan_("bench", "speed", "--out", "rec")
@@ -307,7 +307,7 @@ def test_bench_overrides_parameters(calls):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--device", "tpu"], "device is one of auto, cpu, cuda, not 'tpu'"),
+        (["--device", "tpu"], "device must be one of auto, cpu, cuda, not 'tpu'"),
         (["spede"], "no experiment is called 'spede'; there are: speed, other"),
         (["-p", "runs=3"], "reproduce/01_speed has no parameter 'runs'"),
         (["-p", "seed=x"], "parameter seed is 'x', expected int"),
@@ -322,7 +322,7 @@ def test_bench_refuses_before_it_measures(calls, arguments, message):
 
 @pytest.mark.parametrize("verb", ["bench", "train"])
 @pytest.mark.parametrize("minutes", ["nan", "0", "-1", "-inf", "soon"])
-def test_a_time_that_never_ends_or_never_began_is_refused(project, calls, verb, minutes):
+def test_minutes_that_are_not_a_positive_number_are_refused(project, calls, verb, minutes):
     assert "Invalid value for '--minutes'" in refused(verb, f"--minutes={minutes}")
     assert calls == [] and not (project / "build").exists()
 
@@ -334,7 +334,7 @@ def test_bench_refuses_a_gpu_that_is_not_there(calls, monkeypatch):
 
 
 def test_bench_needs_nothing_of_jupyter():
-    """The package's own experiments, found and refused by name where Jupyter is missing."""
+    """Look up the package's own experiments by name while Jupyter cannot be imported."""
     script = (
         "import sys\n"
         f"for name in {JUPYTER!r}: sys.modules[name] = None\n"
@@ -349,8 +349,8 @@ def test_bench_needs_nothing_of_jupyter():
 
 
 def test_bench_pauses_when_its_time_is_up_and_resumes(project, calls, monkeypatch):
-    """An experiment in pieces is told until when; another is not begun any more."""
-    told = []
+    """Pass the deadline to an experiment that pauses; do not start another one after it."""
+    given = []
 
     def nothing(*, seed: int, resume: bool, until: float):
         raise Paused("nothing", None, 4)
@@ -361,7 +361,7 @@ def test_bench_pauses_when_its_time_is_up_and_resumes(project, calls, monkeypatc
     assert result.exit_code == 75 and "--resume: 4 pieces of nothing" in result.output
 
     def pieces(*, seed: int, resume: bool, until: float):
-        told.append((resume, until))
+        given.append((resume, until))
         found = records.write("pieces", [{"T": 1, "median_ms": 1.0}], PROVENANCE)
         if resume:
             return found
@@ -372,5 +372,5 @@ def test_bench_pauses_when_its_time_is_up_and_resumes(project, calls, monkeypatc
     assert result.exit_code == 75 and not calls
     assert "Left to measure with --resume: 3 pieces of pieces, speed" in result.output
     assert lrscan_("bench", "pieces", "speed", "--resume").exit_code == 0
-    assert [resume for resume, _ in told] == [False, True] and len(calls) == 1
-    assert told[1][1] == math.inf > told[0][1]
+    assert [resume for resume, _ in given] == [False, True] and len(calls) == 1
+    assert given[1][1] == math.inf > given[0][1]

@@ -1,4 +1,4 @@
-"""The doctor names what is wrong with a machine, and how it is mended."""
+"""Tests of the doctor: it finds what is wrong with a machine and gives a command that fixes it."""
 
 import math
 import shlex
@@ -27,19 +27,19 @@ def problems(machine):
 
 
 @pytest.mark.parametrize("machine", [LAPTOP, H100], ids=["laptop", "H100"])
-def test_a_sound_machine_has_no_problem(machine):
+def test_a_good_machine_has_no_problem(machine):
     assert problems(machine) == {}
 
 
-def test_what_is_there_is_told():
-    told = {finding.what: finding.found for finding in doctor.judge(H100)}
-    assert told["GPU"] == "NVIDIA H100 80GB HBM3, compute capability 9.0, 80 GiB"
-    assert (told["driver"], told["torch is built for"]) == ("580.65.06", "CUDA 13.0")
-    assert (told["CUDA toolkit"], told["memory"]) == ("13", "16.0 GiB")
+def test_the_report_lists_what_a_machine_has():
+    found = {finding.what: finding.found for finding in doctor.judge(H100)}
+    assert found["GPU"] == "NVIDIA H100 80GB HBM3, compute capability 9.0, 80 GiB"
+    assert (found["driver"], found["torch built for"]) == ("580.65.06", "CUDA 13.0")
+    assert (found["CUDA toolkit"], found["memory"]) == ("13", "16.0 GiB")
     assert {f.what: f.found for f in doctor.judge(LAPTOP)}["GPU"].startswith("none")
 
 
-# what: (the machine, the finding's name, words of what was found, of the command)
+# name: (machine, name of the finding, words in the finding, words in the command that fixes it)
 WRONG = {
     "old Python": (replace(LAPTOP, python=(3, 10, 1)), "Python", "3.10.1", "make venv"),
     "new Python": (replace(LAPTOP, python=(3, 14, 0)), "Python", "3.14.0", "make venv"),
@@ -47,24 +47,29 @@ WRONG = {
     "no papermill": (
         replace(LAPTOP, versions=VERSIONS | {"papermill": None}),
         "papermill",
-        "no notebooks",
+        "notebooks cannot run",
         "[notebooks]",
     ),
     "mixed CUDA majors": (
         replace(H100, versions=VERSIONS | {"nvidia-cuda-nvcc": "12.8.1"}),
         "CUDA toolkit",
-        "nvidia-cuda-nvcc 12 beside CUDA 13",
+        "wrong version for CUDA 13: nvidia-cuda-nvcc 12",
         "numba-cuda[cu13]",
     ),
     "two toolkits": (
         replace(H100, versions=VERSIONS | {"nvidia-nvjitlink-cu12": "12.8.1"}),
         "CUDA toolkit",
-        "nvidia-nvjitlink-cu12 12 beside CUDA 13",
+        "wrong version for CUDA 13: nvidia-nvjitlink-cu12 12",
         "numba-cuda[cu13]",
     ),
-    "old toolkit": (replace(H100, torch_cuda="12.6"), "CUDA toolkit", "13 beside CUDA 12", "cu12"),
-    "old driver": (replace(H100, driver="535.104"), "driver", "older than the 580", "conda"),
-    "ancient driver": (replace(H100, driver="470.1"), "driver", "older than the 580", "conda"),
+    "old toolkit": (
+        replace(H100, torch_cuda="12.6"),
+        "CUDA toolkit",
+        "for CUDA 12: nvidia-cuda-nvcc 13",
+        "cu12",
+    ),
+    "old driver": (replace(H100, driver="535.104"), "driver", "older than 580", "conda"),
+    "ancient driver": (replace(H100, driver="470.1"), "driver", "older than 580", "conda"),
     "torch for the CPU": (replace(H100, torch_cuda=None), "driver", "cannot use a GPU", "torch"),
     "old GPU": (replace(H100, gpus=[("Tesla K80", (3, 7), 12.0)]), "GPU", "3.7", "-p device=cpu"),
     "no GPU seen": (replace(H100, gpus=[]), "GPU", "torch sees no GPU", "reboot"),
@@ -79,14 +84,14 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_each_problem_has_the_command_that_mends_it(name):
+def test_each_problem_has_a_command_that_fixes_it(name):
     machine, what, found, command = WRONG[name]
     ((only, finding),) = problems(machine).items()
-    assert only == what and found in finding.found and command in finding.mend
-    assert shlex.split(finding.mend) and "\n" not in finding.mend
+    assert only == what and found in finding.found and command in finding.fix
+    assert shlex.split(finding.fix) and "\n" not in finding.fix
 
 
-def test_what_was_chosen_is_no_problem():
+def test_a_gpu_that_the_user_hid_is_no_problem():
     hidden = replace(H100, gpus=[], visible="")
     assert problems(hidden) == {}
     assert [f.what for f in doctor.judge(hidden) if f.status == NOTE] == ["GPU"]
@@ -126,11 +131,11 @@ def test_an_algorithm_that_raises_is_found(monkeypatch):
     assert all(f.status == PROBLEM for f in doctor.self_test(["cpu"])[1:])
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="a machine without a GPU is meant")
-def test_a_machine_without_a_gpu_is_sound():
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_machine_without_a_gpu_has_no_problem():
     pytest.importorskip("papermill")
     command = [sys.executable, "-m", "lrscan", "doctor"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "This machine is sound." in done.stdout
+    assert "No problems found." in done.stdout
     assert "cpu blocked        correct" in done.stdout

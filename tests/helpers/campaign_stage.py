@@ -1,4 +1,4 @@
-"""Phases of a made-up campaign: what may happen to a real one."""
+"""Phases of a made-up campaign that end in every way in which a real phase may end."""
 
 import json
 import os
@@ -30,7 +30,7 @@ def fails(context):
 
 
 def hangs(context):
-    """As does what it started, which also ignores a polite request."""
+    """Hang, together with a child process that ignores SIGTERM."""
     script = (
         "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
         "print('ready', flush=True); time.sleep(600)"
@@ -47,7 +47,7 @@ def is_killed(context):
 
 
 def is_killed_once(context):
-    """A crash, behind which the next process goes on."""
+    """Crash in the first process and succeed in the second."""
     if not (context.work / "notes" / "crashed").exists():
         note(context, "crashed", "")
         os.kill(os.getpid(), signal.SIGKILL)
