@@ -7,6 +7,8 @@ ARGS :=
 PYTHON ?=
 
 BIN := .venv/bin
+# Files of tests on two processes, in the order of tests/conftest.py.
+PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help venv reproduce test test-fast test-browser book lab format types hooks lock clean \
@@ -24,7 +26,10 @@ reproduce: venv  ## execute every notebook and draw every figure
 	@$(BIN)/lrscan run $(ARGS)
 
 test: venv  ## run the test suite
-	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
+
+test-fast: venv  ## run the quick tests, and list what is left out
+	@$(BIN)/python -m pytest $(PARALLEL) -m "not slow and not browser" $(ARGS)
 
 test-browser: book  ## test the notebooks and the book in Chromium
 	@sh tools/chromium.sh $(BIN)/python

@@ -2,9 +2,21 @@
 
 import os
 import signal
+from pathlib import Path
 
-import pytest
-import torch
+# Two test processes share the cores. With several threads each, threads that wait for each other
+# would lose whole time slices. Tests of threads set their own number.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
+# Files that take long, and what they do, longest first. They begin first, and `make test-fast`
+# leaves them out.
+SLOW = {
+    "test_suite.py": "every notebook is executed",
+    "core/test_operator.py": "the operator in every dtype and layout",
+}
 
 # Keep matplotlib from opening windows, whichever backend it would choose on this machine.
 os.environ["MPLBACKEND"] = "Agg"
@@ -19,3 +31,23 @@ if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_I
 def _seed():
     """Make the random numbers of a test independent of the tests before it."""
     torch.manual_seed(0)
+
+
+def pytest_collection_modifyitems(items):
+    """Put the longest files first, and mark them as slow."""
+    here, order = Path(__file__).parent, list(SLOW)
+    rank = {}
+    for item in items:
+        name = item.path.relative_to(here).as_posix()
+        rank[item] = order.index(name) if name in SLOW else len(order)
+        if name in SLOW:
+            item.add_marker(pytest.mark.slow)
+    items.sort(key=rank.__getitem__)
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    """Say what `make test-fast` leaves out."""
+    if "not slow" in config.option.markexpr:
+        terminalreporter.section("left out, see make test")
+        for name, what in SLOW.items():
+            terminalreporter.write_line(f"tests/{name}: {what}")

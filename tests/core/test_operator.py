@@ -36,6 +36,12 @@ LAYOUTS = [
 ]
 
 
+# Dtypes whose kernels differ from those of float32, complex64 and bfloat16 in nothing but the size or
+# the conversion of a number. For them one layout per order of a tile is enough.
+ALIKE = (torch.float64, torch.complex128, torch.float16)
+ONE_PER_ORDER = [((97, 3), 0), ((37, 300), 1), ((300, 37), 0)]
+
+
 @contextmanager
 def small_thresholds():
     """Cut even short sequences into many chunks, go row by row, and bypass the cache."""
@@ -66,7 +72,7 @@ def run(a, x, h0, dh, **options):
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("kind", KINDS)
 def test_agrees_with_the_loop_in_every_layout(kind, dtype, algorithm, reverse, short_chunks):
-    for shape, dim in LAYOUTS:
+    for shape, dim in ONE_PER_ORDER if dtype in ALIKE else LAYOUTS:
         a, x, h0, dh = draw(shape, dtype, dim, kind=kind)
         for start in (h0, None):
             got = run(a, x, start, dh, dim=dim, reverse=reverse, algorithm=algorithm)
