@@ -36,8 +36,8 @@ LAYOUTS = [
 ]
 
 
-# Dtypes whose kernels differ from those of float32, complex64 and bfloat16 in nothing but the size or
-# the conversion of a number. For them one layout per order of a tile is enough.
+# Dtypes whose kernels differ from those of float32, complex64 and bfloat16 only in the size or the
+# conversion of a number. For them one layout per order of a tile is enough.
 ALIKE = (torch.float64, torch.complex128, torch.float16)
 ONE_PER_ORDER = [((97, 3), 0), ((37, 300), 1), ((300, 37), 0)]
 
