@@ -24,9 +24,9 @@ class Tokens(NamedTuple):
         >>> import torch
         >>> from lrscan.nn import GILR, Tokens
         >>> tokens = Tokens(torch.tensor([[2], [0]]), sign=torch.tensor([[1], [-1]]))
-        >>> tokens.dense(3, torch.float32).squeeze(1)
-        tensor([[ 0.,  0.,  1.],
-                [-1.,  0.,  0.]])
+        >>> tokens.dense(3, torch.int64).squeeze(1)
+        tensor([[ 0,  0,  1],
+                [-1,  0,  0]])
         >>> output, state = GILR(3, 4)(tokens)
     """
 
