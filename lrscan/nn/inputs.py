@@ -147,9 +147,8 @@ class Window(nn.Module):
         """
         m, (steps, batch) = self.input_size, extent(x)
         time = current()
-        past = (
-            start.unflatten(-1, (self.steps, m)).movedim(1, 0).flip(0)
-        )  # (k, B, m), the oldest first
+        # (k, B, m), the oldest input first
+        past = start.unflatten(-1, (self.steps, m)).movedim(1, 0).flip(0)
 
         def take(pick: Callable[[Tensor], Tensor]) -> Tensor:
             some = apply(x, pick)

@@ -44,10 +44,10 @@ class Snapshot:
         self._copy = self._copied(net, "")
 
     def evaluation(self, function: Callable) -> Callable:
-        """Return ``function(net, ...)`` for one chunk: first with the net, later with its copy.
+        """Return a function that evaluates one chunk: first with the net, later with its copy.
 
-        The function that is returned raises RuntimeError if a tensor was modified in place between
-        its first call and a later one.
+        It calls ``function(net, ...)``. A later call raises RuntimeError if a tensor was modified
+        in place since the snapshot.
         """
         buffers: list[Tensor] | None = None
 

@@ -51,7 +51,7 @@ class LinearSurrogateRNN(RecurrentStack):
         output  (T, B, n), or (T, B, 2 n) if bidirectional, in the layout of the input
         state   (st, c), or (c,) without a surrogate, each (layers * directions, B, width)
 
-    Matrix products obey autocast. Gates, recurrences and states are in float32 at least.
+    Matrix products obey autocast. Gates, recurrences and states use at least float32.
 
     A long sequence is evaluated in chunks with checkpoints: backward evaluates each chunk again,
     with the same random numbers. It is long if steps x batch x hidden units exceed 2^21 on a CPU or
