@@ -1,8 +1,8 @@
-"""Recurrent nets whose recurrences are linear, called like ``nn.LSTM``: the paper's models.
+"""Recurrent nets with linear recurrences, called like ``nn.LSTM``: the models of the paper.
 
 Notation::
 
-    st             a surrogate: follows from x by a linear recurrence
+    st             the surrogate, computed from x by a linear recurrence
     c              the linear state of a cell, c[t] = a[t] * c[t-1] + u[t]
     T, B, m, n     steps, minibatch, input size, hidden size
 """
@@ -15,8 +15,8 @@ from lrscan.nn.serial_lstm import SerialLSTM
 from lrscan.nn.stack import RecurrentStack
 from lrscan.nn.surrogate import LinearSurrogateRNN
 
-# Every model by the name of its class. Training, warm-up and the tests of all models take them from
-# here, so a new model needs its file, its place in this list, and tests of its equations.
+# Every model by the name of its class. Training, warm-up and the tests of all models read this
+# dictionary, so a new model needs an entry here and a test of its equations.
 MODELS: dict[str, type[RecurrentStack]] = {
     model.__name__: model for model in (GILRLSTM, GILR, SRU, QRNN, StronglyTypedRNN, SerialLSTM)
 }

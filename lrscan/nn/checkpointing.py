@@ -1,4 +1,4 @@
-"""Sequences longer than memory: a net worked through in chunks of time."""
+"""Sequences longer than memory: evaluation of a net in chunks of time."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from lrscan.core.checks import said
 from lrscan.core.time_axis import current
 from lrscan.core.torch_internals import transforms_are_active
 from lrscan.nn.inputs import Input, Tokens, chunks, extent
-from lrscan.nn.snapshot import Kept
+from lrscan.nn.snapshot import Snapshot
 
-# Elements (steps x batch x hidden units) of a chunk. A longer sequence is worked through in such
-# chunks, of which only the outputs are kept: backward evaluates each again. On a CPU a chunk stays
-# in the cache, and its memory is used again where one long tensor would be mapped anew.
+# Elements (steps x batch x hidden units) per chunk. A long sequence is evaluated in such chunks.
+# Only their outputs are kept; backward evaluates each chunk again. On a CPU a chunk stays in the
+# cache, and the next chunk reuses its memory, whereas one long tensor would be mapped anew.
 CHUNK_ELEMENTS = {"cpu": 2**18, "cuda": 2**28}
-# A sequence of up to so many chunks is taken whole, and nothing is evaluated twice: with math.inf
-# every one.
+# A sequence of at most this many chunks is evaluated whole, and nothing is evaluated twice. With
+# math.inf every sequence is.
 PIECES_KEPT = 8
 
 
 def chunk_steps(x: Input, hidden_size: int) -> int | None:
-    """Steps of the chunks in which an input is best worked through; None: it is taken whole."""
-    # With one graph for every number of steps.
+    """Return the number of steps per chunk for an input, or None to evaluate it whole."""
+    # An exported or traced graph serves every number of steps, so it cannot contain the cuts.
     if torch.compiler.is_exporting() or torch.jit.is_tracing():
         return None
     steps, batch = extent(x)
@@ -44,27 +44,37 @@ def checkpointed(
     state: Any,
     steps: int | list[int],
 ) -> tuple[list[Tensor], Any]:
-    """The outputs of ``function(net, chunk, state, first step)`` for chunks of ``steps`` steps, or
-    of each of these numbers.
+    """Evaluate ``function(net, chunk, state, first step)`` chunk by chunk, with checkpoints.
 
-    The state that it returns too goes to the next chunk; the last one is returned. Backward
-    evaluates each chunk again, with the same random numbers and with the net as it is now, see
-    :class:`Kept`. torch.func cannot do so: under its transforms all is kept.
+    Each call returns its output and a state, which the next call receives. Backward evaluates each
+    chunk again, with the same random numbers and with the net as it is now, see
+    :class:`Snapshot`. Under the transforms of torch.func this is impossible, so there everything
+    is kept.
+
+    Args:
+        net: the first argument of ``function``
+        function: called once per chunk
+        x: the input, with time first
+        state: the state before the first step
+        steps: number of steps per chunk, or a list with the number of steps of each chunk
+
+    Returns:
+        The outputs of all chunks, and the state after the last one.
     """
     compiling = torch.compiler.is_compiling()
     transformed = not compiling and transforms_are_active()
     once = transformed or not torch.is_grad_enabled()
-    kept = None if once or compiling else Kept(net)
+    snapshot = None if once or compiling else Snapshot(net)
     outputs, first = [], 0
     for chunk in chunks(x, steps):
         given = chunk, state, first
         first += extent(chunk)[0]
         if once:
             output, state = function(net, *given)
-        elif kept is None:
+        elif snapshot is None:
             output, state = checkpoint(function, net, *given, use_reentrant=False)
         else:
-            evaluate = kept.evaluation(function)
+            evaluate = snapshot.evaluation(function)
             output, state = checkpoint(evaluate, *given, use_reentrant=False)
         outputs.append(output)
     return outputs, state
@@ -78,43 +88,53 @@ def in_pieces(
     steps: int,
     reduce: Callable[[Tensor, int], Tensor] | None = None,
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """A call of a net, with its backward pass, that holds the activations of one chunk only.
+    """Call a net on a long sequence and hold the activations of only one chunk of time at once.
 
-    The state is carried from chunk to chunk and its gradient back, so the result is that of one
-    call. Forward keeps the states between chunks; backward evaluates each chunk again. So a step
-    of training costs one more forward pass, and its memory, beside the input, grows with ``steps``
-    and with the number of chunks, not with T:
+    The state is carried forward from chunk to chunk, and its gradient backward, so the result
+    equals that of one call. Forward keeps the states between chunks; backward evaluates each chunk
+    again. A training step therefore costs one more forward pass. Apart from the input, its memory
+    grows with ``steps`` and with the number of chunks, but not with T.
 
-        logit, state = in_pieces(net, tokens, steps=65_536)  # the last output
-        loss, state = in_pieces(net, x, steps=4096, reduce=cross_entropy)  # of every step
-
-    glibc keeps freed blocks of under 32 MiB and may lose memory to gaps between them: with
-    MALLOC_MMAP_THRESHOLD_=65536 in the environment a CPU run gives each block back.
+    Note:
+        glibc keeps freed blocks of under 32 MiB and may lose memory to gaps between them. With
+        ``MALLOC_MMAP_THRESHOLD_=65536`` in the environment, a process on a CPU returns each block
+        to the system.
 
     Args:
-        net:    called as ``net(chunk, state)``, with a state of None or of tensors in tuples, to
-                return (output, state after it), as the models here, ``nn.LSTM`` and whole networks
-                made of them do. A step must depend on earlier ones through the state alone:
-                nothing bidirectional, and time on the first axis. Of an ``nn.Sequential`` of
-                recurrent parts and others (embedding, dropout, read-out) the state is a tuple with
-                the states of the recurrent ones
-        input:  (T, B, m), Tokens of (T, B), or whatever has time first; T of at least 1
-        state:  before the first step, as the net takes it; None: zero
-        steps:  how many a chunk has; the last one may have fewer
-        reduce: from the output (up to ``steps``, B, n) of a chunk, and the number of its first
-                step, to a tensor; None: the output of the last step
+        net: called as ``net(chunk, state)``; returns (output, state after the chunk). The state is
+            None or tensors in tuples. The models here, ``nn.LSTM``, and networks that contain them
+            can all be called like this. A step may depend on earlier steps only through the state,
+            so nothing may be bidirectional, and time is the first axis. The state of an
+            ``nn.Sequential`` is a tuple with the states of its recurrent parts; parts without a
+            state (embedding, dropout, read-out) have no entry
+        input: (T, B, m), Tokens of (T, B), or any other tensor with time first; T is at least 1
+        state: state before the first step, as the net takes it; None for zero
+        steps: number of steps per chunk; the last chunk may have fewer
+        reduce: maps the output of a chunk, (up to ``steps``, B, n), and the number of its first
+            step to a tensor; None for the output of the last step
 
     Returns:
-        The sum over chunks of what ``reduce`` returned, or the last output (B, n); and the state
-        after the last step.
+        The sum over all chunks of the values of ``reduce``, or without ``reduce`` the last output
+        (B, n); and the state after the last step.
 
     Raises:
-        TypeError:  the input is no tensor and no Tokens, or the net returns no pair
-        ValueError: steps, the net or the length of the input does not fit
-        RuntimeError: inside :func:`lrscan.distributed.sequence_parallel`
+        TypeError: the input is neither a tensor nor Tokens, or the net does not return a pair
+        ValueError: ``steps``, the net or the length of the input does not fit
+        RuntimeError: called inside :func:`lrscan.distributed.sequence_parallel`
+
+    Example:
+        >>> import torch
+        >>> from lrscan.nn import GILR, in_pieces
+        >>> net, x = GILR(3, 4), torch.randn(100, 2, 3)
+        >>> last, state = in_pieces(net, x, steps=32)  # the output of the last step
+        >>> torch.allclose(last, net(x)[0][-1], atol=1e-6)
+        True
+        >>> total, state = in_pieces(net, x, steps=32, reduce=lambda output, first: output.sum())
+        >>> torch.allclose(total, net(x)[0].sum(), atol=1e-4)
+        True
 
     Source: the recomputation is that of Chen et al. 2016 (arXiv:1604.06174), with chunks of time
-    in the place of layers.
+    instead of layers.
     """
     if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
         raise ValueError(f"steps must be a positive int, not {said(steps)}")
@@ -123,13 +143,13 @@ def in_pieces(
         raise TypeError(f"the input must be a tensor or Tokens, not {type(input).__name__}")
     length = len(input.index if isinstance(input, Tokens) else input)
     if not length:
-        raise ValueError("the input has no steps")
+        raise ValueError("the input has no steps; it needs at least one")
     if current().split:
-        raise RuntimeError("in_pieces takes a whole sequence, not one that is split over ranks")
+        raise RuntimeError("in_pieces needs the whole sequence, but it is split over ranks")
 
     def evaluate(net: nn.Module, chunk: Input, state: Any, first: int) -> tuple[Tensor, Any]:
         output, state = _call(net, chunk, state)
-        # A copy: a view would keep every step of the chunk alive.
+        # Clone the last step: a view would keep every step of the chunk in memory.
         return (output[-1].clone() if reduce is None else reduce(output, first)), state
 
     results, state = checkpointed(net, evaluate, input, state, steps)
@@ -137,23 +157,25 @@ def in_pieces(
 
 
 def _check_causal(net: nn.Module) -> None:
-    """No part of a net reads time backwards, or has it on another axis."""
+    """Raise ValueError if a part of a net reads time backwards or has it on another axis."""
     for where, module in net.named_modules():
         for name in ("bidirectional", "batch_first"):
             if getattr(module, name, False):
-                part = f"a net whose {where} has" if where else "a net with"
-                raise ValueError(f"{part} {name}=True cannot be worked through in chunks of time")
+                part = f"module {where!r} of the net" if where else "the net"
+                raise ValueError(
+                    f"{part} has {name}=True, so it cannot be evaluated in chunks of time"
+                )
 
 
 def _call(net: nn.Module, chunk: Any, state: Any) -> tuple[Tensor, Any]:
-    """(output, state) of a net; of a Sequential through its parts, with a tuple of their states."""
+    """Return (output, state) of a net; the state of a Sequential holds those of its parts."""
     if isinstance(net, nn.Sequential):
         recurrent = [part for part in net if _has_state(part)]
         states = [None] * len(recurrent) if state is None else list(state)
         if len(states) != len(recurrent):
             raise ValueError(
-                f"the state of a Sequential with {len(recurrent)} recurrent parts is a tuple of "
-                f"their states, not of {len(states)}"
+                f"the state of a Sequential with {len(recurrent)} recurrent parts must be a tuple "
+                f"of their {len(recurrent)} states, not of {len(states)}"
             )
         given, ends = iter(states), []
         for part in net:
@@ -167,7 +189,8 @@ def _call(net: nn.Module, chunk: Any, state: Any) -> tuple[Tensor, Any]:
     if not (isinstance(returned, tuple) and len(returned) == 2):
         raise TypeError(
             f"{type(net).__name__} returned {type(returned).__name__}: in_pieces calls "
-            f"net(chunk, state), for state None at first, which returns (output, state after it)"
+            f"net(chunk, state), at first with state None; it must return (output, state after "
+            f"the chunk)"
         )
     return returned
 

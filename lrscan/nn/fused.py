@@ -1,4 +1,4 @@
-"""Cells whose gates and recurrence one kernel evaluates on the CPU; the others go torch's way."""
+"""Dispatch of cells to fused CPU kernels; a cell without a kernel uses torch operations."""
 
 from __future__ import annotations
 
@@ -12,13 +12,17 @@ from lrscan.core.autograd import intercepted
 from lrscan.core.time_axis import along, current
 from lrscan.core.torch_internals import forward_ad_is_on, is_batched, transforms_are_active
 
-# Pre-activations by name, each (T, B, n), or those of all gates stacked along the last axis.
+# Pre-activations by name, each (T, B, n); or of all gates, stacked along the last axis.
 Gates = dict[str, Tensor] | Tensor
 Recurrence = Callable[[Gates, Tensor], tuple[Tensor, Tensor]]
 
 
 def fused(name: str) -> Callable[[Callable], Callable]:
-    """Mark the method ``cell`` of a model: :mod:`lrscan.cpu.fused_cells` has it as ``name``."""
+    """Mark the method ``cell`` of a model as the one that a fused kernel implements.
+
+    Args:
+        name: the kernel's name in :mod:`lrscan.cpu.fused_cells`
+    """
 
     def mark(cell: Callable) -> Callable:
         cell.fused = name  # type: ignore[attr-defined]  # functions take attributes
@@ -28,19 +32,20 @@ def fused(name: str) -> Callable[[Callable], Callable]:
 
 
 def kernel_of(model: type[nn.Module]) -> str | None:
-    """The name that :func:`fused` gave to the cell of a model; None if it has no kernel."""
+    """Return the name that :func:`fused` gave to a model's cell, or None if it has no kernel."""
     return getattr(getattr(model, "cell", None), "fused", None)
 
 
 def evaluate(
     cell: Callable, algorithm: str, recurrence: Recurrence, gates: Gates, start: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """``recurrence(gates, start)``, (h, c after the last step), by a kernel where there is one."""
+    """Return ``recurrence(gates, start)``: (h, c after the last step), by a kernel if possible."""
     name = getattr(cell, "fused", None)
     if name is None or algorithm != "auto" or not isinstance(gates, Tensor):
         return recurrence(gates, start)
     if torch.compiler.is_compiling():
-        # An exported program may run elsewhere; torch.func takes no gradient of this operator.
+        # An exported program may run on another device, and torch.func cannot differentiate the
+        # operator.
         if torch.compiler.is_exporting() or transforms_are_active():
             return recurrence(gates, start)
         if not current().whole or forward_ad_is_on():
@@ -55,7 +60,7 @@ def evaluate(
 
 
 def _is_plain(gates: Tensor, start: Tensor) -> bool:
-    """Whether this is eager torch on one device, where nobody looks at the operations."""
+    """Return True if torch runs eagerly on one device and nothing intercepts its operations."""
     return not (
         current().split
         or transforms_are_active()
@@ -65,10 +70,10 @@ def _is_plain(gates: Tensor, start: Tensor) -> bool:
 
 
 def _fits(name: str, cell: Callable, gates: Tensor, start: Tensor) -> bool:
-    """Whether the kernel takes these tensors, and has the model's activation."""
+    """Return True if the kernel supports these tensors and the model's activation."""
     if gates.device.type != "cpu" or not gates.dtype == start.dtype == torch.float32:
         return False
-    from lrscan.cpu import fused_cells  # Numba is loaded when it is needed
+    from lrscan.cpu import fused_cells  # load Numba only when it is needed
 
     n = start.shape[-1]
     return (
@@ -81,10 +86,11 @@ def _fits(name: str, cell: Callable, gates: Tensor, start: Tensor) -> bool:
 
 
 class FusedCell(torch.autograd.Function):
-    """(h, c after the last step) by a kernel; derivatives of derivatives go torch's way.
+    """Autograd function of a fused kernel: ``apply(gates, start, name, recurrence)``.
 
-    ``apply(gates, start, name, recurrence)``; ``recurrence`` is made of differentiable operations.
-    Sequences may lie end to end (:mod:`lrscan.core.time_axis`).
+    It returns (h, c after the last step). Backward uses a kernel too, except for higher derivatives
+    and batches of gradients: those use ``recurrence``, which consists of differentiable torch
+    operations. Sequences may lie end to end (:mod:`lrscan.core.time_axis`).
     """
 
     @staticmethod
@@ -111,7 +117,7 @@ class FusedCell(torch.autograd.Function):
             lengths = ctx.time.cu_seqlens
             dgates, dstart = fused_cells.backward(ctx.name, gates, start, c, dh, dend, lengths)
             return dgates, dstart, None, None
-        # As in forward, wherever backward is called.
+        # Backward may be called under another axis of time than forward was.
         with torch.enable_grad(), along(ctx.time):
             results = ctx.recurrence(gates, start)
         given = dh, torch.zeros_like(start) if dend is None else dend

@@ -1,4 +1,4 @@
-"""What the operators of fused cells do; :mod:`lrscan.core.torch_library` has their names."""
+"""Implementations of the fused-cell operators that ``lrscan.core.torch_library`` registers."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def keep_for_cell_gradients(
 
 def cell_gradients(ctx: Any, found: list[Tensor | None]) -> tuple[Tensor, Tensor, None]:
     gates, start, c = ctx.saved_tensors
-    dh, dend = found[:2]  # c itself is for this function alone
+    dh, dend = found[:2]  # the third output, c, serves this function only, so no gradient arrives
     dh = torch.zeros_like(c) if dh is None else dh
     dpre, dstart = torch.ops.lrscan.fused_cell_backward(gates, start, c, dh, dend, ctx.name)
     return dpre, dstart, None

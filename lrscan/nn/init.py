@@ -1,4 +1,4 @@
-"""Initialisations: Glorot weights, and biases that decide how long a state remembers."""
+"""Initialisations: Glorot weights, and biases that set how long a state remembers."""
 
 from __future__ import annotations
 
@@ -11,32 +11,50 @@ from torch import Tensor, nn
 
 
 def chrono(steps: int) -> dict[str, Any]:
-    """Options of ``reset_parameters`` for memories that last up to T steps.
+    """Return options of ``reset_parameters`` for memories that last up to T steps.
 
-    The forget bias is log U(1, T - 1), the input bias its negative.
+    The forget bias is log U(1, T - 1), and the input bias is its negative.
 
     Args:
-        steps: T, 3 at least
+        steps: T, at least 3
+
+    Raises:
+        ValueError: ``steps`` is less than 3
+
+    Example:
+        >>> from lrscan.nn import GILRLSTM, chrono
+        >>> chrono(100)
+        {'forget_bias': (1.0, 99.0), 'input_bias': None}
+        >>> GILRLSTM(3, 4).reset_parameters(**chrono(100))
 
     Source: Tallec and Ollivier 2018, arXiv:1804.11188, section 3.
     """
     if steps < 3:
-        raise ValueError(f"chrono needs 3 steps at least, not {steps}")
+        raise ValueError(f"chrono needs at least 3 steps, not {steps}")
     return {"forget_bias": (1.0, steps - 1.0), "input_bias": None}
 
 
 def scaled(steps: int, rate: float, start_steps: int | None = None) -> dict[str, Any]:
-    """Options of ``reset_parameters`` for one early symbol to be learned among T others.
+    """Return options of ``reset_parameters`` for learning one early symbol among T others.
 
-    The forget bias is log U(T/4, 4T). The input bias is -log(T r), with r the learning rate: when
-    all candidates move alike by one step of Adam, about r, the state at the end moves by T times
-    the input gate times r, and so by about one.
+    The forget bias is log U(T/4, 4T). The input bias is -log(T r), with r the learning rate. One
+    step of Adam moves each candidate by about r. If it moves all of them in one direction, the
+    final state moves by T times the input gate times r, so by about one.
 
     Args:
-        steps:       T
-        rate:        r, the learning rate of Adam
-        start_steps: how long the first sequences are that it is trained on, if shorter: the T of
-                     the input bias
+        steps: T
+        rate: r, the learning rate of Adam
+        start_steps: length of the first training sequences, if they are shorter; it replaces T in
+            the input bias
+
+    Raises:
+        ValueError: a number of steps is less than 1, or the rate is not above zero
+
+    Example:
+        >>> from lrscan.nn import scaled
+        >>> options = scaled(1000, rate=0.01)
+        >>> options["forget_bias"], round(options["input_bias"], 3)
+        ((250.0, 4000), -2.303)
     """
     start = steps if start_steps is None else start_steps
     if min(steps, start) < 1 or rate <= 0:
@@ -45,26 +63,35 @@ def scaled(steps: int, rate: float, start_steps: int | None = None) -> dict[str,
 
 
 def graded(steps: int, layers: int, start_steps: int | None = None) -> list[dict[str, Any]]:
-    """Options for each layer: short memories below, and a last layer that holds to the end.
+    """Return options for each layer: short memories in the lower layers, a long one in the last.
 
-    Meant for a class told by an early symbol and read after T steps. All other symbols add up as
-    noise that grows with t, so the symbol is best written down early. The state of a lower layer
-    climbs to its steady value within the first tens of steps, and so tells the gates above how
-    early it is; a last layer can learn to write only then:
+    They are meant for tasks in which an early symbol determines the class and the class is read
+    after T steps. All other symbols add noise that grows with t, so the last layer should write
+    early, and only then. It can learn to: within the first tens of steps the state of a lower layer
+    rises to its steady value, so it shows the gates above how early it is. ::
 
-        below   forget bias log U(2, 64), so that it is settled long before T; candidate bias
-                U(-1/2, 1/2), without which it hardly climbs
-        last    forget bias log U(T/4, 4T); input bias -log(T/5): all steps together write at most
-                about 5, so that an Adam step of the read-out does not drown what the class changes
+        lower   forget bias log U(2, 64), so that the state is steady long before T;
+                candidate bias U(-1/2, 1/2), without which the state hardly rises
+        last    forget bias log U(T/4, 4T);
+                input bias -log(T/5): all steps together write at most about 5, so that
+                an Adam step of the read-out does not drown the effect of the class
 
     Args:
-        steps:       T
-        layers:      how many the net has
-        start_steps: how long the first sequences are that it is trained on, if shorter: the T of
-                     the input bias
+        steps: T
+        layers: number of layers of the net
+        start_steps: length of the first training sequences, if they are shorter; it replaces T in
+            the input bias
 
-    Source: of the grading, El Hihi and Bengio 1996, "Hierarchical recurrent neural networks for
-    long-term dependencies".
+    Example:
+        >>> from lrscan.nn import GILRLSTM, graded
+        >>> lower, last = graded(1000, layers=2)
+        >>> lower
+        {'forget_bias': (2.0, 64.0), 'candidate_bias': (-0.5, 0.5)}
+        >>> for layer, options in zip(GILRLSTM(3, 4, 2).layers, [lower, last]):
+        ...     layer.reset_parameters(**options)
+
+    Source: the grading is that of El Hihi and Bengio 1996, "Hierarchical recurrent neural networks
+    for long-term dependencies".
     """
     start = steps if start_steps is None else start_steps
     last = {"forget_bias": (steps / 4, steps * 4), "input_bias": -math.log(start / 5)}
@@ -72,27 +99,38 @@ def graded(steps: int, layers: int, start_steps: int | None = None) -> list[dict
 
 
 def early(steps: int, layers: int, hidden_size: int) -> list[dict[str, Any]]:
-    """Options for each layer: as :func:`graded`, but the last layer writes early from the start.
+    """Return options for each layer, as :func:`graded` does, with a last layer that writes early.
 
-    It knows more of the task: that the first steps matter. The lower layers climb upwards in all
-    units, by a candidate bias of U(1/5, 1/2), and the last layer's input gates see them with
-    weights whose mean is -44/n. Gates half open and a candidate of 1/3 make outputs of 1/12 at
-    the first step, for which an input bias of 3.5 makes up: the gate is half open then. Outputs of
-    0.45, close to the most that an LSTM gives with half-open output gates, close it to e^-16,
-    whatever the width: a million steps write less than the first one. The outputs of a
-    GILR-LSTM, which no tanh bounds, close it further.
+    These options use more knowledge of the task: the first steps are the ones that matter. A
+    candidate bias of U(1/5, 1/2) makes the states of the lower layers rise in all units. The input
+    gates of the last layer read them with weights whose mean is -44/n, and have a bias of 3.5.
 
-    A net drawn so tells two signs of the first element apart before it is trained, and a read-out
-    of the right sign is all that is left to learn: it shows that gradients and states last T
-    steps, not that a net finds out by itself where to look.
+    At the first step, half-open gates and a candidate of 1/3 make outputs of 1/12 below. The
+    weights and the bias then nearly cancel, so the input gate is half open. Later the outputs rise
+    to 0.45, which is close to the largest output of an LSTM with half-open output gates. They close
+    the input gate to e^-16 at every width, so a million steps write less than the first one does.
+    The outputs of a GILR-LSTM are not bounded by a tanh and close the gate further.
+
+    Such a net distinguishes the two signs of the first element before it is trained, and only the
+    sign of the read-out is left to learn. Training it shows that gradients and states last T steps.
+    It does not show that a net finds out by itself where to look.
 
     Args:
-        steps:       T
-        layers:      how many the net has, 2 at least: one below the last, to tell the time
+        steps: T
+        layers: number of layers of the net, at least 2: a lower layer has to show the time
         hidden_size: n
+
+    Raises:
+        ValueError: ``layers`` is less than 2
+
+    Example:
+        >>> from lrscan.nn import early
+        >>> lower, last = early(1000, layers=2, hidden_size=4)
+        >>> last
+        {'forget_bias': (250.0, 4000), 'input_bias': 3.5, 'input_mean': -11.0}
     """
     if layers < 2:
-        raise ValueError(f"early needs 2 layers at least, not {layers}")
+        raise ValueError(f"early needs at least 2 layers, not {layers}")
     last = {
         "forget_bias": (steps / 4, steps * 4),
         "input_bias": 3.5,
@@ -121,15 +159,16 @@ def reset_gates(
     """Draw the weights and biases of a layer whose gates are stacked along the first axis.
 
     Args:
-        weights:     (gates * n, width) each, those of x first
-        names:       of the gates of the weights of x, in order
-        bias:        (len(biased) * n,)
+        weights: each (gates * n, width); the first one multiplies x
+        bias: (len(biased) * n,), or None
         hidden_size: n
-        biased:      the names of the gates that have a bias, in order
-        others:      as for :meth:`lrscan.nn.LinearSurrogateRNN.reset_parameters`
+        names: names of the gates in the weights of x, in order
+        biased: names of the gates that have a bias, in order
+        forget_bias, input_bias, input_scale, input_mean, candidate_bias: as for
+            :meth:`lrscan.nn.LinearSurrogateRNN.reset_parameters`
     """
     for weight in weights:
-        for gate in weight.split(hidden_size):  # a gate at a time: it has its own fan-out
+        for gate in weight.split(hidden_size):  # one gate at a time: each has its own fan-out
             nn.init.xavier_uniform_(gate)
     weights[0].mul_(input_scale)
     if "input" in names:

@@ -1,4 +1,4 @@
-"""What a layer reads: dense vectors, tokens, or a window of past inputs; and their products."""
+"""Inputs of a layer (dense vectors, tokens, windows of past inputs) and their products."""
 
 from __future__ import annotations
 
@@ -16,19 +16,29 @@ from lrscan.core.time_axis import current
 class Tokens(NamedTuple):
     """One-hot inputs by index: ``x[t] = sign[t] * e_index[t]``; a product with them is a look-up.
 
-    index   (T, B), of an integer dtype
-    sign    (T, B), 1 or -1, of any dtype but bool; None: 1 everywhere
+    Attributes:
+        index: (T, B), int64 or int32
+        sign: (T, B), 1 or -1, of any dtype except bool; None for 1 everywhere
+
+    Example:
+        >>> import torch
+        >>> from lrscan.nn import GILR, Tokens
+        >>> tokens = Tokens(torch.tensor([[2], [0]]), sign=torch.tensor([[1], [-1]]))
+        >>> tokens.dense(3, torch.int64).squeeze(1)
+        tensor([[ 0,  0,  1],
+                [-1,  0,  0]])
+        >>> output, state = GILR(3, 4)(tokens)
     """
 
-    index: Tensor  # type: ignore[assignment]  # it hides tuple.index, which nobody needs
+    index: Tensor  # type: ignore[assignment]  # hides tuple.index
     sign: Tensor | None = None
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Tokens:
-        """The tokens with a function of tensors applied to both parts."""
+        """Apply a function of tensors to the indices and to the signs."""
         return Tokens(function(self.index), None if self.sign is None else function(self.sign))
 
     def dense(self, width: int, dtype: torch.dtype) -> Tensor:
-        """The vectors themselves, (T, B, width)."""
+        """Return the vectors themselves, (T, B, width)."""
         try:
             x = F.one_hot(self.index.long(), width).to(dtype)
         except RuntimeError:
@@ -41,20 +51,20 @@ Input = Tensor | Tokens
 
 
 def apply(x: Input, function: Callable[[Tensor], Tensor]) -> Input:
-    """A function of the first two axes, applied to an input of either kind."""
+    """Apply a function of the first two axes to a tensor, or to both parts of tokens."""
     return x.map(function) if isinstance(x, Tokens) else function(x)
 
 
 def extent(x: Input) -> tuple[int, int]:
-    """(T, B) of an input."""
+    """Return (T, B) of an input."""
     steps, batch = (x.index if isinstance(x, Tokens) else x).shape[:2]
     return steps, batch
 
 
 def chunks(x: Input, steps: int | list[int]) -> list[Input]:
-    """An input cut along time, into chunks of so many steps, or of each of these numbers.
+    """Cut an input along time into chunks of ``steps`` steps, or of each number in that list.
 
-    Backward writes the gradient once, where slices would each time.
+    Backward writes the gradient of the input once; with slices it would do so for every chunk.
     """
     if isinstance(x, Tokens):
         signs = [None] * len(x.index) if x.sign is None else x.sign.split(steps)
@@ -63,15 +73,15 @@ def chunks(x: Input, steps: int | list[int]) -> list[Input]:
 
 
 def product(weight: Tensor, x: Input, bias: Tensor | None = None) -> Tensor:
-    """``W x[t] + b`` for every step, (T, B, G) for a weight of shape (G, m).
+    """Return ``W x[t] + b`` for every step, (T, B, G), for a weight W of shape (G, m).
 
-    For tokens it is a row of the transposed weight, or of its negative.
+    The product with a token is a row of the transposed weight, or its negative.
     """
     if not isinstance(x, Tokens):
         return F.linear(x, weight, bias)
     table = weight.t()
     index = x.index
-    if x.sign is not None:  # rows e_0, -e_0, e_1, -e_1, ...: an index out of range stays one
+    if x.sign is not None:  # rows e_0, -e_0, e_1, -e_1, ...: a wrong index stays wrong
         table = torch.stack([table, -table], 1).flatten(0, 1)
         index = 2 * index + (x.sign < 0)
     if bias is not None:
@@ -86,21 +96,35 @@ def product(weight: Tensor, x: Input, bias: Tensor | None = None) -> Tensor:
 
 
 def _check_range(index: Tensor, width: int) -> None:
-    """The error of torch, in words: asked for afterwards, it costs nothing where all is well."""
+    """Raise IndexError if a token is out of range; called after an error, so usually free."""
     low, high = int(index.min()), int(index.max())
     if low < 0 or high >= width:
         raise IndexError(
-            f"a token is out of range: they are from 0 to {width - 1}, one less than the "
-            f"input_size, but there is {low if low < 0 else high}"
+            f"token {low if low < 0 else high} is out of range: tokens are from 0 to {width - 1}, "
+            f"one less than the input_size"
         ) from None
 
 
 class Window(nn.Module):
     """A surrogate without parameters: ``st[t] = (x[t], x[t-1], ..., x[t-k+1])``.
 
+    A model creates it in ``make_surrogate``, as :class:`QRNN` does.
+
     Args:
         input_size: m, the width of x
-        steps:      k, how many inputs it holds
+        steps: k, the number of inputs in the window
+
+    Raises:
+        ValueError: ``steps`` is not a positive int
+
+    Example:
+        >>> import torch
+        >>> from lrscan.nn import Window
+        >>> window = Window(3, steps=2)
+        >>> U, x, start = torch.ones(1, 6), torch.ones(4, 1, 3), torch.zeros(1, 6)
+        >>> products, st = window.product(U, x, start)
+        >>> products.flatten()
+        tensor([0., 3., 6., 6.])
     """
 
     def __init__(self, input_size: int, steps: int = 1) -> None:
@@ -111,19 +135,26 @@ class Window(nn.Module):
         self.hidden_size = steps * input_size
 
     def product(self, weight: Tensor, x: Input, start: Tensor) -> tuple[Tensor, Tensor]:
-        """``U st[t-1]`` for every step, (T, B, G), and the last ``st``, without writing the others.
+        """Return ``U st[t-1]`` for every step, and the last ``st``; the others are not stored.
 
-        ``start``, (B, k m), is what came before x, the newest input first.
+        Args:
+            weight: U, (G, k m)
+            x: the input, (T, B, m) or tokens
+            start: the k inputs before x, (B, k m), the newest one first
+
+        Returns:
+            The products, (T, B, G), and ``st`` after the last step, (B, k m).
         """
         m, (steps, batch) = self.input_size, extent(x)
         time = current()
-        past = start.unflatten(-1, (self.steps, m)).movedim(1, 0).flip(0)  # (k, B, m), in time
+        # (k, B, m), the oldest input first
+        past = start.unflatten(-1, (self.steps, m)).movedim(1, 0).flip(0)
 
-        def picked(function: Callable[[Tensor], Tensor]) -> Tensor:
-            some = apply(x, function)
+        def take(pick: Callable[[Tensor], Tensor]) -> Tensor:
+            some = apply(x, pick)
             return some.dense(m, start.dtype) if isinstance(some, Tokens) else some
 
-        past, held = time.history(picked, past)
+        past, latest = time.history(take, past)
         weights = list(enumerate(weight.split(m, 1), 1))
         if isinstance(x, Tokens):
             first, *others = (
@@ -131,13 +162,13 @@ class Window(nn.Module):
                 for lag, U in weights
             )
             total = sum(others, first)
-        else:  # each product is added to the sum as it is made
+        else:  # add each product to the sum at once, to hold only one
             earlier = time.lagged(past.to(x.dtype), x)
             total = weight.new_zeros(weight.shape[0])
             for lag, U in weights:
                 total = torch.addmm(total, earlier(lag).flatten(0, 1), U.t())
             total = total.unflatten(0, (steps, batch))
-        return total, held.flip(0).movedim(0, 1).flatten(1)
+        return total, latest.flip(0).movedim(0, 1).flatten(1)
 
     def extra_repr(self) -> str:
         return f"{self.input_size}, steps={self.steps}"

@@ -15,20 +15,24 @@ from lrscan.core.time_axis import current
 from lrscan.nn.fused import Gates, evaluate
 from lrscan.nn.init import reset_gates
 from lrscan.nn.inputs import Input, Window, product
-from lrscan.nn.stack import State, not_by_autocast
+from lrscan.nn.stack import State, no_autocast
 
-# A cell: from the gates' pre-activations to (a, u, read-out).
+# A cell maps the pre-activations of the gates to (a, u, read-out).
 Cell = Callable[..., tuple[Tensor, Tensor, Callable[[Tensor], Tensor] | None]]
 
 
 class SurrogateLayer(nn.Module):
-    """c[t] = a[t] * c[t-1] + u[t], with (a, u, read-out) from a cell of V x[t] + U st[t-1] + b.
+    """``c[t] = a[t] * c[t-1] + u[t]``, with (a, u) from a cell of V x[t] + U st[t-1] + b.
 
     Args:
-        gates:       for each gate the letters of what it adds up; see LinearSurrogateRNN
-        input_size:  m
+        gates: for each gate the letters of its terms; see :class:`LinearSurrogateRNN`
+        input_size: m
         hidden_size: n
-        surrogate:   the module that makes st from x, or None
+        surrogate: the module that computes st from x, or None
+        placed: ``device`` and ``dtype`` of the parameters
+
+    Raises:
+        ValueError: the letters of a gate do not fit, or do not fit the surrogate
     """
 
     def __init__(
@@ -70,14 +74,14 @@ class SurrogateLayer(nn.Module):
     def forward(
         self, x: Input, state: State, cell: Cell, algorithm: str = "auto"
     ) -> tuple[Tensor, State]:
-        """Outputs (T, B, n) of all steps, and the state after the last."""
+        """Return the outputs of all steps, (T, B, n), and the state after the last one."""
         gates, ends = self._gates(x, state)
         recurrence = functools.partial(self._recurrence, cell, algorithm)
         out, c = evaluate(cell, algorithm, recurrence, gates, state[-1])
         return out, (*ends, c)
 
     def _gates(self, x: Input, state: State) -> tuple[Gates, State]:
-        """The pre-activations of every gate, and the surrogate's state at the end."""
+        """Return the pre-activations of all gates, and the surrogate's last state."""
         of_x = product(self.weight_x, x, self._bias_of_x())
         ends: State = ()
         gates: Gates = of_x
@@ -102,7 +106,7 @@ class SurrogateLayer(nn.Module):
         return gates, ends
 
     def _bias_of_x(self) -> Tensor | None:
-        """The bias of every gate that reads x, with zeros for those that have none."""
+        """Return the bias of every gate that reads x, with zeros for gates without one."""
         if self.bias is None or self.b_gates == self.x_gates:
             return self.bias
         parts = _split(self.b_gates, self.bias)
@@ -112,24 +116,24 @@ class SurrogateLayer(nn.Module):
     def _recurrence(
         self, cell: Cell, algorithm: str, gates: Gates, start: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """(h, c after the last step): all that is elementwise or over time, in float32 at least."""
+        """Evaluate cell, recurrence and read-out; return (h, c after the last step)."""
         if isinstance(gates, Tensor):
             gates = _split(self.x_gates, gates)
         in_order = [gates[name] for name in self.gates]
         wide = state_dtype(in_order[0].dtype)
-        # Half precision has no number between 0.996 and 1: neither a coefficient nor a state
-        # may be rounded to it.
-        with not_by_autocast(start.device.type):
+        # At least float32: bfloat16 has no number between 0.996 and 1, so rounding to it would
+        # ruin coefficients and states.
+        with no_autocast(start.device.type):
             a, u, read_out = evaluated(cell, *(gate.to(wide) for gate in in_order))
             dtype = torch.promote_types(a.dtype, u.dtype)
             if start.is_complex() and not dtype.is_complex:
-                raise TypeError(f"the state is {start.dtype}, but {_named(cell)} gives {dtype}")
+                raise TypeError(f"the state is {start.dtype}, but {_cell_name(cell)} uses {dtype}")
             c, end = current().scan(a.to(dtype), u.to(dtype), start.to(dtype), algorithm)
             h = c if read_out is None else read_out(c)
         if h.is_complex():
             raise TypeError(
-                f"{_named(cell)} has complex states: it must return a read-out to real numbers, "
-                f"such as lambda c: c.real"
+                f"{_cell_name(cell)} has complex states, so it must return a read-out with real "
+                f"values, such as lambda c: c.real"
             )
         return h.to(self.weight_x.dtype), end
 
@@ -145,7 +149,14 @@ class SurrogateLayer(nn.Module):
 def surrogate_product(
     surrogate: nn.Module, weight: Tensor, x: Input, start: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """``U st[t-1]`` for every step, (T, B, G), and the last ``st``; ``start`` is st before x."""
+    """Return ``U st[t-1]`` for every step, (T, B, G), and the last ``st``.
+
+    Args:
+        surrogate: computes st
+        weight: U
+        x: the input
+        start: st before x
+    """
     if isinstance(surrogate, Window):
         return surrogate.product(weight, x, start)
     st, (end,) = surrogate(x, (start.unsqueeze(0),))
@@ -155,21 +166,21 @@ def surrogate_product(
 
 
 def evaluated(cell: Cell, *gates: Tensor) -> tuple[Tensor, Tensor, Callable | None]:
-    """What a cell returns, or an error that says what it should."""
+    """Call a cell; raise TypeError unless it returns (a, u, read-out or None)."""
     returned = cell(*gates)
     if not (isinstance(returned, tuple) and len(returned) == 3):
         found = f"{len(returned)} values" if isinstance(returned, tuple) else said(returned)
-        raise TypeError(f"{_named(cell)} must return (a, u, read-out or None), not {found}")
+        raise TypeError(f"{_cell_name(cell)} must return (a, u, read-out or None), not {found}")
     for name, value in zip("au", returned, strict=False):
         if not isinstance(value, Tensor):
-            raise TypeError(f"{_named(cell)} must return a tensor as {name}, not {said(value)}")
+            raise TypeError(f"{_cell_name(cell)} must return a tensor as {name}, not {said(value)}")
     if returned[2] is not None and not callable(returned[2]):
         found = said(returned[2])
-        raise TypeError(f"{_named(cell)} must return a function of c as read-out, not {found}")
+        raise TypeError(f"{_cell_name(cell)} must return a function of c as read-out, not {found}")
     return returned
 
 
-def _named(cell: Cell) -> str:
+def _cell_name(cell: Cell) -> str:
     owner = getattr(cell, "__self__", None)
     return f"the cell of {type(owner).__name__}" if owner is not None else "the cell"
 
@@ -180,14 +191,19 @@ def _split(names: tuple[str, ...], whole: Tensor) -> dict[str, Tensor]:
 
 def _check_gates(gates: Mapping[str, str], surrogate: nn.Module | None) -> None:
     if not any("x" in letters for letters in gates.values()):
-        raise ValueError(f"no gate reads x: {dict(gates)}")
+        raise ValueError(f"at least one gate must read x, but none of {dict(gates)} does")
     for name, letters in gates.items():
         if not letters or set(letters) - set("xsbi") or len(set(letters)) < len(letters):
-            raise ValueError(f"gate {name!r} is made of the letters x, s, b, i, not {letters!r}")
+            raise ValueError(
+                f"gate {name!r} must have different letters out of x, s, b and i, not {letters!r}"
+            )
         if "b" in letters and "x" not in letters:
-            raise ValueError(f"gate {name!r} is {letters!r}: a bias goes with x")
+            raise ValueError(f"gate {name!r} is {letters!r}: a gate with b must also have x")
         if "i" in letters and letters != "i":
-            raise ValueError(f"gate {name!r} is {letters!r}: i stands alone")
+            raise ValueError(f"gate {name!r} is {letters!r}: i must be the only letter")
     reads = [name for name, letters in gates.items() if "s" in letters]
-    if bool(reads) != (surrogate is not None):
-        raise ValueError(f"gates {reads} read the surrogate, which is {surrogate}")
+    if reads and surrogate is None:
+        raise ValueError(f"gates {reads} read a surrogate, but the model has none; give it one")
+    if surrogate is not None and not reads:
+        kind = type(surrogate).__name__
+        raise ValueError(f"no gate reads the surrogate, a {kind}; give one the letter s")

@@ -1,4 +1,4 @@
-"""The models of the paper, each a surrogate and a cell; 1 - sigmoid(z) is sigmoid(-z)."""
+"""The models of the paper, each a surrogate and a cell. They use 1 - sigmoid(z) = sigmoid(-z)."""
 
 from __future__ import annotations
 
@@ -17,14 +17,29 @@ Update = tuple[Tensor, Tensor, ReadOut | None]
 
 
 class GILR(LinearSurrogateRNN):
-    """Gated impulse linear recurrent layer: no surrogate, the gates see x alone.
+    """Gated impulse linear recurrent layer, without a surrogate: its gates read only x.
+
+    Equations::
 
         g[t] = sigmoid(U x[t] + b_g)        i[t] = tau(V x[t] + b_i)
         h[t] = g[t] * h[t-1] + (1 - g[t]) * i[t]
 
+    Shapes::
+
+        input   (T, B, m)
+        output  (T, B, n)
+        state   (h,), with h of (layers * directions, B, n)
+
     Args:
-        activation: tau; default tanh
-        others:     as for :class:`LinearSurrogateRNN`
+        args, options: as for :class:`LinearSurrogateRNN`
+        activation: tau, by default tanh
+
+    Example:
+        >>> import torch
+        >>> from lrscan.nn import GILR
+        >>> output, (h,) = GILR(3, 4, num_layers=2)(torch.randn(100, 8, 3))
+        >>> output.shape, h.shape
+        (torch.Size([100, 8, 4]), torch.Size([2, 8, 4]))
 
     Source: Martin and Cundy 2018, section 3.1.
     """
@@ -42,15 +57,34 @@ class GILR(LinearSurrogateRNN):
         return torch.sigmoid(forget), torch.sigmoid(-forget) * self.activation(impulse), None
 
     def extra_repr(self) -> str:
-        return super().extra_repr() + _shown(self.activation, torch.tanh)
+        return super().extra_repr() + _activation_repr(self.activation, torch.tanh)
 
 
 class GILRLSTM(LinearSurrogateRNN):
     """The paper's LSTM with a GILR as its surrogate.
 
+    Equations::
+
         st = GILR(x)
         f, i, o = sigmoid(U st[t-1] + V x[t] + b)        z = tanh(U_z st[t-1] + V_z x[t] + b_z)
         c[t] = f[t] * c[t-1] + i[t] * z[t]               h[t] = o[t] * c[t]
+
+    Shapes::
+
+        input   (T, B, m)
+        output  (T, B, n)
+        state   (st, c), each (layers * directions, B, n)
+
+    The arguments are those of :class:`LinearSurrogateRNN`.
+
+    Example:
+        >>> import torch
+        >>> from lrscan.nn import GILRLSTM
+        >>> net, x = GILRLSTM(3, 4), torch.randn(100, 8, 3)
+        >>> first, state = net(x[:60])
+        >>> second, state = net(x[60:], state)
+        >>> torch.allclose(torch.cat([first, second]), net(x)[0], atol=1e-5)
+        True
 
     Source: Martin and Cundy 2018, section 3.3.
     """
@@ -67,12 +101,33 @@ class GILRLSTM(LinearSurrogateRNN):
 class QRNN(LinearSurrogateRNN):
     """Quasi-recurrent net with fo-pooling: its surrogate is a window of past inputs.
 
-        z = tanh(conv(x))      f, o = sigmoid(conv(x))      conv(x)[t] sees x[t-k+1], ..., x[t]
+    Equations::
+
+        z = tanh(conv(x))      f, o = sigmoid(conv(x))      conv(x)[t] reads x[t-k+1], ..., x[t]
         c[t] = f[t] * c[t-1] + (1 - f[t]) * z[t]            h[t] = o[t] * c[t]
 
+    Shapes::
+
+        input   (T, B, m)
+        output  (T, B, n)
+        state   (past inputs, c): (layers * directions, B, (k - 1) * largest input width of
+                a layer) and (layers * directions, B, n); only (c,) for k = 1
+
     Args:
-        window: k, how many steps the convolution sees, x[t] included
-        others: as for :class:`LinearSurrogateRNN`
+        input_size: m
+        hidden_size: n
+        window: k, the number of steps that the convolution reads, x[t] included
+        args, options: as for :class:`LinearSurrogateRNN`
+
+    Raises:
+        ValueError: ``window`` is not a positive int
+
+    Example:
+        >>> import torch
+        >>> from lrscan.nn import QRNN
+        >>> output, (past, c) = QRNN(3, 4, window=3)(torch.randn(100, 8, 3))
+        >>> past.shape, c.shape  # past: the last two inputs of each sequence
+        (torch.Size([1, 8, 6]), torch.Size([1, 8, 4]))
 
     Source: Bradbury, Merity, Xiong and Socher 2017, arXiv:1611.01576, section 2.1.
     """
@@ -101,11 +156,30 @@ class QRNN(LinearSurrogateRNN):
 
 
 class StronglyTypedRNN(LinearSurrogateRNN):
-    """The strongly typed LSTM: its surrogate is the input before, st[t-1] = x[t-1].
+    """Strongly typed LSTM: its surrogate is the previous input, st[t-1] = x[t-1].
+
+    Equations::
 
         z = V_z x[t-1] + W_z x[t] + b_z
         f = sigmoid(V_f x[t-1] + W_f x[t] + b_f)      o = tanh(V_o x[t-1] + W_o x[t] + b_o)
         c[t] = f[t] * c[t-1] + (1 - f[t]) * z[t]      h[t] = o[t] * c[t]
+
+    Shapes::
+
+        input   (T, B, m)
+        output  (T, B, n)
+        state   (last input, c): (layers * directions, B, largest input width of a layer)
+                and (layers * directions, B, n)
+
+    The arguments are those of :class:`LinearSurrogateRNN`.
+
+    Example:
+        >>> import torch
+        >>> from lrscan.nn import StronglyTypedRNN
+        >>> net = StronglyTypedRNN(3, 4, bidirectional=True)
+        >>> output, (last, c) = net(torch.randn(100, 8, 3))
+        >>> output.shape, last.shape
+        (torch.Size([100, 8, 8]), torch.Size([2, 8, 3]))
 
     Source: Balduzzi and Ghifary 2016, arXiv:1602.02218, section 3 (T-LSTM, tau = tanh).
     """
@@ -121,16 +195,33 @@ class StronglyTypedRNN(LinearSurrogateRNN):
 
 
 class SRU(LinearSurrogateRNN):
-    """Simple recurrent unit, first version: no surrogate, and the input skips to the output.
+    """Simple recurrent unit, first version: no surrogate, and a skip from input to output.
+
+    Equations::
 
         xt = W x[t]      f = sigmoid(W_f x[t] + b_f)      r = sigmoid(W_r x[t] + b_r)
         c[t] = f[t] * c[t-1] + (1 - f[t]) * xt[t]         h[t] = r[t] * g(c[t]) + (1 - r[t]) * x[t]
 
-    Where input and hidden size differ the last x[t] is W_s x[t], without a bias.
+    If input size and hidden size differ, the last x[t] is W_s x[t], without a bias.
+
+    Shapes::
+
+        input   (T, B, m)
+        output  (T, B, n)
+        state   (c,), with c of (layers * directions, B, n)
 
     Args:
+        args, options: as for :class:`LinearSurrogateRNN`
         activation: g; None, as in the paper, for the identity
-        others:     as for :class:`LinearSurrogateRNN`
+
+    Example:
+        >>> import torch
+        >>> from lrscan.nn import SRU
+        >>> net, state = SRU(3, 4), None
+        >>> for x_t in torch.randn(5, 8, 3):
+        ...     output, state = net.step(x_t, state)
+        >>> output.shape
+        torch.Size([8, 4])
 
     Source: Lei and Zhang 2017, arXiv:1709.02755v1, section 2.
     """
@@ -151,11 +242,11 @@ class SRU(LinearSurrogateRNN):
         return torch.sigmoid(forget), torch.sigmoid(-forget) * candidate, read_out
 
     def extra_repr(self) -> str:
-        return super().extra_repr() + _shown(self.activation, None)
+        return super().extra_repr() + _activation_repr(self.activation, None)
 
 
-def _shown(activation: Callable | None, default: Callable | None) -> str:
-    """Of a function that is no module, which torch shows by itself."""
+def _activation_repr(activation: Callable | None, default: Callable | None) -> str:
+    """Return a repr of an activation that is a function; torch shows modules by itself."""
     if activation is default or isinstance(activation, nn.Module):
         return ""
     return f", activation={getattr(activation, '__name__', activation)}"

@@ -1,4 +1,4 @@
-"""Sequences of unequal length as torch packs them: all steps of one time side by side."""
+"""Sequences of unequal length as torch packs them: steps of equal time next to each other."""
 
 from __future__ import annotations
 
@@ -19,18 +19,21 @@ States = list[tuple[Tensor, ...]]
 
 
 class Packing:
-    """Where the steps of B sequences lie in ``PackedSequence.data``, the longest sequence first.
+    """Positions of the steps of B sequences in ``PackedSequence.data``, the longest first.
 
-        t           0      1      2    3  4
-        lies        a b c  a b c  a b  a  a     lengths 5, 3, 2: sizes 3, 3, 2, 1, 1
-        runs        '----------'  '-'  '--'    2 x 3, 1 x 2 and 2 x 1, steps x sequences
+    For the lengths 5, 3 and 2, and so the sizes 3, 3, 2, 1 and 1::
 
-    As long as none ends, they are a batch of equal length: a run, which any layer evaluates. Where
-    layers take sequences end to end (:mod:`lrscan.nn.sequences`) all are evaluated at once, without
-    padding, in chunks of time where there are too many steps.
+        time        0      1      2    3  4
+        rows        a b c  a b c  a b  a  a
+        runs        '----------'  '-'  '--'    2 x 3, 1 x 2 and 2 x 1 (steps x sequences)
+
+    A run ends where a sequence ends. Within a run, the sequences form a batch of equal length,
+    which every layer can evaluate. Layers that accept sequences end to end
+    (:mod:`lrscan.nn.sequences`) evaluate all steps at once instead, without padding, and in chunks
+    of time if there are too many steps.
 
     Args:
-        sizes: how many sequences have a step of each time, on the CPU
+        sizes: number of sequences that have a step at each time, on the CPU
     """
 
     def __init__(self, sizes: Tensor) -> None:
@@ -43,9 +46,16 @@ class Packing:
         x: Input,
         states: States,
     ) -> tuple[Tensor, States]:
-        """``function(layers, x, states)`` of every sequence, each to the end of its own.
+        """Evaluate ``function(layers, x, states)`` run by run, each sequence up to its own end.
 
-        Outputs are (all steps, 1, n) for x of (all steps, 1, m), states those of B sequences.
+        Args:
+            function: evaluates a batch of sequences of equal length
+            layers: its first argument
+            x: (all steps, 1, m)
+            states: the states of B sequences before their first steps
+
+        Returns:
+            The outputs, (all steps, 1, n), and the states of B sequences after their last steps.
         """
         batches, steps = (t.tolist() for t in self.sizes.unique_consecutive(return_counts=True))
         shapes = list(zip(steps, batches, strict=True))
@@ -60,7 +70,7 @@ class Packing:
             output, states = function(layers, apply(chunk, batched), states)
             outputs.append(output.flatten(0, 1).unsqueeze(1))
         ended.append(states)
-        of_layers = zip(*ended[::-1], strict=True)  # those that went on come before
+        of_layers = zip(*ended[::-1], strict=True)  # longer sequences come first
         return torch.cat(outputs), [
             tuple(map(torch.cat, zip(*parts, strict=True))) for parts in of_layers
         ]
@@ -73,8 +83,10 @@ class Packing:
         x: Input,
         states: States,
     ) -> tuple[Tensor, States]:
-        """:meth:`run` of ``function(net, layers, x, states)``, whose layers take sequences end to
-        end, in chunks if x is long.
+        """Evaluate ``function(net, layers, x, states)`` on all sequences end to end.
+
+        The layers must accept that. A long x is evaluated in chunks. Arguments and results are
+        otherwise as for :meth:`run`.
         """
         most = net.chunk_steps(x)
         cut = [self.sizes] if most is None else list(_cut(self.sizes, most))
@@ -87,7 +99,7 @@ class Packing:
             given = [tuple(p[: own.sequences] for p in state) for state in states]
             of_net = functools.partial(function, net)
             output, ends = own._evaluate_at_once(of_net, layers, x, given)
-            later = [tuple(p[own.sequences :] for p in state) for state in states]  # have ended
+            later = [tuple(p[own.sequences :] for p in state) for state in states]  # ended before
             return output, [
                 tuple(map(torch.cat, zip(*pair, strict=True)))
                 for pair in zip(ends, later, strict=True)
@@ -118,11 +130,11 @@ class Packing:
         return output[back], states
 
     def _first(self) -> Tensor:
-        """The row of the first sequence, by time."""
+        """Return the row of the first sequence for each time."""
         return self.sizes.cumsum(0) - self.sizes
 
-    def turn(self, steps: Tensor) -> Tensor:
-        """Each sequence turned round, from its own last step to its first."""
+    def reverse(self, steps: Tensor) -> Tensor:
+        """Return the steps with each sequence reversed: from its own last step to its first."""
         first = self._first()
         time = torch.arange(len(first)).repeat_interleave(self.sizes)
         sequence = torch.arange(len(time)) - first[time]
@@ -131,7 +143,7 @@ class Packing:
 
 
 def _cut(sizes: Tensor, most: int) -> Iterator[Tensor]:
-    """The sizes of chunks: each of up to so many steps of all sequences, or of one time alone."""
+    """Yield the sizes of chunks of at most ``most`` steps of all sequences, or of a single time."""
     first, ends = 0, sizes.cumsum(0)
     while first < len(sizes):
         before = ends[first - 1] if first else 0

@@ -1,8 +1,8 @@
 """Sequences of unequal length that lie end to end along the axis of time.
 
-For instance::
+For the lengths 3, 2 and 1, the inputs are (6, 1, m) and the states (3, w)::
 
-    steps     a0 a1 a2  b0 b1  c0       inputs (6, 1, m), states (3, w) for lengths 3, 2, 1
+    steps     a0 a1 a2  b0 b1  c0
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from lrscan.core.time_axis import TimeAxis
 
 
 class Sequences(TimeAxis):
-    """Where N sequences of at least one step begin and end.
+    """Axis of time with N sequences end to end, each of at least one step.
 
     Args:
-        lengths: (N) int64, on the CPU
+        lengths: (N,), int64, on the CPU
     """
 
     whole = False
@@ -29,7 +29,7 @@ class Sequences(TimeAxis):
     def __init__(self, lengths: Tensor) -> None:
         self.lengths = lengths
         self.cu_seqlens = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
-        self.number = torch.arange(len(lengths)).repeat_interleave(lengths)  # by step
+        self.number = torch.arange(len(lengths)).repeat_interleave(lengths)  # per step
         self.time = torch.arange(len(self.number)) - self.cu_seqlens[self.number]
 
     def batch(self, size: int) -> int:
@@ -58,23 +58,24 @@ class Sequences(TimeAxis):
         return past, torch.where((steps >= 0).unsqueeze(-1).to(past.device), recent, older)
 
     def by_time(self) -> tuple[Tensor, Tensor, list[int]]:
-        """The order of the steps by time, and back, and how many sequences have each time.
+        """Return the order of the steps by time, its inverse, and the sequences per time.
 
-        The sequences are given the longest first.
+        The sequences must be sorted, the longest first.
         """
         order = torch.argsort(self.time, stable=True)
         return order, torch.argsort(order), self.time.bincount().tolist()
 
     def before(self, past: int, lag: int) -> Tensor:
-        """For each step the row of that ``lag`` before it in :meth:`lagged`'s joined rows."""
+        """Return for each step the row, among the joined ones, of the step ``lag`` earlier."""
         n = len(self.lengths)
         step = torch.arange(len(self.time)) - lag + past * n
         return torch.where(self.time >= lag, step, (past - lag + self.time) * n + self.number)
 
     def latest(self, past: int) -> tuple[Tensor, Tensor]:
-        """Of each sequence's last ``past`` values, (past, N): the steps and the rows of the past.
+        """Return the positions of each sequence's last ``past`` values, as two (past, N) tensors.
 
-        One of the two is negative, that which is not meant.
+        A value is either a step here or a row of the values before. Its position is in the first
+        tensor or in the second one; the other tensor has -1 there.
         """
         time = torch.arange(past).unsqueeze(1) - past + self.lengths
         return torch.where(time >= 0, self.cu_seqlens[:-1] + time, -1), torch.where(

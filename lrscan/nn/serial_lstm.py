@@ -1,4 +1,4 @@
-"""The LSTM as the paper writes it: a loop over time, the serial rival of GILR-LSTM."""
+"""The LSTM as in the paper: a loop over time, the serial counterpart of the GILR-LSTM."""
 
 from __future__ import annotations
 
@@ -20,15 +20,29 @@ _GATES = ("forget", "input", "output", "candidate")
 
 
 class SerialLSTM(RecurrentStack):
-    """The paper's LSTM, whose every step waits for h of the one before.
+    """The paper's LSTM, a serial model: each step waits for h of the step before.
+
+    Equations::
 
         f, i, o = sigmoid(U h[t-1] + V x[t] + b)        z = tanh(U_z h[t-1] + V_z x[t] + b_z)
         c[t] = f[t] * c[t-1] + i[t] * z[t]              h[t] = o[t] * c[t]
 
     ``torch.nn.LSTM``, which runs cuDNN on a GPU, has h[t] = o[t] * tanh(c[t]) and a second bias.
 
-    Takes the arguments of :class:`lrscan.nn.LinearSurrogateRNN`; ``algorithm`` changes nothing.
-    The state is ``(h, c)``.
+    Shapes::
+
+        input   (T, B, m)
+        output  (T, B, n)
+        state   (h, c), each (layers * directions, B, n)
+
+    The arguments are those of :class:`lrscan.nn.LinearSurrogateRNN`; ``algorithm`` has no effect.
+
+    Example:
+        >>> import torch
+        >>> from lrscan.nn import SerialLSTM
+        >>> output, (h, c) = SerialLSTM(3, 4)(torch.randn(100, 8, 3))
+        >>> torch.equal(output[-1], h[0])
+        True
 
     Source: Martin and Cundy 2018, arXiv:1709.04057, section 3.3.
     """
@@ -38,21 +52,27 @@ class SerialLSTM(RecurrentStack):
 
     def run_layer(self, layer: SerialLSTMLayer, x: Input, state: State) -> tuple[Tensor, State]:
         if current().split:
-            raise RuntimeError("a serial LSTM cannot be split over time: no surrogate feeds it")
+            raise RuntimeError(
+                "a SerialLSTM cannot be split over time, as each step needs h of the step before"
+            )
         return layer(x, state)
 
-    def lies_end_to_end(self) -> bool:
+    def accepts_end_to_end(self) -> bool:
         return type(self).run_layer is SerialLSTM.run_layer and all(
             type(layer) is SerialLSTMLayer for layer in self.layers
         )
 
     def reset_parameters(self, **options: Any) -> None:
-        """As :meth:`lrscan.nn.LinearSurrogateRNN.reset_parameters`, without its surrogate."""
+        """Draw all parameters again.
+
+        The options are those of :meth:`lrscan.nn.LinearSurrogateRNN.reset_parameters`, without
+        ``surrogate``.
+        """
         super().reset_parameters(**options)
 
 
 class SerialLSTMLayer(nn.Module):
-    """One layer and direction; parameters laid out as in SurrogateLayer, with h in st's place."""
+    """One layer and direction, with parameters as in SurrogateLayer; h replaces st."""
 
     def __init__(self, input_size: int, hidden_size: int, **placed: Any) -> None:
         super().__init__()
@@ -67,7 +87,7 @@ class SerialLSTMLayer(nn.Module):
         return f"{self.weight_x.shape[1]}, {self.state_sizes[0]}"
 
     def forward(self, x: Input, state: State) -> tuple[Tensor, State]:
-        """Outputs (T, B, n) of all steps, and the state after the last."""
+        """Return the outputs of all steps, (T, B, n), and the state after the last one."""
         of_x = product(self.weight_x, x, self.bias)
         time = current()
         if not isinstance(time, Sequences):
@@ -75,13 +95,13 @@ class SerialLSTMLayer(nn.Module):
             return output, state
         order, back, sizes = time.by_time()
         outputs, state, ended = self._loop(of_x[order.to(of_x.device), 0].split(sizes), state)
-        ends = zip(state, *reversed(ended), strict=True)  # those that went on come before
+        ends = zip(state, *reversed(ended), strict=True)  # longer sequences come first
         return outputs[back.to(of_x.device)].unsqueeze(1), tuple(map(torch.cat, ends))
 
     def _loop(self, of_x: Iterable[Tensor], state: State) -> tuple[Tensor, State, list[State]]:
-        """Outputs of all steps, the state at the end, and states of sequences that ended before.
+        """Return the outputs, the last state, and the states of sequences that ended earlier.
 
-        A step of fewer sequences than the one before has the first of them.
+        If a step has fewer sequences than the step before, it has the first of those.
         """
         h, c = state
         outputs: list[Tensor] = []

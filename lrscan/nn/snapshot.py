@@ -1,4 +1,4 @@
-"""A net as it is in the forward pass, kept for evaluating a chunk of it again in backward."""
+"""Snapshot of a net in its forward pass, for evaluating chunks again in backward."""
 
 from __future__ import annotations
 
@@ -15,36 +15,39 @@ from torch.nn.utils import parametrize
 from lrscan.core.time_axis import WHOLE, along
 from lrscan.core.torch_internals import modifications, own_buffers
 
-_OF_A_CLASS = ("__dict__", "__weakref__")  # what Python itself gives to every class
+_OF_A_CLASS = ("__dict__", "__weakref__")  # Python creates these for every class
 
 
-class Kept:
-    """All that the modules of a net hold now, to be used in backward whatever they hold then.
+class Snapshot:
+    """Snapshot of the attributes of all modules of a net, so that backward uses them unchanged.
 
-    That is every attribute: parameters, plain tensors, in lists and dictionaries too, flags such as
-    ``training``, submodules. So it does not matter who has put another tensor in the place of a
-    weight by then: the next forward pass of a net that makes its weights, the end of
-    ``torch.func.functional_call``, an average of weights. Modules are copied, tensors are not; one
-    that is modified in place is refused in backward, as it is by any other operation of torch.
-    Buffers are copied, for a net may modify its own: running means, the vectors of a spectral norm.
+    It includes every attribute: parameters, plain tensors, also in lists and dictionaries, flags
+    such as ``training``, and submodules. So a weight may be replaced by another tensor before
+    backward. That happens in the next forward pass of a net that computes its weights, at the end
+    of ``torch.func.functional_call``, and when weights are averaged.
 
-    What is not an attribute of a module (a global variable, say) is used as it is in backward.
+    Modules are copied, but tensors are not. If a tensor was modified in place, backward raises an
+    error, as it does for any other operation of torch. Buffers are copied, because a net may modify
+    its own: running means, or the vectors of a spectral norm.
+
+    Anything that is not an attribute of a module, such as a global variable, has in backward the
+    value that it has then.
     """
 
     def __init__(self, net: nn.Module) -> None:
         self._net = net
         self._copies: dict[int, Any] = {}
-        self._originals: list[Any] = []  # so that none of them is freed, and its id given away
+        self._originals: list[Any] = []  # kept alive, so that no id is reused
         self._tensors: list[tuple[str, Tensor, int]] = []
         self._buffers: list[tuple[nn.Module, str, Tensor]] = []
         self._of_last_chunk: list[tuple[int, Tensor]] = []
         self._copy = self._copied(net, "")
 
     def evaluation(self, function: Callable) -> Callable:
-        """``function(net, ...)`` of one chunk: first with the net itself, again with its copy.
+        """Return a function that evaluates one chunk: first with the net, later with its copy.
 
-        Raises:
-            RuntimeError: when it is evaluated again, and a tensor has been modified in place
+        It calls ``function(net, ...)``. A later call raises RuntimeError if a tensor was modified
+        in place since the snapshot.
         """
         buffers: list[Tensor] | None = None
 
@@ -65,13 +68,13 @@ class Kept:
         changed = [name for name, tensor, count in self._tensors if modifications(tensor) != count]
         if changed:
             raise RuntimeError(
-                f"backward evaluates the chunks of a long sequence again, but since the forward "
-                f"pass {', '.join(changed)} of the {type(self._net).__name__} has been modified "
-                f"in place"
+                f"{', '.join(changed)} of the {type(self._net).__name__} was modified in place "
+                f"after the forward pass, but backward evaluates the chunks of a long sequence "
+                f"again: modify it after backward"
             )
 
     def _buffers_now(self) -> list[Tensor]:
-        """A copy of each buffer; that of the chunk before, where it is the same."""
+        """Return a copy of each buffer; an unchanged one shares the copy of the chunk before."""
         last = self._of_last_chunk or [(-1, buffer) for _, _, buffer in self._buffers]
         self._of_last_chunk = [
             (now, value if now == version else buffer.detach().clone())
@@ -81,7 +84,7 @@ class Kept:
         return [value for _, value in self._of_last_chunk]
 
     def _copied(self, value: Any, name: str) -> Any:
-        """What stands for a value in the copy of the net; the value itself if it holds nothing."""
+        """Return the copy of a value, or the value itself if it holds no tensor or module."""
         if id(value) in self._copies:
             return self._copies[id(value)]
         if isinstance(value, Tensor):
@@ -104,7 +107,7 @@ class Kept:
 
     def _copied_module(self, module: nn.Module, name: str) -> nn.Module:
         kind = type(module)
-        if parametrize.is_parametrized(module):  # a class of its own, which may lose its weights
+        if parametrize.is_parametrized(module):  # its own class, whose properties may be removed
             own = {key: value for key, value in vars(kind).items() if key not in _OF_A_CLASS}
             kind = type(kind.__name__, kind.__bases__, own)
         new = self._note(module, object.__new__(kind))
@@ -117,13 +120,13 @@ class Kept:
                 self._buffers.append((new, key, buffer))
         return new
 
-    def _note(self, original: Any, stands_for_it: Any) -> Any:
+    def _note(self, original: Any, copied: Any) -> Any:
         self._originals.append(original)
-        self._copies[id(original)] = stands_for_it
-        return stands_for_it
+        self._copies[id(original)] = copied
+        return copied
 
     def _alias(self, tensor: Tensor, name: str) -> Tensor:
-        """The same memory, also if ``.data`` of the tensor is replaced."""
+        """Return a tensor on the same memory; it stays there if ``.data`` is replaced."""
         alias = tensor.detach().requires_grad_(tensor.requires_grad)
         self._tensors.append((name, alias, modifications(alias)))
         return alias

@@ -1,4 +1,4 @@
-"""What every model here shares with ``nn.LSTM``: layers, directions, batches, chunks and states."""
+"""Base class of all models: layers, directions, batches, chunks and states as in ``nn.LSTM``."""
 
 from __future__ import annotations
 
@@ -26,19 +26,24 @@ _NAMES = tuple(dict.fromkeys(name for names in ALGORITHMS.values() for name in n
 
 
 class RecurrentStack(nn.Module):
-    """Layers of a recurrent net, one or two directions each, called like ``nn.LSTM``.
+    """Layers of a recurrent net with one or two directions each, called like ``nn.LSTM``.
 
-    A subclass makes its layers by :meth:`make_layer`. A layer is a module of one direction, with
+    A subclass creates its layers in :meth:`make_layer` and runs one in :meth:`run_layer`. A layer
+    is a module for one direction, with these attributes::
 
-        state_sizes                     the width of each part of its state
-        reset_parameters(**options)
+        state_sizes                     width of each part of its state
+        reset_parameters(**options)     draws its parameters again
 
-    and :meth:`run_layer` runs one.
+    Differences from ``nn.LSTM``:
 
-    It differs from ``nn.LSTM`` in that there is no ``bias`` to leave out (a gate has one bias, not
-    two, where its model gives it one) and no ``proj_size``; that arguments after ``num_layers``
-    are by keyword, as the positions there are others; that the names of parameters are its own;
-    and that integers are tokens. Dropout lies between layers, as there.
+    - There is no argument ``bias``. The model defines which gates have a bias, and each of these
+      has one, not two.
+    - There is no ``proj_size``.
+    - Arguments after ``num_layers`` are keyword-only, because their order differs.
+    - The parameters have other names.
+    - A tensor of integers is read as tokens.
+
+    As in ``nn.LSTM``, dropout applies between layers.
     """
 
     input_size: int
@@ -47,7 +52,7 @@ class RecurrentStack(nn.Module):
     batch_first: bool
     bidirectional: bool
     dropout: float
-    layers: Any  # an nn.ModuleList of modules as above, layer after layer, both directions of each
+    layers: Any  # nn.ModuleList of these modules: layer by layer, all directions of each
     _algorithm: str
 
     def __init__(
@@ -72,9 +77,9 @@ class RecurrentStack(nn.Module):
             if not isinstance(flag, bool):
                 raise TypeError(f"{name} must be a bool, not {said(flag)}")
         if not isinstance(dropout, Real) or isinstance(dropout, bool) or not 0 <= dropout <= 1:
-            raise ValueError(f"dropout is a probability, not {said(dropout)}")
+            raise ValueError(f"dropout must be a probability, not {said(dropout)}")
         if dropout and num_layers == 1:
-            message = f"dropout={dropout} lies between layers, but num_layers is 1"
+            message = f"dropout={dropout} applies between layers, but num_layers is 1"
             warnings.warn(message, stacklevel=2)
         if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
             raise TypeError(f"dtype must be a real floating-point torch.dtype, not {said(dtype)}")
@@ -90,65 +95,67 @@ class RecurrentStack(nn.Module):
         self.algorithm = algorithm
 
     def make_layer(self, input_size: int, **placed: Any) -> nn.Module:
-        """One layer of one direction that reads vectors of a width; ``placed``: device, dtype."""
+        """Return one layer for one direction; ``placed`` holds ``device`` and ``dtype``."""
         raise NotImplementedError(f"{type(self).__name__} has no make_layer")
 
     def run_layer(self, layer: Any, x: Input, state: State) -> tuple[Tensor, State]:
-        """All steps of a layer.
+        """Run all steps of a layer.
 
         Args:
-            x:     (T, B, width of the layer's input), or tokens
+            layer: one of ``layers``
+            x: (T, B, input width of the layer), or tokens
             state: (B, width) tensors, one for each of ``layer.state_sizes``
 
         Returns:
-            outputs (T, B, hidden_size), and the state after the last step
+            The outputs, (T, B, hidden_size), and the state after the last step.
         """
         raise NotImplementedError(f"{type(self).__name__} has no run_layer")
 
     @property
     def algorithm(self) -> str:
-        """How the recurrences are evaluated, in the surrogates too: see linear_recurrence."""
+        """The algorithm of :func:`lrscan.linear_recurrence`, for surrogates too."""
         return self._algorithm
 
     @algorithm.setter
     def algorithm(self, name: str) -> None:
         if name not in _NAMES:
             names = ", ".join(map(repr, _NAMES))
-            raise ValueError(f"algorithm is one of {names}, not {said(name)}")
+            raise ValueError(f"algorithm must be one of {names}, not {said(name)}")
         for module in self.modules():
             if isinstance(module, RecurrentStack):
                 module._algorithm = name
 
     def reset_parameters(self, **options: Any) -> None:
-        """Draw all parameters again; the options are those of the layers."""
+        """Draw all parameters again, with the options of the layers."""
         for layer in self.layers:
             layer.reset_parameters(**options)
 
     @property
     def state_sizes(self) -> tuple[int, ...]:
-        """The width of each tensor of the state, that of its widest layer."""
+        """The width of each tensor of the state: the largest one of all layers."""
         return tuple(map(max, zip(*(layer.state_sizes for layer in self.layers), strict=True)))
 
     def forward(
         self, input: Input | PackedSequence, state: State | None = None
     ) -> tuple[Tensor | PackedSequence, State]:
-        """All steps of a sequence, or of a chunk of one.
+        """Run all steps of a sequence, or of a chunk of one.
 
         Args:
-            input: (T, B, m), or (B, T, m) with ``batch_first``, or (T, m) without a batch;
-                   :class:`Tokens`, or a tensor of integers, without the last axis; or sequences
-                   of unequal length, of either, in a ``PackedSequence`` (on CUDA a NaN or an
-                   infinity in one reaches others, as in lrscan.packed_linear_recurrence)
-            state: what the call for the chunk before returned; zero if None
+            input: (T, B, m), or (B, T, m) with ``batch_first``, or (T, m) without a batch.
+                :class:`Tokens` and tensors of integers have the same shapes without the last axis.
+                Sequences of unequal length, vectors or tokens, come in a ``PackedSequence``; on
+                CUDA a NaN or an infinity in one of them reaches others, as in
+                :func:`lrscan.packed_linear_recurrence`
+            state: the state that the call for the previous chunk returned; None for zero
 
         Returns:
-            output: (T, B, n), or (T, B, 2 n) if bidirectional, in the layout of the input
-            state:  after the last step (before the first one, in the backward direction) of each
-                    sequence: a tuple of (layers * directions, B, width) tensors, in the order of
-                    ``nn.LSTM``; a layer that needs less than the width leaves zeros
+            The output, (T, B, n), or (T, B, 2 n) if bidirectional, in the layout of the input; and
+            the state of each sequence after its last step (in the backward direction, before its
+            first step). The state is a tuple of (layers * directions, B, width) tensors, in the
+            order of ``nn.LSTM``. Layers that need less than the width are padded with zeros.
 
         Raises:
-            TypeError, ValueError: an input or a state that does not fit
+            TypeError, ValueError: the input or the state does not fit
         """
         if isinstance(input, PackedSequence):
             return self._forward_packed(input, state)
@@ -165,48 +172,51 @@ class RecurrentStack(nn.Module):
     def _forward_packed(
         self, input: PackedSequence, state: State | None
     ) -> tuple[PackedSequence, State]:
-        """The same of sequences of unequal length; states are in the order before packing."""
+        """Run sequences of unequal length; states are in the order before packing."""
         if current().split:
             raise RuntimeError("packed sequences cannot be split over ranks")
         if torch.compiler.is_exporting():
             raise NotImplementedError(
-                "a PackedSequence cannot be exported, as its lengths decide what is computed: "
-                "export the model for a tensor, and give it sequences one by one, or those of one "
-                "length together"
+                "a PackedSequence cannot be exported, because its lengths decide what is computed: "
+                "export the model for a tensor, and pass it the sequences one by one, or those of "
+                "equal length together"
             )
         data, sizes, order, back = input
         x, batched = self._checked(data)
         if batched:
-            raise ValueError(f"packed sequences have one axis for steps: {tuple(data.shape)}")
+            raise ValueError(
+                f"the data of a PackedSequence must be (steps, m), or (steps,) for tokens, not "
+                f"{tuple(data.shape)}"
+            )
         packing = Packing(sizes)
-        states = _picked(self._unpack(state, packing.sequences, True), order)
-        if self.lies_end_to_end() and not torch.compiler.is_compiling():
-            run = functools.partial(packing.run_at_once, self, RecurrentStack._through)
+        states = _reordered(self._unpack(state, packing.sequences, True), order)
+        if self.accepts_end_to_end() and not torch.compiler.is_compiling():
+            run = functools.partial(packing.run_at_once, self, RecurrentStack._run_whole)
         else:
             run = functools.partial(packing.run, self._run)
-        x, ends = self._evaluate(x, states, run, packing.turn)
+        x, ends = self._evaluate(x, states, run, packing.reverse)
         output = PackedSequence(x.squeeze(1), sizes, order, back)
-        return output, self._pack(_picked(ends, back), True)
+        return output, self._pack(_reordered(ends, back), True)
 
     def _evaluate(
-        self, x: Input, states: list[State], run: Callable, turn: Callable[[Tensor], Tensor]
+        self, x: Input, states: list[State], run: Callable, reverse: Callable[[Tensor], Tensor]
     ) -> tuple[Tensor, list[State]]:
-        """``run(numbers, x, states)`` of all layers, in both directions if there are two."""
+        """Call ``run(numbers, x, states)`` for all layers, in both directions if there are two."""
         if not self.bidirectional:
             return run(range(self.num_layers), x, states)
         ends: list[State] = []
         output: Tensor | None = None
         for _ in range(self.num_layers):
             if output is not None:
-                x = self._dropped(output)
+                x = self._apply_dropout(output)
             outputs = []
             for direction in range(2):
                 index = len(ends)
-                # From the end is the same layer on the sequence turned round.
-                given = apply(x, turn) if direction else x
+                # The backward direction runs its layer on the reversed sequence.
+                given = apply(x, reverse) if direction else x
                 with turned(bool(direction)):
                     own, end = run([index], given, [states[index]])
-                outputs.append(turn(own) if direction else own)
+                outputs.append(reverse(own) if direction else own)
                 ends += end
             output = torch.cat(outputs, -1)
         assert output is not None  # there is a layer
@@ -215,71 +225,82 @@ class RecurrentStack(nn.Module):
     def _run(
         self, numbers: Iterable[int], x: Input, states: list[State]
     ) -> tuple[Tensor, list[State]]:
-        """Layers on top of each other, and their states at the end; in chunks if x is long."""
+        """Run layers on top of each other; return the output and their last states.
+
+        A long x is evaluated in chunks.
+        """
         steps = self.chunk_steps(x)
         if steps is None:
-            return self._through(numbers, x, states)
+            return self._run_whole(numbers, x, states)
 
-        def through(
+        def run_whole(
             net: RecurrentStack, x: Input, states: list[State], _: int
         ) -> tuple[Tensor, list[State]]:
-            return net._through(numbers, x, states)
+            return net._run_whole(numbers, x, states)
 
-        outputs, states = checkpointed(self, through, x, states, steps)
+        outputs, states = checkpointed(self, run_whole, x, states, steps)
         return torch.cat(outputs), states
 
-    def _through(
+    def _run_whole(
         self, numbers: Iterable[int], x: Input, states: list[State]
     ) -> tuple[Tensor, list[State]]:
-        """:meth:`_run` of the whole input at once."""
+        """Do the same as :meth:`_run`, with the whole input at once."""
         ends: list[State] = []
         output: Tensor | None = None
         for number, state in zip(numbers, states, strict=True):
-            given = x if output is None else self._dropped(output)
+            given = x if output is None else self._apply_dropout(output)
             output, end = self.run_layer(self.layers[number], given, state)
             ends.append(end)
         assert output is not None  # there is a layer
         return output, ends
 
-    def lies_end_to_end(self) -> bool:
-        """Whether its layers take sequences end to end: see :mod:`lrscan.nn.sequences`."""
+    def accepts_end_to_end(self) -> bool:
+        """Return True if the layers accept sequences end to end (``lrscan.nn.sequences``)."""
         return False
 
     def chunk_steps(self, x: Input) -> int | None:
-        """Steps of the chunks in which layers are evaluated, and in backward again; None: whole."""
+        """Return the steps per chunk for x, or None to evaluate it whole.
+
+        Backward evaluates each chunk again.
+        """
         return None
 
-    def _dropped(self, x: Tensor) -> Tensor:
+    def _apply_dropout(self, x: Tensor) -> Tensor:
         return F.dropout(x, self.dropout, self.training) if self.dropout else x
 
     def step(self, input: Input, state: State | None = None) -> tuple[Tensor, State]:
-        """One time step, for streaming: :meth:`forward` of one step without its axis of time.
+        """Run one time step, for streaming: :meth:`forward` without the axis of time.
 
         Args:
             input: (B, m), or (B,) for tokens
-            state: what the step before returned; zero if None
+            state: the state that the previous step returned; None for zero
 
         Returns:
-            output (B, n), and the state after the step
+            The output, (B, n), and the state after the step.
 
         Raises:
-            RuntimeError: the model is bidirectional: it needs the end of the sequence first
+            RuntimeError: the model is bidirectional, so it needs the whole sequence
         """
         if self.bidirectional:
-            raise RuntimeError("step: a bidirectional model cannot run step by step")
+            raise RuntimeError(
+                "step: a bidirectional model needs the whole sequence and cannot run step by step"
+            )
         if not isinstance(input, Tensor | Tokens):
             raise TypeError(f"the input must be a tensor or Tokens, not {said(input)}")
         axis = 1 if self.batch_first else 0
         tokens = isinstance(input, Tokens) or not input.is_floating_point()
         if (dims := (input[0] if isinstance(input, Tokens) else input).dim()) != 2 - tokens:
-            raise ValueError(f"step takes {2 - tokens} axes, (B{', m' * (not tokens)}): not {dims}")
+            shape = "(B,)" if tokens else "(B, m)"
+            raise ValueError(f"step needs an input of {2 - tokens} axes, {shape}, not {dims}")
         output, state = self(apply(input, lambda t: t.unsqueeze(axis)), state)
         return output.squeeze(axis), state
 
     @property
     def _weight(self) -> Tensor:
-        """One of the weights, for its dtype and device. They need not be parameters: a replica of
-        DataParallel has tensors in their place, as has a net whose weights another net makes.
+        """One of the weights, for its dtype and device.
+
+        It need not be a parameter: a replica of DataParallel has tensors instead, and so does a
+        net whose weights are computed by another net.
         """
         for parameter in self.parameters():
             return parameter
@@ -287,10 +308,10 @@ class RecurrentStack(nn.Module):
             for value in vars(module).values():
                 if isinstance(value, Tensor) and value.is_floating_point():
                     return value
-        raise RuntimeError(f"{type(self).__name__} has no weights")
+        raise RuntimeError(f"{type(self).__name__} has no weights to take a dtype from")
 
     def _checked(self, input: Input) -> tuple[Input, bool]:
-        """The input with time first and a batch, and whether it had one."""
+        """Return the input with time first and a batch axis, and True if it had a batch axis."""
         x = input
         if isinstance(x, Tensor) and not x.is_floating_point() and not x.is_complex():
             x = Tokens(x)
@@ -298,19 +319,27 @@ class RecurrentStack(nn.Module):
         if isinstance(x, Tokens):
             axes, shape = 2, x.index.shape
             if x.index.dtype not in (torch.int64, torch.int32):
-                raise TypeError(f"tokens are int64 or int32, not {x.index.dtype}")
+                raise TypeError(f"tokens must be int64 or int32, not {x.index.dtype}")
             if x.sign is not None and x.sign.shape != shape:
-                raise ValueError(f"{tuple(shape)} tokens, but {tuple(x.sign.shape)} signs")
+                raise ValueError(
+                    f"tokens have an index of shape {tuple(shape)}, but a sign of shape "
+                    f"{tuple(x.sign.shape)}"
+                )
         elif isinstance(x, Tensor):
             axes, shape = 3, x.shape
             if x.dtype != weight.dtype and not _autocast_is_on(x.device.type):
                 raise TypeError(f"the input is {x.dtype}, but the parameters are {weight.dtype}")
             if x.dim() and x.shape[-1] != self.input_size:
-                raise ValueError(f"input_size is {self.input_size}, but x has {tuple(x.shape)}")
+                raise ValueError(
+                    f"input_size is {self.input_size}, but the input has shape {tuple(x.shape)}"
+                )
         else:
             raise TypeError(f"the input must be a tensor or Tokens, not {said(input)}")
         if len(shape) not in (axes - 1, axes):
-            raise ValueError(f"the input has {axes} axes ({axes - 1} unbatched): {tuple(shape)}")
+            raise ValueError(
+                f"the input must have {axes} axes, or {axes - 1} without a batch, not the shape "
+                f"{tuple(shape)}"
+            )
         batched = len(shape) == axes
         if not batched:
             x = apply(x, lambda t: t.unsqueeze(1))
@@ -319,7 +348,7 @@ class RecurrentStack(nn.Module):
         return x, batched
 
     def _unpack(self, state: State | None, batch: int, batched: bool) -> list[State]:
-        """For each layer and direction the parts of its state, (B, width)."""
+        """Return the parts of the state, (B, width), for each layer and direction."""
         weight = self._weight
         if state is None:
             device, dtype = weight.device, state_dtype(weight.dtype)
@@ -335,7 +364,7 @@ class RecurrentStack(nn.Module):
         if isinstance(state, Sequence) and len(state) <= 2 * len(shapes):
             given = [tuple(p.shape) if isinstance(p, Tensor) else said(p) for p in state]
         if given != shapes:
-            raise ValueError(f"the state is a tuple of the shapes {shapes}, not {given}")
+            raise ValueError(f"the state must be tensors of the shapes {shapes}, not {given}")
         parts = [part if batched else part.unsqueeze(1) for part in state]
         return [
             tuple(
@@ -367,8 +396,8 @@ class RecurrentStack(nn.Module):
         return ", ".join(parts)
 
 
-def not_by_autocast(device_type: str) -> AbstractContextManager:
-    """In it autocast narrows nothing. Devices such as "meta" have no autocast to switch off."""
+def no_autocast(device_type: str) -> AbstractContextManager:
+    """Return a context without autocast; devices such as "meta" have none to switch off."""
     if not torch.amp.is_autocast_available(device_type):
         return nullcontext()
     return torch.autocast(device_type, enabled=False)
@@ -378,8 +407,8 @@ def _autocast_is_on(device_type: str) -> bool:
     return torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
 
 
-def _picked(states: list[State], order: Tensor | None) -> list[State]:
-    """The states of sequences in another order; None: in the same."""
+def _reordered(states: list[State], order: Tensor | None) -> list[State]:
+    """Return the states with the sequences in another order, or as they are for None."""
     if order is None:
         return states
     return [tuple(part[order] for part in state) for state in states]

@@ -1,4 +1,4 @@
-"""The paper's framework: a recurrent net whose next step is fed by a linear surrogate."""
+"""The framework of the paper: recurrent nets whose steps read a linear surrogate of the state."""
 
 from __future__ import annotations
 
@@ -16,60 +16,74 @@ ReadOut = Callable[[Tensor], Tensor]
 
 
 class LinearSurrogateRNN(RecurrentStack):
-    """``s[t] = f(st[t-1], x[t])``: every step is fed by a surrogate st that is linear to compute.
+    """``s[t] = f(st[t-1], x[t])``: a recurrent net whose steps read a linear surrogate st.
 
-    The state of an RNN plays two parts: it feeds the next step, and it is the output. A linear
-    surrogate RNN keeps the second and gives the first to a surrogate, which follows from x alone
-    by a linear recurrence. Then all steps can be evaluated in parallel over time. A model is
+    The state of an RNN has two roles: it is the input of the next step, and it is the output. In a
+    linear surrogate RNN the state is only the output. The next step reads a surrogate instead,
+    which is computed from x alone by a linear recurrence. So all steps can be evaluated in
+    parallel over time. A model is a subclass with three parts::
 
-        surrogate   st, made from x:  None, GILR, Window, or any of your own
-        gates       what the cell sees of st[t-1] and x[t]: products with weights, for all steps
-                    at once
-        cell        from the gates to (a, u, read-out) of the model's own linear state,
+        surrogate   computes st from x: None, GILR, Window, or a module of your own
+        gates       the terms that the cell reads: products of x[t] and st[t-1] with weights,
+                    for all steps at once
+        cell        maps the gates to (a, u, read-out) of the model's own linear state,
 
                         c[t] = a[t] * c[t-1] + u[t]        h[t] = read-out(c[t])
 
-    ``gates`` names each gate with the letters of what it adds up: ``x`` for V x[t], ``s`` for
-    U st[t-1], ``b`` for a bias; or ``i``, alone, for the input itself (through a projection
-    without bias where input and hidden size differ). ``cell`` gets the gates by position, each
-    (T, B, n), and must compute every step by itself; the read-out is a function of c, None for
-    h = c. Where a or u is complex, c is, and the read-out must make real numbers of it. The gates
-    named "forget" and "input" are those that :meth:`reset_parameters` biases.
+    ``gates`` maps the name of each gate to letters for the terms that it adds up: ``x`` for V x[t],
+    ``s`` for U st[t-1], and ``b`` for a bias. The single letter ``i`` stands for the input itself,
+    or for a projection of it without a bias if input and hidden size differ. The gates named
+    "forget", "input" and "candidate" are those whose biases :meth:`reset_parameters` sets.
 
-    ``surrogate`` is None or makes a module from ``(input_size, hidden_size, device=, dtype=)``.
-    The module has a ``hidden_size``; it is called as ``st, (end,) = module(x, (start,))``, where
-    its whole state, (1, B, hidden_size), is the last st.
+    ``cell`` receives the gates by position, each (T, B, n). It must compute every step
+    independently of all others. The read-out is a function of c; None means h = c. If a or u is
+    complex, so is c, and the read-out must return real numbers.
 
-    A gated recurrent unit (Cho et al. 2014; its reset gate after the product, as in cuDNN) whose
-    gates look at the surrogate:
+    ``surrogate`` is None, or a class or function that creates a module from
+    ``(input_size, hidden_size, device=, dtype=)``; override :meth:`make_surrogate` for one that
+    needs other arguments. The module has a ``hidden_size`` and is called as
+    ``st, (end,) = module(x, (start,))``. Its whole state, (1, B, hidden_size), is the last st.
 
-    >>> import torch
-    >>> class SurrogateGRU(LinearSurrogateRNN):
-    ...     surrogate = GILR
-    ...     gates = {"forget": "xsb", "reset": "xsb", "new": "xb", "recall": "s"}
-    ...     def cell(self, forget, reset, new, recall):
-    ...         candidate = torch.tanh(new + torch.sigmoid(reset) * recall)
-    ...         return torch.sigmoid(forget), torch.sigmoid(-forget) * candidate, None
-    >>> output, state = SurrogateGRU(8, 16, num_layers=2)(torch.randn(100, 4, 8))
-    >>> output.shape, [tuple(part.shape) for part in state]
-    (torch.Size([100, 4, 16]), [(2, 4, 16), (2, 4, 16)])
+    Shapes::
+
+        input   (T, B, m), (B, T, m) with batch_first, or (T, m) without a batch;
+                tokens: the same without m
+        output  (T, B, n), or (T, B, 2 n) if bidirectional, in the layout of the input
+        state   (st, c), or (c,) without a surrogate, each (layers * directions, B, width)
+
+    Matrix products obey autocast. Gates, recurrences and states use at least float32.
+
+    A long sequence is evaluated in chunks with checkpoints: backward evaluates each chunk again,
+    with the same random numbers. It is long if steps x batch x hidden units exceed 2^21 on a CPU or
+    2^31 on a GPU. If a parameter is modified between forward and backward, backward raises an
+    error, as it does for a short sequence. Hooks and other side effects of a cell happen twice.
+    ``lrscan.nn.checkpointing.PIECES_KEPT = math.inf`` switches the chunks off for all models.
 
     Args:
-        input_size, hidden_size, num_layers, batch_first, bidirectional, dropout, device, dtype:
-                   as for ``nn.LSTM``; by keyword after the third
-        algorithm: how both recurrences are evaluated; see :func:`lrscan.linear_recurrence`
-
-    The state is ``(st, c)``, or ``(c,)`` without a surrogate. Matrix products obey autocast;
-    gates and recurrences are computed in float32 at least, and so is the state.
-
-    Long sequences, of more than 2^21 elements of steps x batch x hidden units on a CPU and 2^31 on
-    a GPU, are worked through in chunks that are checkpointed: backward evaluates each again, with
-    the same random numbers. A parameter that was modified in between is an error then, as it is
-    for a short sequence. Hooks and what else a cell does besides its results happen twice.
-    ``lrscan.nn.checkpointing.PIECES_KEPT = math.inf`` switches that off, for all models.
+        input_size: m
+        hidden_size: n
+        num_layers: number of layers, each of which reads the output of the one below
+        batch_first, bidirectional, dropout, device, dtype: as for ``nn.LSTM``, but keyword-only
+        algorithm: algorithm of both recurrences, see :func:`lrscan.linear_recurrence`
 
     Raises:
-        TypeError, ValueError: arguments that do not fit, with their values
+        TypeError, ValueError: an argument does not fit; the message names it and its value
+
+    Example:
+        A gated recurrent unit (Cho et al. 2014; with the reset gate after the product, as in
+        cuDNN) whose gates read the surrogate:
+
+        >>> import torch
+        >>> from lrscan.nn import GILR, LinearSurrogateRNN
+        >>> class SurrogateGRU(LinearSurrogateRNN):
+        ...     surrogate = GILR
+        ...     gates = {"forget": "xsb", "reset": "xsb", "new": "xb", "recall": "s"}
+        ...     def cell(self, forget, reset, new, recall):
+        ...         candidate = torch.tanh(new + torch.sigmoid(reset) * recall)
+        ...         return torch.sigmoid(forget), torch.sigmoid(-forget) * candidate, None
+        >>> output, state = SurrogateGRU(8, 16, num_layers=2)(torch.randn(100, 4, 8))
+        >>> output.shape, [tuple(part.shape) for part in state]
+        (torch.Size([100, 4, 16]), [(2, 4, 16), (2, 4, 16)])
 
     Source: Martin and Cundy 2018, arXiv:1709.04057, section 3.
     """
@@ -77,13 +91,13 @@ class LinearSurrogateRNN(RecurrentStack):
     surrogate: ClassVar[Callable[..., nn.Module] | None] = None
     gates: Mapping[str, str]
 
-    # Of Any, so that a cell may name its gates.
+    # Any, so that a subclass may name its gates as parameters.
     def cell(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor, ReadOut | None]:
-        """(a, u, read-out) from the gates, all (T, B, n)."""
+        """Return (a, u, read-out) for the gates; all tensors are (T, B, n)."""
         raise NotImplementedError(f"{type(self).__name__} has no cell")
 
     def make_surrogate(self, input_size: int, **placed: Any) -> nn.Module | None:
-        """The surrogate of one layer."""
+        """Return the surrogate of one layer, or None."""
         make = type(self).surrogate
         return None if make is None else make(input_size, self.hidden_size, **placed)
 
@@ -99,21 +113,21 @@ class LinearSurrogateRNN(RecurrentStack):
     def run_layer(self, layer: SurrogateLayer, x: Input, state: State) -> tuple[Tensor, State]:
         return layer(x, state, self.cell, self.algorithm)
 
-    def lies_end_to_end(self) -> bool:
-        """Unless a layer, or a surrogate, is of a kind that may look at steps together."""
+    def accepts_end_to_end(self) -> bool:
+        """Return True unless a layer or surrogate of an unknown class may combine steps."""
         if type(self).run_layer is not LinearSurrogateRNN.run_layer:
             return False
         for layer in self.layers:
             own = layer.surrogate if type(layer) is SurrogateLayer else layer
             known = own is None or type(own) is Window or isinstance(own, LinearSurrogateRNN)
-            if not known or (isinstance(own, LinearSurrogateRNN) and not own.lies_end_to_end()):
+            if not known or (isinstance(own, LinearSurrogateRNN) and not own.accepts_end_to_end()):
                 return False
         return True
 
     def chunk_steps(self, x: Input) -> int | None:
         return chunk_steps(x, self.hidden_size)
 
-    def reset_parameters(  # type: ignore[override]  # it names what its layers take
+    def reset_parameters(  # type: ignore[override]  # it names the options of its layers
         self,
         *,
         forget_bias: float | tuple[float, float] = 1.0,
@@ -123,21 +137,21 @@ class LinearSurrogateRNN(RecurrentStack):
         candidate_bias: tuple[float, float] = (0.0, 0.0),
         surrogate: Mapping | None = None,
     ) -> None:
-        """Draw all parameters again: Glorot-uniform weights for each gate, biases as given.
+        """Draw all parameters again: Glorot-uniform weights for each gate, and the given biases.
+
+        :func:`lrscan.nn.chrono` and :func:`lrscan.nn.scaled` return such options. Those of
+        :func:`lrscan.nn.graded` and :func:`lrscan.nn.early` differ between layers; pass entry k to
+        ``model.layers[k].reset_parameters``.
 
         Args:
-            forget_bias: of the gate named "forget"; a pair (low, high) draws log U(low, high),
-                         so that memories last low to high steps (Tallec and Ollivier 2018,
-                         arXiv:1804.11188, with low 1 and high T - 1)
-            input_bias:  of the gate named "input"; None: the negative of the forget bias
-            input_scale: a factor on the weights of x
-            input_mean:  added to the weights of x of the gate named "input"
-            candidate_bias: of the gate named "candidate": low and high of a uniform draw
-            surrogate:   the same options, for the surrogate
-
-        See :func:`lrscan.nn.chrono` and :func:`lrscan.nn.scaled`; for options that differ from
-        layer to layer :func:`lrscan.nn.graded` and :func:`lrscan.nn.early`, each with its entry
-        for ``model.layers[k].reset_parameters``.
+            forget_bias: bias of the gate named "forget". A pair (low, high) draws log U(low, high),
+                so that memories last low to high steps (Tallec and Ollivier 2018,
+                arXiv:1804.11188, with low = 1 and high = T - 1)
+            input_bias: bias of the gate named "input"; None for the negative of the forget bias
+            input_scale: factor on the weights of x
+            input_mean: number added to the weights of x in the gate named "input"
+            candidate_bias: low and high of a uniform draw for the gate named "candidate"
+            surrogate: the same options for the surrogate
         """
         super().reset_parameters(
             forget_bias=forget_bias,

@@ -1,4 +1,4 @@
-"""A training run as records: a row an iteration, beside the runs that are there already."""
+"""Records of a training run: one row per iteration, added to the rows of other runs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from lrscan.evidence import provenance, records, workspace
 from lrscan.train.loop import Run, evaluate
 
-FINAL = 1024  # fresh sequences of the last evaluation
+FINAL = 1024  # number of fresh sequences in the final evaluation
 
 
 def write(
@@ -23,20 +23,24 @@ def write(
     left: int = 0,
     directory: Path | None = None,
 ) -> records.Records:
-    """Write a run's history and outcome, in the place of an earlier record of the same run.
+    """Write a run's history and outcome, and replace an earlier record of the same run.
 
-    That is also one of fewer iterations, after which it went on. Other runs of the experiment, such
-    as those with other seeds, stay. The outcome goes to the provenance: status, iterations, where
-    the criteria were met, and the accuracy on fresh sequences with its 95% confidence interval.
+    The earlier record may be from before the run was resumed, with fewer iterations. Other runs of
+    the experiment, such as those with other seeds, stay. The outcome is stored in the provenance:
+    status, number of iterations, iterations at which the criteria were met, and accuracy on fresh
+    sequences with its 95% confidence interval.
 
     Args:
-        run:        at least one iteration of which was finite
-        experiment: the name of the records
-        device:     where it was trained
-        sequences:  fresh ones, of the last evaluation
-        fresh:      drop all other runs of the experiment
-        left:       runs of the experiment that are still to be trained
-        directory:  the folder with one folder a device; default: that of this run
+        run: a run with at least one finite iteration
+        experiment: name of the records
+        device: the device that trained it
+        sequences: number of fresh sequences in the final evaluation
+        fresh: drop all other runs of the experiment
+        left: number of runs of the experiment that are not trained yet
+        directory: the folder with one folder per device; None for that of the current run
+
+    Returns:
+        The records, as written.
 
     Raises:
         ValueError: there is nothing to write

@@ -1,6 +1,7 @@
-"""The training loop: until it has learned, gives up, or is told to stop; and on from there.
+"""Training loop: it runs until the model has learned, or to a limit, and can be resumed.
 
-With a curriculum (Elman 1993; Bengio et al. 2009) it goes from short sequences to long ones.
+With a curriculum (Elman 1993; Bengio et al. 2009) it starts with short sequences and moves on to
+longer ones.
 """
 
 from __future__ import annotations
@@ -27,25 +28,30 @@ from lrscan.train.precision import full_float32
 from lrscan.train.settings import Classifier, Settings
 from lrscan.train.step import Step
 
-# Without it torch refuses products on a GPU in deterministic mode. It looks once in a process, at
-# the first product of any kind, so it is set before that.
+# In deterministic mode torch refuses matrix products on a GPU without this variable. It is read
+# once per process, at the first product of any kind, so it must be set before.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 LEARNED, NOT_LEARNED, DIVERGED, PAUSED = "learned", "not learned", "diverged", "paused"
-IN_A_ROW = 5  # minibatches without a mistake: the paper's criterion
-_ENOUGH_STEPS = 1024  # for every kernel of a step to be compiled
-_EVENTS = 2**16  # steps times sequences that are evaluated at once, where a minibatch has fewer
-FRESH, ENOUGH = 256, 0.99  # sequences of the strict criterion, and the share to get right
+IN_A_ROW = 5  # the paper's criterion: consecutive minibatches without a mistake
+_WARM_UP_STEPS = 1024  # enough for a step to compile all its kernels
+# Steps x sequences per minibatch of an evaluation, or the minibatch of training if that is larger.
+_EVALUATION_STEPS = 2**16
+# The strict criterion: number of fresh sequences, and the share that must be right.
+STRICT_SEQUENCES, STRICT_SHARE = 256, 0.99
 
 
 class Iteration(NamedTuple):
-    """What is kept of an iteration.
+    """Record of one iteration.
 
-    iteration      its number, from 1
-    steps          the length of its sequences, in a curriculum shorter than T at first
-    seconds        of this one and all before
-    loss, accuracy, gradient_norm   of its minibatch, the norm before clipping
-    held_out       the accuracy on fresh sequences, NaN where there was no evaluation
+    Attributes:
+        iteration: its number, from 1
+        steps: length of its sequences; in a curriculum at first shorter than T
+        seconds: time of this iteration and all before it
+        loss: loss of its minibatch
+        accuracy: accuracy on its minibatch
+        gradient_norm: norm of its gradient, before clipping
+        held_out: accuracy on fresh sequences; NaN if it was not evaluated
     """
 
     iteration: int
@@ -59,15 +65,27 @@ class Iteration(NamedTuple):
 
 @dataclass
 class Run:
-    """A training run as far as it went.
+    """State of a training run.
 
-    settings     what it is
-    status       "learned", "not learned", "diverged" or "paused"
-    history      every iteration
-    paper_at     the iteration of the fifth minibatch of T steps in a row without a mistake, or None
-    strict_at    the iteration after which 99% of 256 fresh sequences were right, or None
-    resumed      how often it went on from a checkpoint
-    model        the model
+    Attributes:
+        settings: its settings
+        model: the model
+        status: "learned", "not learned", "diverged" or "paused"
+        history: all iterations
+        paper_at: the first iteration that ends five consecutive minibatches of T steps without a
+            mistake, or None
+        strict_at: the first iteration after which 99% of 256 fresh sequences were classified
+            correctly, or None
+        resumed: how often it was resumed from a checkpoint
+
+    Example:
+        >>> from lrscan.train import Settings, train
+        >>> settings = Settings(steps=8, hidden=4, layers=1, iterations=3, until="never")
+        >>> run = train(settings, device="cpu")
+        >>> run.status, run.iteration, run.paper_at, run.resumed
+        ('not learned', 3, None, 0)
+        >>> [row.iteration for row in run.history]
+        [1, 2, 3]
     """
 
     settings: Settings
@@ -80,12 +98,12 @@ class Run:
 
     @property
     def iteration(self) -> int:
-        """How many iterations it has done."""
+        """Number of iterations done."""
         return len(self.history)
 
     @property
     def steps(self) -> int:
-        """The length of the sequences of the next iteration."""
+        """Length of the sequences in the next iteration."""
         if not self.history:
             return self.settings.start_steps or self.settings.steps
         latest = self.history[-1].steps
@@ -93,7 +111,7 @@ class Run:
 
     @property
     def mastered(self) -> bool:
-        """Whether the latest five minibatches were of one length, and without a mistake."""
+        """True if the latest five minibatches had the same length and no mistake."""
         latest = self.history[-IN_A_ROW:]
         return len(latest) == IN_A_ROW and all(
             row.accuracy == 1.0 and row.steps == latest[-1].steps for row in latest
@@ -101,13 +119,13 @@ class Run:
 
     @property
     def reached(self) -> int | None:
-        """The iteration after which it met the criterion that ends it, or None."""
+        """The iteration that met the criterion ``settings.until``, or None."""
         met = {"strict": self.strict_at, "paper": self.paper_at, "never": None}
         return met[self.settings.until]
 
     @property
     def seconds(self) -> float:
-        """The time of all iterations, without compilation, evaluations and checkpoints."""
+        """Time of all iterations, without compilation, evaluations and checkpoints."""
         return self.history[-1].seconds if self.history else 0.0
 
 
@@ -121,27 +139,38 @@ def train(
     checkpoint_every_s: float = 30.0,
     on_iteration: Callable[[Run], None] | None = None,
 ) -> Run:
-    """Train on problem 2b, from the newest checkpoint of the same run if there is one.
+    """Train on problem 2b, from the latest checkpoint of the same run if there is one.
 
-    A checkpoint holds everything that the next iteration depends on, and minibatches depend on
-    their number alone: so a run that was killed and resumed gives the same parameters and the
-    same history, bit for bit, as one that was not. It is written aside and then renamed.
+    A checkpoint contains everything that the next iteration depends on, and a minibatch depends
+    only on its number. So a run that was killed and resumed has the same parameters and losses, bit
+    for bit, as an uninterrupted one. A checkpoint is written to a temporary file, which is then
+    renamed.
 
     Args:
-        settings:           the run
-        device:             "auto", "cpu" or "cuda"
-        folder:             where checkpoints lie, one file a run; None: none are written
-        seconds:            pause after so long, at the end of an iteration; None: never
-        graph:              replay steps as a CUDA graph; None: on a GPU
+        settings: settings of the run
+        device: "auto", "cpu" or "cuda"
+        folder: folder for checkpoints, one file per run; None writes none
+        seconds: pause after this time, at the end of an iteration; None for no limit
+        graph: replay steps as a CUDA graph; None does so on a GPU
         checkpoint_every_s: seconds between two checkpoints
-        on_iteration:       called after each iteration
+        on_iteration: function called with the run after each iteration
 
     Returns:
-        The run. "diverged" means that a loss or a gradient was not finite: the parameters are
-        those before that step or after it, and nothing is trained on.
+        The run. If its status is "diverged", a loss or a gradient was not finite; training has
+        stopped, and the parameters are those before or after that step.
 
     Raises:
-        ValueError: no such device, a graph without a GPU, or a checkpoint of other settings
+        ValueError: there is no such device, a graph was requested without a GPU, or the checkpoint
+            cannot be read or belongs to other settings
+
+    Example:
+        >>> from pathlib import Path
+        >>> from lrscan.train import Settings, train
+        >>> settings = Settings(steps=8, hidden=4, layers=1, iterations=3)
+        >>> paused = train(settings, device="cpu", folder=Path("checkpoints"), seconds=0)
+        >>> run = train(settings, device="cpu", folder=Path("checkpoints"))
+        >>> paused.status, paused.iteration, run.status, run.iteration, run.resumed
+        ('paused', 1, 'not learned', 3, 1)
     """
     where = resolve_device(device)
     if graph and where.type != "cuda":
@@ -174,11 +203,11 @@ def train(
 
 
 def _compile(run: Run, step: Step, device: torch.device) -> None:
-    """Compile what a step runs, so that the first one is not timed with that.
+    """Compile the kernels of a step, so that the time of the first one excludes compilation.
 
-    The same kernels run at any length.
+    The same kernels run at every length.
     """
-    settings, steps = run.settings, min(run.settings.steps, _ENOUGH_STEPS)
+    settings, steps = run.settings, min(run.settings.steps, _WARM_UP_STEPS)
     step.prepare(*_minibatch(settings, steps, settings.batch_at(run.steps), 0, False, device))
 
 
@@ -196,13 +225,18 @@ def _iterate(run: Run, step: Step, device: torch.device) -> None:
     met = run.mastered and steps == settings.steps
     if met and run.paper_at is None:
         run.paper_at = number + 1
-    # Fresh sequences only where the minibatches give hope: an evaluation costs as much as ten
-    # steps. When it is due depends on the history alone.
+    # Evaluate fresh sequences only while minibatches have no mistakes: an evaluation costs as much
+    # as ten steps. It depends only on the history, so a resumed run has the same evaluations.
     if met and _since_evaluation(run) >= settings.evaluate_every:
         held_out, _ = evaluate(
-            run.model, settings, FRESH, number=number * FRESH, enough=ENOUGH, device=device
+            run.model,
+            settings,
+            STRICT_SEQUENCES,
+            number=number * STRICT_SEQUENCES,
+            enough=STRICT_SHARE,
+            device=device,
         )
-        if held_out >= ENOUGH and run.strict_at is None:
+        if held_out >= STRICT_SHARE and run.strict_at is None:
             run.strict_at = number + 1
         run.history[-1] = run.history[-1]._replace(held_out=held_out)
     if run.status == PAUSED and run.reached is not None:
@@ -252,21 +286,35 @@ def evaluate(
     enough: float = 0.0,
     device: torch.device | str = "cpu",
 ) -> tuple[float, tuple[float, float]]:
-    """Accuracy on fresh sequences, and its 95% confidence interval.
+    """Return the accuracy on fresh sequences, and its 95% confidence interval.
 
-    Both are of the sequences that were seen: all, or those until ``enough`` was out of reach.
+    Both refer to the sequences that were evaluated: all of them, or those up to the point where
+    ``enough`` was out of reach.
 
     Args:
-        model, settings: of the run
-        sequences:       how many, drawn in minibatches from the held-out stream
-        number:          where in that stream to begin; other numbers far apart give other ones
-        enough:          the share that matters: stop once so many were wrong that it is missed
-        device:          where the model is
+        model: the model of the run
+        settings: the settings of the run
+        sequences: number of sequences, drawn in minibatches from the held-out stream
+        number: position in that stream to start from; positions that are far enough apart give
+            different sequences
+        enough: stop as soon as so many sequences were wrong that the accuracy must stay below this
+        device: device of the model
 
-    Source: the interval is that of Wilson 1927, which holds near 0 and 1 too.
+    Returns:
+        The accuracy, and the interval (low, high).
+
+    Example:
+        >>> from lrscan.train import Settings, evaluate, train
+        >>> settings = Settings(steps=8, hidden=4, layers=1, iterations=3)
+        >>> run = train(settings, device="cpu")
+        >>> share, (low, high) = evaluate(run.model, settings, sequences=64)
+        >>> 0 <= low <= share <= high <= 1
+        True
+
+    Source: the interval is that of Wilson 1927, which also holds near 0 and 1.
     """
     right = seen = 0
-    most = max(settings.batch, _EVENTS // settings.steps)
+    most = max(settings.batch, _EVALUATION_STEPS // settings.steps)
     for first in range(0, sequences, most):
         size = min(most, sequences - first)
         tokens, label = _minibatch(settings, settings.steps, size, number + first, True, device)
@@ -301,11 +349,17 @@ def _load(path: Path, run: Run, step: Step, device: torch.device) -> None:
     try:
         content: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:
-        raise ValueError(f"{workspace.relative(path)} is no checkpoint: {error}") from error
-    # A setting that came later was at its default, and the limit may be another one now.
+        raise ValueError(
+            f"{workspace.relative(path)} is not a readable checkpoint, delete it to start again: "
+            f"{error}"
+        ) from error
+    # A setting that was added later had its default value, and the limit may have changed.
     trained = asdict(Settings()) | content.get("settings", {})
     if trained | {"iterations": run.settings.iterations} != asdict(run.settings):
-        raise ValueError(f"{workspace.relative(path)} is a checkpoint of other settings")
+        raise ValueError(
+            f"{workspace.relative(path)} is a checkpoint of other settings: delete it, or use "
+            f"another folder"
+        )
     run.model.load_state_dict(content["model"])
     step.load(content["optimizer"])
     run.history = [
@@ -314,21 +368,21 @@ def _load(path: Path, run: Run, step: Step, device: torch.device) -> None:
     ]
     run.status, run.paper_at = content["status"], content["paper_at"]
     run.strict_at, run.resumed = content["strict_at"], content["resumed"] + 1
-    if run.status != DIVERGED and run.reached is None:  # this limit says whether it goes on
+    if run.status != DIVERGED and run.reached is None:  # continue up to the present limit
         run.status = PAUSED
         _end_at_the_limit(run)
 
 
 @contextmanager
 def _deterministic() -> Iterator[None]:
-    """Deterministic operations and full float32 products, and torch as it was afterwards."""
+    """Use deterministic operations and full float32 products, and restore torch afterwards."""
     before = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    memory: Any = torch.utils.deterministic  # its one setting is not known to type checkers
+    memory: Any = torch.utils.deterministic  # type checkers do not know its setting
     filled = memory.fill_uninitialized_memory
     try:
         torch.use_deterministic_algorithms(True)
-        # Nothing here reads memory before it is written; torch would fill all of it with NaN.
+        # Torch would fill all new memory with NaN, but nothing here reads it before writing.
         memory.fill_uninitialized_memory = False
         with full_float32():
             yield

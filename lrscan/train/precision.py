@@ -1,4 +1,4 @@
-"""The precision of float32 products and recurrent nets on a GPU."""
+"""Precision of float32 in matrix products and recurrent nets on a GPU."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import torch
 
 @contextmanager
 def full_float32() -> Iterator[None]:
-    """Compute float32 in float32 for a while: no TF32 in matrix products, nor in cuDNN's RNNs.
+    """Disable TF32 in matrix products and in cuDNN's recurrent nets, and restore both afterwards.
 
-    torch lets cuDNN's recurrent nets use TF32 by default and matrix products not, so that a
-    comparison of the two would favour the first.
+    By default torch allows TF32 in cuDNN's recurrent nets but not in matrix products, so a
+    comparison of the two would favour the former.
     """
     backends: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn.rnn)
     before = [backend.fp32_precision for backend in backends]

@@ -1,4 +1,4 @@
-"""What a training run is: its settings, its model, and the name that both give it."""
+"""Settings of a training run, and the model and the name that follow from them."""
 
 from __future__ import annotations
 
@@ -31,30 +31,48 @@ def _real(value: object) -> bool:
 
 @dataclass(frozen=True)
 class Settings:
-    """A training run on problem 2b; the same settings on one device give the same run.
+    """Settings of a training run on problem 2b; on one device they determine the run.
 
-    model           one of MODELS
-    steps, width    T and p of the task
-    start_steps     length of the first minibatches: a curriculum, in which it doubles up to
-                    `steps` whenever five minibatches in a row were right; 0: all have `steps`
-    distractors     "any" or "apart", see :func:`lrscan.tasks.problem_2b`
-    hidden, layers  hidden units and stacked layers
-    batch           sequences in a minibatch
-    start_batch     sequences in the first minibatches of a curriculum, fewer once they would hold
-                    more steps than the last ones, `batch` times `steps`; 0: `batch`
-    rate            learning rate of Adam
-    clip            largest norm of the gradient
-    label_smoothing share of a label that is spread evenly over both classes (Szegedy et al. 2016),
-                    so that a net that is sure still has a gradient; 0: none
-    initialisation  "constant" (forget bias `forget_bias`), or the name of a function of lrscan.nn:
-                    "chrono", "scaled", "graded" or "early"
-    forget_bias     of the initialisation "constant"
-    algorithm       how the recurrences are evaluated
-    iterations      where to give up; a run that gave up earlier goes on from its checkpoint
-    until           "strict": stop at 99% of 256 fresh sequences; "paper": after five minibatches
-                    in a row without a mistake; "never": go on to the last iteration
-    evaluate_every  fewest iterations between two evaluations on fresh sequences
-    seed            of the initial weights and of all sequences
+    Attributes:
+        model: name of a model in ``lrscan.nn``, or "LSTM" for ``nn.LSTM``
+        steps: T of the task, at least 3
+        start_steps: length of the first sequences in a curriculum. It doubles, up to ``steps``,
+            each time that five consecutive minibatches have no mistake. 0 for no curriculum
+        width: p of the task, at least 2
+        distractors: "any" or "apart", see :func:`lrscan.tasks.problem_2b`
+        hidden: hidden units
+        layers: stacked layers
+        batch: sequences per minibatch
+        start_batch: sequences in the first minibatches of a curriculum. A minibatch never has more
+            steps in total than the last ones, ``batch`` times ``steps``, and as its sequences grow
+            it gets fewer of them. 0 for ``batch``
+        rate: learning rate of Adam
+        clip: largest norm of the gradient
+        label_smoothing: share of a label that is spread evenly over both classes (Szegedy et al.
+            2016), so that a confident net still has a gradient; 0 for none
+        initialisation: "constant" (forget bias ``forget_bias``), or the name of a function in
+            ``lrscan.nn``: "chrono", "scaled", "graded" or "early"
+        forget_bias: forget bias of the initialisation "constant"
+        algorithm: algorithm of the recurrences, see :func:`lrscan.linear_recurrence`
+        iterations: limit after which the run gives up. With a higher limit, a run that gave up
+            continues from its checkpoint
+        until: criterion to stop: "strict" at 99% of 256 fresh sequences, "paper" after five
+            consecutive minibatches without a mistake, "never" at the last iteration
+        evaluate_every: smallest number of iterations between two evaluations on fresh sequences
+        seed: seed of the initial weights and of all sequences
+
+    Raises:
+        ValueError: a setting does not fit; the message names it and its value
+
+    Example:
+        >>> from lrscan.train import Settings
+        >>> settings = Settings(model="SRU", steps=1024, initialisation="chrono", seed=3)
+        >>> settings.name()
+        'SRU-T1024-seed3-...'
+        >>> Settings(steps=2)
+        Traceback (most recent call last):
+            ...
+        ValueError: steps must be an int of at least 3, not 2
     """
 
     model: str = "GILRLSTM"
@@ -87,37 +105,41 @@ class Settings:
         }
         for name, allowed in choices.items():
             if not isinstance(value := getattr(self, name), str) or value not in allowed:
-                raise ValueError(f"{name} is one of {', '.join(allowed)}, not {said(value)}")
+                raise ValueError(f"{name} must be one of {', '.join(allowed)}, not {said(value)}")
         least = {"steps": 3, "width": 2, "seed": 0, "start_steps": 0, "start_batch": 0}
         for name in ("hidden", "layers", "batch", "iterations", "evaluate_every", *least):
             value, bound = getattr(self, name), least.get(name, 1)
             if not isinstance(value, int) or isinstance(value, bool) or value < bound:
-                raise ValueError(f"{name} is an int of at least {bound}, not {said(value)}")
+                raise ValueError(f"{name} must be an int of at least {bound}, not {said(value)}")
         for name in ("rate", "clip"):
             if not _real(value := getattr(self, name)) or not 0 < value < math.inf:
-                raise ValueError(f"{name} is a number above zero, not {said(value)}")
+                raise ValueError(f"{name} must be a number above zero, not {said(value)}")
         if not _real(self.forget_bias) or not math.isfinite(self.forget_bias):
-            raise ValueError(f"forget_bias is a finite number, not {said(self.forget_bias)}")
+            raise ValueError(f"forget_bias must be a finite number, not {said(self.forget_bias)}")
         if not _real(self.label_smoothing) or not 0 <= self.label_smoothing < 1:
             raise ValueError(
-                f"label_smoothing is a number from 0 to below 1, not {said(self.label_smoothing)}"
+                f"label_smoothing must be at least 0 and below 1, not {said(self.label_smoothing)}"
             )
         if self.start_steps and not 3 <= self.start_steps <= self.steps:
-            raise ValueError(f"start_steps is 0 or from 3 to {self.steps}, not {self.start_steps}")
+            raise ValueError(
+                f"start_steps must be 0 or from 3 to {self.steps}, not {self.start_steps}"
+            )
         if self.start_batch and (not self.start_steps or self.start_batch < self.batch):
             raise ValueError(
-                f"start_batch is of a curriculum, and {self.batch} at least, not {self.start_batch}"
+                f"start_batch needs start_steps and must be at least {self.batch}, not "
+                f"{self.start_batch}"
             )
 
     def batch_at(self, steps: int) -> int:
-        """How many sequences of this length a minibatch has."""
+        """Return the number of sequences in a minibatch of sequences of ``steps`` steps."""
         return min(self.start_batch or self.batch, self.batch * self.steps // steps)
 
     def name(self) -> str:
-        """A file's name for this run: readable, and another one for any other settings.
+        """Return a readable name for files of this run, different for different settings.
 
-        ``iterations`` has no part in it: a run is the same, wherever it is given up. Nor has what
-        is at its default, so that a run keeps its name when there is one more setting.
+        ``iterations`` does not change the name: a run is the same at every limit. Settings at
+        their defaults do not change it either, so that a run keeps its name when a new setting is
+        added.
         """
         values = [(one, getattr(self, one.name)) for one in fields(self)]
         chosen = {one.name: value for one, value in values if value != one.default}
@@ -128,7 +150,21 @@ class Settings:
 
 
 class Classifier(nn.Module):
-    """A recurrent net with a linear read-out of its last output: one logit a sequence."""
+    """Recurrent net with a linear read-out of its last output: one logit per sequence.
+
+    Args:
+        settings: the settings of the run
+        device: the device of the parameters
+
+    Example:
+        >>> import torch
+        >>> from lrscan.tasks import problem_2b
+        >>> from lrscan.train import Classifier, Settings
+        >>> model = Classifier(Settings(hidden=4), torch.device("cpu"))
+        >>> tokens, label = problem_2b(16, batch=5, seed=0)
+        >>> model(tokens).shape
+        torch.Size([5])
+    """
 
     def __init__(self, settings: Settings, device: torch.device) -> None:
         super().__init__()
@@ -143,13 +179,14 @@ class Classifier(nn.Module):
         self.reset_parameters(settings)
 
     def forward(self, tokens: Tokens) -> Tensor:
+        """Return the logits, (B,), of (T, B) tokens."""
         x: Tokens | Tensor = tokens
-        if isinstance(self.net, nn.LSTM):  # it takes no look-ups
+        if isinstance(self.net, nn.LSTM):  # it reads no tokens
             x = tokens.dense(self.net.input_size, self.read_out.weight.dtype)
         return self.read_out(self.net(x)[0][-1]).squeeze(-1)
 
     def reset_parameters(self, settings: Settings) -> None:
-        """Draw all parameters again, from torch's generator."""
+        """Draw all parameters again from torch's generator."""
         for layer, options in enumerate(_options(settings)):
             if isinstance(self.net, nn.LSTM):
                 _reset_torch_lstm(self.net, layer, options)
@@ -160,7 +197,7 @@ class Classifier(nn.Module):
 
 
 def _options(settings: Settings) -> list[dict[str, Any]]:
-    """The options of each layer's reset_parameters."""
+    """Return the options of each layer's ``reset_parameters``."""
     steps, layers = settings.steps, settings.layers
     start = settings.start_steps or steps
     every = {
@@ -174,7 +211,7 @@ def _options(settings: Settings) -> list[dict[str, Any]]:
 
 
 def _reset_torch_lstm(net: nn.LSTM, layer: int, options: dict[str, Any]) -> None:
-    """The initialisations of `lrscan.nn` for torch's LSTM, with its order of the gates."""
+    """Draw the parameters of a layer of torch's LSTM, which has another order of gates."""
     gates = ("input", "forget", "candidate", "output")
     weight_x, weight_h, bias, other = (
         getattr(net, f"{name}_l{layer}").data

@@ -1,4 +1,4 @@
-"""Cells of one's own: complex states, what a cell must return, and nets that hold no parameters."""
+"""User-defined cells: complex states, return values of a cell, and nets without parameters."""
 
 import math
 
@@ -52,8 +52,8 @@ def test_a_cell_may_have_complex_states(dtype, monkeypatch):
         torch.testing.assert_close(found, of_loop)
 
 
-def of(returned, gates=None):
-    """A net whose cell returns that."""
+def model_with_cell(returned, gates=None):
+    """Return a model whose cell returns ``returned(gate)``."""
     body = {"cell": lambda self, gate: returned(gate), "gates": gates or {"gate": "xb"}}
     return type("Mine", (nn.LinearSurrogateRNN,), body)
 
@@ -66,16 +66,16 @@ def of(returned, gates=None):
         (lambda g: (0.5, g, None), "must return a tensor as a, not 0.5"),
         (lambda g: (g, None, None), "must return a tensor as u, not None"),
         (lambda g: (g, g, g), "must return a function of c as read-out, not Tensor"),
-        (lambda g: (g, g + 1j, None), "has complex states: it must return a read-out to real"),
+        (lambda g: (g, g + 1j, None), "has complex states, so it must return a read-out with real"),
     ],
 )
-def test_what_a_cell_must_return_is_said(returned, message):
+def test_a_wrong_return_value_of_a_cell_is_refused(returned, message):
     with pytest.raises(TypeError) as error:
-        of(returned)(3, 4)(torch.randn(5, 2, 3))
+        model_with_cell(returned)(3, 4)(torch.randn(5, 2, 3))
     assert message in str(error.value)
 
 
-def test_a_class_without_gates_and_a_state_of_another_kind_are_refused():
+def test_a_class_without_gates_and_a_complex_state_for_a_real_cell_are_refused():
     without = type("Mine", (nn.LinearSurrogateRNN,), {"cell": lambda self, g: (g, g, None)})
     with pytest.raises(TypeError, match="Mine has no gates: it needs a class attribute such as"):
         without(3, 4)
@@ -88,7 +88,7 @@ def test_a_class_without_gates_and_a_state_of_another_kind_are_refused():
 @pytest.mark.parametrize("make", LINEAR.values(), ids=LINEAR)
 def test_a_token_out_of_range_is_named(make, index):
     tokens = torch.tensor([[0, 1], [2, index]])
-    with pytest.raises(IndexError, match=f"they are from 0 to 2, .*, but there is {index}"):
+    with pytest.raises(IndexError, match=f"token {index} is out of range: .* from 0 to 2"):
         make(3, 4)(tokens)
 
 
@@ -96,7 +96,7 @@ MODELS = list(nn.MODELS.values())
 
 
 @pytest.mark.parametrize("make", MODELS)
-def test_shapes_are_told_without_memory(make):
+def test_shapes_are_known_on_the_meta_device(make):
     net = make(6, 16, 2, device="meta")
     output, state = net(torch.empty(9, 3, 6, device="meta"))
     expected, state_of = make(6, 16, 2)(torch.randn(9, 3, 6))
@@ -107,7 +107,7 @@ def test_shapes_are_told_without_memory(make):
 
 
 def replica(net):
-    """As torch.nn.parallel.replicate makes one: with tensors in the place of parameters."""
+    """Return a replica like those of torch.nn.parallel.replicate: tensors replace parameters."""
     copies = {module: module._replicate_for_data_parallel() for module in net.modules()}
     for module, copied in copies.items():
         for name, child in module._modules.items():
@@ -134,7 +134,7 @@ def test_a_replica_without_parameters_computes_the_same(make):
     torch.testing.assert_close(found[1], found[0])
 
 
-def test_an_error_names_what_has_no_weights():
+def test_an_error_names_the_model_without_weights():
     net = nn.GILR(3, 4)
     net.layers = torch_nn.ModuleList()
     with pytest.raises(RuntimeError, match="GILR has no weights"):

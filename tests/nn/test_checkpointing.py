@@ -1,4 +1,4 @@
-"""Nets worked through in chunks of time: one call's result, one chunk's memory."""
+"""Nets evaluated in chunks of time: the result of one call with the memory of one chunk."""
 
 import math
 import os
@@ -73,7 +73,7 @@ def test_dropout_draws_the_same_again_in_the_backward_pass():
 
 
 class Thinned(nn.LinearSurrogateRNN):
-    """Forgets all, so that an output is twice its input, or is dropped."""
+    """A cell that forgets everything: an output is twice its input, or dropped."""
 
     gates = {"forget": "xb", "new": "xb"}
 
@@ -82,7 +82,7 @@ class Thinned(nn.LinearSurrogateRNN):
 
 
 def cut(monkeypatch, yes):
-    """Whether even short sequences are cut, or none is."""
+    """Cut even short sequences into chunks if ``yes``, and none otherwise."""
     monkeypatch.setattr(nn.checkpointing, "CHUNK_ELEMENTS", {"cpu": 64})
     monkeypatch.setattr(nn.checkpointing, "PIECES_KEPT", 1 if yes else math.inf)
 
@@ -91,7 +91,7 @@ either = pytest.mark.parametrize("yes", [False, True], ids=["whole", "cut"])
 
 
 @either
-def test_a_random_cell_draws_the_same_again_whatever_mode_backward_finds_it_in(yes, monkeypatch):
+def test_a_random_cell_draws_the_same_again_even_if_backward_runs_in_eval_mode(yes, monkeypatch):
     cut(monkeypatch, yes)
     net, x = Thinned(1, 32), torch.ones(20, 1, 1, requires_grad=True)
     assert (net.chunk_steps(x) == 2) == yes
@@ -138,7 +138,7 @@ def test_a_graph_that_is_kept_gives_its_gradients_twice(yes, monkeypatch):
     assert torch.equal(first, second)
 
 
-def test_what_cannot_be_done_is_said():
+def test_wrong_arguments_of_in_pieces_are_refused():
     x = torch.zeros(4, 2, 3)
     for steps in (0, True, 2.0):
         with pytest.raises(ValueError, match=f"not {steps!r}"):
@@ -146,13 +146,13 @@ def test_what_cannot_be_done_is_said():
     for name in ("bidirectional", "batch_first"):
         with pytest.raises(ValueError, match=name):
             in_pieces(nn.GILR(3, 4, **{name: True}), x, steps=2)
-    with pytest.raises(ValueError, match="a net whose 1 has bidirectional=True"):
+    with pytest.raises(ValueError, match="module '1' of the net has bidirectional=True"):
         in_pieces(Sequential(Linear(3, 3), LSTM(3, 4, bidirectional=True)), x, steps=2)
     with pytest.raises(ValueError, match="no steps"):
         in_pieces(nn.GILR(3, 4), x[:0], steps=2)
     with pytest.raises(TypeError, match=r"Linear.forward\(\) takes|returned Tensor"):
         in_pieces(OutputAlone(), x, steps=2)
-    with pytest.raises(ValueError, match="2 recurrent parts is a tuple of their states, not of 1"):
+    with pytest.raises(ValueError, match="2 recurrent parts must be a tuple .* 2 states, not of 1"):
         in_pieces(Sequential(nn.GILR(3, 3), nn.GILR(3, 4)), x, (None,), steps=2)
 
 
@@ -162,7 +162,7 @@ class OutputAlone(Module):
 
 
 class Tagger(Module):
-    """A network as people write it: embedding, two recurrent nets of two libraries, read-out."""
+    """A typical network: an embedding, recurrent nets of two libraries, and a read-out."""
 
     def __init__(self):
         super().__init__()
@@ -187,7 +187,7 @@ def sequential():
 
 
 @pytest.mark.parametrize("make", [Tagger, sequential])
-def test_a_whole_network_is_worked_through_in_pieces(make):
+def test_a_whole_network_is_evaluated_in_pieces(make):
     torch.manual_seed(0)
     net, tokens = make().double(), torch.randint(7, (13, 2))
     wanted = torch.randint(2, (13, 2))
@@ -209,7 +209,7 @@ def test_a_whole_network_is_worked_through_in_pieces(make):
     assert not torch.allclose(after[0], whole[0])  # the state is read
 
 
-def test_not_on_a_sequence_that_is_split_over_ranks(tmp_path):
+def test_a_sequence_that_is_split_over_ranks_is_refused(tmp_path):
     torch.distributed.init_process_group("gloo", f"file://{tmp_path}/at", rank=0, world_size=1)
     try:
         with sequence_parallel(), pytest.raises(RuntimeError, match="split over ranks"):
@@ -229,9 +229,9 @@ def step(length, cut):
     tokens, _ = problem_2b(length, 1, seed=0)
     last = nn.in_pieces(net, tokens, steps=8192)[0] if cut else net(tokens)[0][-1]
     last.sum().backward()
-step(8192, True)  # kernels are compiled, and a chunk's memory was used once
+step(8192, True)  # compiles the kernels and uses the memory of a chunk once
 before = peak()
-if sys.argv[2] == "kept":  # all that backward needs
+if sys.argv[2] == "kept":  # keep everything that backward needs
     nn.checkpointing.PIECES_KEPT = 10**9
 step(int(sys.argv[1]), sys.argv[2] == "cut")
 print(peak() - before)
@@ -242,7 +242,7 @@ print(peak() - before)
 def test_memory_is_that_of_one_chunk_and_of_the_output_if_there_is_one():
     def peak(length, how):
         command = [sys.executable, "-c", _PEAK, str(length), how]
-        # glibc then gives freed blocks back, and the peak is that of what is in use.
+        # With this, glibc returns freed blocks, so the peak counts only blocks in use.
         env = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}
         done = subprocess.run(command, capture_output=True, text=True, check=True, env=env)
         return int(done.stdout)
@@ -251,10 +251,10 @@ def test_memory_is_that_of_one_chunk_and_of_the_output_if_there_is_one():
     tokens, _ = problem_2b(length, 1, seed=0)
     inputs, outputs = sum(t.numel() * t.element_size() for t in tokens), 4 * 64 * length
     kept, whole, cut = (peak(length, how) for how in ("kept", "whole", "cut"))
-    # One chunk's memory was there before: what is added is the input, as it is drawn and cut.
+    # The memory of one chunk was used before: only the input is added, as it is drawn and cut.
     limit = 8 * inputs
     assert cut < limit, (kept, whole, cut)
-    # A net called as usual adds its output and the gradient of that, whatever its layers.
+    # An ordinary call adds the output and its gradient, whatever the number of layers.
     assert whole < limit + 2 * outputs, (kept, whole, cut)
     assert kept > 5 * limit + 2 * outputs, (kept, whole, cut)
 
@@ -269,7 +269,7 @@ def step(length, chunks):
     tokens, _ = problem_2b(length, 1, seed=0)
     last = nn.in_pieces(net, tokens, steps=2048)[0] if chunks else net(tokens)[0][-1]
     last.sum().backward()
-step(4096, True), step(4096, False)  # kernels are compiled
+step(4096, True), step(4096, False)  # compile the kernels
 held = int(re.search(r"VmData:\\s+(\\d+) kB", open("/proc/self/status").read())[1]) * 1024
 resource.setrlimit(resource.RLIMIT_DATA, (held + int(sys.argv[2]),) * 2)
 try:
@@ -282,12 +282,12 @@ except (MemoryError, RuntimeError) as error:
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux limits a process's memory")
 def test_a_step_in_pieces_runs_under_a_limit_that_one_call_exceeds():
-    def told(how, limit):
+    def outcome(how, limit):
         command = [sys.executable, "-c", _LIMITED, how, str(limit)]
         env = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}
         done = subprocess.run(command, capture_output=True, text=True, check=True, env=env)
         return done.stdout.strip()
 
     limit = 48 * 2**20
-    assert told("chunks", limit) == "done"
-    assert told("whole", 3 * limit) == "out of memory"
+    assert outcome("chunks", limit) == "done"
+    assert outcome("whole", 3 * limit) == "out of memory"

@@ -1,4 +1,4 @@
-"""Models in one graph: compiled with fullgraph=True, and exported, they are what they were."""
+"""Models in one graph: compiling with fullgraph=True or exporting leaves the results the same."""
 
 import subprocess
 import sys
@@ -11,16 +11,16 @@ from torch.export import Dim, export
 from lrscan.nn import GILRLSTM, Tokens, checkpointing
 
 T, B, M, N = 13, 3, 6, 32
-# Kernels of the eager way sum in another order than torch's operations.
+# The kernels of eager mode add in another order than torch operations do.
 close = dict(rtol=2e-5, atol=2e-6)
 ways = pytest.mark.parametrize("two", [False, True], ids=["", "bidirectional"])
 strictly = pytest.mark.parametrize("strict", [False, True], ids=["", "strict"])
-# Of the compiler itself.
+# The compiler itself warns.
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 @pytest.fixture(autouse=True)
-def _afresh():
+def _reset_the_compiler():
     torch.compiler.reset()
 
 
@@ -29,7 +29,7 @@ def in_one_graph(function):
 
 
 def results(model, call, x):
-    """The outputs, the states, and the gradients of all of them."""
+    """Return the outputs, the states, and the gradients of a function of both."""
     output, state = call(x)
     total = output.square().sum() + sum(part.sin().sum() for part in state)
     found = torch.autograd.grad(total, [x, *model.parameters()])
@@ -63,7 +63,7 @@ def test_compiled_tokens_and_autocast_are_those_of_eager_torch():
     torch.testing.assert_close(in_one_graph(model)(tokens), model(tokens), **close)
     x = torch.randn(T, B, M)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        # A gate that is rounded the other way differs by 2^-8.
+        # A gate that is rounded in the other direction differs by 2^-8.
         torch.testing.assert_close(in_one_graph(model)(x), model(x), rtol=0.02, atol=0.02)
 
 
@@ -87,24 +87,24 @@ def test_an_exported_model_is_the_model(make, strict):
 @strictly
 @pytest.mark.parametrize("name", [name for name in MODELS if name != "SerialLSTM"])
 def test_an_exported_model_takes_any_number_of_steps_and_sequences(name, strict, monkeypatch):
-    """But a SerialLSTM is a loop over time, of as many steps as it was exported with."""
+    """A SerialLSTM does not: it is exported as a loop of a fixed number of steps."""
     monkeypatch.setattr(checkpointing, "CHUNK_ELEMENTS", {"cpu": 4 * B * N})
     monkeypatch.setattr(checkpointing, "PIECES_KEPT", 4)
     model, x = MODELS[name](M, N, 2, bidirectional=True), torch.randn(T, B, M)
-    axes = {0: Dim("T", min=3), 1: Dim("B")}  # 3: the steps that the widest window looks back
+    axes = {0: Dim("T", min=3), 1: Dim("B")}  # 3: the widest window looks back 3 steps
     exported = export(model, (x,), dynamic_shapes=(axes,), strict=strict).module()
-    for shape in [(3, 2, M), (5 * T, 4, M)]:  # whole in eager torch, and in chunks
+    for shape in [(3, 2, M), (5 * T, 4, M)]:  # in eager mode one is whole, the other in chunks
         x = torch.randn(shape)
         torch.testing.assert_close(exported(x), model(x), **close)
 
 
-SHAPES = [(1, 3), (0, 3), (5, 1), (5 * T, 2)]  # the last is worked through in chunks where it runs
+SHAPES = [(1, 3), (0, 3), (5, 1), (5 * T, 2)]  # in eager mode the last one is cut into chunks
 
 
 @ways
 @pytest.mark.parametrize("name", [name for name in MODELS if name != "SerialLSTM"])
 def test_a_traced_model_takes_any_number_of_steps_and_sequences(name, two, monkeypatch):
-    """Whatever it was traced with; a SerialLSTM is a loop again, of which torch warns."""
+    """They may differ from those it was traced with. A SerialLSTM is again a fixed loop."""
     monkeypatch.setattr(checkpointing, "CHUNK_ELEMENTS", {"cpu": 4 * B * N})
     monkeypatch.setattr(checkpointing, "PIECES_KEPT", 4)
     model = MODELS[name](M, N, 2, bidirectional=two)
@@ -119,6 +119,6 @@ def test_a_traced_model_takes_any_number_of_steps_and_sequences(name, two, monke
 
 
 def test_the_compiler_is_not_loaded_with_the_models():
-    told = "import sys, lrscan.nn; print('torch._dynamo' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)
+    code = "import sys, lrscan.nn; print('torch._dynamo' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -59,7 +59,7 @@ def surrogate_gru_loop(layer, x):
 
 
 def convolution(layer, x, window):
-    """The gates of a QRNN by torch's own convolution over a padded sequence, (T, B, 3, N)."""
+    """Return the gates of a QRNN, (T, B, 3, N), from torch's convolution of a padded sequence."""
     width = x.shape[-1]
     lags = [layer.weight_x] if window == 1 else [layer.weight_x, *layer.weight_s.split(width, 1)]
     kernel = torch.stack(lags[::-1], -1)  # oldest first
@@ -139,7 +139,7 @@ def test_a_model_is_its_equations_with_gradients(name, algorithm):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_an_output_sees_no_later_input(name):
+def test_an_output_depends_on_no_later_input(name):
     make, options, _ = CASES[name]
     model = make(M, N, 2, dtype=torch.float64, **options)
     x = torch.randn(T, B, M, dtype=torch.float64, requires_grad=True)
@@ -148,8 +148,8 @@ def test_an_output_sees_no_later_input(name):
 
 
 @pytest.mark.parametrize("window", [1, 2, 3])
-def test_a_window_of_k_sees_k_steps(window):
-    """With the forget gate shut nothing else is left of the past."""
+def test_a_window_of_k_reads_k_steps(window):
+    """A closed forget gate removes everything else of the past."""
     model = QRNN(M, N, window=window, dtype=torch.float64)
     model.reset_parameters(forget_bias=-1e9)
     x = torch.randn(T, B, M, dtype=torch.float64, requires_grad=True)
@@ -166,8 +166,8 @@ def count(model):
 def test_parameter_counts_are_those_of_the_equations(m, n):
     lstm = 4 * n * (n + m) + 4 * n
     assert count(SerialLSTM(m, n)) == lstm
-    # The surrogate adds V_g and V_j, n by m each, and two biases. The paper counts 2 n (n + m)
-    # weights more than the LSTM has: by its own equations it is 2 n m.
+    # The surrogate adds V_g and V_j, n by m each, and two biases. The paper counts 2 n (n + m) more
+    # weights than in the LSTM; its own equations give 2 n m.
     assert count(GILRLSTM(m, n)) == lstm + 2 * n * m + 2 * n
     assert count(GILR(m, n)) == 2 * n * m + 2 * n
     assert count(SRU(m, n)) == 3 * n * m + 2 * n + (n * m if m != n else 0)

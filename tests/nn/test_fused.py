@@ -1,4 +1,4 @@
-"""Cells of one kernel: the same as torch's operations, to rounding, with every derivative."""
+"""Fused cells: equal to torch operations up to rounding, with all derivatives."""
 
 import pytest
 import torch
@@ -10,15 +10,15 @@ from lrscan.nn import fused
 
 T, B, M = 37, 3, 7
 MODELS = {"gilr": nn.GILR, "gilr-lstm": nn.GILRLSTM}
-# Sums of a few hundred float32 products: an ulp each.
+# Sums of a few hundred float32 products, with an error of one ulp each.
 close = dict(rtol=2e-5, atol=2e-6)
-# "auto" takes a kernel, "serial" never does.
+# "auto" uses a kernel, "serial" never does.
 WAYS = ("auto", "serial")
 
 
 @pytest.fixture
 def taken(monkeypatch):
-    """The kernels that were used."""
+    """Names of the kernel functions that were called, in order."""
     names = []
     for function in ("forward", "backward"):
         plain = getattr(fused_cells, function)
@@ -116,13 +116,13 @@ def test_threads_change_no_bit(name, monkeypatch):
 
 
 def test_gates_are_exact_to_a_few_places_over_the_whole_range():
-    """From one step of a GILR with a state: c = sigmoid(p) * 1 + sigmoid(-p) * tanh(v)."""
+    """One step of a GILR shows a gate: c = sigmoid(p) * c[-1] + sigmoid(-p) * tanh(v)."""
     p = torch.cat([torch.linspace(-100, 100, 40_000), torch.logspace(-30, 0, 480)])
     gates = torch.stack([p, torch.zeros_like(p)], 0).reshape(1, 1, -1)
     one = torch.ones(1, len(p))
     gate, _ = fused_cells.forward("gilr", gates, one)
     expected = torch.sigmoid(p.double())
-    # exp is cut off at 87, where a sigmoid is 2e-38.
+    # The kernel clamps the argument of exp at 87, where a sigmoid is 2e-38.
     error = (gate[0, 0].double() - expected).abs() / expected.clamp(1e-30)
     assert error.max() < 5e-7
     for sign in (1, -1):
@@ -134,7 +134,7 @@ def test_gates_are_exact_to_a_few_places_over_the_whole_range():
         ).abs().max() < 5e-7
 
 
-def test_a_nan_stays_in_its_column_and_to_later_times():
+def test_a_nan_reaches_only_later_steps_of_its_column():
     gates, start = torch.zeros(T, B, 4 * 16), torch.zeros(B, 16)
     gates[5, 1, 3] = torch.nan
     for part in fused_cells.forward("gilr-lstm", gates, start):
@@ -144,7 +144,7 @@ def test_a_nan_stays_in_its_column_and_to_later_times():
 
 
 class Other(nn.GILRLSTM):
-    """A cell of its own, with gates of the same names."""
+    """A model with another cell, whose gates have the same names."""
 
     def cell(self, forget, input, output, candidate):
         return torch.sigmoid(forget), torch.relu(input) * candidate, lambda c: output * c
@@ -160,7 +160,7 @@ class Other(nn.GILRLSTM):
     ],
     ids=["another activation", "a width that is no multiple", "half precision", "another cell"],
 )
-def test_what_no_kernel_has_goes_torch_way(make, taken):
+def test_a_case_without_a_kernel_uses_torch_operations(make, taken):
     model = make()
     model(torch.randn(T, B, M, dtype=next(model.parameters()).dtype))
     assert not taken
@@ -176,7 +176,7 @@ def test_an_overridden_cell_is_called(taken):
     torch.testing.assert_close(outputs[0], model(x)[0])
 
 
-def test_forward_mode_and_vmap_go_torch_way():
+def test_forward_mode_and_vmap_use_torch_operations():
     model, x, _ = _case(nn.GILRLSTM)
     x, tangent = x.detach(), torch.randn(T, B, M)
     _, slope = torch.func.jvp(lambda t: model(t)[0], (x,), (tangent,))
@@ -202,19 +202,19 @@ def test_a_compiled_model_takes_the_kernel_in_one_graph(make, taken):
     taken.clear()
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
     torch.testing.assert_close(_results(model, x, state, call=compiled), expected, **close)
-    kernels = 4 if make is nn.GILRLSTM else 2  # a layer's, and its surrogate's
+    kernels = 4 if make is nn.GILRLSTM else 2  # one for a layer, one for its surrogate
     assert taken == ["forward"] * kernels + ["backward"] * kernels
 
 
 def test_the_marks_name_kernels():
     marked = {fused.kernel_of(model): model for model in nn.MODELS.values()}
-    marked.pop(None)  # the others
+    marked.pop(None)  # models without a kernel
     assert marked == MODELS and set(marked) == set(fused_cells.GATES)
     assert fused.fused("gilr")(lambda: None).fused == "gilr"
 
 
 @pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
-def test_many_gradients_at_once_are_each_alone(make):
+def test_a_batch_of_gradients_equals_single_gradients(make):
     model, x, _ = _case(make)
     output = model(x)[0]
     many = torch.randn(4, *output.shape)

@@ -1,4 +1,4 @@
-"""Sequences of unequal length in a PackedSequence: each as if it were alone."""
+"""Sequences of unequal length in a PackedSequence: each gives the result that it gives alone."""
 
 import pytest
 import torch
@@ -31,7 +31,7 @@ def case(name, two):
 
 
 def alone(model, sequences, state):
-    """The outputs of each sequence, and the states of all, (layers * directions, B, width)."""
+    """Return each sequence's outputs, and all states, (layers * directions, B, width)."""
     results = [model(x, tuple(p[:, k] for p in state)) for k, x in enumerate(sequences)]
     ends = zip(*(end for _, end in results), strict=True)
     return [output for output, _ in results], [torch.stack(parts, 1) for parts in ends]
@@ -54,7 +54,7 @@ def test_each_sequence_is_as_if_it_were_alone_with_its_gradients(name, two):
 
 
 class Delayed(torch.nn.Module):
-    """A surrogate that shifts a batch in time: of its own kind, and linear."""
+    """A user-defined linear surrogate that shifts a batch in time."""
 
     def __init__(self, input_size, hidden_size, **placed):
         super().__init__()
@@ -66,12 +66,12 @@ class Delayed(torch.nn.Module):
         return st[1:], (st[-1:],)
 
 
-class OfItsOwn(GILRLSTM):
+class WithDelay(GILRLSTM):
     surrogate = Delayed
 
 
-def test_a_surrogate_of_another_kind_is_never_shown_sequences_end_to_end():
-    model, sequences, state = OfItsOwn(M, N, 2, **DOUBLE), *case("GILRLSTM", False)[1:]
+def test_a_user_defined_surrogate_never_receives_sequences_end_to_end():
+    model, sequences, state = WithDelay(M, N, 2, **DOUBLE), *case("GILRLSTM", False)[1:]
     packed, ends = model(pack_sequence(sequences, enforce_sorted=False), state)
     expected = alone(model, sequences, state)
     torch.testing.assert_close(unpack_sequence(packed), expected[0], **close)
@@ -79,7 +79,7 @@ def test_a_surrogate_of_another_kind_is_never_shown_sequences_end_to_end():
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_however_many_lengths_there_are_a_layer_is_evaluated_once_without_padding(name):
+def test_a_layer_is_evaluated_once_without_padding_for_any_number_of_lengths(name):
     model, rows = MODELS[name](M, N, 2), []
     for layer in model.layers:
         layer.register_forward_pre_hook(lambda _, given: rows.append(given[0].shape[:2].numel()))
@@ -118,7 +118,7 @@ def test_dropout_of_packed_sequences_drops_its_share():
 
 
 @ways
-def test_what_comes_back_is_what_the_lstm_of_torch_gives(two):
+def test_results_are_packed_like_those_of_the_lstm_of_torch(two):
     model = GILRLSTM(M, N, 2, bidirectional=two, batch_first=True)
     theirs = torch.nn.LSTM(M, N, 2, bidirectional=two, batch_first=True)
     x = pad_sequence([torch.randn(t, M) for t in LENGTHS], batch_first=True)
@@ -150,7 +150,7 @@ def test_packed_sequences_that_do_not_fit_are_refused_by_name(tmp_path):
     model = GILRLSTM(M, N)
     packed = pack_sequence([torch.randn(t, M) for t in (3, 2)])
     for x, error, message in [
-        (pack_sequence([torch.randn(3, 2, M)]), ValueError, r"one axis for steps: \(3, 2, 6\)"),
+        (pack_sequence([torch.randn(3, 2, M)]), ValueError, r"for tokens, not \(3, 2, 6\)"),
         (pack_sequence([torch.randn(3, 4)]), ValueError, "input_size is 6"),
     ]:
         with pytest.raises(error, match=message):

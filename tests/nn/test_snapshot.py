@@ -1,4 +1,4 @@
-"""Backward evaluates the chunks of a long sequence with the net as it was in the forward pass."""
+"""Backward evaluates the chunks of a long sequence with the net of the forward pass."""
 
 import math
 
@@ -15,7 +15,7 @@ STEPS = 20
 
 
 class Net(Module):
-    """A recurrent net between an activation and a read-out, with attributes of every sort."""
+    """A recurrent net between an activation and a read-out, with attributes of all types."""
 
     def __init__(self):
         super().__init__()
@@ -31,7 +31,7 @@ class Net(Module):
 
 
 def weights_made_by_the_net(net):
-    """The weight is a plain tensor, made anew for every call: weight drop, a hypernetwork."""
+    """The weight is a plain tensor, computed for every call: weight drop, a hypernetwork."""
     layer = net.gilr.layers[0]
     raw = layer._parameters.pop("weight_x")
     net.made = Parameter(raw.detach().clone())
@@ -44,7 +44,7 @@ def another_parameter(net):
 
 
 def other_data(net):
-    """As an average of weights does it, or a move to another place."""
+    """Averaging of weights does this, and so does a move to another device."""
 
     def change():
         net.gilr.layers[0].weight_x.data = torch.randn(64, 3)
@@ -95,7 +95,7 @@ WAYS = [
 
 
 def made(way):
-    """(net, input, what changes the net, its parameters)"""
+    """Return (net, input, function that changes the net, parameters of the net)."""
     torch.manual_seed(0)
     net = Net()
     change = way(net)
@@ -103,7 +103,7 @@ def made(way):
 
 
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
-def test_whatever_is_changed_after_forward_backward_has_the_net_of_forward(way):
+def test_backward_uses_the_net_of_forward_whatever_changed_in_between(way):
     net, x, _, weights = made(way)
     total = net(x)[0].square().sum()
     expected = torch.autograd.grad(total, weights)
@@ -122,9 +122,7 @@ def long_ones_are_cut(monkeypatch, yes):
 
 
 @pytest.mark.parametrize("make", [nn.GILRLSTM, nn.SRU])
-def test_a_functional_call_of_a_long_sequence_has_the_weights_that_it_was_called_with(
-    make, monkeypatch
-):
+def test_a_functional_call_of_a_long_sequence_uses_its_weights_in_backward_too(make, monkeypatch):
     torch.manual_seed(0)
     net, x = make(3, 32).double(), torch.randn(STEPS, 1, 3, dtype=torch.float64)
     others = {name: (2 * p.detach()).requires_grad_() for name, p in net.named_parameters()}
@@ -137,7 +135,7 @@ def test_a_functional_call_of_a_long_sequence_has_the_weights_that_it_was_called
     torch.testing.assert_close(found[1], found[0])
 
 
-def test_what_a_net_does_to_its_own_buffers_it_does_once_and_backward_sees_it_as_it_was():
+def test_a_net_updates_its_buffers_once_and_backward_reads_their_old_values():
     torch.manual_seed(0)
     net = torch.nn.Sequential(spectral_norm(torch.nn.Linear(3, 3)), OverBatch(3), nn.GILR(3, 4))
     x, buffers = torch.randn(STEPS, 4, 3), dict(net.named_buffers())
@@ -167,6 +165,6 @@ def test_a_weight_modified_in_place_is_named():
     with torch.no_grad():
         net.gilr.layers[0].weight_x.zero_()
         net.scales[1]["out"].mul_(2)
-    message = r"pass gilr\.layers\.0\.weight_x, scales\.1\.out of the Net has been modified"
+    message = r"gilr\.layers\.0\.weight_x, scales\.1\.out of the Net was modified in place"
     with pytest.raises(RuntimeError, match=message):
         torch.autograd.grad(total.sum(), weights)

@@ -1,4 +1,4 @@
-"""Problem 2b: what its sequences are, and that they are drawn again from their number alone."""
+"""Problem 2b: the form of its sequences, which depend only on the seed and their number."""
 
 import pytest
 import torch
@@ -24,7 +24,7 @@ def test_later_elements_are_uniform_over_their_range(distractors, first):
     assert ((counts[first:] - expected).abs() < 6 * expected**0.5).all()
 
 
-def test_a_minibatch_follows_from_its_seed_and_number_alone():
+def test_a_minibatch_depends_only_on_its_seed_and_number():
     def draw(**given):
         tokens, label = problem_2b(64, 8, **given)
         return torch.cat([tokens.index.flatten(), label.long()])

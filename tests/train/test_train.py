@@ -1,4 +1,4 @@
-"""Training: it learns, stops where it should, and a killed run goes on as if nothing happened."""
+"""Training: it learns, stops when it should, and resumes a killed run without any difference."""
 
 import math
 import os
@@ -118,7 +118,7 @@ def test_a_run_in_pieces_is_the_run_in_one_go(tmp_path):
     while (part := train(SMALL, device="cpu", folder=tmp_path, seconds=1e-9)).status == PAUSED:
         assert part.iteration == part.resumed + 1
     same(whole, part)
-    again = train(SMALL, device="cpu", folder=tmp_path)  # it is done: nothing happens
+    again = train(SMALL, device="cpu", folder=tmp_path)  # it is finished, so nothing happens
     assert again.iteration == 40 and again.resumed == part.resumed + 1
 
 
@@ -133,16 +133,16 @@ def test_a_run_killed_at_any_moment_is_the_run_in_one_go(tmp_path):
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([PYTHONPATH, tests])}
     for number in range(3):
         process = subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path, env=environment)
-        for _ in range(3):  # each new checkpoint is an iteration at least, on any machine
+        for _ in range(3):  # each new checkpoint means at least one iteration, on any machine
             wait_until(partial(changed, tmp_path, checkpoints(tmp_path), process))
-        time.sleep(0.003 * number)  # into an iteration, or between two
+        time.sleep(0.003 * number)  # during an iteration, or between two
         process.send_signal(signal.SIGKILL)
         process.wait()
     settings = replace(SMALL, iterations=1_000_000)
     kept = torch.load(next(tmp_path.glob("*.pt")), weights_only=True)
     reached = len(kept["history"])
     assert reached >= 9 and kept["resumed"] == 2
-    # Ten iterations on from there, and as many in one go.
+    # Continue for ten iterations, and train as many in one go.
     on, whole = (_until(reached + 10, settings, folder) for folder in (tmp_path, None))
     same(on, whole)
 
@@ -153,7 +153,7 @@ def changed(folder, seen, process):
 
 
 def checkpoints(folder):
-    """Which there are, and when each was written."""
+    """Return the time at which each checkpoint was written."""
     return {path: path.stat().st_mtime_ns for path in folder.glob("*.pt")}
 
 
@@ -172,10 +172,10 @@ def _until(iteration, settings, folder):
     return kept[-1]
 
 
-def test_a_checkpoint_that_is_none_or_another_is_refused(tmp_path):
+def test_a_damaged_checkpoint_or_one_of_other_settings_is_refused(tmp_path):
     path = tmp_path / f"{SMALL.name()}.pt"
     path.write_bytes(b"half")
-    with pytest.raises(ValueError, match="is no checkpoint"):
+    with pytest.raises(ValueError, match="is not a readable checkpoint"):
         train(SMALL, device="cpu", folder=tmp_path)
     path.unlink()
     other = replace(SMALL, seed=9)
@@ -191,7 +191,7 @@ def test_a_run_and_its_checkpoint_outlive_a_new_setting(tmp_path):
     train(SMALL, device="cpu", folder=tmp_path, seconds=1e-9)
     path = tmp_path / f"{SMALL.name()}.pt"
     content = torch.load(path, weights_only=True)
-    del content["settings"]["label_smoothing"]  # as from before there was such a setting
+    del content["settings"]["label_smoothing"]  # as if written before this setting existed
     torch.save(content, path)
     same(whole, train(SMALL, device="cpu", folder=tmp_path))
     names = {replace(SMALL, label_smoothing=share).name() for share in (0.0, 0.1, 0.2)}
@@ -209,7 +209,7 @@ def test_smoothed_labels_are_those_of_cross_entropy():
     assert loss == pytest.approx(wanted.item(), rel=1e-6)
 
 
-def test_a_loss_that_is_not_finite_stops_it_at_once():
+def test_a_loss_that_is_not_finite_stops_a_run_at_once():
     def spoil(run):
         if run.iteration == 7:
             next(run.model.parameters()).data.fill_(math.nan)
@@ -255,19 +255,19 @@ def test_a_curriculum_in_pieces_is_the_one_in_one_go(tmp_path):
     same(whole, part)
 
 
-def test_a_run_that_gave_up_goes_on_with_more_iterations(tmp_path):
+def test_a_run_that_gave_up_continues_with_more_iterations(tmp_path):
     whole = train(replace(SMALL, until="strict", steps=40), device="cpu")
     parts = [
         train(replace(SMALL, until="strict", steps=40, iterations=n), device="cpu", folder=tmp_path)
         for n in (3, 5, 40, 4)
     ]
     assert [(run.status, run.iteration) for run in parts[:2]] == [(NOT_LEARNED, n) for n in (3, 5)]
-    for run in parts[2:]:  # fewer iterations do not undo what was done
+    for run in parts[2:]:  # a lower limit removes no iterations
         same(whole, run)
 
 
-def test_a_run_beyond_the_limit_is_not_trained_on(tmp_path):
-    """Killed under one limit, and resumed under a lower one."""
+def test_a_run_beyond_the_limit_is_not_trained_further(tmp_path):
+    """It is paused under one limit, and resumed under a lower one."""
     given = {"device": "cpu", "folder": tmp_path}
     settings = replace(SMALL, until="strict", steps=40, iterations=50)
     part = train(settings, **given, seconds=0.0)
@@ -289,18 +289,18 @@ def test_a_warm_up_leaves_no_trace():
     step = Step(SMALL, model, False)
     tokens, label = loop_._minibatch(SMALL, SMALL.steps, 4, 0, False, "cpu")
     before = [p.detach().clone() for p in model.parameters()]
-    step.without_trace(tokens, label, 2)
+    step.dry_run(tokens, label, 2)
     assert all(map(torch.equal, before, model.parameters()))
     results = [step(tokens, label) for _ in range(3)]
     torch.manual_seed(0)
     fresh = Step(SMALL, Classifier(SMALL, torch.device("cpu")), False)
     assert results == [fresh(tokens, label) for _ in range(3)]
-    step.without_trace(tokens, label, 2)
+    step.dry_run(tokens, label, 2)
     assert step(tokens, label) == fresh(tokens, label)
 
 
-def test_cublas_is_told_to_be_deterministic_before_any_product():
-    """torch looks at the variable once, at a process's first product on a GPU."""
+def test_the_variable_for_deterministic_cublas_is_set_at_import():
+    """Torch reads the variable once, at a process's first product on a GPU."""
     code = "import os, lrscan.experiments.long_memory; print(os.environ['CUBLAS_WORKSPACE_CONFIG'])"
     environment = {k: v for k, v in os.environ.items() if k != "CUBLAS_WORKSPACE_CONFIG"}
     done = subprocess.run(
@@ -321,9 +321,9 @@ def test_torch_lets_the_optimizer_be_captured(monkeypatch, saved_with_graph):
         for graph in (True, saved_with_graph)
     )
     for one in (step, other):
-        one.without_trace(tokens, label, 1)
+        one.dry_run(tokens, label, 1)
     step.load(other.optimizer.state_dict())
-    # As in a capture on a GPU, where torch refuses steps whose counts are kept on the host.
+    # As in a capture on a GPU, where torch refuses steps that keep their count on the host.
     capturing = SimpleNamespace(is_capturing=lambda: True)
     monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda **_: torch.device("cuda"))
     monkeypatch.setattr(torch.accelerator, "current_stream", lambda: capturing)
@@ -340,17 +340,17 @@ def test_the_interval_is_that_of_wilson(monkeypatch):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"model": "GRU"}, "model is one of GILRLSTM, .* not 'GRU'"),
+        ({"model": "GRU"}, "model must be one of GILRLSTM, .* not 'GRU'"),
         ({"steps": 2}, "steps .* at least 3, not 2"),
         ({"rate": 0.0}, "rate .* not 0.0"),
         ({"batch": 1.5}, "batch .* not 1.5"),
         ({"label_smoothing": 1.0}, "label_smoothing .* below 1, not 1.0"),
         ({"until": "bored"}, "not 'bored'"),
         ({"algorithm": "fast"}, "not 'fast'"),
-        ({"start_steps": 2}, "start_steps is 0 or from 3 to 256, not 2"),
-        ({"start_steps": 300}, "start_steps is 0 or from 3 to 256, not 300"),
-        ({"start_steps": 10, "start_batch": 4}, "start_batch .* 8 at least, not 4"),
-        ({"start_batch": 16}, "start_batch is of a curriculum.* not 16"),
+        ({"start_steps": 2}, "start_steps must be 0 or from 3 to 256, not 2"),
+        ({"start_steps": 300}, "start_steps must be 0 or from 3 to 256, not 300"),
+        ({"start_steps": 10, "start_batch": 4}, "start_batch .* at least 8, not 4"),
+        ({"start_batch": 16}, "start_batch needs start_steps .* not 16"),
     ],
 )
 def test_wrong_settings_are_refused(given, message):
@@ -391,7 +391,7 @@ def test_records_gather_seeds_and_a_run_replaces_itself(project):
     assert all(one["status"] == "not learned" and one["sequences"] == 1024 for one in outcomes)
 
 
-def test_a_paused_run_is_told_and_goes_on(project):
+def test_a_paused_run_is_reported_and_continues(project):
     paused = lrscan_("--set", "iterations=1000000", "--set", "until=never", "--minutes", "0.001")
     assert paused.exit_code == 75 and "paused after" in paused.output, paused.output
     again = lrscan_("--set", "iterations=1000000", "--set", "until=never", "--minutes", "0.001")
