@@ -12,10 +12,7 @@ from axe_playwright_python.sync_playwright import Axe  # noqa: E402
 from browser import chromium, served  # noqa: E402
 from projects import LONGEST_S  # noqa: E402
 
-from lrscan.experiments import (
-    claims,
-    registry,  # noqa: E402
-)
+from lrscan.experiments import claims  # noqa: E402
 from lrscan.runner import catalog  # noqa: E402
 
 pytestmark = pytest.mark.browser
@@ -99,11 +96,10 @@ def test_every_notebook_and_the_reference_are_reached(crawled, address):
     names = {url.removeprefix(address) for url in crawled}
     for notebook in catalog.discover(ROOT):
         assert f"notebooks/{notebook.name}.html" in names
-    assert {"index.html", "README.html", "api/lrscan.html", "api/lrscan.nn.html"} <= names
-    reference = {name.removesuffix(".html") for name in names if name.startswith("api/")}
-    assert {f"api/lrscan.experiments.{name}" for name in registry.NAMES} <= reference
-    internal = ("core", "cpu", "cuda", "runner", "cli", "campaign")
-    assert not any(name.startswith(f"api/lrscan.{room}") for room in internal for name in reference)
+    guide = {f"docs/guide/{path.stem}.html" for path in (ROOT / "docs" / "guide").glob("*.md")}
+    assert {"index.html", "api/lrscan.html", "api/lrscan.nn.html"} | guide <= names
+    internal = ("core", "cpu", "cuda", "runner", "cli", "campaign", "experiments", "learn")
+    assert not any(name.startswith(f"api/lrscan.{room}") for room in internal for name in names)
     assert all(page["status"] == 200 and page["title"] for page in crawled.values())
 
 
@@ -153,13 +149,56 @@ def test_the_book_opens_from_the_disk(page):
     assert (page.elsewhere, page.errors) == ([], [])
 
 
-def test_the_front_page_is_the_claims_table(page, address):
+def test_the_front_page_has_a_moving_stepper_three_doors_and_the_claims(page, address):
     page.goto(address + "index.html")
-    rows = page.locator("main table tbody tr").all_inner_texts()
-    table = claims.table()
-    assert len(rows) == len(table)
-    for row, (_, claim) in zip(rows, table.iterrows(), strict=True):
-        assert row.startswith(claim["id"]) and claim["verdict"] in row and claim["ours"] in row
+    slider = page.locator(".lrscan-player input[type=range]")
+    page.wait_for_function("document.querySelector('.lrscan-player input').value > 1")
+    page.locator(".lrscan-player").get_by_role("button", name="play or stop").click()
+    stopped = slider.input_value()
+    page.wait_for_timeout(1500)
+    assert slider.input_value() == stopped
+    doors = page.locator("main .sd-card a").evaluate_all("links => links.map((a) => a.href)")
+    assert len(doors) == 3
+    rows = page.locator("main table.lrscan-claims tbody tr")
+    assert [row.split()[0] for row in rows.all_inner_texts()] == [c.id for c in claims.CLAIMS]
+    assert rows.locator("a").count() >= len(claims.CLAIMS)
+    assert page.errors == []
+
+
+def test_the_front_page_stands_still_for_those_who_ask_for_it(browser, address):
+    context = browser.new_context(reduced_motion="reduce")
+    page = context.new_page()
+    page.goto(address + "index.html")
+    page.wait_for_timeout(1500)
+    assert page.locator(".lrscan-player input[type=range]").input_value() == "0"
+    context.close()
+
+
+def test_code_and_claims_fit_the_page(crawled, page, address):
+    """No code cell scrolls sideways at 1400 px, and no claim is cut off on a phone."""
+    scrolling_code = """() =>
+        [...document.querySelectorAll("div.cell_input pre, div.highlight-python pre")]
+            .filter((e) => e.scrollWidth > e.clientWidth + 1).map((e) => e.innerText)"""
+    page.set_viewport_size({"width": 1400, "height": 900})
+    scrolling = {}
+    for url in [url for url in crawled if "/notebooks/" in url or "/guide/" in url]:
+        page.goto(url)
+        if found := page.evaluate(scrolling_code):
+            scrolling[url] = found
+    assert scrolling == {}
+    page.set_viewport_size({"width": 400, "height": 900})
+    for name in ("index.html", "notebooks/reproduce/00_claims.html"):
+        page.goto(address + name)
+        table = page.locator("table.lrscan-claims").first.bounding_box()
+        assert table["x"] >= 0 and table["x"] + table["width"] <= 400, name
+
+
+def test_parameters_are_folded_and_shown_once(crawled, page):
+    for url in [url for url in crawled if "/notebooks/" in url]:
+        page.goto(url)
+        cells = page.locator("div.cell.tag_parameters, div.cell.tag_injected-parameters")
+        assert cells.count() == 1, url
+        assert not cells.locator("pre").first.is_visible(), url
 
 
 def test_search_finds_without_the_network(page, address):
