@@ -15,7 +15,7 @@ import gc
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -74,10 +74,10 @@ inlined = njit(**_PART)
 
 
 class _KernelCache(FunctionCache):
-    def __init__(self, function: Callable, variant: str) -> None:
+    def __init__(self, function: Callable, variant: str, turn: ExitStack) -> None:
         super().__init__(function)
         self._variant = variant
-        self._cache_file = _Files(self.cache_path, self._impl.filename_base, None)
+        self._cache_file = _Files(self.cache_path, self._impl.filename_base, turn)
 
     def _index_key(self, sig: Any, codegen: Any) -> tuple[Any, ...]:
         return sig, codegen.magic_tuple(), (digest("cpu"), self._variant)
@@ -90,7 +90,14 @@ class _KernelCache(FunctionCache):
 
 
 class _Files(IndexDataCacheFile):
-    """Numba's cache files, one per key, without an index."""
+    """Numba's cache files, one per key, without an index.
+
+    Where a file is missing, ``turn`` is entered: nobody else compiles that kernel until it closes.
+    """
+
+    def __init__(self, folder: str, base: str, turn: ExitStack) -> None:
+        super().__init__(folder, base, None)
+        self._turn = turn
 
     def _path(self, key: Any) -> Path:
         digest_of_key = hashlib.sha256(repr((numba.__version__, key)).encode()).hexdigest()[:32]
@@ -98,8 +105,11 @@ class _Files(IndexDataCacheFile):
 
     def load(self, key: Any) -> Any:
         path = self._path(key)
-        # Numba reads it again, and stops before the checksum.
-        return None if kernel_files.read(path) is None else self._load_data(path.name)
+        if kernel_files.read(path) is None:
+            self._turn.enter_context(kernel_files.turn(path))
+            if kernel_files.read(path) is None:
+                return None
+        return self._load_data(path.name)  # which stops before the checksum
 
     def save(self, key: Any, data: Any) -> None:
         kernel_files.write(self._path(key), self._dump(data))
@@ -117,13 +127,14 @@ def kernel(variant: str, what: str) -> Callable[[Callable], int]:
 
     def decorate(function: Callable) -> int:
         signature = sigutils.normalize_signature(types.void(types.int64))
+        turn = ExitStack()
         compiled: Any = CFunc(function, signature, locals={}, options={"error_model": "numpy"})
         try:
-            compiled._cache = _KernelCache(function, variant)
+            compiled._cache = _KernelCache(function, variant, turn)
             cached = True
         except RuntimeError:  # no folder is writable: compile in every process
             cached = False
-        with noticed(f"the CPU kernel {what}", kept=cached), _garbage_left():
+        with noticed(f"the CPU kernel {what}", kept=cached), _garbage_left(), turn:
             compiled.compile()
         tally[KEPT if cached and compiled.cache_hits else COMPILED] += 1
         _in_use.append(compiled)

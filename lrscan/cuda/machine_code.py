@@ -21,6 +21,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -64,20 +65,24 @@ def sources(kernel: Compilable, capability: Capability) -> Iterator[bytes]:
     name, where = file_name(kernel, capability), os.environ.get("LRSCAN_KERNELS")
     carried = Path(where, f"{name}.cubin") if where else None
     own = _cache_path(kernel, name)
+    refused = False
     for place, path in ((CARRIED, carried), (KEPT, own)):
         code = kernel_files.read(path) if path else None
         if code is not None:
             tally[place] += 1
             yield code
             tally[place] -= 1
-    tally[COMPILED] += 1
-    with noticed(f"the CUDA kernel {kernel.name}", kept=own is not None):
-        code = compiled(kernel, capability)
-    if own is not None:
-        try:
-            kernel_files.write(own, code)
-        except OSError:  # a full disk, or a folder that became read-only: compile every time
-            pass
+            refused |= place == KEPT
+    with kernel_files.turn(own) if own else nullcontext():
+        # Another process may have compiled it meanwhile.
+        code = None if own is None or refused else kernel_files.read(own)
+        tally[COMPILED if code is None else KEPT] += 1
+        if code is None:
+            with noticed(f"the CUDA kernel {kernel.name}", kept=own is not None):
+                code = compiled(kernel, capability)
+            if own is not None:
+                with suppress(OSError):  # a full disk, or a read-only folder: compile every time
+                    kernel_files.write(own, code)
     yield code
 
 

@@ -1,10 +1,14 @@
 """Compiled kernels on disk: a damaged file or a full disk costs one more compilation, no more."""
 
+import multiprocessing
 import os
+from concurrent.futures import ProcessPoolExecutor
 
 import numba
 import pytest
+from filelock import FileLock
 
+from lrscan.core import kernel_files
 from lrscan.cpu import compile as compiling
 from lrscan.cpu.memory import fetch_add
 
@@ -73,3 +77,38 @@ def test_kernels_run_on_a_full_disk(cache, monkeypatch):
     for _ in range(2):
         assert compile_two() == {"compiled": 2, "kept": 0}
     assert not files(cache)
+
+
+def in_a_new_process(folder, start):
+    numba.core.config.CACHE_DIR = folder
+    start.wait()
+    return compile_two()
+
+
+def test_processes_that_need_the_same_kernel_compile_it_once(cache):
+    """As the ranks of one job do, all at the same time."""
+    with multiprocessing.get_context("spawn").Manager() as manager:
+        start = manager.Barrier(3)
+        with ProcessPoolExecutor(3, multiprocessing.get_context("spawn")) as pool:
+            tallies = [pool.submit(in_a_new_process, str(cache), start) for _ in range(3)]
+            tallies = [future.result() for future in tallies]
+    assert sum(tally["compiled"] for tally in tallies) == 2
+    assert sum(tally["kept"] for tally in tallies) == 4
+    assert {path.suffix for path in files(cache)} == {".nbc"}
+
+
+def test_a_process_that_waited_long_enough_compiles_by_itself(cache, monkeypatch):
+    compile_two()
+    first, second = files(cache)
+    first.unlink()
+    monkeypatch.setattr(kernel_files, "LONGEST_WAIT_S", 0.1)
+    with FileLock(f"{first}.lock", is_singleton=False):
+        assert compile_two() == {"compiled": 1, "kept": 1}
+
+
+def test_a_kernel_is_compiled_where_files_cannot_be_locked(monkeypatch):
+    def refuse(*_):
+        raise NotImplementedError("no locks here")
+
+    monkeypatch.setattr(FileLock, "acquire", refuse)
+    assert compile_two() == {"compiled": 2, "kept": 0}
