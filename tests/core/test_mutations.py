@@ -33,6 +33,9 @@ MUTANTS = {
     "last strip forgotten": ("cpu/steps.py", "(columns + strip - 1) // strip", "columns // strip"),
 }
 
+LAYOUTS = ["few columns", "columns", "time"]
+# Where maps are composed; the other mistakes show in layouts of many columns.
+CAUGHT_IN = {"operands swapped": "time"}
 
 # The same for each backend: the state that enters a chunk or a tile of many steps is lost in it. If
 # coefficients forget, nothing would be left of that state anyway.
@@ -62,9 +65,12 @@ def package_with(mistake, folder):
         source.write_text(text.replace(right, wrong))
 
 
-def checked(folder, kinds, backend="cpu"):
-    """Check the package in a folder, and return (exit status, output)."""
-    options, environment = [HELPERS / "mutants.py", *kinds], {}
+def checked(folder, kinds, layouts, backend="cpu"):
+    """Check the package in a folder, and return (exit status, output).
+
+    One layout suffices to catch a mistake, and each has kernels to compile.
+    """
+    options, environment = [HELPERS / "mutants.py", *layouts, "--", *kinds], {}
     if backend == "cuda":
         environment = {"NUMBA_ENABLE_CUDASIM": "1"}
         test = TESTS / "cuda/simulator/test_cuda_kernels.py::test_single_pass_agrees_with_the_loop"
@@ -83,7 +89,8 @@ def checked(folder, kinds, backend="cpu"):
 @pytest.mark.parametrize("mistake", MUTANTS)
 def test_a_wrong_scan_is_caught(mistake, tmp_path):
     package_with(MUTANTS[mistake], tmp_path)
-    status, output = checked(tmp_path, KINDS)
+    layouts = LAYOUTS if MUTANTS[mistake] is None else [CAUGHT_IN.get(mistake, "columns")]
+    status, output = checked(tmp_path, KINDS, layouts)
     if MUTANTS[mistake] is None:
         assert status == 0, output
     else:
@@ -94,8 +101,8 @@ def test_a_wrong_scan_is_caught(mistake, tmp_path):
 @pytest.mark.parametrize("backend", HIDDEN)
 def test_a_lost_state_is_caught_where_it_lasts_and_not_where_it_is_forgotten(backend, tmp_path):
     package_with(HIDDEN[backend], tmp_path)
-    status, output = checked(tmp_path, ["forgets"], backend)
+    status, output = checked(tmp_path, ["forgets"], ["time"], backend)
     assert status == 0, output
-    status, output = checked(tmp_path, ["lasts"], backend)
+    status, output = checked(tmp_path, ["lasts"], ["time"], backend)
     assert status == 1
     assert "times its bound" in output, output

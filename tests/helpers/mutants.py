@@ -1,6 +1,7 @@
 """What a deliberately wrong scan must fail: run by test_mutations.py on a copy of the package.
 
-``python mutants.py KIND [KIND ...]`` draws coefficients of each kind.
+``python mutants.py LAYOUT [LAYOUT ...] -- KIND [KIND ...]`` takes tensors of these layouts, with
+coefficients of each kind.
 """
 
 import sys
@@ -12,10 +13,12 @@ from lrscan import linear_recurrence
 from lrscan.cpu import dispatch
 
 dispatch.CHUNK_BYTES, dispatch.ROW_STRIPS = 1, 2
+# (shape, dim); the chunks of the last one have 128 steps, those of the others one.
+LAYOUTS = {"few columns": ((40, 4), 0), "columns": ((40, 35), 0), "time": ((2, 300), 1)}
 
-for kind in sys.argv[1:]:
-    # The chunks of the last layout have 128 steps, those of the others one.
-    for shape, dim in [((40, 4), 0), ((40, 35), 0), ((2, 300), 1)]:
+end = sys.argv.index("--")
+for kind in sys.argv[end + 1 :]:
+    for shape, dim in map(LAYOUTS.__getitem__, sys.argv[1:end]):
         a, x, h0, dh = draw(shape, torch.complex64, dim, kind=kind)
         for start in (h0, None):
             inputs = [t.clone().requires_grad_() for t in (a, x, start) if t is not None]
