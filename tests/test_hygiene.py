@@ -88,6 +88,19 @@ def test_the_canonical_form_drops_results_of_a_run_and_keeps_sources(tmp_path, c
     assert len({cell["id"] for cell in fixed["cells"]}) == len(fixed["cells"])
 
 
+def test_the_canonical_form_folds_the_cell_of_parameters_and_no_other(tmp_path):
+    document = json.loads(NOTEBOOKS[0].read_text(encoding="utf-8"))
+    for cell in document["cells"]:
+        cell["metadata"].pop("jupyter", None)
+    path = tmp_path / "unfolded.ipynb"
+    path.write_text(json.dumps(document))
+    assert canonical.main(["--fix", str(path)]) == 0
+    cells = json.loads(path.read_text())["cells"]
+    folded = [cell for cell in cells if "jupyter" in cell["metadata"]]
+    assert [cell["metadata"]["tags"] for cell in folded] == [["parameters"]]
+    assert folded[0]["metadata"]["jupyter"] == {"source_hidden": True}
+
+
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="needs a clone")
 @pytest.mark.parametrize("setting", ["core.autocrlf=true", "core.eol=crlf"])
 def test_a_clone_has_the_committed_bytes_even_if_git_converts_line_endings(tmp_path, setting):

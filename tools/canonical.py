@@ -1,8 +1,9 @@
 """Convert source notebooks to canonical form: ``python tools/canonical.py [--fix] [FILE]...``.
 
 A notebook in canonical form has no outputs and no execution counts. Its only metadata are tags, the
-solutions of exercises and the kernel's name. Ids are unique, and the JSON is indented by one space.
-So a diff of a notebook shows only what somebody changed.
+solutions of exercises, the kernel's name, and the mark by which JupyterLab folds the cell of
+parameters. Ids are unique, and the JSON is indented by one space. So a diff of a notebook shows
+only what somebody changed.
 
 With ``--fix`` the files are rewritten. Without it, the files that differ are named, and the exit
 status is 1. The exit status is 2 if a named file does not exist.
@@ -17,6 +18,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 KEPT = ("tags", "solution")  # metadata of a cell; exercises have a solution
+FOLDED = {"source_hidden": True}
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 
 
@@ -33,6 +35,8 @@ def canonical(document: dict[str, Any]) -> str:
         source = "".join(cell["source"])
         lines = [line.rstrip() for line in source.strip("\n").split("\n")]
         kept_metadata = {k: v for k, v in cell.get("metadata", {}).items() if k in KEPT and v}
+        if "parameters" in kept_metadata.get("tags", []):
+            kept_metadata["jupyter"] = FOLDED
         name = cell.get("id", "")
         if not name or name in taken:
             name = next(n for n in _names(number) if n not in taken)

@@ -124,6 +124,9 @@ class _Engine(Engine):
         manager: dict[str, Any] = {"shutdown_wait_time": _SHUTDOWN_S}
         if zmq.has("curve") and "transport_encryption" in KernelManager.class_traits():
             manager["transport_encryption"] = "auto"  # otherwise each kernel warns about plain TCP
+        for cell in nb_man.nb.cells:
+            if "injected-parameters" in cell.metadata.get("tags", []):
+                cell.metadata["jupyter"] = {"source_hidden": True}  # folded, as the notebook's own
         client = Client(
             nb_man,
             watch,

@@ -496,6 +496,14 @@ def test_parameters_that_are_injected_keep_the_cells_number(project):
     assert report["notebooks"][0]["failure"]["cell"] == 3
 
 
+def test_parameters_that_are_injected_are_folded(project):
+    write_notebook(project, "learn/01_a", "1 + 1", parameters=PARAMETERS + "\n")
+    run(project)
+    cells = read_executed(project, "learn/01_a").cells
+    (injected,) = (cell for cell in cells if "injected-parameters" in cell.metadata.tags)
+    assert injected.metadata.jupyter == {"source_hidden": True}
+
+
 def test_an_exercise_is_run_with_its_solution(project):
     write_notebook(project, "learn/01_a", "def half(x):\n    ...", "assert half(4) == 2")
     path = project / "notebooks" / "learn" / "01_a.ipynb"
