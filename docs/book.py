@@ -9,6 +9,7 @@ import hashlib
 import inspect
 import json
 import pkgutil
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -60,6 +61,7 @@ def main() -> int:
     texts, silent = {}, []
     for notebook, path in zip(notebooks, executed, strict=True):
         document = as_shown(json.loads(path.read_text(encoding="utf-8")))
+        link_pages(document)
         write(f"notebooks/{notebook.name}.ipynb", json.dumps(document))
         found, without = alternative_texts(document)
         texts |= found
@@ -113,6 +115,16 @@ def as_shown(document: dict) -> dict:
             tags.append("hide-input")
         shown.append(cell)
     return document | {"cells": shown}
+
+
+def link_pages(document: dict) -> None:
+    """Make links to notebooks in HTML outputs lead to their pages; Sphinx does so in text only."""
+    for cell in document["cells"]:
+        for output in cell.get("outputs", []):
+            if "text/html" in output.get("data", {}):
+                html = "".join(output["data"]["text/html"])
+                linked = re.sub(r'(href="[^":]+)\.ipynb"', r'\1.html"', html)
+                output["data"]["text/html"] = linked
 
 
 def pages(notebooks: list[catalog.Notebook]) -> dict[str, str]:

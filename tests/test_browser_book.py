@@ -201,6 +201,35 @@ def test_parameters_are_folded_and_shown_once(crawled, page):
         assert not cells.locator("pre").first.is_visible(), url
 
 
+def test_every_claim_of_the_front_page_has_a_verdict_and_a_notebook(page, address):
+    page.goto(address + "index.html")
+    rows = page.locator("table.lrscan-claims tbody tr")
+    table = claims.table()
+    assert rows.count() == table["id"].nunique()
+    for row, (name, found) in zip(rows.all(), table.groupby("id"), strict=True):
+        text = row.inner_text()
+        assert text.startswith(name) and any(verdict in text for verdict in found["verdict"])
+        link = row.get_by_role("link").get_attribute("href")
+        assert link == f"notebooks/{found['notebook'].iloc[0]}.html"
+
+
+@pytest.mark.parametrize("size", [(1000, 700), (390, 844)], ids=["laptop", "phone"])
+def test_the_claims_fit_on_a_screen(page, address, size):
+    page.set_viewport_size(dict(zip(("width", "height"), size, strict=True)))
+    for name in ("index.html", "notebooks/reproduce/00_claims.html"):
+        page.goto(address + name)
+        box = page.locator("table.lrscan-claims").bounding_box()
+        assert box["height"] <= size[1] and box["x"] + box["width"] <= size[0], (name, box)
+
+
+def test_the_details_of_a_claim_unfold(page, address):
+    page.goto(address + "notebooks/reproduce/00_claims.html")
+    devices = page.get_by_text("What differs:").first
+    assert not devices.is_visible()
+    page.locator("table.lrscan-claims summary").first.click()
+    assert devices.is_visible()
+
+
 def test_search_finds_without_the_network(page, address):
     page.goto(address + "search.html?q=recurrence")
     results = page.locator("#search-results li a")

@@ -18,7 +18,7 @@ from lrscan.evidence.figures import own_settings
 from lrscan.evidence.records import Records
 from lrscan.experiments import canvas
 from lrscan.experiments.inputs import draw_inputs, lasting
-from lrscan.experiments.registry import Experiment
+from lrscan.experiments.registry import Experiment, Plot
 from lrscan.experiments.verdicts import HOLDS, NOT_REPRODUCED, Finding
 
 if TYPE_CHECKING:
@@ -127,11 +127,25 @@ def verdict(records: Records) -> Finding:
     return Finding(text, HOLDS if worst["share"] <= 1 else NOT_REPRODUCED)
 
 
+def headline(records: Records) -> str:
+    """Return the largest error as a share of its bound."""
+    largest = (records.table["error"] / records.table["bound"]).max()
+    return f"{largest:.3g} of the bound"
+
+
 EXPERIMENT = Experiment(
     name="correctness",
     notebook="reproduce/01_correctness",
     measure=measure,
     parameters=("device", "seed", "lengths", "features", "dtypes"),
-    figures={"correctness": plot},
+    figures={
+        "correctness": Plot(
+            plot,
+            "Largest error divided by what rounding allows, over sequence length, forward on "
+            "the left and backward on the right, with a line for each dtype. Every marker is "
+            "below the dashed line at one.",
+        ),
+    },
     verdict=verdict,
+    headline=headline,
 )

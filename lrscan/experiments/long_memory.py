@@ -14,7 +14,7 @@ from lrscan.evidence.figures import own_settings
 from lrscan.evidence.records import Records
 from lrscan.experiments import canvas, training_figures, training_runs
 from lrscan.experiments.models import NAMES
-from lrscan.experiments.registry import Experiment
+from lrscan.experiments.registry import Experiment, Plot
 from lrscan.experiments.training_runs import RIVALS, outcomes, span, spans
 from lrscan.experiments.verdicts import (
     HOLDS,
@@ -234,6 +234,12 @@ def verdict(records: Records) -> Finding:
     return Finding("; ".join(sentences), verdict, ratio)
 
 
+def headline(records: Records) -> str:
+    """Return the longest length that the GILR-LSTM learned in any way."""
+    table = outcomes(records).query("model == 'GILRLSTM'").dropna(subset=["strict_at"])
+    return "" if table.empty else f"{table['T'].max():,} steps"
+
+
 EXPERIMENT = Experiment(
     name="long_memory",
     notebook="reproduce/06_one_million_steps",
@@ -253,6 +259,21 @@ EXPERIMENT = Experiment(
         "sequences",
     ),
     resumes=True,
-    figures={"long_memory": plot, "long_memory_curves": plot_curves},
+    figures={
+        "long_memory": Plot(
+            plot,
+            "Iterations and seconds until problem 2b is learned, over sequence length, with a "
+            "row of panels for each initialisation and for the curriculum. A marker is a run, a "
+            "cross a run that gave up. Hollow markers are the paper's numbers for 1,024, 8,192 "
+            "and 1,048,576 steps.",
+        ),
+        "long_memory_curves": Plot(
+            plot_curves,
+            "Accuracy on minibatches over wall time at the longest length, mean and "
+            "deviation over the seeds, with a panel for runs with a curriculum and one "
+            "for runs without.",
+        ),
+    },
     verdict=verdict,
+    headline=headline,
 )

@@ -19,7 +19,7 @@ from lrscan.evidence.figures import own_settings
 from lrscan.evidence.records import Records
 from lrscan.experiments import canvas
 from lrscan.experiments.models import NAMES
-from lrscan.experiments.registry import Experiment
+from lrscan.experiments.registry import Experiment, Plot
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -133,5 +133,11 @@ EXPERIMENT = Experiment(
     notebook="reproduce/07_beyond_one_device",
     measure=measure,
     parameters=("seed", "whole_steps", "piece_steps"),
-    figures={"peak_memory": plot},
+    figures={
+        "peak_memory": Plot(
+            plot,
+            "Memory at the peak of a training step: one call takes many times as much as pieces "
+            "of time.",
+        ),
+    },
 )

@@ -16,7 +16,7 @@ from lrscan.evidence import paper
 from lrscan.evidence.records import Records
 from lrscan.experiments import training_runs
 from lrscan.experiments.problem_2b_search import chosen, search_records
-from lrscan.experiments.registry import Experiment
+from lrscan.experiments.registry import Experiment, Plot
 from lrscan.experiments.training_figures import learning_curves
 from lrscan.experiments.training_runs import RIVALS, SEARCHED, TASK, outcomes, span, spans
 from lrscan.experiments.verdicts import (
@@ -28,6 +28,7 @@ from lrscan.experiments.verdicts import (
     UNDECIDED,
     WEAKER,
     Finding,
+    times,
 )
 from lrscan.train import Settings
 from lrscan.train.settings import Classifier
@@ -277,6 +278,17 @@ def _judge(by_medians: float, pairs: float, theirs: float) -> str:
     return HOLDS if by_medians >= theirs else WEAKER
 
 
+def headline(records: Records) -> str:
+    """Return the ratio of the median times on the paper's task, at the shortest of its lengths."""
+    shortest = paper.table("table3_convergence")["sequence_length"].min()
+    table = sooner(records).query("C == C_of_lstm and start_steps == 0 and distractors == 'any'")
+    table = table[table["T"] == shortest]
+    if table.empty:
+        return ""
+    row = table.iloc[0]
+    return "≥ " * bool(row["at_least_of_lstm"]) + times(row["by_medians"])
+
+
 EXPERIMENT = Experiment(
     name="problem_2b",
     notebook="reproduce/05_problem_2b",
@@ -295,6 +307,14 @@ EXPERIMENT = Experiment(
     ),
     options=("names",),
     resumes=True,
-    figures={"problem_2b_curves": plot},
+    figures={
+        "problem_2b_curves": Plot(
+            plot,
+            "Accuracy on minibatches over wall time for both models, mean and "
+            "deviation over the seeds. There is a panel for each sequence length, "
+            "without and with a curriculum.",
+        ),
+    },
     verdict=verdict,
+    headline=headline,
 )

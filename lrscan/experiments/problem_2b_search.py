@@ -15,7 +15,7 @@ from lrscan.evidence.figures import own_settings
 from lrscan.evidence.records import Records
 from lrscan.experiments import canvas, training_figures, training_runs
 from lrscan.experiments.models import NAMES
-from lrscan.experiments.registry import Experiment
+from lrscan.experiments.registry import Experiment, Plot
 from lrscan.experiments.training_runs import RIVALS, SEARCHED, TASK, outcomes, span, spans
 from lrscan.train import Settings
 
@@ -223,5 +223,12 @@ EXPERIMENT = Experiment(
     ),
     options=("names",),
     resumes=True,
-    figures={"problem_2b_search": plot},
+    figures={
+        "problem_2b_search": Plot(
+            plot,
+            "Iterations until problem 2b is learned, over the learning rate, for each "
+            "initialisation. There is a panel for each model and length of the search. "
+            "A cross is a run that gave up.",
+        ),
+    },
 )

@@ -1,4 +1,4 @@
-"""The table of experiments, and what an experiment is made of."""
+"""The list of experiments, and what each of them declares."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from lrscan.evidence.records import Records
     from lrscan.experiments.verdicts import Finding
 
-# In the order in which `lrscan bench` takes them. Each is a module beside this one.
+# In the order in which `lrscan bench` measures them. Each is a module of this package.
 NAMES = (
     "correctness",
     "kernel_speedup",
@@ -31,18 +31,34 @@ NAMES = (
 
 
 @dataclass(frozen=True)
+class Plot:
+    """A figure of an experiment.
+
+    Attributes:
+        draw: draws it from the experiment's records
+        alt:  what it shows, in a sentence, for readers who cannot see it
+    """
+
+    draw: Callable[[Records], Figure]
+    alt: str
+
+
+@dataclass(frozen=True)
 class Experiment:
     """An experiment, as its module declares it.
 
-    name        the name of the module, of the records, and for `lrscan bench`
-    notebook    the notebook that shows it
-    measure     takes the measurements; called with keywords only
-    parameters  the parameters of the notebook that ``measure`` takes
-    options     other arguments of ``measure``, which have defaults and which no notebook sets
-    resumes     whether ``measure`` takes ``resume`` and ``until``, see
-                :func:`lrscan.experiments.resume.in_pieces`
-    figures     the functions that draw its records, by the file name of the figure
-    verdict     from records to what they say of a claim of the paper
+    Attributes:
+        name:       the name of the module and of the records, and the one that `lrscan bench` takes
+        notebook:   the notebook that shows it
+        measure:    takes the measurements; all its arguments are keywords
+        parameters: the parameters of the notebook that ``measure`` takes
+        options:    other arguments of ``measure``; they have defaults, and no notebook sets them
+        resumes:    True if ``measure`` takes ``resume`` and ``until``, see
+                    :func:`lrscan.experiments.resume.in_pieces`
+        figures:    its figures by file name
+        verdict:    judges a claim of the paper by the records
+        headline:   the number of the records that stands next to the paper's, as short text; empty
+                    if the records do not have it
     """
 
     name: str
@@ -51,20 +67,21 @@ class Experiment:
     parameters: tuple[str, ...]
     options: tuple[str, ...] = ()
     resumes: bool = False
-    figures: Mapping[str, Callable[[Records], Figure]] = field(default_factory=dict)
+    figures: Mapping[str, Plot] = field(default_factory=dict)
     verdict: Callable[[Records], Finding] | None = None
+    headline: Callable[[Records], str] | None = None
 
     @property
     def summary(self) -> str:
-        """What it measures, in a line."""
+        """The first line of the docstring of ``measure``, without its period."""
         return (self.measure.__doc__ or "").partition("\n")[0].rstrip(".")
 
 
 def load(name: str) -> Experiment:
-    """The experiment of that name, one of NAMES."""
+    """Return the experiment of that name, which is one of ``NAMES``."""
     return importlib.import_module(f"{__package__}.{name}").EXPERIMENT
 
 
 def load_all() -> list[Experiment]:
-    """Every experiment, in the order of NAMES."""
+    """Return every experiment, in the order of ``NAMES``."""
     return [load(name) for name in NAMES]

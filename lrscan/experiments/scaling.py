@@ -14,7 +14,7 @@ from lrscan.evidence.figures import own_settings
 from lrscan.evidence.records import Records
 from lrscan.experiments import canvas
 from lrscan.experiments import ranks as processes
-from lrscan.experiments.registry import Experiment
+from lrscan.experiments.registry import Experiment, Plot
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -239,5 +239,12 @@ EXPERIMENT = Experiment(
     notebook="reproduce/07_beyond_one_device",
     measure=measure,
     parameters=("device", "seed", "lengths", "features", "ranks", "runs"),
-    figures={"scaling": plot},
+    figures={
+        "scaling": Plot(
+            plot,
+            "Time of a recurrence split over processes, forward and backward, over the number "
+            "of processes, for each length and number of columns, next to the prediction of a "
+            "model. Below, the time of the exchange alone.",
+        ),
+    },
 )

@@ -16,6 +16,7 @@ from lrscan.experiments.verdicts import (
     NOT_TRIED,
     WEAKER,
     Finding,
+    times,
 )
 
 BASELINES = ("serial_paper", "serial")
@@ -97,3 +98,15 @@ def compare(
     if ratio < 1:
         return Finding(text, WEAKER, ratio)
     return Finding(text, HOLDS if over_tuned > 1 else HOLDS_PLAIN, ratio)
+
+
+def fastest(table: pandas.DataFrame, on_gpu: bool) -> str:
+    """Return the largest parallel speed-up over the plain serial loop; empty if there is none.
+
+    Args:
+        table:  rows of what :func:`speedups` returned
+        on_gpu: True if a GPU was measured
+    """
+    baseline = "serial_paper" if on_gpu else "serial"
+    rows = table[table["algorithm"].isin(PARALLEL) & (table["baseline"] == baseline)]
+    return "" if rows.empty else times(rows["speedup"].max())

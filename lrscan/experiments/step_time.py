@@ -13,7 +13,7 @@ from lrscan.evidence.figures import own_settings
 from lrscan.evidence.records import Records
 from lrscan.experiments import canvas, timing, training_steps
 from lrscan.experiments.models import LAYERS
-from lrscan.experiments.registry import Experiment
+from lrscan.experiments.registry import Experiment, Plot
 from lrscan.nn import GILRLSTM, chrono
 from lrscan.tasks import problem_2b
 from lrscan.train.precision import full_float32
@@ -97,5 +97,11 @@ EXPERIMENT = Experiment(
     measure=measure,
     parameters=("device", "seed", "step_lengths", "hidden"),
     options=("runs",),
-    figures={"step_time": plot},
+    figures={
+        "step_time": Plot(
+            plot,
+            "Time of a training step of a GILR-LSTM over sequence length, next to a dashed line "
+            "in proportion to the length.",
+        ),
+    },
 )

@@ -14,7 +14,7 @@ from lrscan.evidence.figures import own_settings
 from lrscan.evidence.records import Records
 from lrscan.experiments import candidates, canvas, rivals, timing
 from lrscan.experiments.cases import Case, cpu_cases, gpu_cases
-from lrscan.experiments.registry import Experiment
+from lrscan.experiments.registry import Experiment, Plot
 from lrscan.experiments.resume import in_pieces
 
 if TYPE_CHECKING:
@@ -193,5 +193,12 @@ EXPERIMENT = Experiment(
     parameters=("device", "seed", "elements", "runs", "compare"),
     options=("rivals_later",),
     resumes=True,
-    figures={"throughput": plot},
+    figures={
+        "throughput": Plot(
+            plot,
+            "Share of the speed of memory that each algorithm reaches in every layout, "
+            "forward on the left and backward on the right. A line marks a share of "
+            "one.",
+        ),
+    },
 )

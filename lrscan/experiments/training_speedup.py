@@ -17,9 +17,9 @@ from lrscan.evidence.figures import own_settings
 from lrscan.evidence.records import Records
 from lrscan.experiments import canvas, timing, training_steps
 from lrscan.experiments.models import LAYERS, MODELS
-from lrscan.experiments.registry import Experiment
+from lrscan.experiments.registry import Experiment, Plot
 from lrscan.experiments.resume import in_pieces
-from lrscan.experiments.speedups import PARALLEL, PaperCell, compare, speedups
+from lrscan.experiments.speedups import PARALLEL, PaperCell, compare, fastest, speedups
 from lrscan.experiments.training_steps import Step
 from lrscan.experiments.verdicts import Finding
 from lrscan.train.precision import full_float32
@@ -204,6 +204,15 @@ def verdict(records: Records) -> Finding:
     return compare(summarise(records), longest, cells, records.on_gpu)
 
 
+def headline(records: Records) -> str:
+    """Return the best parallel speed-up of the model and length where the paper's is largest."""
+    theirs = paper.table("table2_rnn_speedup")
+    best = theirs.loc[theirs["speedup"].idxmax()]
+    table = summarise(records)
+    at = (table["T"] == best["sequence_length"]) & (table["model"] == best["model"])
+    return fastest(table[at], records.on_gpu)
+
+
 EXPERIMENT = Experiment(
     name="training_speedup",
     notebook="reproduce/03_training_speedup",
@@ -219,6 +228,14 @@ EXPERIMENT = Experiment(
         "runs",
     ),
     resumes=True,
-    figures={"training_speedup": plot},
+    figures={
+        "training_speedup": Plot(
+            plot,
+            "How many times as fast models train when only the kernel changes, over sequence "
+            "length, for SRU, QRNN and GILR-LSTM. There is a panel for each width and serial "
+            "loop. Hollow markers are the paper's Table 2.",
+        ),
+    },
     verdict=verdict,
+    headline=headline,
 )

@@ -1,29 +1,35 @@
-"""The words of a verdict on a claim of the paper, and the type that carries one."""
+"""The verdicts on claims of the paper, and the type of a judgement."""
 
 from typing import NamedTuple
 
 HOLDS = "holds"
+HOLDS_CURRICULUM = "holds with a curriculum"
+HOLDS_PRIOR = "holds with a prior on where to look"
 HOLDS_PLAIN = "holds against the plain loop only"
-WEAKER = "the same direction, by less"
-PARTLY = "holds where it was tried"
+PARTLY = "holds at the sizes tried"
+WEAKER = "same direction, smaller effect"
+CPU_HOLDS = "holds on a CPU"
 UNDECIDED = "undecided"
 NOT_REPRODUCED = "not reproduced"
-HOLDS_PRIOR = "holds with a prior on where to look"
-HOLDS_CURRICULUM = "holds with a curriculum"
-CPU_HOLDS = "holds on a CPU"
+NOT_TRIED = "not tried at this length"
 CPU_CANNOT_TELL = "a CPU cannot tell"
 NOT_MEASURED = "not measured yet"
-NOT_TRIED = "not tried at this length"
 
 
 class Finding(NamedTuple):
-    """What a record says of a claim.
+    """The judgement on a claim of the paper.
 
-    ours     in words and numbers
-    verdict  one of the words above
-    ratio    our number over the paper's, where both are of one kind
+    Attributes:
+        ours:    our measurement in words and numbers
+        verdict: one of the constants of this module
+        ratio:   our number over the paper's, where the two are comparable
     """
 
     ours: str
     verdict: str
     ratio: float | None = None
+
+
+def times(ratio: float) -> str:
+    """Return a ratio as short text, such as "1,001×" or "1.27×"."""
+    return f"{ratio:,.0f}×" if ratio >= 100 else f"{ratio:.3g}×"

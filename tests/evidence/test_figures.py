@@ -188,7 +188,7 @@ def drawn(name):
         device = cost.Device(2e-5, 2.68e12)
         return outlook.plot(outlook.predict(device, links, 2**36, 16, [1, 1024]), "a device")
     experiment, plot = FIGURES[name]
-    return plot(records.read(experiment.name, "cpu-2-core", directory=RECORDS))
+    return plot.draw(records.read(experiment.name, "cpu-2-core", directory=RECORDS))
 
 
 @pytest.mark.parametrize("name", [*FIGURES, "outlook"])

@@ -265,3 +265,77 @@ def test_every_claim_names_a_notebook_that_there_is():
 
     names = {notebook.name for notebook in discover(Path(__file__).parents[2])}
     assert set(claims.table()["notebook"]) <= names
+
+
+def html(**options):
+    return claims.compact_html(link="at/{}.html".format, **options)
+
+
+def test_the_compact_table_has_a_row_a_verdict_and_a_link_for_every_claim():
+    speeds(GPU, 0.125)
+    text = html()
+    assert text.count('<tr class="first">') == len(claims.CLAIMS) and "<details>" not in text
+    assert '<a href="at/reproduce/02_kernel_speedup.html">' in text
+    assert "64×<small>NVIDIA H100</small></td><td>" in text
+    assert "not measured yet" in text and "<script" not in text
+
+
+def test_the_details_have_every_device_and_what_differs():
+    speeds(CPU, 0.25)
+    speeds(GPU, 0.125)
+    text = html(details=True)
+    assert text.count("<details>") == text.count("<tbody>") == len(claims.CLAIMS)
+    assert "<b>CPU, 2 cores: a CPU cannot tell</b>: at T = 65,536: 8.00x" in text
+    assert "<b>NVIDIA H100: holds</b>: at T = 65,536: 64.00x" in text
+    assert "Our number is 1.53 times the paper's" in text
+    assert "figures/h100/kernel_speedup.png" in text
+
+
+def test_text_is_escaped():
+    speeds(GPU | {"device_label": "<NVIDIA> & more"}, 0.125)
+    assert "&lt;NVIDIA&gt; &amp; more" in html(details=True) and "<NVIDIA>" not in html()
+
+
+def speaks(name):
+    """Return the device and the verdict that the compact table shows for a claim."""
+    line = next(line for line in html().splitlines() if f">{name} <a" in line)
+    device = line.partition("<small>")[2].partition("</small>")[0]
+    return device, line.rpartition("</span> ")[2].partition("</td>")[0]
+
+
+def test_a_device_that_can_tell_speaks_and_a_complete_one_before_a_partial_one():
+    speeds(CPU, 0.25)
+    assert speaks("C2") == ("CPU, 2 cores", verdicts.CPU_CANNOT_TELL)
+    speeds(GPU | {"left": 3}, 0.125)
+    assert speaks("C2") == ("NVIDIA H100", f"{verdicts.HOLDS} (partial)")
+    speeds(GPU | {"device": "h200", "device_label": "NVIDIA H200"}, 9.0)
+    assert speaks("C2") == ("NVIDIA H200", verdicts.NOT_REPRODUCED)
+    speeds(GPU, 1.0)
+    assert speaks("C2") == ("NVIDIA H100", verdicts.WEAKER)
+
+
+def test_every_verdict_has_a_sign_and_is_explained_where_the_claims_are_shown():
+    words = {value for name, value in vars(verdicts).items() if name.isupper()}
+    assert set(claims._SIGNS) == words
+    path = Path(__file__).parents[2] / "notebooks" / "reproduce" / "00_claims.ipynb"
+    text = path.read_text(encoding="utf-8")
+    assert [word for word in words if f"| {word} |" not in text] == []
+
+
+def test_the_headline_is_the_number_next_to_the_paper_s():
+    speeds(GPU, 0.125)
+    table_2(GPU, {"SRU": 5.0, "QRNN(2)": 40.0})
+    throughput(GPU, 2.0)
+    records.write("correctness", [{"error": 0.5, "bound": 1.0}, {"error": 0.9, "bound": 1.0}], CPU)
+    trained(CPU, "problem_2b", *thrice(("GILRLSTM", 1024, 0, 10), ("LSTM", 1024, 0, None)))
+    trained(CPU, "long_memory", ("GILRLSTM", 2**20, 0, 14), ("GILRLSTM", 2**21, 0, None))
+    expected = ["0.9 of the bound", "64×", "10×", "4 of 4 models", "50×", "≥ 5×", "1,048,576 steps"]
+    found = [line for line in html().splitlines() if line.count("<td>") == 3]
+    assert [one.split("<td>")[2].partition("<")[0] for one in found] == expected
+
+
+@pytest.mark.parametrize(
+    ("ratio", "text"), [(1001.3, "1,001×"), (63.78, "63.8×"), (9.0, "9×"), (0.851, "0.851×")]
+)
+def test_a_ratio_has_three_digits(ratio, text):
+    assert verdicts.times(ratio) == text
