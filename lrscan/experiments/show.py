@@ -1,4 +1,4 @@
-"""Records and targets as tables on the terminal."""
+"""Tables of records and targets for the terminal."""
 
 from __future__ import annotations
 
@@ -14,12 +14,15 @@ from lrscan.evidence.records import Records
 from lrscan.experiments import targets as wanted
 from lrscan.experiments.training_runs import outcomes
 
-# Columns that are always shown; of the others those that differ between the rows.
+# These columns are always shown; the others only if their values differ between rows.
 _MEASURED = ("median_ms", "reference_ms", "error", "bound", "status", "strict_at", "held_out")
 
 
 def records(console: Console, measured: Records) -> None:
-    """Print what was measured, or how each training run ended, with what tells the rows apart."""
+    """Print a table of the measurements or, for training, of how each run ended.
+
+    Columns with the same value in all rows are left out.
+    """
     if "run" in measured.table:
         data = outcomes(measured).drop(columns=["run", "paper_at", "low", "high", "measured_at"])
     else:
@@ -30,14 +33,14 @@ def records(console: Console, measured: Records) -> None:
     console.print(_table(data[shown]))
     console.print(Text(f"Records: {workspace.shown(measured.path)}"), soft_wrap=True)
     missing = measured.provenance["measurements"][-1].get("not_available", {})
-    for what, why in missing.items():
-        console.print(Text(f"Not available: {what}: {why}"), soft_wrap=True)
+    for name, reason in missing.items():
+        console.print(Text(f"Not available: {name}: {reason}"), soft_wrap=True)
 
 
 def targets(console: Console, folder: Path, device: str) -> None:
-    """Print the targets of the CUDA kernels beside the records of a device."""
+    """Print the targets of the CUDA kernels next to the records of a device."""
     found = wanted.table(folder, device)
-    console.print(Text(f"Targets, for an H100, beside the records of {device}"), soft_wrap=True)
+    console.print(Text(f"Targets for an H100, next to the records of {device}"), soft_wrap=True)
     console.print(_table(found))
 
 
