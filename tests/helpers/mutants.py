@@ -1,4 +1,4 @@
-"""What a deliberately wrong scan must fail: run by test_mutations.py on a copy of the package.
+"""Checks that a deliberately wrong scan must fail; test_mutations.py runs them on a copy.
 
 ``python mutants.py KIND [KIND ...]`` draws coefficients of each kind.
 """
@@ -14,7 +14,7 @@ from lrscan.cpu import dispatch
 dispatch.CHUNK_BYTES, dispatch.ROW_STRIPS = 1, 2
 
 for kind in sys.argv[1:]:
-    # The chunks of the last layout have 128 steps, those of the others one.
+    # Chunks have 128 steps in the last layout, and one step in the others.
     for shape, dim in [((40, 4), 0), ((40, 35), 0), ((2, 300), 1)]:
         a, x, h0, dh = draw(shape, torch.complex64, dim, kind=kind)
         for start in (h0, None):
