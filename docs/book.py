@@ -1,7 +1,7 @@
-"""Build the book from the executed notebooks: `python docs/book.py`, after `lrscan run`.
+"""Build the book from the executed notebooks: run ``lrscan run``, then ``python docs/book.py``.
 
-The pages are staged in build/book-source with the layout of the repository, so that links
-between them hold in both, and written to build/book. Nothing is fetched.
+The pages are staged in build/book-source with the layout of the repository, so that links between
+them work in both places. The book is written to build/book. The build needs no network.
 """
 
 import base64
@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "build" / "book-source"
 BOOK = ROOT / "build" / "book"
 PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", "LICENSE-notebooks")
-# In the order in which somebody new reads them.
+# In the order in which a new user reads them.
 GUIDE = (
     "installation",
     "operator",
@@ -44,7 +44,7 @@ GUIDE = (
 
 
 def main() -> int:
-    """Stage and build; the exit status is 1 if anything is amiss."""
+    """Stage the pages and build the book; return 1 if anything failed, else 0."""
     notebooks = catalog.discover(ROOT)
     executed = [ROOT / "build" / "notebooks" / f"{notebook.name}.ipynb" for notebook in notebooks]
     if missing := [path.stem for path in executed if not path.is_file()]:
@@ -65,7 +65,9 @@ def main() -> int:
         write(f"notebooks/{notebook.name}.ipynb", json.dumps(document))
         found, without = alternative_texts(document)
         texts |= found
-        silent += [f"{notebook.name}: an image in cell {n} has no text" for n in without]
+        silent += [
+            f"{notebook.name}: an image in cell {n} has no alternative text" for n in without
+        ]
     write("alt.json", json.dumps(texts))
     for name, text in (pages(notebooks) | parts() | reference()).items():
         write(name, text)
@@ -80,14 +82,14 @@ def main() -> int:
 
 
 def write(name: str, text: str) -> None:
-    """Write a file of the staged source, in a folder that is made if necessary."""
+    """Write a file of the staged source, and create its folder if necessary."""
     path = SOURCE / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
 
 
 def alternative_texts(document: dict) -> tuple[dict[str, str], list[int]]:
-    """The texts of a notebook's images by the hash of their bytes, and the cells without one."""
+    """Return the alt texts of images, keyed by the hash of their bytes, and cells that lack one."""
     texts, silent = {}, []
     for number, cell in enumerate(document["cells"], 1):
         for output in cell.get("outputs", []):
@@ -128,7 +130,7 @@ def link_pages(document: dict) -> None:
 
 
 def pages(notebooks: list[catalog.Notebook]) -> dict[str, str]:
-    """The pages that list other pages: guide, lessons, reproduction, project."""
+    """Return the pages that list other pages: guide, lessons, reproduction, project."""
     lessons, claimed = (
         [notebook for notebook in notebooks if notebook.name.startswith(folder)]
         for folder in catalog.FOLDERS
@@ -147,7 +149,7 @@ def pages(notebooks: list[catalog.Notebook]) -> dict[str, str]:
 
 
 def listed(notebooks: list[catalog.Notebook]) -> str:
-    """A table of notebooks with their summaries, and their table of contents."""
+    """Return a table of notebooks with their summaries, and a hidden table of contents."""
     rows = [
         f"| [{notebook.title}](notebooks/{notebook.name}.ipynb) | {notebook.summary} |"
         for notebook in notebooks
@@ -157,7 +159,7 @@ def listed(notebooks: list[catalog.Notebook]) -> str:
 
 
 def parts() -> dict[str, str]:
-    """The generated parts of the front page."""
+    """Return the generated parts of the front page, keyed by file name."""
     a, x = [1, 2, 0, 1, 1, 2, 1, 2], [3, 1, 4, 1, 5, 9, 2, 6]
     loop, scan = (draw.ALGORITHMS[name](a, x) for name in ("serial", "Hillis-Steele"))
     return {
@@ -167,13 +169,13 @@ def parts() -> dict[str, str]:
 
 
 def contents(names: list[str], *, hidden: bool = False) -> str:
-    """A table of contents of pages."""
+    """Return a table of contents of pages, as a ``toctree`` of Sphinx."""
     options = ":hidden:\n" * hidden + ":maxdepth: 1\n"
     return f"```{{toctree}}\n{options}\n" + "\n".join(f"/{name}" for name in names) + "\n```\n"
 
 
 def reference() -> dict[str, str]:
-    """Pages for the public modules, each with the functions and classes of :func:`names`."""
+    """Return a page per public module, with the functions and classes of :func:`names`."""
     made = {}
     for module in public(lrscan):
         lines = [f"# {module.__name__}", "", "```{eval-rst}", f".. automodule:: {module.__name__}"]
@@ -188,7 +190,10 @@ def reference() -> dict[str, str]:
 
 
 def names(module: ModuleType) -> list[str]:
-    """Public functions and classes of a module: those in ``__all__``, or else defined in it."""
+    """Return the public functions and classes of a module.
+
+    These are the ones in ``__all__``; without it, those that the module itself defines.
+    """
     listed = getattr(module, "__all__", None)
     if listed is None:
         listed = [n for n in vars(module) if not n.startswith("_")]
@@ -202,7 +207,7 @@ def names(module: ModuleType) -> list[str]:
 
 
 def public(module: ModuleType) -> Iterator[ModuleType]:
-    """A module, and the public ones in it."""
+    """Yield a module and all public modules in it."""
     yield module
     listed = getattr(module, "__all__", ())
     for found in pkgutil.iter_modules(getattr(module, "__path__", ()), f"{module.__name__}."):

@@ -1,4 +1,4 @@
-"""Sphinx settings of the book. It is staged by `docs/book.py`, and needs no network."""
+"""Sphinx settings of the book, which ``docs/book.py`` stages and builds without a network."""
 
 import hashlib
 import json
@@ -21,9 +21,9 @@ exclude_patterns = ["README.md"]  # the front page includes a part of it
 source_suffix = {".md": "myst-nb", ".ipynb": "myst-nb"}
 myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence"]
 myst_heading_anchors = 4
-nb_execution_mode = "off"  # lrscan run has executed them
-nb_output_stderr = "remove"  # that kernels were being compiled, say
-nb_ipywidgets_js = {}  # else each page would fetch scripts from the network
+nb_execution_mode = "off"  # lrscan run has already executed them
+nb_output_stderr = "remove"  # for example, notices that kernels are being compiled
+nb_ipywidgets_js = {}  # otherwise each page would fetch scripts from the network
 nb_merge_streams = True
 
 default_role = "code"
@@ -48,7 +48,7 @@ html_theme_options = {
     "pygments_light_style": "a11y-high-contrast-light",
     "pygments_dark_style": "a11y-high-contrast-dark",
 }
-# Without an address no page has a link to the repository.
+# Pages link to the repository only if pyproject.toml gives its address.
 pyproject = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())
 if repository := pyproject["project"].get("urls", {}).get("Repository"):
     link = {"name": "Repository", "url": repository, "icon": "fa-solid fa-code-branch"}
@@ -56,7 +56,7 @@ if repository := pyproject["project"].get("urls", {}).get("Repository"):
 
 
 def setup(app):
-    """Render formulae as MathML, and give images the texts that their figures were saved with."""
+    """Render formulas as MathML, and give images the alternative texts of their figures."""
     app.add_html_math_renderer("mathml", (_inline, None), (_block, None))
     app.connect("doctree-read", _describe_images)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
@@ -78,7 +78,7 @@ def _block(writer, node):
 
 
 def _describe_images(app, doctree):
-    """Give each image of a notebook the text that its figure was saved with."""
+    """Give each image of a notebook the alternative text that was saved with its figure."""
     texts = json.loads((Path(app.srcdir) / "alt.json").read_text())
     for image in doctree.findall(nodes.image):
         if image.get("alt"):

@@ -1,4 +1,4 @@
-"""README.md and the guide: their code runs, and their commands and links exist."""
+"""README.md and the guide: their code runs, and their commands exist."""
 
 import os
 import re
@@ -30,7 +30,7 @@ def blocks(language, text=TEXT):
 
 
 def command_lines():
-    """Every command of a shell block, and every one in a sentence."""
+    """Return every command that stands in a shell block or within a sentence."""
     prose = re.sub(r"^```.*?^```", "", TEXT, flags=re.S | re.M)
     lines = [line for block in blocks("sh") for line in block.replace("\\\n", " ").splitlines()]
     lines += [re.sub(r"\s+", " ", code) for code in re.findall(r"`([^`]+)`", prose)]
@@ -66,12 +66,12 @@ def test_the_code_of_a_page_runs(page, tmp_path):
     assert done.stdout
 
 
-def test_there_are_commands_of_every_kind():
+def test_the_commands_of_every_program_are_found():
     assert {"make", "lrscan", "python3", "python", "conda"} <= {Path(c[0]).name for c in COMMANDS}
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c[0] == "make"], ids=ids)
-def test_make_knows_its_targets(command):
+def test_every_make_target_exists(command):
     done = subprocess.run([command[0], "-n", *command[1:]], cwd=ROOT, capture_output=True)
     assert done.returncode == 0, done.stderr
 
@@ -80,7 +80,7 @@ WORKING = ("run", "bench", "train", "verify", "doctor", "campaign", "warmup")
 
 
 class Done:
-    """A campaign that is only begun."""
+    """A campaign that notes its options and does nothing."""
 
     def __init__(self, done, options):
         done.append(options)
@@ -91,7 +91,7 @@ class Done:
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if Path(c[0]).name == "lrscan"], ids=ids)
 def test_lrscan_accepts_its_arguments(command, monkeypatch):
-    """With the real notebooks and profiles; only the work itself is left out."""
+    """The notebooks and profiles are real; only the work itself is replaced."""
     runner = pytest.importorskip("lrscan.runner.suite", reason="the notebooks need papermill")
     done = []
     monkeypatch.chdir(ROOT)
@@ -115,13 +115,13 @@ def test_lrscan_accepts_its_arguments(command, monkeypatch):
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if "install" in c], ids=ids)
-def test_pip_installs_extras_that_there_are(command):
+def test_the_extras_of_a_pip_command_exist(command):
     asked = re.findall(r"\[([a-z0-9,]+)\]", " ".join(command))
     assert all(extra in EXTRAS for found in asked for extra in found.split(","))
     assert "-c" not in command or (ROOT / command[command.index("-c") + 1]).is_file()
 
 
-def test_a_notebook_of_the_readme_runs(tmp_path):
+def test_the_notebook_that_the_readme_runs_first_works(tmp_path):
     pytest.importorskip("papermill")
     shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks")
     command = ["lrscan", "run", "--only", "learn/01"]

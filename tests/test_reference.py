@@ -1,4 +1,4 @@
-"""The reference: every public name has an example in its docstring, which runs here."""
+"""The reference: every public name has an example in its docstring, and the example runs."""
 
 import doctest
 import inspect
@@ -10,7 +10,7 @@ import pytest
 import lrscan
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "docs"))
-pytest.importorskip("sphinx")  # which docs/book.py imports
+pytest.importorskip("sphinx")  # docs/book.py imports it
 
 import book  # noqa: E402
 
@@ -21,7 +21,7 @@ PUBLIC = [
 ]
 
 
-def test_the_reference_holds_what_users_import():
+def test_the_reference_lists_the_main_names():
     listed = {f"{param.values[0].__name__}.{param.values[1]}" for param in PUBLIC}
     assert {"lrscan.linear_recurrence", "lrscan.nn.GILRLSTM", "lrscan.train.train"} <= listed
 
@@ -38,8 +38,8 @@ def test_the_example_of_a_public_name_runs(module, name, tmp_path, monkeypatch):
     assert found, f"add an example to the docstring of {name}"
     flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
     runner = doctest.DocTestRunner(optionflags=flags, verbose=False)
-    said = []
+    output = []
     for test in found:
-        runner.run(test, out=said.append)
-    assert not runner.failures, "".join(said)
+        runner.run(test, out=output.append)
+    assert not runner.failures, "".join(output)
     assert inspect.isroutine(thing) or inspect.isclass(thing)

@@ -1,7 +1,7 @@
-"""The project's prose: phrases that readers stumbled over stay out, and docstrings are valid RST.
+"""The project's prose: it has no phrase of the list SLIPS, and docstrings are valid RST.
 
-A phrase is listed once somebody stumbled over it, with what to write instead. The list is no
-substitute for reading a page aloud.
+SLIPS lists phrases that are hard to read, each with a better one. A text that passes may still be
+hard to read, so read it aloud as well.
 """
 
 import ast
@@ -54,7 +54,7 @@ SOURCES = sorted(
 
 
 def text_of(path):
-    """Everything in a file that a person may read."""
+    """Return the text of a file; of a notebook, the sources of its cells."""
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".ipynb":
         text = "\n\n".join("".join(cell["source"]) for cell in json.loads(text)["cells"])
@@ -62,17 +62,17 @@ def text_of(path):
 
 
 def slips(text):
-    """(line number, phrase, what to write instead) of every listed phrase, also across lines."""
+    """Return (line number, phrase, better phrase) for each listed phrase, also across lines."""
     return [
         (text.count("\n", 0, match.start()) + 1, match[0], better)
         for pattern, better in SLIPS.items()
-        # Comments wrap, too.
+        # A phrase may wrap in a comment, where the next line begins with #.
         for match in re.finditer(pattern.replace(" ", r"(?:\s+#?\s*)"), text, re.I)
     ]
 
 
 def docstrings(path):
-    """(name, line, docstring) of a module and everything in it."""
+    """Yield (name, line, docstring) of a module and of everything in it."""
     kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, kinds) and (found := ast.get_docstring(node)):
@@ -84,24 +84,24 @@ def name_of(path):
 
 
 @pytest.mark.parametrize("path", [*PROSE, *NOTEBOOKS, *SOURCES], ids=name_of)
-def test_no_phrase_that_readers_stumbled_over(path):
+def test_no_listed_phrase_occurs(path):
     assert slips(text_of(path)) == []
 
 
-def test_the_check_sees_a_phrase_that_wraps():
+def test_a_phrase_that_wraps_is_found():
     assert slips("reads 12\n    # bytes an element")
     assert not slips("reads a row and starts a thread")
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)
-def test_a_docstring_begins_with_a_verb_or_with_what_it_describes(path):
+def test_a_docstring_begins_with_a_verb_or_a_noun_phrase(path):
     found = [(line, text.split("\n")[0]) for _, line, text in docstrings(path)]
     assert [(n, text) for n, text in found if text.split()[0] in OPENINGS] == []
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)
-def test_a_docstring_is_restructured_text_in_the_style_of_google(path):
-    """What napoleon makes of it, docutils reads without a complaint."""
+def test_a_docstring_is_valid_in_google_style(path):
+    """Docutils accepts the text that napoleon generates from the docstring."""
     pytest.importorskip("sphinx")
     assert [
         (line, name, problem) for name, line, text in docstrings(path) for problem in problems(text)
@@ -109,7 +109,7 @@ def test_a_docstring_is_restructured_text_in_the_style_of_google(path):
 
 
 def problems(text):
-    """The complaints of docutils about a docstring, roles of Sphinx allowed."""
+    """Return the messages of docutils about a docstring; the roles of Sphinx are allowed."""
     from docutils import nodes
     from docutils.core import publish_doctree
     from docutils.parsers.rst import roles
@@ -127,6 +127,6 @@ def problems(text):
 
 
 @pytest.mark.parametrize("text", ["A *star.", "Title.\n\nArgs:\n    a: one\n\n  - two\n three"])
-def test_a_bad_docstring_is_noticed(text):
+def test_invalid_markup_is_reported(text):
     pytest.importorskip("sphinx")
     assert problems(text)

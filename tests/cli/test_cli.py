@@ -264,7 +264,7 @@ def test_list_shows_notebooks_parameters_and_experiments(calls):
     assert result.exit_code == 0, result.output
     assert "  learn/01_idea\n" in result.output
     assert "lengths = [1, 2, 4]   (list of int)" in result.output
-    assert "  speed: What speed is (reproduce/01_speed)" in result.output
+    assert "  speed: Speed at several lengths (reproduce/01_speed)" in result.output
 
 
 def test_bench_gives_each_experiment_what_it_takes(project, calls):

@@ -1,4 +1,4 @@
-"""The conversion that stands in for the hardware's, run instruction by instruction."""
+"""The conversion to bfloat16 that replaces the hardware's, run instruction by instruction."""
 
 import re
 
@@ -20,7 +20,7 @@ INSTRUCTIONS = {
 
 
 def run(ptx, registers):
-    """Execute PTX without branches on a dictionary of registers."""
+    """Execute PTX without branches on a dictionary of registers, and return it."""
     for operation, operands in re.findall(r"^\s*([a-z]\S+) ([^;{}]+);", ptx, re.M):
         target, *sources = operands.split(", ")
         values = [registers[s] if s in registers else int(s, 0) for s in sources]
@@ -28,7 +28,7 @@ def run(ptx, registers):
     return registers
 
 
-def test_bfloat16_without_hardware_is_rounded_as_torch_does():
+def test_bfloat16_without_hardware_rounds_as_torch_does():
     ptx = without_bfloat16("cvt.rn.bf16.f32 %rs1, %f1;")
     assert "bf16" not in ptx
     edges = [0, 1, 0x7FFF, 0x8000, 0x8001, 0x18000, 0x7F7FFFFF, 0x7F7F7FFF, 0x7F800000, 0x3F808000]
@@ -41,7 +41,7 @@ def test_bfloat16_without_hardware_is_rounded_as_torch_does():
         assert torch.equal(got, expected) or (got.isnan() and expected.isnan()), hex(bits)
 
 
-def test_a_nan_stays_one():
+def test_a_nan_stays_a_nan():
     ptx = without_bfloat16("cvt.rn.bf16.f32 %rs1, %f1;")
     for bits in (0x7F800001, 0x7FFFFFFF, 0xFF800001, 0x7FC00000):
         assert run(ptx, {"%f1": bits})["%rs1"] == 0x7FFF

@@ -1,4 +1,4 @@
-"""The CUDA kernels without a GPU: in the simulator, and compiled to machine code and read."""
+"""The CUDA kernels without a GPU: run in the simulator, and checked as compiled machine code."""
 
 import functools
 import os
@@ -23,7 +23,7 @@ NVDISASM = next(SITE.glob("nvidia/**/bin/nvdisasm"), None)
 
 @pytest.fixture(scope="module", autouse=True)
 def simulation(tmp_path_factory):
-    """The tests in simulator/, in a process where it is on, beside the tests of this file."""
+    """Run the tests in simulator/ in a process that has the simulator on, while these tests run."""
     log = tmp_path_factory.mktemp("simulator") / "log"
     with log.open("w") as output:
         process = subprocess.Popen(
@@ -40,8 +40,12 @@ def simulation(tmp_path_factory):
 class Code(NamedTuple):
     """A kernel in machine code.
 
-    parameters  types of the kernel's parameters in PTX
-    ops         (address, operation with its modifiers, operands) of every instruction
+    Attributes:
+        parameters: types of the kernel's parameters in PTX
+        registers: registers per thread
+        spilled: bytes of spill stores and spill loads
+        shared: bytes of shared memory per block
+        ops: (address, operation with its modifiers, operands) of every instruction
     """
 
     parameters: list[str]
@@ -55,7 +59,7 @@ class Code(NamedTuple):
 
 
 def disassemble(ptx: str, capability: tuple[int, int]) -> tuple[str, str]:
-    """(what the assembler reports, the disassembly)"""
+    """Assemble PTX, and return the assembler's report and the disassembly."""
     arch = f"-arch=sm_{capability[0]}{capability[1]}"
     with tempfile.TemporaryDirectory() as folder:
         source, cubin = Path(folder, "k.ptx"), Path(folder, "k.cubin")
@@ -67,7 +71,7 @@ def disassemble(ptx: str, capability: tuple[int, int]) -> tuple[str, str]:
 
 @functools.cache
 def build(case: str, capability: tuple[int, int]) -> Code:
-    """Compile a kernel of CASES as a launch does, and read what came out."""
+    """Compile a kernel of CASES as a launch does, and read its machine code."""
     ptx = ptx_of(kernel_of(case), capability)
     report, listing = disassemble(ptx, capability)
     spills = re.search(r"(\d+) bytes spill stores, (\d+) bytes spill loads", report)
@@ -82,7 +86,7 @@ def build(case: str, capability: tuple[int, int]) -> Code:
 
 
 def read_listing(listing: str) -> list[tuple[int, str, str]]:
-    """Instructions of a disassembly; a label of a branch is replaced by its address."""
+    """Return the instructions of a disassembly, with labels of branches replaced by addresses."""
     labels, ops, pending = {}, [], []
     for line in listing.splitlines():
         if label := re.match(r"\s*(\.L_x_\d+):", line):
@@ -99,11 +103,13 @@ def read_listing(listing: str) -> list[tuple[int, str, str]]:
 
 
 class Limits(NamedTuple):
-    """What a kernel may need at most on any capability, and what it has to have.
+    """Limits for a kernel on every compute capability.
 
-    registers  a thread; 128 let two blocks of 256 threads run on a multiprocessor
-    shared     bytes of a block
-    wide       loads of 16 bytes
+    Attributes:
+        registers: the most registers per thread; with 128, two blocks of 256 threads fit on a
+            multiprocessor
+        shared: the most bytes of shared memory per block
+        wide: the fewest loads of 16 bytes
     """
 
     registers: int
@@ -111,7 +117,7 @@ class Limits(NamedTuple):
     wide: int = 0
 
 
-# name of a kernel: (algorithm, backward, (kinds of a, x, h0), (order, lanes, same_a), limits)
+# Name of a kernel: (algorithm, backward, (kinds of a, x, h0), (order, lanes, same_a), limits).
 SINGLE, HALF, COMPLEX = ("float32",) * 3, ("bfloat16",) * 3, ("complex64",) * 3
 MIXED = ("float32", "float16", "float32")
 MATRIX = ("float32_4", "float32_2", "float32_2")
@@ -139,7 +145,7 @@ CASES = {
     "carries": ("carries", True, SINGLE, None, Limits(64)),
     "apply": ("apply", True, SINGLE, None, Limits(64)),
 }
-# Every kernel for one capability, and for the others one each of those that need most.
+# Every kernel for one capability; for the others, the kernels that need most.
 BUILDS = [(case, (9, 0)) for case in CASES]
 BUILDS += [("time-backward", (7, 5)), ("columns", (8, 0)), ("columns-backward", (10, 0))]
 BUILDS += [("bfloat16-time-backward", capability) for capability in ((7, 5), (8, 0), (10, 0))]
@@ -170,7 +176,7 @@ def kernel_of(case: str, **changes):
 
 @pytest.fixture(autouse=True)
 def compilers(request):
-    """What turns a kernel into machine code and back into text."""
+    """Skip a test of machine code if the assembler or the disassembler is missing."""
     if "capability" not in request.fixturenames:
         return
     pytest.importorskip("numba.cuda")
@@ -198,7 +204,7 @@ def test_a_kernel_takes_the_numbers_that_a_launch_packs(case, capability):
 
 
 def polls(ops: list[tuple[int, str, str]]) -> tuple[int, int]:
-    """(loads of shared words, how many of them are in a loop of a few instructions)"""
+    """Return (loads of shared words, number of them inside a loop of a few instructions)."""
     found = [at for at, op, _ in ops if re.match(r"LDG.*64.*STRONG\.GPU", op)]
     targets = [(at, re.search(r"(\d+)\s*$", rest)) for at, op, rest in ops if op.startswith("BRA")]
     loops = [(int(to[1]), at) for at, to in targets if to and 0 < at - int(to[1]) <= 16 * 16]
@@ -209,9 +215,9 @@ def polls(ops: list[tuple[int, str, str]]) -> tuple[int, int]:
 def test_every_poll_is_inside_its_loop(case, capability):
     loads, looped = polls(build(case, capability).ops)
     if CASES[case][0] == "single_pass":
-        # Each poll is a load before its loop and the same in the loop.
+        # Each poll compiles to a load before its loop and the same load in the loop.
         assert looped == loads // 2 >= 3
-        # P and R of a map are asked for together: no branch between the first two loads.
+        # P and R of a map are loaded together: there is no branch between the first two loads.
         names = [op for _, op, _ in build(case, capability).ops]
         asked = [at for at, op in enumerate(names) if re.match(r"LDG.*STRONG\.GPU", op)]
         first, second = asked[:2]
@@ -222,7 +228,7 @@ def test_every_poll_is_inside_its_loop(case, capability):
 
 @pytest.mark.parametrize(("case", "capability"), BUILDS, ids=IDS)
 def test_a_word_is_stored_by_one_instruction(case, capability):
-    """Its flag and its value at once: without that a fence would have to part them."""
+    """The flag and the value arrive together; otherwise a fence would be needed between them."""
     stores = [op for _, op, _ in build(case, capability).ops if re.match(r"ST.*STRONG\.GPU", op)]
     assert all(re.match(r"STG.*\.64\.", op) for op in stores), set(stores)
     assert bool(stores) == (CASES[case][0] == "single_pass")
@@ -230,7 +236,7 @@ def test_a_word_is_stored_by_one_instruction(case, capability):
 
 @pytest.mark.parametrize("volatile", [True, False])
 @pytest.mark.parametrize("capability", [(9, 0)], ids=["sm_90"])
-def test_a_poll_taken_out_of_its_loop_would_be_seen(capability, volatile, monkeypatch):
+def test_a_poll_hoisted_out_of_its_loop_would_be_caught(capability, volatile, monkeypatch):
     from llvmlite import ir
     from numba import cuda
 
@@ -261,7 +267,7 @@ def test_a_poll_taken_out_of_its_loop_would_be_seen(capability, volatile, monkey
 
 
 @pytest.mark.parametrize("capability", [(9, 0)], ids=["sm_90"])
-def test_double_precision_is_seen_where_it_is_used(capability):
+def test_double_precision_shows_in_the_code_that_uses_it(capability):
     kernel = kernel_of("serial_paper", a="float64", x="float64", start="float64")
     assert ".f64" in ptx_of(kernel, capability)
 

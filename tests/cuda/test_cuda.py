@@ -1,8 +1,9 @@
-"""The operator on a CUDA device, where there is one: ``python -m pytest tests/cuda/test_cuda.py``.
+"""The operator on a CUDA device: run ``python -m pytest tests/cuda/test_cuda.py``.
 
-Needs torch, numba, numba-cuda, NVVM (the wheel nvidia-nvvm, or a toolkit that CUDA_HOME names),
-pytest and pytest-timeout, and some 40 GB of device memory for the largest case, which is left out
-on a smaller device. CUDA_SMALL=1 keeps to small inputs, for compute-sanitizer.
+The tests are skipped without a device. They need torch, numba, numba-cuda, NVVM (the wheel
+nvidia-nvvm, or a toolkit that CUDA_HOME names), pytest and pytest-timeout. The largest case needs
+about 40 GB of device memory and is skipped on a smaller device. With CUDA_SMALL=1 all inputs are
+small, for compute-sanitizer.
 """
 
 import functools
@@ -31,7 +32,7 @@ from lrscan.cuda.launch import Kernel
 SMALL = os.environ.get("CUDA_SMALL") == "1"
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 full_size = pytest.mark.skipif(SMALL, reason="CUDA_SMALL=1")
-# Larger than those of a smoke test.
+# Larger layouts than those of a smoke test.
 LARGE = {
     "one-column": ((200_000, 1), 0),
     "thin": ((70_001, 3), 0),
@@ -48,7 +49,7 @@ def on_gpu(*tensors):
 
 
 def run(a, x, h0, dh, **options):
-    """(h, da, dx, dh0) of the operator."""
+    """Compute (h, da, dx, dh0) with the operator."""
     inputs = [t.detach().clone().requires_grad_() for t in (a, x, h0)]
     h = linear_recurrence(*inputs, **options)
     return [h.detach(), *torch.autograd.grad(h, inputs, dh)]
@@ -61,13 +62,13 @@ def agree(a, x, h0, dh, dim=0, reverse=False, algorithm="auto"):
 
 @functools.cache
 def known(shape, dim, dtype, kind):
-    """(inputs, exact results): the loop takes longer than all that is held against it."""
+    """Return (inputs, exact results), cached because the loop takes longer than the kernels."""
     inputs = draw(shape, dtype, dim, kind=kind)
     return inputs, oracle(*inputs, dim=dim)
 
 
 def agree_both_ways(shape, dim, dtype, kind, algorithm):
-    """As it is, and with time turned round twice: in the tensors and in the sweep."""
+    """Check the inputs as they are, and again with both the tensors and the sweep reversed."""
     inputs, expected = known(shape, dim, dtype, kind)
     compare([t.cpu() for t in run(*on_gpu(*inputs), dim=dim, algorithm=algorithm)], expected)
     turned = [t if t.dim() < len(shape) else t.flip(dim) for t in on_gpu(*inputs)]
@@ -90,7 +91,7 @@ def test_a_coefficient_of_zero_forgets_nan_and_infinity(dtype, algorithm):
         agree(*spoiled(*draw(shape, dtype, dim, kind="lasts")), dim, algorithm=algorithm)
 
 
-def test_nothing_of_one_packed_sequence_reaches_another():
+def test_packed_sequences_do_not_affect_each_other():
     a, x, h0, dh = on_gpu(*draw((4000, 70), torch.float32, 0, kind="lasts"))
     cu_seqlens = torch.tensor([0, 700, 701, 3000, 4000])
     a[800, :9] = x[2000, :9] = dh[2500, :9] = float("nan")
@@ -183,12 +184,12 @@ def test_a_graph_replays_the_same_bits(layout, algorithm):
         h = sweep.forward(a, x, h0, *options)
         return h, *gradients.backward(a, h, h0, dh, x.shape, *options)
 
-    expected = both()  # also compiles and loads, which must not happen in a capture
+    expected = both()  # also compiles and loads the kernels, which must not happen in a capture
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         results = both()
     for replay in range(4):
-        if replay == 2:  # other inputs in the same place: nothing may be left of the run before
+        if replay == 2:  # other inputs at the same addresses: nothing may remain of the earlier run
             x.mul_(3)
             expected = both()
         for result in results:
@@ -254,9 +255,9 @@ def test_runs_on_the_current_stream(algorithm):
 
 @pytest.mark.parametrize("algorithm", ["serial", "single_pass"])
 def test_a_thread_that_has_never_called_cuda_may_scan(algorithm):
-    """It has no context of the driver, as the one in which torch runs backward."""
+    """It has no context of the driver, like the thread in which torch runs backward."""
     a, x = (torch.rand(300, 64, device="cuda") for _ in range(2))
-    expected = linear_recurrence(a, x, algorithm=algorithm)  # loads the kernel, fills the cache
+    expected = linear_recurrence(a, x, algorithm=algorithm)  # loads the kernel and fills the cache
     found = []
     thread = threading.Thread(
         target=lambda: found.append(linear_recurrence(a, x, algorithm=algorithm))
@@ -285,14 +286,14 @@ def test_scans_that_share_the_device_do_not_wait_for_each_other_for_ever(streams
 @pytest.mark.parametrize("layout", ["columns", "time", "one-column"])
 @pytest.mark.parametrize("algorithm", ["serial", "single_pass"])
 def test_more_than_two_to_the_31_elements(layout, algorithm):
-    """Coefficients of 0 cut the sequence, so each step is known without a second scan."""
+    """With coefficients of 0 and -1 the right states are known without a second scan."""
     shape, dim = {
         "columns": ((2**21 + 8, 1032), 0),
         "time": ((1032, 2**21 + 8), 1),
         "one-column": ((2**31 + 2**20, 1), 0),
     }[layout]
     if algorithm == "serial" and layout == "one-column":
-        pytest.skip("one thread through all of time takes minutes")
+        pytest.skip("a single thread takes minutes for all steps")
     needed = 3 * 2 * torch.Size(shape).numel()
     if torch.cuda.mem_get_info()[0] < 1.3 * needed:
         pytest.skip(f"needs {needed / 2**30:.0f} GiB of device memory")
@@ -301,7 +302,7 @@ def test_more_than_two_to_the_31_elements(layout, algorithm):
     h = linear_recurrence(a, x, dim=dim, algorithm=algorithm)
     assert torch.equal(h, x)
     del h
-    # The difference to the step before: h = x + (-1) h[-1] of x = difference gives it back.
+    # With a = -1 and the inputs x[t] + x[t-1], the states are the old x.
     a = torch.ones(1, 1, dtype=torch.float16, device="cuda").neg().expand(shape)
     summed = x.narrow(dim, 1, shape[dim] - 1) + x.narrow(dim, 0, shape[dim] - 1)
     x.narrow(dim, 1, shape[dim] - 1).copy_(summed)
@@ -314,7 +315,7 @@ def test_more_than_two_to_the_31_elements(layout, algorithm):
 
 @full_size
 def test_auto_is_never_far_behind_the_best():
-    """The whole comparison is `lrscan bench`; this finds a rule that has gone wrong."""
+    """``lrscan bench`` has the full comparison; this test only finds a badly wrong rule."""
     for shape, dim in [((256, 8192), 0), ((65_536, 32), 0), ((2**20, 1), 0), ((4096, 4096), 1)]:
         a, x = (torch.rand(shape, device="cuda") for _ in range(2))
         out = torch.empty_like(x)
@@ -351,10 +352,10 @@ def test_a_call_costs_the_host_little():
 @full_size
 @pytest.mark.parametrize("tool", ["memcheck", "racecheck"])
 def test_compute_sanitizer_finds_nothing(tool):
-    """A small part of these tests under NVIDIA's checker.
+    """A small part of these tests runs under NVIDIA's checker.
 
-    Errors that the driver returns are not counted: cuda.bindings asks a driver for functions that
-    an older one does not have, and torch handles its own.
+    Errors that the driver returns are not counted: cuda.bindings looks for functions that older
+    drivers lack, and torch handles its own errors.
     """
     checker = shutil.which("compute-sanitizer") or "/usr/local/cuda/bin/compute-sanitizer"
     if not Path(checker).exists():

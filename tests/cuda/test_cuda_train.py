@@ -1,4 +1,4 @@
-"""Models and training on a CUDA device, where there is one: needs what test_cuda.py needs."""
+"""Models and training on a CUDA device, with the same requirements as test_cuda.py."""
 
 from dataclasses import replace
 
@@ -25,7 +25,7 @@ SHORT = Settings(
 
 
 @pytest.mark.parametrize("make", LINEAR.values(), ids=LINEAR)
-def test_a_model_gives_what_it_gives_on_the_cpu(make):
+def test_a_model_agrees_with_the_cpu(make):
     torch.manual_seed(0)
     model, x = make(24, 32, 2), torch.randn(70, 3, 24)
     dh = torch.randn(70, 3, 32)
@@ -44,13 +44,13 @@ def test_a_captured_step_trains_as_an_ordinary_one(model):
     settings = replace(SHORT, model=model)
     captured, ordinary = (train(settings, device="cuda", graph=graph) for graph in (True, False))
     for got, expected in zip(captured.history, ordinary.history, strict=True):
-        assert got.steps == expected.steps  # the same growth, so every length was captured
+        assert got.steps == expected.steps  # the lengths grew alike, so every length was captured
         assert got.loss == pytest.approx(expected.loss, rel=1e-3, abs=1e-5)
     assert captured.history[-1].steps > captured.history[0].steps
 
 
 @pytest.mark.parametrize("model", ["GILRLSTM", "LSTM"])
-def test_a_captured_run_goes_on_from_its_checkpoint(model, tmp_path):
+def test_a_captured_run_continues_from_its_checkpoint(model, tmp_path):
     settings = replace(SHORT, model=model, iterations=12)
     whole = train(settings, device="cuda")
     part = train(settings, device="cuda", folder=tmp_path, seconds=0.0)

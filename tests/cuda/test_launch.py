@@ -1,4 +1,4 @@
-"""What a sweep hands to the CUDA driver, with a driver that only takes notes."""
+"""The calls that a sweep makes to the CUDA driver, recorded by a fake driver."""
 
 import ctypes
 import struct
@@ -17,7 +17,7 @@ from lrscan.cuda.single_pass import lookback  # noqa: E402
 
 @pytest.fixture
 def calls(monkeypatch):
-    """The calls of the driver as (function, what matters of its arguments)."""
+    """Record the calls of the driver as (function, the arguments that matter)."""
     noted = []
 
     def driver(function, *args):
@@ -25,7 +25,7 @@ def calls(monkeypatch):
             kernel, *shape, shared, stream, parameters, extra = args
             assert (shared, parameters) == (0, 0)
             mark, buffer, size_mark, size, end = (ctypes.c_void_p * 5).from_address(extra)
-            assert (mark, size_mark, end) == (1, 2, None)  # as the driver's header defines them
+            assert (mark, size_mark, end) == (1, 2, None)  # the constants in the driver's header
             length = ctypes.c_size_t.from_address(size).value
             numbers = struct.unpack(f"={length // 8}q", ctypes.string_at(buffer, length))
             args = (kernel, tuple(shape), stream, numbers)
@@ -34,7 +34,7 @@ def calls(monkeypatch):
         return answers.get(function)
 
     monkeypatch.setattr(launch, "_driver", driver)
-    monkeypatch.setattr(launch._parameters, "bound", True)  # of this thread
+    monkeypatch.setattr(launch._parameters, "bound", True)  # for this thread
     monkeypatch.setattr(launch.Kernel, "handle", lambda self, device: self.function.__name__)
     monkeypatch.setattr("lrscan.cuda.dispatch.processors", lambda device: 132)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: None)
@@ -86,8 +86,8 @@ def test_the_second_call_with_a_layout_uses_the_new_addresses(calls):
         calls.clear()
 
 
-def test_a_thread_without_a_context_is_given_that_of_torch_before_anything_else(calls):
-    """Such is the thread in which torch runs backward, until it allocates."""
+def test_a_thread_without_a_context_gets_that_of_torch_first(calls):
+    """The thread in which torch runs backward has no context until it allocates memory."""
     a, x = torch.rand(2, 50), torch.rand(2, 50)
 
     def twice():
@@ -111,8 +111,8 @@ def test_an_error_of_the_driver_is_raised_by_name(monkeypatch):
         launch._driver("cuMemsetD32Async", 0, 0, 0, 0)
 
 
-def test_torch_s_default_stream_is_named_as_such(calls, monkeypatch):
-    """Where 0 may be read as a default stream of each thread."""
+def test_the_default_stream_of_torch_is_passed_as_the_legacy_stream(calls, monkeypatch):
+    """A 0 could mean the default stream of the thread."""
     monkeypatch.setattr(torch.cuda, "current_stream", lambda _: SimpleNamespace(cuda_stream=0))
     a, x = torch.rand(2, 50), torch.rand(2, 50)
     sweep.forward(a, x, None, 0, False, "serial", backend="cuda")
@@ -121,7 +121,7 @@ def test_torch_s_default_stream_is_named_as_such(calls, monkeypatch):
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_a_kernel_is_loaded_with_the_capture_relaxed_and_only_then(monkeypatch, fails):
+def test_the_capture_mode_is_relaxed_only_while_a_kernel_is_loaded(monkeypatch, fails):
     relaxed = pytest.importorskip(
         "cuda.bindings.driver"
     ).CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED

@@ -1,7 +1,7 @@
-"""The look-back protocol of the CUDA kernels, on a model of a device as unkind as it may be.
+"""The look-back protocol of the CUDA kernels, on an adversarial model of a device.
 
-The kernels compile the functions that run here. Numbers are integers modulo a prime, so a result is
-either exactly right or wrong.
+The kernels compile the same functions that run here. Numbers are integers modulo a prime, so a
+result is either exactly right or wrong.
 """
 
 import sys
@@ -15,7 +15,7 @@ from lrscan.core import algebra  # noqa: E402
 from lrscan.cuda.single_pass import lookback  # noqa: E402
 
 PRIME = 2**31 - 1
-INFINITE = PRIME  # no residue: stands for a product that overflowed
+INFINITE = PRIME  # not a residue; represents a product that overflowed
 FLAG = 1 << 32
 TILES, COLUMNS, WIDTH, THREADS = 7, 4, 2, 3
 
@@ -38,7 +38,7 @@ def step(P, R, h):
     return INFINITE if INFINITE in (P, h) else algebra.step(P, R, h) % PRIME
 
 
-# Two words a number, so that one may be seen without the other.
+# Two words per number, so that one can be visible without the other.
 WORDS = lookback.WordCounts(2, 2)
 
 
@@ -51,7 +51,7 @@ def value_of(words):
 
 
 class Scan:
-    """One launch of the protocol: every tile learns what it begins with, in every column."""
+    """One launch of the protocol: every tile finds its initial state in every column."""
 
     def __init__(self, device, radix, overflowing=(), **mutations):
         self.device, self.radix, self.overflowing = device, radix, overflowing
@@ -136,14 +136,14 @@ class Scan:
 
 @pytest.mark.parametrize("radix", [1, 2, 3, TILES])
 @pytest.mark.parametrize("resident", [1, 2, 5, 100])
-def test_every_tile_learns_its_state_however_few_blocks_run(resident, radix):
+def test_every_tile_finds_its_initial_state_however_few_blocks_run(resident, radix):
     for seed in range(3):
         lazy = (0.2, 0.9, 0.99)[seed]
         assert Scan(Device(resident, seed, lazy), radix).run().is_right()
 
 
 @pytest.mark.parametrize("radix", [1, 3])
-def test_a_tile_whose_product_overflows_hands_on_its_state(radix):
+def test_a_tile_whose_product_overflows_passes_its_state_on(radix):
     for seed in range(4):
         scan = Scan(Device(3 + 20 * (seed % 2), seed), radix, overflowing=(0, 3, 4))
         assert scan.run().is_right()
@@ -156,13 +156,13 @@ def test_the_workspace_holds_every_word_and_no_more():
         used = [address for address, word in device.words.items() if word]
         size = lookback.workspace_bytes(WORDS, TILES, COLUMNS, radix)
         assert 0 <= min(used) and max(used) + 8 <= size
-        if radix < TILES:  # the states between groups come last
+        if radix < TILES:  # the states between groups are stored last
             assert max(used) + 8 == size
         assert all(address % 8 == 0 for address in used)
 
 
 def caught(**how):
-    """Whether some order of events shows that a protocol is wrong."""
+    """Return True if some order of events shows that a protocol is wrong."""
     radix, resident = how.pop("radix", 3), how.pop("resident", 100)
     for seed in range(12):
         try:
@@ -174,7 +174,7 @@ def caught(**how):
 
 
 def store_apart(fenced):
-    """Value and flag in words of their own, with a fence between them or without."""
+    """Return mutations that store value and flag in separate words, with or without a fence."""
 
     def store_word(device, address, word):
         device.store_word(("value", address), word)
@@ -198,7 +198,7 @@ def store_early(device, address, word):
 
 @pytest.mark.parametrize("radix", [1, 3])
 def test_a_missing_fence_would_be_caught(radix):
-    """The words carry their flags for this reason."""
+    """This is the reason why a word contains its flag."""
     assert caught(radix=radix, **store_apart(fenced=False))
     assert not caught(radix=radix, **store_apart(fenced=True))
 
@@ -218,8 +218,8 @@ def test_tiles_numbered_by_block_instead_of_ticket_would_be_caught(radix):
 
 
 @pytest.mark.parametrize("radix", [1, 3])
-def test_words_left_from_the_launch_before_would_be_caught(radix):
-    """A graph that is replayed has to clear them again."""
+def test_words_left_by_an_earlier_launch_would_be_caught(radix):
+    """A CUDA graph must therefore clear them at every replay."""
     wrong = 0
     for seed in range(4):
         device = Device(100, seed)

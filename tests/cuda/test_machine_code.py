@@ -1,4 +1,4 @@
-"""Where the machine code of a CUDA kernel comes from."""
+"""The sources of a CUDA kernel's machine code: the cache, a kit, or the compiler."""
 
 import os
 import subprocess
@@ -23,7 +23,7 @@ def kernel():
 
 @pytest.fixture(autouse=True)
 def machine(tmp_path, monkeypatch):
-    """An empty cache, and a compiler that takes notes."""
+    """Provide an empty cache, and a fake compiler that records its calls."""
     made = []
 
     def compiled(kernel, capability):
@@ -38,25 +38,25 @@ def machine(tmp_path, monkeypatch):
     return made
 
 
-def test_a_kernel_is_compiled_once_and_kept(kernel, machine):
+def test_a_kernel_is_compiled_once_and_cached(kernel, machine):
     assert machine_code.machine_code(kernel, SM_90) == b"compiled"
     assert machine_code.machine_code(kernel, SM_90) == b"compiled"
     assert len(machine) == 1
     assert machine_code.tally == {machine_code.COMPILED: 1, machine_code.KEPT: 1}
 
 
-def test_a_kernel_that_was_carried_along_is_not_compiled(kernel, machine, tmp_path, monkeypatch):
+def test_a_kernel_of_a_kit_is_not_compiled(kernel, machine, tmp_path, monkeypatch):
     assert machine_code.export(kernel, SM_90, tmp_path / "kit")
     assert not machine_code.export(kernel, SM_90, tmp_path / "kit")
     assert len(machine) == 1
     (path,) = (tmp_path / "kit").iterdir()
     kernel_files.write(path, b"carried")
     monkeypatch.setenv("LRSCAN_KERNELS", str(tmp_path / "kit"))
-    # Whatever compilers this machine has.
+    # The kernel is used although this machine has other compilers.
     monkeypatch.setattr(machine_code, "_compilers", lambda: "others")
     assert machine_code.machine_code(kernel, SM_90) == b"carried"
     assert machine_code.tally[machine_code.CARRIED] == 1
-    # But not for another GPU, nor of other sources.
+    # But it is not used for another GPU, or if the sources differ.
     assert machine_code.machine_code(kernel, (8, 0)) == b"compiled"
     monkeypatch.setattr(machine_code, "digest", lambda folder: "f" * 64)
     assert machine_code.machine_code(kernel, SM_90) == b"compiled"
@@ -83,10 +83,10 @@ def test_code_that_the_driver_refuses_is_compiled_instead(kernel, machine, tmp_p
 
 
 @pytest.mark.parametrize("damage", [lambda code: code[:-1], lambda code: b""], ids=["cut", "empty"])
-def test_a_damaged_file_is_passed_over_wherever_it_lies(
+def test_a_damaged_file_is_ignored_in_the_kit_and_in_the_cache(
     kernel, machine, tmp_path, monkeypatch, damage
 ):
-    """It reaches no driver and no other folder, and is written anew."""
+    """It reaches neither the driver nor another folder, and is written again."""
     kit, again = tmp_path / "kit", tmp_path / "again"
     machine_code.export(kernel, SM_90, kit)
     (carried,), (own,) = kit.iterdir(), (tmp_path / "cache").iterdir()
@@ -101,7 +101,7 @@ def test_a_damaged_file_is_passed_over_wherever_it_lies(
     assert machine_code.export(kernel, SM_90, kit) and kernel_files.read(carried) == b"compiled"
 
 
-def test_what_no_driver_takes_is_an_error(kernel, monkeypatch):
+def test_code_that_the_driver_never_accepts_is_an_error(kernel, monkeypatch):
     pytest.importorskip("cuda.bindings.driver")
 
     def driver(function, *arguments):
@@ -113,7 +113,7 @@ def test_what_no_driver_takes_is_an_error(kernel, monkeypatch):
         kernel._load(SM_90)
 
 
-def test_a_full_disk_keeps_no_kernel_from_running(kernel, machine, monkeypatch):
+def test_a_kernel_runs_although_the_disk_is_full(kernel, machine, monkeypatch):
     def full(files):
         raise OSError("No space left on device")
 
@@ -121,8 +121,8 @@ def test_a_full_disk_keeps_no_kernel_from_running(kernel, machine, monkeypatch):
     assert machine_code.machine_code(kernel, SM_90) == b"compiled"
 
 
-def test_carried_kernels_need_no_compiler(tmp_path):
-    """Compiled here, with NumPy 2.5, then looked for by a process in which nothing can compile."""
+def test_kernels_of_a_kit_need_no_compiler(tmp_path):
+    """Compile in one process, as if with NumPy 2.5, and load in one that cannot compile."""
     try:
         warmup.check_compilers()
     except warmup.WarmupError as error:

@@ -1,4 +1,4 @@
-"""The two bodies of memory have the same names."""
+"""The two implementations of memory, for a GPU and for the simulator, have the same names."""
 
 import ast
 from pathlib import Path
@@ -10,9 +10,9 @@ pytest.importorskip("numba.cuda")
 from lrscan.cuda import memory  # noqa: E402
 
 
-def names(body):
-    """(what its ``__all__`` lists, the functions that it has)"""
-    tree = ast.parse(Path(memory.__file__).with_name(f"{body}.py").read_bytes())
+def names(implementation):
+    """Return (the names in ``__all__``, the functions that it defines or imports)."""
+    tree = ast.parse(Path(memory.__file__).with_name(f"{implementation}.py").read_bytes())
     (listed,) = (
         ast.literal_eval(node.value)
         for node in tree.body

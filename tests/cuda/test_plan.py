@@ -28,7 +28,7 @@ def variant(kind="float32", backward=False):
 
 
 def rows(*strides, address=64, size=4):
-    """Those of a forward sweep with (time, outer, inner) strides in elements."""
+    """Return the rows of a forward sweep whose (time, outer, inner) strides are in elements."""
     own = Row(address, strides[0] * size, 0, strides[1] * size, strides[2] * size)
     none = Row(*[0] * 5)
     return Rows(own, own, none, own, none, none, none)
@@ -54,19 +54,19 @@ def test_tiles_cover_everything_and_fit(order, kind):
         assert room.numbers * described(own.state).size <= 48 * 1024 - 8
 
 
-def test_two_tiles_for_each_multiprocessor_where_there_is_work_for_them():
+def test_there_are_tiles_for_every_multiprocessor_if_there_is_enough_work():
     for steps, columns in [(2**20, 1), (2**16, 32), (2**13, 256)]:
         chosen = plan(variant(), Layout("time", 4), Extents(steps, 1, 1, columns), PROCESSORS)
         assert chosen.grid >= 1.5 * PROCESSORS
 
 
-def test_states_are_handed_on_in_groups_only_where_columns_are_few():
+def test_tiles_form_groups_only_where_columns_are_few():
     many = plan(variant(), Layout("columns", 4), Extents(65_536, 1, 1, 12_288), PROCESSORS)
     few = plan(variant(), Layout("columns", 4), Extents(2**20, 1, 1, 32), PROCESSORS)
     assert many.radix == 1 and few.radix > 16
 
 
-def test_blocks_are_smaller_only_where_no_maps_are_handed_on():
+def test_blocks_are_smaller_only_where_tiles_pass_no_maps():
     for order, extents in (("columns", (8192, 1, 8, 1024)), ("time", (1024, 1, 1, 65_536))):
         chosen = plan(variant(), Layout(order, 4), Extents(*extents), PROCESSORS)
         assert chosen.radix == 1 and chosen.threads == THREADS_WITHOUT_MAPS
@@ -76,7 +76,7 @@ def test_blocks_are_smaller_only_where_no_maps_are_handed_on():
 
 
 @pytest.mark.parametrize("columns", [256, 1024, 2048, 4096])
-def test_a_group_of_tiles_is_as_large_as_handing_on_a_state_takes_and_no_larger(columns):
+def test_a_group_of_tiles_has_just_enough_elements(columns):
     chosen = plan(variant(), Layout("columns", 4), Extents(65_536, 1, 1, columns), PROCESSORS)
     elements = chosen.radix * chosen.chunks * 8 * columns
     assert GROUP_VALUES <= elements < 2 * GROUP_VALUES
@@ -114,23 +114,23 @@ def test_a_coefficient_that_is_the_same_for_all_lanes_is_read_once():
 @pytest.mark.parametrize(
     ("dtype", "steps", "columns", "apart", "forward", "backward"),
     [
-        ("float32", 4, 1000, 1, "serial", "serial"),  # little more than a launch
+        ("float32", 4, 1000, 1, "serial", "serial"),  # hardly more work than a launch
         ("float32", 8, 1000, 1, "single_pass", "single_pass"),
-        ("float32", 32, 1000, 1, "serial", "single_pass"),  # all steps read ahead at once
-        ("float32", 40, 1000, 1, "single_pass", "single_pass"),  # eight steps left over
+        ("float32", 32, 1000, 1, "serial", "single_pass"),  # all steps are read ahead at once
+        ("float32", 40, 1000, 1, "single_pass", "single_pass"),  # eight steps remain
         ("float32", 128, 2**18, 1, "serial", "single_pass"),
         ("float32", 1024, 2**21, 1, "single_pass", "single_pass"),
         ("bfloat16", 512, 1000, 1, "serial", "single_pass"),
-        ("bfloat16", 1024, 2**16, 1, "serial", "single_pass"),  # half the bytes, as many numbers
+        ("bfloat16", 1024, 2**16, 1, "serial", "single_pass"),  # half the bytes per number
         ("bfloat16", 8192, 2**13, 1, "single_pass", "single_pass"),
-        ("bfloat16", 8, 2**21, 8, "serial", "serial"),  # a sector holds all that is read of it
+        ("bfloat16", 8, 2**21, 8, "serial", "serial"),  # one sector has a whole column
         ("float32", 8, 2**16, 8, "serial", "serial"),
         ("float32", 8, 2**21, 8, "single_pass", "single_pass"),
         ("float32", 16, 2**16, 16, "single_pass", "serial"),
         ("float32", 1024, 2**21, 1024, "single_pass", "single_pass"),
     ],
 )
-def test_auto_takes_one_thread_per_column_only_where_that_was_faster(
+def test_auto_uses_one_thread_per_column_only_where_that_was_faster(
     dtype, steps, columns, apart, forward, backward
 ):
     operands = {"x": Operand(getattr(torch, dtype), 0, 1, (0, 0, apart), True)}

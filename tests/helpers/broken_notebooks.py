@@ -7,7 +7,7 @@ from pathlib import Path
 CELL = {"cell_type": "code", "metadata": {}, "source": "1"}
 DOCUMENT = {"cells": [CELL], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
 MARKERS = '{\n<<<<<<< HEAD\n "cells": []\n=======\n>>>>>>> other\n}\n'
-# Contents of a file that is not a notebook, and words of the error message.
+# Name of a case: (what to write, part of the error message).
 BROKEN = {
     "empty": ("", "not a notebook"),
     "text": ("x", "not a notebook"),
@@ -37,7 +37,7 @@ BROKEN = {
 
 
 def break_notebook(path, what):
-    """Write a file that is not a notebook: text, bytes, a document, or the work of a function."""
+    """Create ``path`` from text, bytes or a JSON document, or let a function create it."""
     path.parent.mkdir(exist_ok=True)
     if callable(what):
         what(path)

@@ -1,4 +1,4 @@
-"""Chromium for the tests in a browser, and servers on loopback for it to open."""
+"""Chromium for the browser tests, and a server on the loopback interface for it to open."""
 
 import os
 import shutil
@@ -14,11 +14,11 @@ NAMES = (os.environ.get("CHROMIUM", ""), "chromium", "chromium-browser", "google
 
 @contextmanager
 def chromium() -> Iterator:
-    """A headless browser: the system's where there is one, else Playwright's own."""
+    """Yield a headless browser: the one installed on the system, or else Playwright's own."""
     from playwright.sync_api import sync_playwright
 
     found = next(filter(None, (shutil.which(name) for name in NAMES if name)), None)
-    # Chromium's sandbox does not work for root, as which containers often run.
+    # Chromium's sandbox does not work for root, and containers often run as root.
     arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=found, args=arguments)
@@ -30,7 +30,7 @@ def chromium() -> Iterator:
 
 @contextmanager
 def served(folder: Path) -> Iterator[str]:
-    """The address under which a folder is served on loopback."""
+    """Serve a folder on the loopback interface, and yield its address."""
 
     class Quiet(SimpleHTTPRequestHandler):
         def log_message(self, *_) -> None:

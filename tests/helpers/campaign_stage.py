@@ -1,4 +1,4 @@
-"""Phases of a made-up campaign that end in every way in which a real phase may end."""
+"""Phases of a made-up campaign, one for each way in which a real phase can end."""
 
 import json
 import os

@@ -1,9 +1,10 @@
 """A model of a GPU as far as the look-back protocol sees it: blocks, threads, and slow memory.
 
 It runs the protocol's own functions, one thread of the model at a time, and decides at every access
-to memory who goes on. It is as unkind as a device may be: blocks start in any order, only some of
-them at a time; a thread may be left waiting for as long as another can go on; and a store is seen
-by other blocks at any later moment, in any order with stores to other words.
+to memory which thread continues. It is as adversarial as a device may be: blocks start in any
+order, only some of them at a time; a thread may be left waiting for as long as another can run;
+and a store becomes visible to other blocks at any later moment, in any order relative to stores
+to other words.
 """
 
 import random
@@ -12,11 +13,11 @@ from collections import defaultdict, deque
 
 
 class Deadlock(Exception):
-    """Nobody can go on."""
+    """No thread can continue."""
 
 
 class _Abandoned(BaseException):
-    """Ends the threads of a model that is given up."""
+    """Raised in the threads of a model to end them when the model stops early."""
 
 
 class _Actor:
@@ -41,7 +42,7 @@ class _Actor:
         self.device.back.release()
 
     def pause(self):
-        """Hand the turn back to the model until it is this thread's again."""
+        """Give the turn back to the model, and wait until this thread gets it again."""
         self.device.back.release()
         self.turn.acquire()
         if self.device.abandoned:
@@ -55,20 +56,22 @@ class _Actor:
 
 
 class Device:
-    """Runs a grid of blocks with at most ``resident`` of them at a time.
+    """A device that runs a grid of blocks, at most ``resident`` of them at a time.
 
-    seed      decides every choice
-    lazy      how seldom a store becomes visible: 0 at once, 0.99 late
+    Args:
+        resident: the most blocks that run at the same time
+        seed: seed of every choice that the model makes
+        lazy: how long stores stay invisible, from 0 (not at all) to 0.99 (long)
     """
 
     def __init__(self, resident, seed, lazy=0.9):
         self.resident, self.lazy = resident, lazy
         self.random = random.Random(seed)
         self.words = defaultdict(int)
-        self.pending = deque()  # stores that nobody else sees yet: (block, address, word)
+        self.pending = deque()  # stores invisible to other blocks: (block, address, word)
         self.back, self.abandoned, self.current = threading.Semaphore(0), False, None
 
-    # What threads of the model call.
+    # Methods that threads of the model call.
 
     def take_ticket(self, address):
         self.current.pause()
@@ -76,12 +79,12 @@ class Device:
         return self.words[address] - 1
 
     def load_words(self, address, count):
-        """Words one after the other, each as it is seen when its turn comes."""
+        """Return consecutive words, each as this thread sees it at the moment of its own load."""
         words = []
         for at in range(address, address + 8 * count, 8):
             self.current.pause()
             words.append(self._seen(at))
-        if 0 in words and self.current.polled == address:  # a loop, which goes on when it is there
+        if 0 in words and self.current.polled == address:  # polled twice: wait for the word
             self.current.awaits = ("word", address + 8 * words.index(0))
         self.current.polled = address
         return tuple(words)
@@ -96,7 +99,7 @@ class Device:
         self.pending.append((self.current.block, address, word))
 
     def fence(self):
-        """Everything that the block stored is seen before what it stores from now on."""
+        """Make the block's earlier stores visible before any that follow."""
         self.current.pause()
         for store in [store for store in self.pending if store[0] == self.current.block]:
             self._commit(store)
@@ -112,10 +115,10 @@ class Device:
     def shared_access(self):
         self.current.pause()
 
-    # The model.
+    # The scheduler.
 
     def run(self, blocks, threads, body):
-        """Run ``body(block, thread)`` for all threads of all blocks, to the end."""
+        """Run ``body(block, thread)`` for all threads of all blocks, until all have finished."""
         waiting = [Block(number, threads) for number in range(blocks)]
         self.random.shuffle(waiting)
         actors = []
@@ -147,7 +150,7 @@ class Device:
             # Two stores to one word keep their order.
             self._commit(next(s for s in self.pending if s[1] == store[1]))
         elif able:
-            # The same few are preferred for a while, so that the others fall far behind.
+            # The same few threads are preferred for a while, so that the others fall far behind.
             self.current = able[min(int(self.random.expovariate(0.7)), len(able) - 1)]
             if self.random.random() < 0.05:
                 self.random.shuffle(actors)
@@ -170,7 +173,7 @@ class Device:
 
 
 class Block:
-    """A block of threads with a room that they share."""
+    """A block of threads and its shared memory, ``room``."""
 
     def __init__(self, number, threads):
         self.number, self.threads = number, threads

@@ -1,6 +1,5 @@
-"""Made-up records of a GPU."""
+"""Provenance of made-up records of a GPU."""
 
-# Their provenance.
 ORIGIN = {
     "device": "h100",
     "device_label": "NVIDIA H100",

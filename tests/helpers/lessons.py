@@ -1,4 +1,4 @@
-"""The exercises of the notebooks, each with what has to be run before it."""
+"""The exercises of the notebooks, each with the code that has to run before it."""
 
 import ast
 from dataclasses import dataclass
@@ -24,14 +24,14 @@ class Exercise:
     check: str
 
     def run(self, source: str) -> None:
-        """Define the answer and call the check; the verdict is printed."""
+        """Define the answer in ``source`` and call the check, which prints its verdict."""
         names: dict = {}
         for text in (self.context, source, self.check):
             exec(compile(text, f"<{self.name}>", "exec"), names)
 
 
 def exercises(simulated: bool) -> list[Exercise]:
-    """Those of the notebooks that need the CUDA simulator, or those of the others."""
+    """Return the exercises of the lessons that use the CUDA simulator, or of all others."""
     found = []
     for notebook in NOTEBOOKS:
         code = [cell for cell in notebook.cells if cell["cell_type"] == "code"]
@@ -58,7 +58,7 @@ def exercises(simulated: bool) -> list[Exercise]:
 
 
 def checks(*lessons: ModuleType) -> dict[str, Check]:
-    """The checks of these lessons' modules, by names such as "03-padding"."""
+    """Return the checks of the modules of some lessons, keyed by names such as "03-padding"."""
     return {
         f"{lesson.__name__[-2:]}-{name}": check
         for lesson in lessons
@@ -68,7 +68,7 @@ def checks(*lessons: ModuleType) -> dict[str, Check]:
 
 
 def runs_in_simulator(notebook: Notebook) -> bool:
-    """Whether a lesson switches Numba's CUDA simulator on."""
+    """Return True if a lesson switches on Numba's CUDA simulator."""
     return any("import simulator" in cell["source"] for cell in notebook.cells)
 
 

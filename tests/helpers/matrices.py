@@ -1,8 +1,10 @@
-"""An algebra that is none of the package's: 2 by 2 matrices in the place of coefficients.
+"""An algebra that the package does not have: coefficients are 2 by 2 matrices.
+
+The recurrence::
 
     h[t] = A[t] h[t-1] + x[t]        A[t] (2, 2), row by row; h[t], x[t] (2,)
 
-Kernels made from it show that they take from an algebra whatever is particular to it.
+Kernels built from it show that only the algebra knows what a coefficient is.
 """
 
 import hashlib
@@ -46,7 +48,8 @@ def state_gradient(a, g):
 
 
 MATRICES = Algebra(
-    # Compiled kernels are kept by the name, and this file is none of their sources.
+    # Compiled kernels are cached under this name. It has the hash of this file, which is not among
+    # the sources that the cache watches.
     name="matrices" + hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:8],
     coefficient_numbers=4,
     state_numbers=2,
@@ -61,7 +64,7 @@ MATRICES = Algebra(
 
 
 def draw(shape, dtype=torch.float32, seed=0):
-    """(A, x, h0, dh) for a time axis in front; A turns and hardly shrinks, so that states last."""
+    """Draw (A, x, h0, dh) with time first; A is nearly a rotation, so that states last."""
     generator = torch.Generator().manual_seed(seed)
 
     def normal(*more):
@@ -74,18 +77,20 @@ def draw(shape, dtype=torch.float32, seed=0):
 
 
 def exact(a, x, h0, dh, reverse):
-    """((value, bound), ...) of h, dA, dx and dh0 in float64, by a loop and by torch's autograd.
+    """Compute ((value, bound), ...) of h, dA, dx and dh0 in float64, with a loop and autograd.
 
-    A bound is one for all numbers of a state, as :func:`lrscan.core.reference.rounding_bound` with
-    norms in the place of absolute values: to first order, with the unit roundoff u, the error is at
-    most u * K[t], where
+    One bound holds for all numbers of a state. It is the bound of
+    :func:`lrscan.core.reference.rounding_bound` with norms instead of absolute values: to first
+    order, with the unit roundoff u, the error is at most u * K[t], where ::
 
-        H[t] = |A[t]| * H[t-1] + |x[t]|                           H before the start = |h0|
-        K[t] = |A[t]| * (K[t-1] + 5 * H[t-1]) + d * |x[t]|        K before the start = d * |h0|
+        H[t] = norm(A[t]) * H[t-1] + norm(x[t])
+        K[t] = norm(A[t]) * (K[t-1] + 5 * H[t-1]) + d * norm(x[t])
 
-    A product of a matrix and a state rounds each number three times, of terms that are sqrt(2)
-    times as large as its norm at most: hence the 5. Each of log2(T) + 2 levels of a tree does so
-    once: d is 5 of them.
+    Before the start, H is norm(h0) and K is d * norm(h0).
+
+    A product of a matrix and a state rounds each number three times, and the terms are at most
+    sqrt(2) times as large as the product of their norms: hence the 5. Each of the log2(T) + 2
+    levels of a tree rounds like this once: d is 5 times their number.
     """
     a, x, h0, dh = (tensor.double() for tensor in (a, x, h0, dh))
     order = list(range(len(x)))[:: -1 if reverse else 1]
@@ -93,7 +98,7 @@ def exact(a, x, h0, dh, reverse):
     first = order[0]
 
     def before(states, start):
-        """A value of each step one step earlier."""
+        """Shift values one step later, so that each step has the value of the step before."""
         last = [states[1:], start[None]] if reverse else [start[None], states[:-1]]
         return torch.cat(last)
 
@@ -135,7 +140,7 @@ def exact(a, x, h0, dh, reverse):
 
 
 def by_kernels(a, x, h0, dh, reverse, algorithm, backend, dim=0):
-    """(h, dA, dx, dh0) of a backend's kernels, for tensors whose axis of time is ``dim``."""
+    """Compute (h, dA, dx, dh0) with a backend's kernels; time is the axis ``dim``."""
     a, dh = a.flatten(-2), dh.contiguous()
     h = torch.empty_like(x)
     options = (dim, reverse, algorithm, None, backend, MATRICES)
@@ -147,7 +152,7 @@ def by_kernels(a, x, h0, dh, reverse, algorithm, backend, dim=0):
 
 
 def by_kernels_in_layout(tensors, dim, reverse, algorithm, backend):
-    """The same with time as the axis ``dim`` in memory, and in front of what is given and found."""
+    """Do the same for time-first tensors, but hand the kernels copies with time as axis ``dim``."""
     a, x, h0, dh = tensors
     a, x, dh = (tensor.transpose(0, dim).contiguous() for tensor in (a, x, dh))
     h, da, dx, dh0 = by_kernels(a, x, h0, dh, reverse, algorithm, backend, dim)
@@ -155,7 +160,7 @@ def by_kernels_in_layout(tensors, dim, reverse, algorithm, backend):
 
 
 def check(found, expected):
-    """Every number is as near to the exact value as rounding allows."""
+    """Check that every number is as close to the exact value as rounding allows."""
     for name, got, (value, bound) in zip(("h", "dA", "dx", "dh0"), found, expected, strict=True):
         assert got.shape == value.shape, name
         share = ((got - value).abs() / bound.clamp_min(1e-300)).max()

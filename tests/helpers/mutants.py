@@ -1,4 +1,4 @@
-"""What a deliberately wrong scan must fail: run by test_mutations.py on a copy of the package.
+"""Checks that a deliberately wrong scan must fail; test_mutations.py runs them on a copy.
 
 ``python mutants.py LAYOUT [LAYOUT ...] -- KIND [KIND ...]`` takes tensors of these layouts, with
 coefficients of each kind.

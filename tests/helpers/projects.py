@@ -1,4 +1,4 @@
-"""Small projects to run: a root with notebooks that are written by the test itself."""
+"""Small projects to run: a root folder with notebooks that the test itself writes."""
 
 import json
 import os
@@ -14,7 +14,7 @@ PARAMETERS = 'seed = 0\ndevice = "auto"'
 
 
 def make_project(root: Path, profiles: str = "[quick]\nseed = 1\n") -> Path:
-    """A root with profiles and no notebooks yet."""
+    """Create a project with profiles and no notebooks yet."""
     (root / "notebooks").mkdir(parents=True)
     (root / "notebooks" / "profiles.toml").write_text(profiles)
     return root
@@ -29,9 +29,9 @@ def write_notebook(
     language: str = "python",
     tags: tuple[str, ...] = (),
 ) -> None:
-    """A notebook of a title, its parameters and some cells: markdown if they begin with #.
+    """Write a notebook with a title, a cell of parameters, and the given cells.
 
-    The tags are the last cell's.
+    A cell that begins with # is markdown. The tags go to the last cell.
     """
     sources = ["# Title", *([] if parameters is None else [parameters]), *cells]
     written = [_cell(number, source) for number, source in enumerate(sources)]
@@ -46,7 +46,7 @@ def write_notebook(
 
 
 def _cell(number: int, source: str) -> dict[str, Any]:
-    # By hand, so that what needs no Jupyter is tested without it too.
+    # By hand, because some of these tests also run where Jupyter is not installed.
     cell = {"id": f"cell-{number}", "metadata": {}, "source": source}
     if source.startswith("#"):
         return cell | {"cell_type": "markdown"}
@@ -59,19 +59,18 @@ def read_executed(root: Path, name: str) -> Any:
     return nbformat.read(root / "build" / "notebooks" / f"{name}.ipynb", 4)
 
 
-def in_run(monkeypatch, **told: Any) -> None:
-    """Be in a run of this context."""
-    for name, value in Context(**told).variables().items():
+def in_run(monkeypatch, **fields: Any) -> None:
+    """Set the environment variables of a run with these fields of its context."""
+    for name, value in Context(**fields).variables().items():
         monkeypatch.setenv(name, value)
 
 
-# What a test waits for what takes a second. A busy machine may need it; nothing else is so slow
-# that passes.
+# The limit for events that take about a second. Only a very busy machine comes close to it.
 LONGEST_S = 600
 
 
 def wait_until(condition: Callable[[], Any]) -> None:
-    """Wait for something that another process or thread does, however slow the machine is."""
+    """Wait until a condition that another process or thread brings about holds."""
     deadline = time.monotonic() + LONGEST_S
     while not condition():
         assert time.monotonic() < deadline, "it did not happen"
@@ -79,12 +78,12 @@ def wait_until(condition: Callable[[], Any]) -> None:
 
 
 def written(path: Path) -> bool:
-    """Whether a process has written something into a file."""
+    """Return True if the file exists and is not empty."""
     return path.is_file() and path.stat().st_size > 0
 
 
 def alive(pid: int) -> bool:
-    """Whether a process still runs; one that only waits to be reaped does not."""
+    """Return True if a process still runs; a zombie does not."""
     import psutil
 
     try:
@@ -94,7 +93,7 @@ def alive(pid: int) -> bool:
 
 
 def can_mount() -> bool:
-    """Whether a test may have a disk of its own."""
+    """Return True if a test can mount a file system of its own."""
     command = ["unshare", "-rm", "sh", "-c", "mount -t tmpfs -o size=1m tmpfs /mnt"]
     try:
         return subprocess.run(command, capture_output=True).returncode == 0
@@ -102,7 +101,7 @@ def can_mount() -> bool:
         return False
 
 
-# The parameters and the cell of a notebook that measures, records and draws.
+# The parameters and the code of a notebook that measures, records and draws.
 DRAWING = "seed = 0\nmeasure = True"
 DRAWS = """
 import matplotlib.pyplot as plt
@@ -110,8 +109,8 @@ from lrscan.evidence import figures, records
 if measure:
     rows = [{"T": t, "median_ms": 0.1 * t} for t in (1, 2, 3)]
     names = ("device_label", "commit", "dirty", "measured_at", "parameters", "profile", "versions")
-    told = {"device": "cpu-2-core", "driver": None, "seed": seed} | dict.fromkeys(names, "x")
-    one = records.write("timing", rows, told)
+    origin = {"device": "cpu-2-core", "driver": None, "seed": seed} | dict.fromkeys(names, "x")
+    one = records.write("timing", rows, origin)
 else:
     one = records.read("timing", "cpu-2-core")
 figure, axes = plt.subplots()
@@ -119,7 +118,7 @@ axes.plot(one.table["T"], one.table["median_ms"], color="C0")
 figures.save(figure, "timing", one, alt="Time rises.")
 """
 
-# The package under test and this folder, for processes that the tests start in another one.
+# The search path for processes that tests start in another folder: the package and the helpers.
 HELPERS = Path(__file__).parent
 PYTHONPATH = os.pathsep.join(
     filter(None, [str(HELPERS.parents[1]), str(HELPERS), os.environ.get("PYTHONPATH")])

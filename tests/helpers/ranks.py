@@ -1,4 +1,4 @@
-"""Processes of a gloo group on this machine, which carry out functions of the tests."""
+"""Processes of a gloo group on this machine, in which tests call functions."""
 
 import datetime
 import os
@@ -9,13 +9,13 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from projects import LONGEST_S
 
-WAIT_S = 120  # for an answer; a test that hangs fails
+WAIT_S = 120  # the limit for an answer, so that a test that hangs fails
 
 
 class Ranks:
-    """``size`` processes; ``run`` calls a function in all or in the first of them.
+    """A pool of ``size`` processes; ``run`` calls a function in all or in the first of them.
 
-    Groups of the first 1, 2, ... ranks are there from the start.
+    Groups of the first 1, 2, ... ranks exist from the start.
     """
 
     def __init__(self, size, folder, timeout_s=LONGEST_S):
@@ -33,8 +33,11 @@ class Ranks:
             theirs.close()
 
     def run(self, function, *arguments, size=None):
-        """What ``function(group, *arguments)`` returned on each rank, or the error that it raised;
-        None for a process that ended."""
+        """Call ``function(group, *arguments)`` on each rank, and return the list of results.
+
+        The result is a :class:`Failure` where the function raised, and None where the process
+        ended.
+        """
         size = size or self.size
         for pipe in self.pipes[:size]:
             pipe.send((function, arguments, size))
@@ -48,7 +51,7 @@ class Ranks:
         return results
 
     def results(self, function, *arguments, size=None):
-        """The same where no error is expected."""
+        """Do the same as :meth:`run`, but fail if a rank raised an error."""
         results = self.run(function, *arguments, size=size)
         failed = [r for r in results if isinstance(r, Failure)]
         assert not failed, failed[0].text
@@ -61,7 +64,7 @@ class Ranks:
 
 
 class Failure:
-    """An error on a rank."""
+    """A record of an error on a rank."""
 
     def __init__(self, error):
         self.kind, self.message = type(error).__name__, str(error)
@@ -78,9 +81,9 @@ def _serve(rank, size, store, timeout_s, pipe):
         try:
             function, arguments, asked = pipe.recv()
         except EOFError:
-            os._exit(0)  # without waiting for a peer
+            os._exit(0)  # do not wait for other ranks
         try:
             answer = function(groups[asked], *arguments)
-        except Exception as error:  # it goes to the test
+        except Exception as error:  # sent to the test
             answer = Failure(error)
         pipe.send(answer)

@@ -1,18 +1,18 @@
-"""Inputs and the check that every test of the operator uses."""
+"""Inputs for the tests of the operator, and the check that they all use."""
 
 import torch
 
 from lrscan.core.reference import oracle
 from lrscan.experiments.inputs import lasting
 
-# What the coefficients do to a state. They forget it: magnitudes are up to about 1.2, most are far
-# smaller, and some are 0. Or it lasts: magnitudes are within a hundredth of one, so that a product
-# over a thread's steps, a tile or a block counts where it is handed on.
+# Kinds of coefficients. "forgets": magnitudes are up to about 1.2, most are far smaller, and some
+# are 0. "lasts": magnitudes are within a hundredth of one, so that the product over a thread's
+# steps, over a tile or over a block still matters in the next one.
 KINDS = ("forgets", "lasts")
 
 
 def coefficients(shape, dtype, generator, kind):
-    """Coefficients of a kind, of either sign, or of any phase where they are complex."""
+    """Draw coefficients of a kind, of either sign; complex ones have any phase."""
     wide = torch.complex128 if dtype.is_complex else torch.float64
     a = torch.randn(shape, dtype=wide, generator=generator)
     if kind == "lasts":
@@ -23,7 +23,7 @@ def coefficients(shape, dtype, generator, kind):
 
 
 def draw(shape, dtype, dim, seed=0, kind="forgets"):
-    """(a, x, h0, dh), with coefficients of a kind."""
+    """Draw (a, x, h0, dh) with coefficients of a kind."""
     generator = torch.Generator().manual_seed(seed)
     wide = torch.complex128 if dtype.is_complex else torch.float64
 
@@ -36,7 +36,7 @@ def draw(shape, dtype, dim, seed=0, kind="forgets"):
 
 
 def spoiled(a, x, h0, dh, seed=0):
-    """Copies with NaN and infinity in all of them, and coefficients of zero, which part them."""
+    """Return copies with NaN and infinity in all of them; zeros in ``a`` stop their spread."""
     generator = torch.Generator().manual_seed(seed)
 
     def some(tensor, share):
@@ -51,16 +51,16 @@ def spoiled(a, x, h0, dh, seed=0):
 
 
 def check(results, a, x, h0, dh, dim, reverse):
-    """Every element of (h, da, dx, dh0) is as near to the exact value as rounding allows."""
+    """Check that every element of (h, da, dx, dh0) is as close to exact as rounding allows."""
     start = torch.zeros_like(dh.select(dim, 0)) if h0 is None else h0
     assert h0 is None or results[3] is not None
     compare(results, oracle(a, x, start, dh, dim=dim, reverse=reverse))
 
 
 def compare(results, expected):
-    """:func:`check` against what the oracle gave; a result that is None is left out.
+    """Check results against those of the oracle; only ``dh0`` may be None, and is then skipped.
 
-    Where the exact value is not finite, nor is the result, and only there.
+    A result must be finite exactly where the exact value is.
     """
     for name, got, (value, bound) in zip(expected._fields, results, expected, strict=True):
         if got is None:

@@ -8,7 +8,7 @@ PROVENANCE = {"device": "cpu-2-core", "device_label": "CPU, 2 cores"}
 
 
 def stand_in(monkeypatch, *experiments):
-    """Put these experiments in the place of the package's own."""
+    """Replace the package's experiments by these."""
     own = {one.name: one for one in experiments}
     monkeypatch.setattr(registry, "NAMES", tuple(own))
     monkeypatch.setattr(registry, "load", own.__getitem__)
@@ -19,7 +19,7 @@ def experiment(name, measure, *parameters, **more):
 
 
 def two(monkeypatch):
-    """Put "speed" and "other" in that place; a list of what they will have been called with."""
+    """Replace the package's experiments by "speed" and "other"; return the list of their calls."""
     calls = []
 
     def write(name: str, **parameters):
@@ -28,7 +28,7 @@ def two(monkeypatch):
         return records.write(name, rows, PROVENANCE)
 
     def speed(*, device: str, seed: int, lengths: list[int]):
-        """What speed is."""
+        """Speed at several lengths."""
         return write("speed", device=device, seed=seed, lengths=lengths)
 
     def other(**parameters):

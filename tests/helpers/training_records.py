@@ -4,16 +4,16 @@ from lrscan.evidence import records
 
 
 def trained(provenance, experiment, *runs, initialisation="chrono", rate=1e-3, start_steps=0):
-    """Records of runs given as (model, T, seed, iteration of the strict criterion or None).
+    """Add records of runs given as (model, T, seed, iteration of the strict criterion or None).
 
-    An iteration lasts a second; a run that did not learn gave up after 50. Accuracy goes from 0.5
-    to 1 in equal steps.
+    An iteration takes one second. A run that did not learn stopped after 50 iterations. Accuracy
+    rises from 0.5 to 1 in equal steps.
     """
     for model, steps, seed, at in runs:
         name = f"{model}-{steps}-{start_steps}-{initialisation}-{rate}-{seed}"
         settings = {"model": model, "steps": steps, "batch": 8, "hidden": 64, "seed": seed}
         settings |= {"distractors": "any", "initialisation": initialisation, "rate": rate}
-        if start_steps:  # records from before there were curricula have none
+        if start_steps:  # records older than the curricula lack this key
             settings["start_steps"] = start_steps
         count = at or 50
         ended = {"run": name, "status": "learned" if at else "not learned", "strict_at": at}

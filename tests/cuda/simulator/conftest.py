@@ -1,6 +1,7 @@
-"""These tests run the CUDA kernels in Numba's simulator, which must be on before Numba starts.
+"""Settings for the tests in Numba's CUDA simulator, which must be on before Numba is imported.
 
-It runs a Python thread for every CUDA thread, so tiles are small here: fewer numbers a thread.
+The simulator runs a Python thread for every CUDA thread, so these tests use small tiles with fewer
+numbers per thread.
 """
 
 import os
@@ -13,7 +14,7 @@ collect_ignore_glob = [] if os.environ.get("NUMBA_ENABLE_CUDASIM") == "1" else [
 
 @pytest.fixture(autouse=True, scope="session")
 def small_threads():
-    """A quarter of the numbers that a thread owns, few threads, and quick changes between them."""
+    """Use a quarter of the numbers per thread, few threads, and fast switches between threads."""
     from lrscan.cuda import blocked, serial
     from lrscan.cuda.single_pass import tiles
 

@@ -1,4 +1,4 @@
-"""The CUDA kernels are made from an algebra: one of 2 by 2 matrices goes through all of them."""
+"""The CUDA kernels built from another algebra, of 2 by 2 matrices, agree with a loop."""
 
 import dataclasses
 
@@ -11,7 +11,7 @@ from test_cuda_kernels import fresh_plans, small_tiles  # noqa: F401  (fixtures)
 from lrscan.core.checks import ALGORITHMS
 
 ALGORITHMS = [name for name in ALGORITHMS["cuda"] if name != "auto"]
-# (steps, columns) and the axis of time: of every order in memory, one tile and several.
+# Name: ((steps, columns), axis of time). Every order in memory, one tile and several.
 SHAPES = {
     "one-step": ((1, 1), 0),
     "columns": ((75, 8), 0),
@@ -33,7 +33,7 @@ def test_matrices_agree_with_the_loop(algorithm, shape, reverse, small_tiles):  
     check(found, exact(*tensors, reverse))
 
 
-def test_a_wrong_composition_is_seen(small_tiles, monkeypatch):  # noqa: F811
+def test_a_wrong_composition_fails_the_check(small_tiles, monkeypatch):  # noqa: F811
     def swapped(a1, x1, a2, x2):
         return matrices.compose(a2, x2, a1, x1)
 
@@ -53,7 +53,7 @@ def test_a_wrong_composition_is_seen(small_tiles, monkeypatch):  # noqa: F811
 @pytest.mark.filterwarnings("ignore:overflow encountered", "ignore:invalid value encountered")
 @pytest.mark.parametrize("guarded", [True, False])
 @pytest.mark.parametrize("algorithm", ["blocked", "single_pass"])
-def test_a_map_that_overflows_is_believed_only_of_an_algebra_without_guard(
+def test_a_map_that_overflows_is_used_only_by_an_algebra_without_guard(
     algorithm,
     guarded,
     small_tiles,  # noqa: F811
@@ -68,9 +68,9 @@ def test_a_map_that_overflows_is_believed_only_of_an_algebra_without_guard(
 
 @pytest.mark.parametrize("shape", [(75, 8), (75, 3)])
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_matrices_may_lie_at_any_number(algorithm, shape, small_tiles):  # noqa: F811
-    """An address is a multiple of 4 bytes, not of 16 as tensors of one's own are."""
+def test_matrices_need_no_more_alignment_than_a_float(algorithm, shape, small_tiles):  # noqa: F811
+    """Addresses here are multiples of 4 bytes, not of 16 like those of newly allocated tensors."""
     tensors = draw(shape)
-    apart = [torch.cat([torch.zeros(1), t.flatten()])[1:].view(t.shape) for t in tensors]
-    assert all(t.data_ptr() % 8 == 4 for t in apart)
-    check(by_kernels(*apart, False, algorithm, "cuda"), exact(*tensors, False))
+    shifted = [torch.cat([torch.zeros(1), t.flatten()])[1:].view(t.shape) for t in tensors]
+    assert all(t.data_ptr() % 8 == 4 for t in shifted)
+    check(by_kernels(*shifted, False, algorithm, "cuda"), exact(*tensors, False))

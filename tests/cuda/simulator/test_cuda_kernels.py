@@ -1,7 +1,7 @@
-"""The CUDA kernels in Numba's simulator, against the same oracle as the CPU's.
+"""The CUDA kernels in Numba's simulator, compared with the same oracle as the CPU kernels.
 
-The simulator's memory refuses every access outside the tensors of a launch, and every vector that
-is not aligned.
+The simulator's memory refuses every access outside the tensors of a launch, and every vector access
+that is not aligned.
 """
 
 import numpy as np
@@ -20,23 +20,23 @@ from lrscan.cuda.single_pass import plan
 from lrscan.cuda.single_pass.tiles import Layout, shape_of
 from lrscan.cuda.steps import Extents, Variant
 
-# NumPy warns of what the tests of states that are not finite are about.
+# NumPy warns when it computes the infinities and NaN that these tests are about.
 not_finite = pytest.mark.filterwarnings(
     "ignore:overflow encountered", "ignore:invalid value encountered"
 )
-# (shape, dim): "blocked" cuts them into 1, 2 and 3 pieces, the last one short.
+# (shape, dim): "blocked" cuts them into 1, 2 and 3 chunks, of which the last one is short.
 LAYOUTS = [((1, 1), 0), ((2, 3), 0), ((150, 3), 0), ((2, 70, 2), 1), ((2, 2, 2, 65, 2), 3)]
 
 
 @pytest.fixture(autouse=True)
 def fresh_plans():
-    """Launches are prepared once for a shape, whatever a test changes."""
+    """Clear the cache of prepared launches, which does not notice what a test changes."""
     sweep._prepared.cache_clear()
 
 
 @pytest.fixture
 def small_tiles(monkeypatch):
-    """Single-pass tiles of a few threads, and groups of three of them."""
+    """Use single-pass tiles of a few threads, in groups of three tiles."""
     monkeypatch.setattr(plan, "MOST_THREADS", 8)
     monkeypatch.setattr(plan, "FEWEST_THREADS", 4)
     monkeypatch.setattr(plan, "WARP", 1)
@@ -44,7 +44,7 @@ def small_tiles(monkeypatch):
 
 
 def sweep_both(a, x, h0, dh, dim=0, reverse=False, algorithm="single_pass"):
-    """Check h and the gradients of the kernels against the oracle; returns them."""
+    """Return h and the gradients of the kernels, after a check against the oracle."""
     options = (dim, reverse, algorithm)
     h = sweep.forward(a, x, h0, *options, backend="cuda")
     results = [h, *gradients.backward(a, h, h0, dh, x.shape, *options, backend="cuda")]
@@ -72,8 +72,8 @@ def test_a_coefficient_of_zero_forgets_nan_and_infinity(algorithm, reverse):
         sweep_both(*inputs, dim, reverse, algorithm)
 
 
-# A single-pass tile of 8 threads has 64 elements of float32: one tile and several, in time and
-# across columns, whole and cut short, of every order in memory.
+# A single-pass tile of 8 threads has 64 elements of float32. The cases have one tile and several,
+# in time and across columns, full and partial, in every order in memory.
 TILED = {
     "one-step": ((1, 1), 0),
     "columns": ((19, 16), 0),
@@ -119,7 +119,7 @@ def test_no_steps_no_columns_and_a_single_step(algorithm, shape, small_tiles):
     assert h.shape == da.shape == dx.shape == shape and dh0.shape == h0.shape
     if shape[0]:
         check([h, da, dx, dh0], a, x, h0, dh, 0, False)
-    else:  # the state goes on as it is, and nothing depends on it
+    else:  # without steps, h does not depend on h0, so its gradient is zero
         assert not dh0.any()
 
 
@@ -191,16 +191,16 @@ def test_more_tiles_than_one_group_of_the_real_radix(small_tiles, monkeypatch):
     sweep_both(*draw((16 * (2 * plan.RADIX + 3), 1), torch.float32, 0, kind="lasts"))
 
 
-def test_a_plain_chain_where_columns_are_many(small_tiles, monkeypatch):
+def test_tiles_form_one_chain_where_columns_are_many(small_tiles, monkeypatch):
     monkeypatch.setattr(plan, "GROUP_VALUES", 1)
     for layout in ("columns", "time", "thin"):
         shape, dim = TILED[layout]
         sweep_both(*draw(shape, torch.float32, dim, kind="lasts"), dim)
 
 
-def test_time_may_have_more_steps_than_32_bits_count(small_tiles, monkeypatch):
-    """The last tile alone, with the memory that it touches and the state handed to it."""
-    monkeypatch.setattr(plan, "GROUP_VALUES", 1)  # that state is the one word it waits for
+def test_steps_may_exceed_the_range_of_32_bit_integers(small_tiles, monkeypatch):
+    """Only the last tile runs, with the memory that it accesses and the state passed to it."""
+    monkeypatch.setattr(plan, "GROUP_VALUES", 1)  # the tile then waits for one word, this state
     extents = Extents(2**33 + 21, 1, 1, 1)
     variant, layout = Variant(False, *["float32"] * 3), Layout("time", 1)
     chosen = plan.plan(variant, layout, extents, 1)
@@ -246,7 +246,7 @@ def test_only_the_gradients_that_are_asked_for_are_written(algorithm, small_tile
 @pytest.mark.parametrize("columns", [1, 8])
 @pytest.mark.parametrize("algorithm", ["serial", "blocked", "single_pass"])
 def test_a_state_may_overflow_before_a_coefficient_of_zero(algorithm, columns, small_tiles):
-    """Though all products of coefficients are finite, and so is the state that follows."""
+    """All products of coefficients are finite here, and so is the state after the zero."""
     a, x, h0 = torch.ones(90, columns), torch.ones(90, columns), torch.full((columns,), 1e30)
     a[20] = 1e20
     for reset in (21, 22, 25, 39, 60, 89):
@@ -277,16 +277,16 @@ def test_a_product_may_overflow_where_the_states_do_not(
 @pytest.mark.parametrize("shape", [(300, 1), (150, 8)], ids=["thin", "columns"])
 @pytest.mark.parametrize("radix", [1, 3])
 @pytest.mark.parametrize("algorithm", ["blocked", "single_pass"])
-def test_a_state_that_is_not_finite_is_that_of_the_loop(
+def test_states_that_are_not_finite_equal_those_of_the_loop(
     algorithm, radix, shape, small_tiles, monkeypatch
 ):
-    """Though a product of coefficients is zero by underflow, and 0 times infinity is NaN."""
+    """A product of coefficients underflows to zero here, and 0 times infinity would be NaN."""
     monkeypatch.setattr(plan, "RADIX", radix)
     columns = shape[1]
     for start, bad in ((-np.inf, 0.0), (1.0, np.inf), (1.0, np.nan), (np.nan, 0.0)):
         a, x = torch.full(shape, 1e-30), torch.ones(shape)
         x[37] += bad
-        a[len(a) - 20] = 0  # an exact zero makes NaN of them
+        a[len(a) - 20] = 0  # an exact zero stops NaN and infinity
         h0 = torch.full((columns,), start)
         for reverse in (False, True):
             args = [t.flip(0) if reverse else t for t in (a, x)]
@@ -302,7 +302,7 @@ def test_a_state_that_is_not_finite_is_that_of_the_loop(
 
 @pytest.mark.parametrize("reverse", [False, True], ids=["", "reverse"])
 @pytest.mark.parametrize("algorithm", ALGORITHMS["cuda"])
-def test_packed_sequences_are_those_of_the_cpu(algorithm, reverse, small_tiles):
+def test_packed_sequences_equal_those_of_the_cpu(algorithm, reverse, small_tiles):
     cu_seqlens = torch.tensor([0, 0, 7, 30, 31, 60, 60])
     for dtype, dim in ((torch.float64, 0), (torch.complex64, 1)):
         shape, states = ((70, 3), (6, 3)) if dim == 0 else ((3, 70), (3, 6))
@@ -322,7 +322,7 @@ def test_packed_sequences_are_those_of_the_cpu(algorithm, reverse, small_tiles):
 
 @not_finite
 @pytest.mark.parametrize("algorithm", ALGORITHMS["cuda"])
-def test_infinities_and_nan_stay_in_their_column_and_to_later_times(algorithm, small_tiles):
+def test_infinity_and_nan_reach_only_later_steps_of_their_column(algorithm, small_tiles):
     a, x, _, _ = draw((60, 9), torch.float32, 0, kind="lasts")
     clean = sweep.forward(a, x, None, 0, False, algorithm, backend="cuda")
     x[15, 2], x[25, 7] = float("nan"), float("inf")
@@ -347,19 +347,19 @@ def test_memory_outside_the_tensors_is_refused(monkeypatch):
         sweep.forward(a, x, h0, 0, False, "serial", backend="cuda")
 
 
-def test_blocked_has_pieces_for_the_device_and_none_too_short():
+def test_blocked_has_enough_chunks_for_the_device_and_none_too_short():
     assert blocked.chunk_length(100, 4, 132) == 64
     assert blocked.chunk_length(2**16, 128, 132) == 64
     assert -(-(2**16) // blocked.chunk_length(2**16, 4096, 132)) * 4096 >= 132 * 1024 * 0.9
 
 
-# Of few columns, so that tiles of 8 threads have four chunks and more.
+# Few columns, so that tiles of 8 threads have at least four chunks.
 FEW_COLUMNS = {"columns": ((16, 8), 0, 4), "time": ((2, 144), 1, 1)}
 
 
 @not_finite
 @pytest.mark.parametrize("order", FEW_COLUMNS)
-def test_sums_of_some_chunks_may_overflow_where_the_states_do_not(order, small_tiles):
+def test_sums_over_chunks_may_overflow_where_the_states_do_not(order, small_tiles):
     """A scan across the chunks of a tile adds inputs that the loop never adds."""
     (steps, columns), dim, lanes = FEW_COLUMNS[order]
     steps, columns = (columns, steps) if dim else (steps, columns)

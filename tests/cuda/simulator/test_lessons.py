@@ -1,4 +1,4 @@
-"""What the lessons run in the simulator: the log, the exercises, and mistakes called by name."""
+"""The lessons that use the simulator: its log, their exercises, and the names of mistakes."""
 
 import numpy as np
 import pytest
@@ -21,11 +21,11 @@ def alone(monkeypatch):
 
 
 @pytest.mark.parametrize("name", EXERCISES)
-def test_every_stub_fails_and_says_what_to_do(name, capsys):
+def test_every_stub_fails_and_explains_what_to_do(name, capsys):
     exercise = EXERCISES[name]
     exercise.run(exercise.stub)
-    said = capsys.readouterr().out
-    assert said.startswith("Not yet: ") and len(said) > 60
+    output = capsys.readouterr().out
+    assert output.startswith("Not yet: ") and len(output) > 60
 
 
 @pytest.mark.parametrize("name", EXERCISES)
@@ -35,7 +35,7 @@ def test_every_solution_passes(name, capsys):
     assert capsys.readouterr().out.startswith("Right: ")
 
 
-# For an exercise: the mistake, and how it is made out of the solution.
+# (exercise, mistake, text of the solution, the wrong text that replaces it).
 MISTAKES = [
     (
         "03-scan_round",
@@ -187,7 +187,7 @@ MISTAKES = [
     MISTAKES,
     ids=[f"{name}-{mistake}".replace(" ", "-") for name, mistake, *_ in MISTAKES],
 )
-def test_a_mistake_in_a_solution_is_called_by_its_name(name, mistake, right, wrong, capsys):
+def test_a_mistake_in_a_solution_is_named(name, mistake, right, wrong, capsys):
     exercise = EXERCISES[name]
     assert right in exercise.solution
     exercise.run(exercise.solution.replace(right, wrong))
@@ -197,13 +197,13 @@ def test_a_mistake_in_a_solution_is_called_by_its_name(name, mistake, right, wro
 @pytest.mark.parametrize(
     ("key", "name"), [(key, name) for key, check in CHECKS.items() for name in check.mistakes]
 )
-def test_a_typical_mistake_is_called_by_its_name(key, name):
+def test_a_typical_mistake_is_named(key, name):
     problem = CHECKS[key].verdict(CHECKS[key].mistakes[name].answer)
     assert problem is not None and problem.name == name, problem
     assert len(problem.words) > 40
 
 
-def test_an_answer_may_work_in_place_and_spoils_nothing_for_the_next():
+def test_an_answer_may_work_in_place_without_changing_the_next_check():
     def downward(pairs, distance):
         for i in reversed(range(distance, len(pairs))):
             pairs[i] = compose(*pairs[i - distance], *pairs[i])
@@ -219,7 +219,7 @@ def test_an_answer_may_work_in_place_and_spoils_nothing_for_the_next():
         assert lesson_03.one_round.verdict(upward).name == "read after write"
 
 
-# For an exercise: another right answer, and how it is made out of the solution.
+# (exercise, text of the solution, the text of another right answer that replaces it).
 OTHERS = [
     (
         "04-block_scan",
@@ -243,14 +243,14 @@ OTHERS = [
 
 
 @pytest.mark.parametrize(("name", "one", "other"), OTHERS, ids=[name for name, *_ in OTHERS])
-def test_another_right_answer_is_right(name, one, other, capsys):
+def test_another_right_answer_is_accepted(name, one, other, capsys):
     exercise = EXERCISES[name]
     assert one in exercise.solution
     exercise.run(exercise.solution.replace(one, other))
     assert capsys.readouterr().out.startswith("Right: ")
 
 
-def test_one_barrier_a_round_is_enough_with_two_arrays(capsys):
+def test_one_barrier_per_round_is_enough_with_two_arrays(capsys):
     exercise = EXERCISES["04-block_scan"]
     array = "cuda.shared.array(32, float32)"
     two = (
@@ -278,7 +278,7 @@ def test_a_missing_barrier_is_found_in_every_order(order):
     assert right == (order == "descending")
 
 
-def test_conflicts_are_those_of_the_addresses():
+def test_bank_conflicts_follow_from_the_addresses():
     values, sums = np.ones(1024, np.float32), np.zeros(32, np.float32)
     for stride in (1, 2, 4, 8, 16):
         for padding, turns in ((0, 2 * stride), (1, 1)):
@@ -293,7 +293,7 @@ def test_bytes_of_the_packages_kernels():
     assert 19.9 < traffic.bytes_moved("serial", 256, 4, backward=True) < 20.1
 
 
-def test_an_error_in_a_kernel_is_told(capsys):
+def test_an_error_in_a_kernel_is_reported(capsys):
     def outside(a, x, h0, h):
         h[99] = 0
 
@@ -302,7 +302,7 @@ def test_an_error_in_a_kernel_is_told(capsys):
 
 
 @pytest.mark.parametrize("name", ["04-block_scan", "05-tile_scan", "06-my_scan"])
-def test_what_stops_in_the_simulator_itself_is_not_the_learners(name, monkeypatch):
+def test_an_error_of_the_simulator_is_not_blamed_on_the_learner(name, monkeypatch):
     def broken(*_):
         raise AttributeError("no such thing on this machine")
 
