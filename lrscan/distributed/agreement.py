@@ -70,7 +70,7 @@ def agree(peers: Peers, header: Header, device: torch.device) -> Callable[[], li
             rank = peers.size - 1 - position if peers.turned else position
             if not numbers[0]:
                 raise RankError(
-                    f"{header.operation}: rank {rank} refused its arguments; see the error on it",
+                    f"{header.operation}: rank {rank} refused its arguments; see its own error",
                     [rank],
                 )
             headers.append(_header(numbers))

@@ -243,7 +243,7 @@ def test_a_checkpoint_that_enters_sequence_parallel_is_split_in_backward_too(ran
 
 
 def outside_on_a_rank(group):
-    """Differentiate a whole evaluation in and before a block, and run a thread in the block."""
+    """Differentiate a whole evaluation before and in a block, and run a thread in the block."""
     torch.manual_seed(0)
     model, x = models.GILRLSTM(M, 32), torch.randn(T, B, M, requires_grad=True)
 
@@ -292,4 +292,4 @@ def serial_on_a_rank(group):
 
 def test_a_serial_lstm_refuses_to_be_split_over_time(ranks):
     for failure in ranks.run(serial_on_a_rank, size=2):
-        assert failure.kind == "RuntimeError" and "serial LSTM" in failure.message
+        assert failure.kind == "RuntimeError" and "a SerialLSTM cannot" in failure.message
