@@ -1,4 +1,7 @@
-"""What ranks have to agree on before data moves: a header of some numbers, compared by all."""
+"""Agreement of the ranks before data moves.
+
+Every rank sends a header of a few numbers to all others, and every rank compares the headers.
+"""
 
 from __future__ import annotations
 
@@ -16,16 +19,18 @@ _OPERATIONS = ("linear_recurrence", "history")
 
 
 class Header(NamedTuple):
-    """What a rank is about to do.
+    """Operation that a rank is about to begin.
 
-    operation  one of linear_recurrence and history
-    dtype      of the result
-    dim        the axis of time
-    direction  of time: 1 if from the last rank to the first
-    end        1 if the state after the last step of all is wanted
-    columns    extents of a state
-    steps      of this rank's chunk: may differ
-    gradient   1 if a gradient may be asked for: it then is on every rank
+    Attributes:
+        operation: "linear_recurrence" or "history"
+        dtype: the dtype of the result
+        dim: the axis of time
+        direction: True if time runs from the last rank to the first
+        end: True if the caller needs the state after the last step of the last chunk
+        columns: the shape of a state
+        steps: the number of steps of this rank's chunk; may differ between ranks
+        gradient: True if this rank may call backward; may differ between ranks. If it is True on
+            one rank, every rank takes part in backward
     """
 
     operation: str
@@ -45,14 +50,18 @@ def agree(peers: Peers, header: Header, device: torch.device) -> Callable[[], li
     """Begin to compare headers.
 
     Returns:
-        a function that waits for the headers of all ranks, in the order of time
+        A function that waits for the headers of all ranks and returns them in the order of time.
+        It raises ValueError on every rank if the ranks disagree, and names the field. It raises
+        RankError if a rank refused its arguments, is dead or is late.
 
     Raises:
-        ValueError: the ranks disagree; every rank raises it, and says on what (when waiting)
-        RankError:  a rank refused its arguments, is dead or is late (when waiting)
+        ValueError: the state has too many axes
     """
     if len(header.columns) > _MOST_AXES:
-        raise ValueError(f"at most {_MOST_AXES} axes beside time, not {len(header.columns)}")
+        raise ValueError(
+            f"{header.operation} over ranks takes a state of at most {_MOST_AXES} axes, not "
+            f"{len(header.columns)}; flatten some of them"
+        )
     wait = _send(peers, _numbers(header), header.operation, device)
 
     def compared() -> list[Header]:
@@ -60,21 +69,27 @@ def agree(peers: Peers, header: Header, device: torch.device) -> Callable[[], li
         for position, numbers in enumerate(wait().tolist()):
             rank = peers.size - 1 - position if peers.turned else position
             if not numbers[0]:
-                raise RankError(f"{header.operation}: rank {rank} refused its arguments", [rank])
+                raise RankError(
+                    f"{header.operation}: rank {rank} refused its arguments; see its own error",
+                    [rank],
+                )
             headers.append(_header(numbers))
         for name in _COMPARED:
             values = [getattr(own, name) for own in headers]
             if any(value != values[0] for value in values):
-                ranks = values[::-1] if peers.turned else values
-                told = ", ".join(f"rank {rank}: {value}" for rank, value in enumerate(ranks))
-                raise ValueError(f"{header.operation}: the ranks disagree on {name}: {told}")
+                by_rank = values[::-1] if peers.turned else values
+                listed = ", ".join(f"rank {rank}: {value}" for rank, value in enumerate(by_rank))
+                raise ValueError(
+                    f"{header.operation}: the ranks disagree on {name}: {listed}; "
+                    "it must be the same on every rank"
+                )
         return headers
 
     return compared
 
 
 def refuse(peers: Peers, operation: str, device: torch.device | None) -> None:
-    """Tell the others that this rank's arguments are wrong, so that they need not wait for it."""
+    """Send a header of zeros: this rank refused its arguments, and no rank need wait for it."""
     _send(peers, [0] * (8 + _MOST_AXES), operation, device)()
 
 

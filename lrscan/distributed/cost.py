@@ -1,31 +1,34 @@
-"""What a split recurrence costs: a model of bytes, latency and work by rank.
+"""Cost model of a split recurrence: bytes, latency and work of each rank.
 
-p ranks hold T/p steps of C columns each, in s bytes an element. A rank moves, in each pass
-through its chunk, so many bytes an element of it:
+There are p ranks. Each holds T/p steps of C columns, at s bytes per element. A pass is one sweep
+through the chunk. For each element of its chunk, a rank moves these bytes through its memory::
 
-    forward    3 s  reduce: a and x to the last state, a to the product
-               3 s  scan: a, x and h
-    backward   2 s  reduce: a and dh to what leaves the chunk
-               2 s  copy of dh, during the exchange
-               5 s  sweep: a, h, dh, da and dx
+    forward    3 s  reduce: read a and x for the last state, and a for the product
+               3 s  scan: read a and x, write h
+    backward   2 s  reduce: read a and dh for the gradient that leaves the chunk
+               2 s  copy dh, during the exchange
+               5 s  sweep: read a, h and dh, write da and dx
 
-A sweep of one process alone needs 3 s and 5 s. In an exchange every rank is handed the two values
-a column of every other rank, of w bytes each (8, complex 16), in r(p) rounds:
+One process that does not split needs 3 s forward and 5 s backward. In an exchange, every rank
+receives two values per column from every other rank. A value has w bytes: 8, or 16 if complex. The
+exchange takes r(p) rounds and E(p) seconds::
 
-    E(p) = r(p) L + (p - 1) 2 C w / N      L seconds a round, N bytes a second on a link
-    H(p) = r(p) L                          the header of forward: what the ranks agree on
+    E(p) = r(p) L + (p - 1) 2 C w / N      L seconds per round, N bytes per second on a link
+    H(p) = r(p) L                          the header of forward, on which the ranks agree
 
-    ring   r(p) = p - 1                    gloo: each round hands on one rank's values
-    tree   r(p) = log2(p), rounded up      the fewest that reach all; NCCL has such for small
-                                           messages (Jeaugey 2025, arXiv:2506.20252)
+    ring   r(p) = p - 1                    gloo: each round passes on the values of one rank
+    tree   r(p) = log2(p), rounded up      the fewest rounds that reach all ranks; NCCL uses trees
+                                           for small messages (Jeaugey 2025, arXiv:2506.20252)
 
-With c the seconds of a call whatever its size, B the bytes a second of a pass, n = T C s / p:
+Let c be the seconds of a call at any size, B the bytes per second of a pass, and n = T C s / p.
+Then::
 
     forward(p)  = c + max(3 n / B, H(p)) + E(p) + 3 n / B
     backward(p) = c + 2 n / B + max(2 n / B, E(p)) + 5 n / B
 
-Where ranks share processors, of which q run at once, all of it takes p / q as long: an exchange
-too is the processors' work there. What each rank folds, p pairs a column, is left out: it is p / T
+If ranks share processors so that only q of them run at once, and p > q, everything takes p / q
+times as long. That includes the exchange, because there it is work of the same processors. The
+model leaves out the p pairs per column that each rank composes after an exchange. They are p / T
 of the work.
 """
 
@@ -38,7 +41,18 @@ from typing import NamedTuple
 
 
 class Passes(NamedTuple):
-    """Elements moved an element of a chunk: before an exchange, during and after it."""
+    """Elements that a rank moves per element of its chunk.
+
+    Attributes:
+        before: before the exchange
+        during: during the exchange
+        after: after the exchange
+
+    Example:
+        >>> from lrscan.distributed import cost
+        >>> cost.PASSES["backward"]
+        Passes(before=2, during=2, after=5)
+    """
 
     before: int
     during: int
@@ -46,18 +60,24 @@ class Passes(NamedTuple):
 
 
 PASSES = {"forward": Passes(3, 0, 3), "backward": Passes(2, 2, 5)}
-# Elements that one process moves that does not split.
+# Elements moved per element of the sequence by one process that does not split.
 WHOLE = {"forward": 3, "backward": 5}
-_VALUES = 2  # a column, exchanged
+_VALUES = 2  # exchanged per column
 
 
 @dataclass(frozen=True)
 class Device:
-    """A device that a rank runs on.
+    """Device that a rank runs on.
 
-    call_s        seconds of a call, whatever its size
-    bytes_per_s   of a pass through a chunk
-    at_once       how many ranks run at the same time
+    Attributes:
+        call_s: seconds of a call, at any size
+        bytes_per_s: bytes per second of a pass through a chunk
+        at_once: the number of ranks that can run at the same time
+
+    Example:
+        >>> from lrscan.distributed import cost
+        >>> cost.Device(call_s=1e-5, bytes_per_s=1e12)
+        Device(call_s=1e-05, bytes_per_s=1000000000000.0, at_once=inf)
     """
 
     call_s: float
@@ -67,11 +87,17 @@ class Device:
 
 @dataclass(frozen=True)
 class Link:
-    """The links between ranks.
+    """Links between the ranks.
 
-    round_s       seconds of a round, whatever its size
-    bytes_per_s   of what reaches a rank
-    tree          rounds in the shape of a tree, not of a ring
+    Attributes:
+        round_s: seconds of a round, at any size
+        bytes_per_s: bytes per second that a rank receives
+        tree: True if an exchange takes the rounds of a tree, False if those of a ring
+
+    Example:
+        >>> from lrscan.distributed import cost
+        >>> cost.Link(round_s=1e-6, bytes_per_s=1e10)
+        Link(round_s=1e-06, bytes_per_s=10000000000.0, tree=False)
     """
 
     round_s: float
@@ -80,24 +106,49 @@ class Link:
 
 
 def bytes_a_rank(direction: str, steps: int, columns: int, ranks: int, itemsize: int = 4) -> int:
-    """Bytes that the longest chunk moves through the memory of its rank."""
+    """Return the bytes that the rank with the longest chunk moves through its memory.
+
+    Example:
+        >>> from lrscan.distributed import cost
+        >>> cost.bytes_a_rank("forward", steps=1000, columns=32, ranks=4)  # 6 * 4 * 250 * 32
+        192000
+    """
     return sum(PASSES[direction]) * itemsize * columns * math.ceil(steps / ranks)
 
 
 def bytes_exchanged(columns: int, ranks: int, wide: int = 8) -> int:
-    """Bytes that a rank is handed in an exchange, whatever the number of steps."""
+    """Return the bytes that a rank receives in an exchange, for any number of steps.
+
+    Example:
+        >>> from lrscan.distributed import cost
+        >>> cost.bytes_exchanged(columns=32, ranks=4)  # 3 others, 2 values of 8 bytes per column
+        1536
+    """
     return (ranks - 1) * _VALUES * wide * columns
 
 
 def rounds(ranks: int, tree: bool) -> int:
-    """How many rounds an exchange has."""
+    """Return the number of rounds of an exchange.
+
+    Example:
+        >>> from lrscan.distributed import cost
+        >>> cost.rounds(1024, tree=False), cost.rounds(1024, tree=True)
+        (1023, 10)
+    """
     return math.ceil(math.log2(ranks)) if tree else ranks - 1
 
 
 def exchange_s(link: Link, columns: int, ranks: int, wide: int = 8) -> float:
-    """Seconds of an exchange."""
-    handed = bytes_exchanged(columns, ranks, wide)
-    return rounds(ranks, link.tree) * link.round_s + handed / link.bytes_per_s
+    """Return the seconds of an exchange.
+
+    Example:
+        >>> from lrscan.distributed import cost
+        >>> link = cost.Link(round_s=1e-6, bytes_per_s=1e10)
+        >>> f"{cost.exchange_s(link, columns=1000, ranks=4):.1e} s"
+        '7.8e-06 s'
+    """
+    received = bytes_exchanged(columns, ranks, wide)
+    return rounds(ranks, link.tree) * link.round_s + received / link.bytes_per_s
 
 
 def split_s(
@@ -111,13 +162,32 @@ def split_s(
     itemsize: int = 4,
     wide: int = 8,
 ) -> float:
-    """Seconds of one direction, "forward" or "backward", of a split recurrence.
+    """Return the seconds of a split recurrence in one direction.
+
+    Args:
+        device: the device of each rank
+        link: the links between the ranks
+        direction: "forward" or "backward"
+        steps: T, over all ranks
+        columns: C
+        ranks: p
+        itemsize: bytes per element
+        wide: bytes per exchanged value
 
     Raises:
-        ValueError: there is no such direction, or not one rank
+        ValueError: an unknown direction, or fewer than one rank
+
+    Example:
+        >>> from lrscan.distributed import cost
+        >>> device, link = cost.Device(1e-5, 1e12), cost.Link(1e-6, 1e10)
+        >>> [f"{1e3 * cost.split_s(device, link, 'forward', 2**24, 32, p):.2f} ms" for p in (1, 4)]
+        ['12.89 ms', '3.23 ms']
     """
-    if direction not in PASSES or ranks < 1:
-        raise ValueError(f"{direction!r} of {ranks} ranks: it is {', '.join(PASSES)} of 1 or more")
+    if direction not in PASSES:
+        choices = ", ".join(map(repr, PASSES))
+        raise ValueError(f"direction must be one of {choices}, not {direction!r}")
+    if ranks < 1:
+        raise ValueError(f"ranks must be at least 1, not {ranks}")
     before, during, after = PASSES[direction]
     one = itemsize * columns * math.ceil(steps / ranks) / device.bytes_per_s
     header = exchange_s(link, 0, ranks) if direction == "forward" else 0
@@ -127,45 +197,73 @@ def split_s(
 
 
 def shared(device: Device, ranks: int) -> float:
-    """How much longer everything takes because ranks take turns on processors."""
+    """Return the factor by which everything takes longer because ranks share processors.
+
+    Example:
+        >>> from lrscan.distributed import cost
+        >>> device = cost.Device(1e-5, 1e12, at_once=2)
+        >>> cost.shared(device, ranks=4), cost.shared(device, ranks=1)
+        (2.0, 1)
+    """
     return max(ranks / device.at_once, 1)
 
 
 def whole_s(
     device: Device, direction: str, steps: int, columns: int, *, itemsize: int = 4
 ) -> float:
-    """Seconds of the same on one device that holds everything and does not split."""
+    """Return the seconds of the recurrence on one device that holds all steps.
+
+    Example:
+        >>> from lrscan.distributed import cost
+        >>> f"{1e3 * cost.whole_s(cost.Device(1e-5, 1e12), 'forward', 2**24, 32):.2f} ms"
+        '6.45 ms'
+    """
     moved = WHOLE[direction] * itemsize * columns * steps
     return device.call_s + moved / device.bytes_per_s
 
 
 def fitted_device(measured: Mapping[int, float], at_once: float = math.inf) -> Device:
-    """The device on which so many bytes a rank take so many seconds.
+    """Fit a Device to measured {bytes per rank: seconds}.
 
-    The line through the fewest and the most bytes. Seconds of a call are not less than zero; where
-    more bytes take no longer, bytes cost nothing.
+    The fit is the line through the fewest and the most bytes. The seconds of a call are at least
+    zero. If the most bytes take no longer than the fewest, bytes cost nothing.
 
     Raises:
-        ValueError: fewer than two numbers of bytes
+        ValueError: fewer than two measurements
+
+    Example:
+        >>> from lrscan.distributed import cost
+        >>> cost.fitted_device({1_000: 0.002, 3_000: 0.004})
+        Device(call_s=0.001, bytes_per_s=1000000.0, at_once=inf)
     """
-    call_s, bytes_per_s = _line(measured, "bytes a rank")
+    call_s, bytes_per_s = _line(measured, "bytes per rank")
     return Device(call_s, bytes_per_s, at_once)
 
 
 def fitted_link(measured: Mapping[int, float], ranks: int) -> Link:
-    """The ring on which an exchange of so many columns among ``ranks`` takes so many seconds.
+    """Fit a Link to measured {columns: seconds} of an exchange among ``ranks``, as a ring.
 
-    As :func:`fitted_device`, of the bytes that reach a rank.
+    The fit is that of :func:`fitted_device`, over the bytes that a rank receives.
+
+    Raises:
+        ValueError: fewer than two measurements
+
+    Example:
+        >>> from lrscan.distributed import cost
+        >>> cost.fitted_link({1_000: 0.002, 3_000: 0.004}, ranks=2)
+        Link(round_s=0.001, bytes_per_s=16000000.0, tree=False)
     """
-    handed = {bytes_exchanged(columns, ranks): s for columns, s in measured.items()}
-    rounds_s, bytes_per_s = _line(handed, "bytes exchanged")
+    received = {bytes_exchanged(columns, ranks): s for columns, s in measured.items()}
+    rounds_s, bytes_per_s = _line(received, "bytes exchanged")
     return Link(rounds_s / rounds(ranks, False), bytes_per_s)
 
 
-def _line(measured: Mapping[int, float], what: str) -> tuple[float, float]:
-    """(seconds at no bytes, bytes a second) of the line through the outermost points."""
+def _line(measured: Mapping[int, float], quantity: str) -> tuple[float, float]:
+    """Return (seconds at zero bytes, bytes per second) of the line through the outermost points."""
     if len(measured) < 2:
-        raise ValueError(f"a line takes two numbers of {what}, not {sorted(measured)}")
+        raise ValueError(
+            f"a fit needs measurements at two or more values of {quantity}, not {sorted(measured)}"
+        )
     least, most = min(measured), max(measured)
     few, many = measured[least], measured[most]
     if many <= few:

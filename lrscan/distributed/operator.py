@@ -1,4 +1,4 @@
-"""The recurrence over chunks of time that lie on different ranks, and its gradients."""
+"""Recurrence over chunks of time on different ranks, and its gradients."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from lrscan.distributed.agreement import Header, agree, refuse
 from lrscan.distributed.exchange import Peers
 from lrscan.distributed.mean import check_summed
 
-# Elements of the chunks whose product is taken at once: torch makes a float64 copy of them.
+# The number of elements of ``a`` that are multiplied at once. torch copies them to float64.
 _ELEMENTS = {"cpu": 2**18, "cuda": 2**26}
-# Steps of the chunks within those, whose products are hardly too small for a number.
+# The number of steps that are multiplied first, so few that their product rarely underflows.
 _STEPS = 256
 
 
@@ -35,46 +35,55 @@ def linear_recurrence(
 ) -> Tensor:
     """``h[t] = a[t] * h[t-1] + x[t]`` along ``dim``, over the chunks of all ranks of a group.
 
-    Every rank holds one chunk of time, rank 0 the first. A chunk acts on the state before it as
+    Every rank holds one chunk of time, rank 0 the first. A chunk acts on the state before it as::
 
-        h -> A h + B        A = product of a[t],  B = the chunk's last state, started from zero
+        h -> A h + B        A = product of a[t],  B = last state of the chunk, started from zero
 
-    so each rank reduces its chunk to A and B, they are exchanged, and each rank scans its chunk
-    from the state that the chunks before it lead to. With g the gradient at h, a chunk acts on
-    the gradient that arrives from later chunks in the same way:
+    Each rank reduces its chunk to A and B. The ranks exchange these pairs. From the pairs of the
+    chunks before its own, each rank computes the state from which it scans its chunk. Let g be the
+    gradient at h. A chunk acts on the gradient from later chunks in the same way::
 
-        g -> conj(A) g + D        D = conj(a[0]) g[0] of the chunk, with none arriving
+        g -> conj(A) g + D  D = conj(a[0]) g[0] of the chunk, without any gradient from later chunks
 
-    A call exchanges two values a column and rank, and its backward one. All ranks of the group
-    have to call it, and all or none have to call backward: where a rank's loss does not depend on
-    its chunk, ``0 * h.sum()`` does.
+    Forward exchanges two values per column and rank, and backward does too. Every rank of the group
+    must call the function, and either all ranks or none must call backward. If a rank's loss does
+    not depend on its chunk, add ``0 * h.sum()`` to it.
 
     Args:
-        a, x:      this rank's steps, as in :func:`lrscan.linear_recurrence`; chunks may differ in
+        a, x:      this rank's steps, as in :func:`lrscan.linear_recurrence`. Chunks may differ in
                    length, and may be empty
-        h0:        state before the first step of all: that of rank 0 (of the last rank with
-                   ``reverse``) counts, and gets the gradient; on other ranks it is not read
-        group:     the ranks among which time is split, in their order; None: all processes
+        h0:        state before the first step of the first chunk. It is read on rank 0 (on the last
+                   rank with ``reverse``), which gets its gradient, and ignored on the others
+        group:     the ranks over which time is split, in their order; None for all processes
         dim:       the axis of time
-        reverse:   from the last step of the last rank to the first of rank 0
-        algorithm: of the scans on each rank, as in :func:`lrscan.linear_recurrence`
+        reverse:   if True, run from the last step of the last rank to the first step of rank 0
+        algorithm: the algorithm of the scan on each rank, as in :func:`lrscan.linear_recurrence`
 
     Returns:
-        This rank's chunk of h: within rounding what one process computes from all chunks, as long
-        as products of a over the chunks fit the range of float64. Half precision is exchanged in
-        float32. First derivatives only.
+        This rank's chunk of h. It agrees with the result of one process for all chunks to within
+        rounding, as long as the products of ``a`` over the chunks fit the range of float64. The
+        pairs are exchanged in float64 or complex128. With half precision, a chunk starts from a
+        float32 state. Only first derivatives are supported.
 
     Raises:
-        TypeError, ValueError: this rank's arguments do not fit, as on one process; or the ranks
-                               disagree on columns, dtype, axis or direction, which is found
-                               before data moves, on every rank
-        RankError:             a rank refused its arguments, or did not come within the group's
-                               timeout, or died; the message names it and the operation
-        RuntimeError:          there is no process group; or a DistributedDataParallel over these
-                               ranks takes the mean of gradients: see :func:`summed`
+        TypeError: this rank's arguments do not fit, as on one process
+        ValueError: the same; or the ranks disagree on columns, dtype, axis or direction. Then every
+            rank raises it, before data moves
+        RankError: a rank refused its arguments, died, or did not take part within the timeout of
+            the group. The message names the rank and the operation
+        RuntimeError: there is no process group; or a DistributedDataParallel over these ranks
+            averages gradients, see :func:`summed`
 
-    Source: Martin and Cundy 2018, arXiv:1709.04057, section 2.2, with a rank in the place of a
-    block.
+    Example:
+        >>> import torch
+        >>> import torch.distributed as dist
+        >>> from lrscan import distributed
+        >>> dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+        >>> distributed.linear_recurrence(torch.full((4,), 0.5), torch.ones(4))
+        tensor([1.0000, 1.5000, 1.7500, 1.8750])
+        >>> dist.destroy_process_group()
+
+    Source: Martin and Cundy 2018, arXiv:1709.04057, section 2.2, with ranks instead of blocks.
     """
     return recurrence(a, x, h0, Peers(group, reverse is True), dim, reverse, algorithm, False)[0]
 
@@ -90,7 +99,10 @@ def recurrence(
     algorithm: str,
     want_end: bool,
 ) -> tuple[Tensor, Tensor | None]:
-    """This rank's chunk of h, and on every rank the state after the last step of all if wanted."""
+    """Return this rank's chunk of h and, if ``want_end``, the state after the last chunk.
+
+    That state is the same on every rank.
+    """
     check_summed(peers)
     first = peers.position == 0
     h0 = h0 if first else None
@@ -121,7 +133,7 @@ def recurrence(
         if h0 is not None:
             end = folded(product.unsqueeze(0), torch.stack([h0.expand(columns).to(end.dtype), end]))
     headers = agreed()
-    # Backward is an exchange too: if one rank takes part in it, all do.
+    # Backward is an exchange too. If one rank takes part in it, all must.
     token = x.new_zeros((), dtype=torch.float32).requires_grad_(
         torch.is_grad_enabled() and any(own.gradient for own in headers)
     )
@@ -130,7 +142,7 @@ def recurrence(
 
 
 class _Split(torch.autograd.Function):
-    """Exchange of the pairs and the scan of this rank's chunk; backward the same from the end."""
+    """Exchange of the pairs and scan of this rank's chunk. Backward does the same from the end."""
 
     @staticmethod
     def forward(
@@ -156,14 +168,14 @@ class _Split(torch.autograd.Function):
 
         start = h0
         if not peers.position:
-            h = scan(start)  # needs nothing of the others, so it runs during the exchange
+            h = scan(start)  # needs no other rank, so it runs during the exchange
         products, ends = exchanged().unbind(1)
         if peers.position:
             start = folded(products[1 : peers.position], ends[: peers.position])
             start = start.to(state_dtype(x.dtype))
             h = scan(start)
         end = folded(products[1:], ends).to(state_dtype(x.dtype)) if want_end else None
-        # A copy: a view would keep the products of all ranks.
+        # A copy, because a view would keep the products of all ranks in memory.
         later = products[peers.position + 1 :].clone()
         ctx.save_for_backward(a, h, start, later)
         return h, end
@@ -174,33 +186,34 @@ class _Split(torch.autograd.Function):
         peers, dim, reverse, algorithm = ctx.options
         a, h, start, later = (plain(t) for t in ctx.saved_tensors)
         dh = torch.zeros_like(h) if dh is None else plain(dh)
-        own = leaving(a, dh, dim, reverse, algorithm)
+        own = outgoing_gradient(a, dh, dim, reverse, algorithm)
         at_end = torch.zeros_like(own) if dend is None else dend.to(own.dtype)
         exchanged = peers.gather(
             torch.stack([own, at_end]), "exchange of linear_recurrence, backward"
         )
         dh = dh.clone(memory_format=torch.contiguous_format)  # during the exchange
-        told, at_end = exchanged().unbind(1)
-        arriving = folded(
+        outgoing, at_end = exchanged().unbind(1)
+        incoming = folded(
             later.conj().flip(0),
-            torch.cat([at_end.sum(0, keepdim=True), told[peers.position + 1 :].flip(0)]),
+            torch.cat([at_end.sum(0, keepdim=True), outgoing[peers.position + 1 :].flip(0)]),
         ).to(state_dtype(h.dtype))
         steps = h.shape[dim]
         if steps:
-            dh.select(dim, 0 if reverse else -1).add_(arriving)
+            dh.select(dim, 0 if reverse else -1).add_(incoming)
         wanted = ctx.needs_input_grad[:3]
         da, dx, dh0 = gradients.backward(
             a, h, start, dh, ctx.x_shape, dim, reverse, algorithm, None, wanted
         )
         if dh0 is not None and not steps:
-            dh0 = arriving.sum_to_size(dh0.shape).to(dh0.dtype)
+            dh0 = incoming.sum_to_size(dh0.shape).to(dh0.dtype)
         return da, dx, dh0, *[None] * 7
 
 
-def leaving(a: Tensor, dh: Tensor, dim: int, reverse: bool, algorithm: str) -> Tensor:
-    """D of a chunk: conj(a[0]) g[0] with no gradient arriving, in float64 or complex128.
+def outgoing_gradient(a: Tensor, dh: Tensor, dim: int, reverse: bool, algorithm: str) -> Tensor:
+    """Return D of a chunk, in float64 or complex128.
 
-    A backward sweep that keeps nothing else: it reads a and dh, and writes no step.
+    D is conj(a[0]) g[0] without a gradient from later chunks. It comes from a backward sweep that
+    reads a and dh, and writes no steps.
     """
     columns = sweep.state_shape(dh.shape, dim, None)
     start = torch.zeros(columns, dtype=state_dtype(dh.dtype), device=dh.device)
@@ -211,15 +224,17 @@ def leaving(a: Tensor, dh: Tensor, dim: int, reverse: bool, algorithm: str) -> T
 
 
 def reduced(a: Tensor, x: Tensor, dim: int, reverse: bool, algorithm: str) -> tuple[Tensor, Tensor]:
-    """(A, B) of a chunk, in float64 or complex128, so that products keep in range.
+    """Return (A, B) of a chunk, in float64 or complex128, so that products stay in range.
 
-    A is zero where a coefficient of the chunk is, and only there: it forgets NaN and infinity.
+    A is zero if a coefficient of the column is zero, and only then. Such an A forgets NaN and
+    infinity.
 
-    B is found as a gradient is: what leaves the steps but the last, in the other direction,
+    B is computed as a gradient is. It is the last input plus the result of a backward sweep over
+    the other inputs, in the opposite direction::
 
         B = x[T-1] + a[T-1] (x[T-2] + a[T-2] (... x[0]))
 
-    so its sweep too writes no step.
+    So this sweep writes no steps either.
     """
     shape = sweep.broadcast_shape(a, x)
     steps, wide = shape[dim], double_dtype(x.dtype)
@@ -230,25 +245,25 @@ def reduced(a: Tensor, x: Tensor, dim: int, reverse: bool, algorithm: str) -> tu
     product = _product(a, dim, wide).expand(columns).contiguous()
     if not steps:
         return product, torch.zeros_like(product)
-    first, last = (1, 0) if reverse else (0, 1)  # the step that each of them does without
+    first, last = (1, 0) if reverse else (0, 1)  # offsets of x and a; each lacks one step
     later = a.narrow(dim, last, steps - 1).conj().resolve_conj()
     earlier = x.narrow(dim, first, steps - 1)
-    end = leaving(later, earlier, dim, not reverse, algorithm)
+    end = outgoing_gradient(later, earlier, dim, not reverse, algorithm)
     return product, end + x.select(dim, 0 if reverse else -1)
 
 
 def _product(a: Tensor, dim: int, wide: torch.dtype) -> Tensor:
-    """The product of a over time, in a wide dtype; zero where an element is, and only there."""
+    """Return the product of a over time, in a wide dtype; zero only if an element is zero."""
     size = max(_ELEMENTS.get(a.device.type, 2**26) * a.shape[dim] // max(a.numel(), 1), 1)
     products = torch.cat([_in_chunks(chunk, dim, wide) for chunk in a.split(size, dim)], dim)
     product = products.prod(dim)
     if not _zero_or_nan(product).any():
         return product
-    # Many that are small make the least number there is, with the sign of their product.
-    least = torch.full_like(product, torch.finfo(wide).smallest_normal * torch.finfo(wide).eps)
+    # A product that underflowed becomes the smallest number, with the sign of the product.
+    smallest = torch.full_like(product, torch.finfo(wide).smallest_normal * torch.finfo(wide).eps)
     if not wide.is_complex:
-        least = least.copysign(product)
-    product = torch.where(product == 0, least, product)
+        smallest = smallest.copysign(product)
+    product = torch.where(product == 0, smallest, product)
     if _zero_or_nan(products).any():
         product = product.masked_fill(~a.all(dim), 0)
     return product
@@ -259,7 +274,7 @@ def _zero_or_nan(tensor: Tensor) -> Tensor:
 
 
 def _in_chunks(a: Tensor, dim: int, wide: torch.dtype) -> Tensor:
-    """The products of chunks of ``_STEPS`` steps each, and of those that are left over."""
+    """Return the product of every ``_STEPS`` steps, and of the remaining steps."""
     whole = a.shape[dim] // _STEPS * _STEPS
     if whole <= _STEPS:
         return a.prod(dim, keepdim=True, dtype=wide)
@@ -269,14 +284,14 @@ def _in_chunks(a: Tensor, dim: int, wide: torch.dtype) -> Tensor:
 
 
 def folded(products: Tensor, ends: Tensor) -> Tensor:
-    """ends[0], carried through the chunks (products[k], ends[k + 1]) one after the other."""
+    """Return ends[0] after the chunks (products[k], ends[k + 1]), applied one after the other."""
     if not len(products):
         return ends[0]
     if products.isfinite().all():
         return sweep.forward(products, ends[1:], ends[0], 0, False, "auto")[-1]
     state = ends[0]
     for product, end in zip(products, ends[1:], strict=True):
-        # A state of zero stays one, even where the product is out of range.
+        # A state of zero stays zero, even if the product is out of range.
         kept = torch.where(state == 0, state, sweep.product(product, state))
         state = kept + end
     return state

@@ -1,7 +1,8 @@
-"""Models on sequences that are split over ranks: what of a layer has to cross the borders.
+"""Models of ``lrscan.nn`` on sequences whose steps are split over ranks.
 
-Inside :func:`sequence_parallel` the axis of time of the layers of ``lrscan.nn`` is :class:`Split`,
-which the layers ask for a scan and for what came before (:mod:`lrscan.core.time_axis`).
+Inside :func:`sequence_parallel` the axis of time of the layers is a :class:`Split`. The layers call
+it for scans and for earlier values (:mod:`lrscan.core.time_axis`), which cross the borders between
+chunks.
 """
 
 from __future__ import annotations
@@ -22,38 +23,55 @@ from lrscan.distributed.operator import recurrence
 
 @contextmanager
 def sequence_parallel(group: dist.ProcessGroup | None = None) -> Iterator[None]:
-    """Models of ``lrscan.nn`` that are called in it take their inputs as chunks of time.
+    """Let models of ``lrscan.nn`` take chunks of time as inputs, within a block.
+
+    Use it as::
 
         with sequence_parallel(group):
             output, state = model(chunk, state)
 
-    Rank 0 of the group holds the first steps. ``output`` belongs to the rank's own steps;
-    the state that is given is read on the rank that comes first, and the state that is returned,
-    the one after the last step of all, is the same on every rank. Chunks may differ in length.
-    Every rank makes the same calls, and calls backward with a loss of its own (zero times an
-    output, where it has none): the loss of the model is the sum over ranks, and so is the
-    gradient of a parameter. Dropout draws on every rank from that rank's generator.
+    Rank 0 of the group holds the first steps. Chunks may differ in length. ``output`` belongs to
+    the rank's own steps. The input state is read on the first rank only. The returned state is the
+    one after the last step of the last chunk, and is the same on every rank.
 
-    It holds for the thread that enters it. A function that is given to torch.utils.checkpoint
-    enters it itself: backward calls that function again, later and maybe on another thread.
+    Every rank makes the same calls. Every rank also calls backward with a loss of its own, or with
+    zero times an output if it has none. The loss of the model is the sum over ranks, and so is the
+    gradient of a parameter. DistributedDataParallel averages gradients over all its ranks instead.
+    Wrap such a model with :func:`summed` and leave the loss as it is.
+
+    Dropout on every rank draws from that rank's generator.
+
+    The block affects only the thread that enters it. A function that is passed to
+    torch.utils.checkpoint must enter the block itself, because backward calls that function again
+    later, possibly on another thread.
 
     Args:
-        group: the ranks among which time is split; None: all processes
-
-    DistributedDataParallel takes the mean over all its ranks, but the gradients of the chunks of
-    one sequence add up: a model in it needs :func:`summed`, and the loss stays as it is.
+        group: the ranks over which time is split; None for all processes
 
     Raises:
-        RuntimeError: there is no process group; or, from a model, it cannot be split over time,
-                      or it is in a DistributedDataParallel over these ranks without ``summed``
-        ValueError, RankError: as :func:`lrscan.distributed.linear_recurrence`, from a model
+        RuntimeError: there is no process group. A model raises it too if it cannot be split over
+            time, or if it is in a DistributedDataParallel over these ranks without ``summed``
+        ValueError: from a model, as :func:`lrscan.distributed.linear_recurrence`
+        RankError: from a model, as :func:`lrscan.distributed.linear_recurrence`
+
+    Example:
+        >>> import torch
+        >>> import torch.distributed as dist
+        >>> from lrscan import distributed, nn
+        >>> dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+        >>> model, chunk = nn.GILR(3, 4), torch.randn(6, 2, 3)
+        >>> with distributed.sequence_parallel():
+        ...     output, state = model(chunk)
+        >>> torch.allclose(output, model(chunk)[0], atol=1e-5)
+        True
+        >>> dist.destroy_process_group()
     """
     with along(Split(Peers(group))):
         yield
 
 
 class Split(TimeAxis):
-    """The chunks of one batch on the ranks of a group, of which one chunk is here."""
+    """One batch whose chunks are on the ranks of a group, one chunk per rank."""
 
     whole = False
     split = True
@@ -62,25 +80,25 @@ class Split(TimeAxis):
         self.peers = peers
 
     def turned(self) -> Split:
-        """The chunks lie in the opposite order."""
+        """Return the axis of the chunks in the opposite order."""
         return Split(Peers(self.peers.group, not self.peers.turned))
 
     def scan(self, a: Tensor, u: Tensor, start: Tensor, algorithm: str) -> tuple[Tensor, Tensor]:
         c, end = recurrence(a, u, start, self.peers, 0, False, algorithm, True)
-        assert end is not None  # it was wanted
+        assert end is not None  # because want_end is True
         return c, end
 
     def history(
         self, take: Callable[[Callable[[Tensor], Tensor]], Tensor], past: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """What came before this rank's steps, and what the last steps of all leave."""
+        """Return the k values before this rank's steps, and the last k values of all chunks."""
         recent = take(lambda steps: steps[-len(past) :]).to(past.dtype)
         return _history_of(self.peers, recent, past)
 
 
 @outside_the_compiler
 def _history_of(peers: Peers, recent: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
-    """:meth:`Split.history` from ``recent``, up to k last values of this rank's chunk."""
+    """Return what :meth:`Split.history` does, from the last (at most k) values of this chunk."""
     k = len(start)
     gradient = torch.is_grad_enabled() and (recent.requires_grad or start.requires_grad)
     columns = tuple(start.shape)
@@ -88,7 +106,7 @@ def _history_of(peers: Peers, recent: Tensor, start: Tensor) -> tuple[Tensor, Te
     headers = agree(peers, header, start.device)()
     empty = start.new_zeros(k - len(recent), *columns[1:])
     if torch.is_grad_enabled() and any(own.gradient for own in headers):
-        # Backward is an exchange: all ranks take part in it or none.
+        # Backward is an exchange too. All ranks must take part in it, or none.
         start = start if start.requires_grad else start.detach().requires_grad_()
     parts = gathered(torch.cat([start, recent, empty]), peers, "exchange of history")
     before = held = parts[0, :k]

@@ -1,11 +1,13 @@
-"""The operator in ONNX: what ``torch.onnx.export`` puts in its place.
+"""Export of the operator to ONNX with ``torch.onnx.export``.
+
+Pass the translation of the operator to the exporter::
 
     torch.onnx.export(
         model, (x,), "model.onnx", dynamo=True, dynamic_shapes=({0: "T", 1: "B"},),
         custom_translation_table=lrscan.onnx.translations(),
     )
 
-The models of :mod:`lrscan.nn` need no more: while they are exported they take no fused kernel.
+The models of :mod:`lrscan.nn` need nothing else. They use no fused kernel during an export.
 """
 
 from __future__ import annotations
@@ -18,24 +20,34 @@ import lrscan.core.torch_library  # noqa: F401  (the operator of torch's dispatc
 
 
 def translations() -> dict[Callable, Callable]:
-    """For ``custom_translation_table`` of ``torch.onnx.export(..., dynamo=True)``.
+    """Return the ``custom_translation_table`` for ``torch.onnx.export(..., dynamo=True)``.
 
-    What was exported gives in a runtime of ONNX (opset 18 or newer) what torch does, to rounding,
-    at every T and B where ``dynamic_shapes`` leaves them open; a coefficient of exactly zero
-    forgets NaN and infinity there too. It takes 2 sqrt(T) steps of ONNX's Scan, not T.
+    In an ONNX runtime (opset 18 or newer) the exported program agrees with torch to within
+    rounding. It does so at every T and B, if ``dynamic_shapes`` leaves them open. A coefficient of
+    exactly zero forgets NaN and infinity there too. The program takes about 2 sqrt(T) steps of
+    ONNX's Scan instead of T.
 
-    All real dtypes, half precision accumulated in float32 (but onnxruntime multiplies no matrices
-    of bfloat16 on a CPU). A complex ``x`` is refused by an error, and so is ``cu_seqlens``: a
-    coefficient of zero begins a sequence too, see :func:`lrscan.reset_where`. A
-    :class:`lrscan.nn.SerialLSTM` is a loop of as many steps as it was exported with.
+    All real dtypes are supported. Half precision is accumulated in float32, but onnxruntime does
+    not multiply matrices of bfloat16 on a CPU. A complex ``x`` raises an error at export, and so
+    does ``cu_seqlens``. A coefficient of zero begins a sequence too, see
+    :func:`lrscan.reset_where`. A :class:`lrscan.nn.SerialLSTM` becomes a loop with as many steps as
+    the example input has.
+
+    Returns:
+        {operator of torch's dispatcher: its translation}
 
     Raises:
-        ImportError: onnxscript, which torch's exporter is made with, cannot be imported
+        ImportError: onnxscript, which torch's exporter needs, cannot be imported
+
+    Example:
+        >>> from lrscan.onnx import translations
+        >>> list(translations())
+        [<OpOverload(op='lrscan.linear_recurrence', overload='default')>]
     """
     try:
         import onnxscript  # noqa: F401
     except ImportError as error:
-        message = "export to ONNX needs two more packages: pip install onnx onnxscript"
+        message = "export to ONNX needs onnx and onnxscript: pip install onnx onnxscript"
         raise ImportError(message) from error
     from lrscan.onnx.translation import linear_recurrence
 

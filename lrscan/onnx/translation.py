@@ -1,4 +1,4 @@
-"""What the operator is in ONNX, in onnxscript; :mod:`lrscan.onnx` hands it out."""
+"""Translation of the operator to ONNX, in onnxscript. :mod:`lrscan.onnx` returns it."""
 
 from __future__ import annotations
 
@@ -9,23 +9,27 @@ from onnxscript import BFLOAT16, FLOAT, FLOAT16, INT64, graph, script, values
 from onnxscript import opset18 as op
 from onnxscript.onnx_types import TensorType
 
-# Tensors of the graph that is made: of any shape, but of one dtype.
+# The tensors of the graph have any shape, but share one dtype.
 Value = TypeVar("Value", bound=TensorType)
 
 
 def linear_recurrence(a, x, h0, dim: int, reverse: bool, algorithm: str, cu_seqlens):
-    """:func:`lrscan.linear_recurrence`; of the tensors the axes are known, and sizes of one."""
+    """Build the graph of :func:`lrscan.linear_recurrence`.
+
+    The exporter knows how many axes each tensor has, and which of them have size one. Other sizes
+    may be open.
+    """
     if cu_seqlens is not None:
         raise NotImplementedError(
-            "cu_seqlens has no translation to ONNX: begin each sequence with a coefficient of "
-            "zero, as lrscan.reset_where(a, mask) makes them, or pad the sequences to one length"
+            "cu_seqlens has no translation to ONNX; begin each sequence with a coefficient of "
+            "zero, which lrscan.reset_where(a, mask) sets, or pad the sequences to one length"
         )
     axes = max(len(a.shape), len(x.shape))
     dim %= axes
     one = op.Constant(value_ints=[1])
 
     def size(axis):
-        """Of the result: where x is broadcast it is that of a."""
+        """Return the size of an axis of the result, which is that of a if x is broadcast."""
         for given in (x, a):
             own = axis - axes + len(given.shape)
             if own >= 0 and given.shape[own] != 1:
@@ -63,25 +67,28 @@ def blocks(
     one: Sequence[int],
     two: Sequence[int],
 ) -> Value:
-    """The recurrence along the first axis, in K blocks of L steps, both about the root of T.
+    """Compute the recurrence along the first axis, in K blocks of L steps.
 
-    Each step is of all blocks at once, each from a state of zero, and keeps the product p of its
-    block's coefficients; then the states before blocks follow from p and h of their last steps:
+    K and L are both about the square root of T. Each step handles all blocks at once. Every block
+    starts from a state of zero and keeps the product p of its coefficients. Then the state before
+    each block follows from p and h at the last steps of the blocks::
 
         h[k, t] = a[k, t] * h[k, t-1] + x[k, t]        p[k, t] = a[k, t] * p[k, t-1]
         before[k+1] = p[k, last] * before[k] + h[k, last]
         h[k, t] += p[k, t] * before[k]
 
-    That multiplies by coefficients of zero, and a product may overflow where no state does. Both
-    leave a last state that is not finite; then the steps are taken one after the other.
+    This multiplies by coefficients of zero. Also, a product may overflow although no state does.
+    Both lead to a last state that is not finite. In that case the steps run one after the other.
 
     Args:
-        a:        (T, ...), broadcastable with x
-        h0:       of the shape of a step of the result
-        swap:     the axes of (K, L, ...) as (L, K, ...)
-        one, two: the direction, 0 or 1, of one operand and of two
+        a: (T, ...), broadcasts with x
+        x: (T, ...), broadcasts with a
+        h0: the state before the first step, with the shape of one step of the result
+        swap: the permutation of axes from (K, L, ...) to (L, K, ...)
+        one: the direction of one operand of Scan: [0] or, for reverse, [1]
+        two: the directions of two operands: [0, 0] or [1, 1]
 
-    Source: Martin and Cundy 2018, arXiv:1709.04057, Algorithm 1, a block in the place of a thread.
+    Source: Martin and Cundy 2018, arXiv:1709.04057, Algorithm 1, with blocks instead of threads.
     """
     T = op.Shape(x, start=0, end=1)
     some = op.Max(T, op.Constant(value_ints=[1]))
@@ -89,7 +96,7 @@ def blocks(
     K = (some + L - 1) / L
     a_step = op.Shape(a, start=1)
     x_step = op.Shape(x, start=1)
-    # Steps that change nothing fill the last block.
+    # Steps with a = 1 and x = 0 change nothing. They fill the last block.
     ones = op.Expand(op.CastLike(1.0, a), op.Concat(K * L - T, a_step, axis=0))
     zeros = op.Expand(op.CastLike(0.0, x), op.Concat(K * L - T, x_step, axis=0))
     a_all = op.Concat(a, ones, axis=0)
@@ -134,7 +141,7 @@ def blocks(
         scan_input_directions=two,
         scan_output_directions=one,
     )
-    if op.ReduceSum(end - end, keepdims=0) == op.CastLike(0.0, end):  # infinity less itself is NaN
+    if op.ReduceSum(end - end, keepdims=0) == op.CastLike(0.0, end):  # infinity minus itself is NaN
         whole = op.Transpose(h_own + p_own * before, perm=swap)
         h = op.Reshape(whole, op.Concat(K * L, op.Shape(h0), axis=0), allowzero=1)
     else:

@@ -1,4 +1,4 @@
-"""The cost model: it grows as it should, and is what was measured where it was fitted."""
+"""Cost model: it grows as it should, and reproduces the measurements to which it was fitted."""
 
 import math
 
@@ -16,7 +16,7 @@ def split(direction, steps=T, columns=C, ranks=4, device=DEVICE, link=LINK, **op
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS)
-def test_one_rank_is_a_call_and_its_passes(direction):
+def test_one_rank_takes_a_call_and_its_passes(direction):
     moved = cost.bytes_a_rank(direction, T, C, 1)
     assert moved == {"forward": 6, "backward": 9}[direction] * 4 * T * C
     assert split(direction, ranks=1) == pytest.approx(1e-5 + moved / 1e12, rel=1e-12)
@@ -24,7 +24,7 @@ def test_one_rank_is_a_call_and_its_passes(direction):
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS)
-def test_a_fitted_device_takes_what_was_measured(direction):
+def test_a_fitted_device_reproduces_the_measurements(direction):
     measured = {cost.bytes_a_rank(direction, n, C, 1): s for n, s in ((64, 3e-4), (T, 7e-2))}
     device = cost.fitted_device(measured)
     for steps, seconds in zip((64, T), measured.values(), strict=True):
@@ -32,22 +32,22 @@ def test_a_fitted_device_takes_what_was_measured(direction):
 
 
 @pytest.mark.parametrize("ranks", [2, 3])
-def test_a_fitted_link_takes_what_was_measured(ranks):
+def test_a_fitted_link_reproduces_the_measurements(ranks):
     measured = {1: 2e-4, 65_536: 3e-3}
     link = cost.fitted_link(measured, ranks)
     for columns, seconds in measured.items():
         assert cost.exchange_s(link, columns, ranks) == pytest.approx(seconds)
 
 
-def test_what_took_no_longer_for_more_bytes_costs_nothing_a_byte():
+def test_bytes_cost_nothing_if_more_of_them_took_no_longer():
     device = cost.fitted_device({10: 2.0, 20: 1.0})
     assert device.bytes_per_s == math.inf and device.call_s == 2.0
-    assert cost.fitted_device({10: 1.0, 20: 3.0}).call_s == 0  # not less
-    with pytest.raises(ValueError, match=r"two numbers of bytes a rank, not \[10\]"):
+    assert cost.fitted_device({10: 1.0, 20: 3.0}).call_s == 0  # not negative
+    with pytest.raises(ValueError, match=r"two or more values of bytes per rank, not \[10\]"):
         cost.fitted_device({10: 2.0})
 
 
-def test_what_travels_does_not_depend_on_the_length():
+def test_the_bytes_exchanged_do_not_depend_on_the_length():
     assert cost.bytes_exchanged(C, 4) == 3 * 2 * 8 * C
     assert cost.bytes_exchanged(C, 4, wide=16) == 2 * cost.bytes_exchanged(C, 4)
     assert cost.exchange_s(LINK, C, 1) == 0
@@ -62,20 +62,20 @@ def test_time_grows_with_steps_columns_and_latency(direction):
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS)
-def test_long_sequences_gain_by_ranks_and_short_ones_lose(direction):
+def test_more_ranks_speed_up_long_sequences_and_slow_down_short_ones(direction):
     assert split(direction, ranks=8) < split(direction, ranks=4) < split(direction, ranks=2)
     assert split(direction, 16, ranks=8) > split(direction, 16, ranks=4)
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS)
-def test_ranks_that_take_turns_take_as_much_longer(direction):
+def test_ranks_that_share_processors_take_proportionally_longer(direction):
     two = cost.Device(1e-5, 1e12, at_once=2)
     assert split(direction, ranks=2, device=two) == split(direction, ranks=2)
     assert split(direction, ranks=4, device=two) == 2 * split(direction, ranks=4)
 
 
-def test_an_exchange_is_hidden_by_what_runs_during_it():
-    # The header of forward behind the reduction, the exchange of backward behind the copy.
+def test_an_exchange_is_hidden_by_the_work_during_it():
+    # The reduction hides the header of forward; the copy of dh hides the exchange of backward.
     far = cost.Link(1e-4, 1e10)
     work, around = T * C * 4 / 4 / 1e12, 3 * 1e-4
     exchange = cost.exchange_s(far, C, 4)
@@ -91,7 +91,13 @@ def test_a_tree_has_fewer_rounds_than_a_ring():
     assert split("forward", ranks=1024, link=tree) < split("forward", ranks=1024)
 
 
-@pytest.mark.parametrize(("direction", "ranks"), [("sideways", 2), ("forward", 0)])
-def test_what_there_is_not_is_said(direction, ranks):
-    with pytest.raises(ValueError, match=f"'{direction}' of {ranks} ranks"):
+@pytest.mark.parametrize(
+    ("direction", "ranks", "message"),
+    [
+        ("sideways", 2, "one of 'forward', 'backward', not 'sideways'"),
+        ("forward", 0, "ranks must be at least 1, not 0"),
+    ],
+)
+def test_an_unknown_direction_or_no_rank_is_refused(direction, ranks, message):
+    with pytest.raises(ValueError, match=message):
         split(direction, ranks=ranks)

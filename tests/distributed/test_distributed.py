@@ -1,4 +1,4 @@
-"""The recurrence over ranks equals that of one process: values and gradients, for any chunks."""
+"""The recurrence over ranks has the values and gradients of one process, for any chunks."""
 
 import re
 import subprocess
@@ -31,7 +31,7 @@ def ranks(tmp_path_factory):
 
 
 def lengths(cut, size):
-    """The steps of each rank: those of the last one are what is left."""
+    """Return the number of steps of each rank. The last one has the remaining steps."""
     first = CHUNKS[cut][: size - 1]
     return [*first, T - sum(first)]
 
@@ -41,7 +41,7 @@ def cut_up(tensor, cut, size, dim):
 
 
 def on_a_rank(group, tensors, cut, dim, reverse):
-    """(h, da, dx, dh0) of this rank's chunk."""
+    """Return (h, da, dx, dh0) of this rank's chunk."""
     rank, size = group.rank(), group.size()
     a, x, h0, dh = tensors
     a, x, dh = (cut_up(t, cut, size, dim)[rank].clone() for t in (a, x, dh))
@@ -52,7 +52,7 @@ def on_a_rank(group, tensors, cut, dim, reverse):
 
 
 def joined(results, reverse, dim):
-    """Results of all ranks as those of one process."""
+    """Return the results of all ranks as one process would."""
     h, da, dx, dh0 = zip(*results, strict=True)
     owner = -1 if reverse else 0
     assert all(g is None for g in (dh0[:-1] if reverse else dh0[1:]))
@@ -75,7 +75,7 @@ def test_chunks_on_ranks_give_the_values_and_gradients_of_the_whole(
 
 
 class Together(torch.autograd.Function):
-    """The recurrence of whole tensors, which all ranks hold, computed on chunks."""
+    """Recurrence of whole tensors, which every rank holds, computed on chunks."""
 
     @staticmethod
     def forward(ctx, a, x, h0, group, cut, reverse):
@@ -103,7 +103,7 @@ class Together(torch.autograd.Function):
 
 
 def assembled(chunk, group, cut, rank, size):
-    """The chunks of all ranks in one tensor, on every rank."""
+    """Return the chunks of all ranks as one tensor, on every rank."""
     parts = [chunk.new_zeros(n, *chunk.shape[1:]) for n in lengths(cut, size)]
     parts[rank] = chunk
     whole = torch.cat(parts)
@@ -127,8 +127,8 @@ def test_gradients_are_those_of_finite_differences(ranks, size, cut, dtype):
     assert all(ranks.results(gradcheck_on_a_rank, cut, reverse, dtype, size=size))
 
 
-def forgetting(group, *arguments):
-    """A wrong forward: every chunk starts from what the chunk before it made of zero."""
+def with_a_wrong_fold(group, *arguments):
+    """Run a wrong forward: each chunk starts from the last state of the one before, from zero."""
     whole = operator.folded
     operator.folded = lambda products, ends: ends[-1]
     try:
@@ -137,10 +137,10 @@ def forgetting(group, *arguments):
         operator.folded = whole
 
 
-def test_the_check_of_values_bites(ranks):
+def test_the_check_of_values_notices_a_wrong_forward(ranks):
     a, x, h0, dh = tensors = draw((3, T, 2), torch.float64, 1)
     tensors[0].abs_().add_(0.5)
-    results = ranks.results(forgetting, tensors, "even", 1, False)
+    results = ranks.results(with_a_wrong_fold, tensors, "even", 1, False)
     with pytest.raises(AssertionError, match="times its bound"):
         check(joined(results, False, 1), a, x, h0, dh, 1, False)
 
@@ -155,7 +155,7 @@ def broadcast_on_a_rank(group, a, x, dh):
 
 
 @pytest.mark.parametrize("shape", [(), (3,), (1, 3), (1, 1, 3)], ids=str)
-def test_a_constant_decay_is_one_on_every_rank_and_its_gradients_add_up(ranks, shape):
+def test_the_gradients_of_a_constant_decay_on_every_rank_add_up(ranks, shape):
     a = torch.rand(shape, dtype=torch.float64)
     x, dh = torch.randn(2, T, 3, dtype=torch.float64).unbind()
     if len(shape) == 3:
@@ -173,19 +173,19 @@ def test_a_constant_decay_is_one_on_every_rank_and_its_gradients_add_up(ranks, s
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-def test_half_precision_crosses_borders_in_float32(ranks, dtype):
-    a = torch.full((T, 2), 0.999)  # no number of bfloat16
+def test_the_state_of_half_precision_crosses_borders_in_float32(ranks, dtype):
+    a = torch.full((T, 2), 0.999)  # bfloat16 cannot represent it
     x, dh = torch.randn(2, T, 2, dtype=torch.float64).to(dtype).unbind()
     h0 = torch.randn(2)
     results = ranks.results(on_a_rank, (a, x, h0, dh), "even", 0, False)
     h = joined(results, False, 0)[0]
     assert h.dtype == dtype
     alone = lrscan.linear_recurrence(a, x, h0)
-    # A float32 sum in another order may be rounded to the neighbour, and no further.
+    # A float32 sum in another order may round to the neighbouring number, but no further.
     torch.testing.assert_close(h, alone, rtol=torch.finfo(dtype).eps, atol=1e-6)
 
 
-def nothing_on_a_rank(group, shape):
+def empty_on_a_rank(group, shape):
     x = torch.zeros(shape, requires_grad=True)
     h = distributed.linear_recurrence(x, x, torch.ones(shape[1:]), group=group)
     h.sum().backward()
@@ -193,15 +193,15 @@ def nothing_on_a_rank(group, shape):
 
 
 @pytest.mark.parametrize("shape", [(0, 3), (4, 0), (0, 0)], ids=str)
-def test_no_steps_and_no_columns_give_nothing(ranks, shape):
-    for found, grad in ranks.results(nothing_on_a_rank, shape):
+def test_chunks_without_steps_or_columns_give_empty_results(ranks, shape):
+    for found, grad in ranks.results(empty_on_a_rank, shape):
         assert found == shape and grad.shape == shape
 
 
-def test_a_product_out_of_range_of_float32_is_carried(ranks):
+def test_a_product_may_exceed_the_range_of_float32(ranks):
     a, x, dh = torch.full((T, 2), 100.0), torch.zeros(T, 2), torch.zeros(T, 2)
     a[20:] = 0.01
-    h0 = torch.full((2,), 1e-30)  # 100 ** 20 is 1e40, and h at most 1e10
+    h0 = torch.full((2,), 1e-30)  # 100 ** 20 is 1e40, but h is at most 1e10
     h = joined(ranks.results(on_a_rank, (a, x, h0, dh), "uneven", 0, False), False, 0)[0]
     torch.testing.assert_close(h, lrscan.linear_recurrence(a, x, h0), rtol=1e-5, atol=0)
 
@@ -211,7 +211,7 @@ def bad_values_on_a_rank(group, a, x):
     return distributed.linear_recurrence(a, x, group=group)
 
 
-def test_infinite_and_undefined_values_stay_in_their_column_and_to_later_times(ranks):
+def test_nan_and_infinity_stay_in_their_column_and_at_later_times(ranks):
     a, x = torch.full((T, 5), 0.5), torch.ones(T, 5)
     a[12, 0], x[12, 1], a[12, 2], a[:, 3] = torch.nan, torch.nan, torch.inf, 1e30
     x[:, 3] = 0
@@ -230,8 +230,8 @@ def test_a_coefficient_of_zero_forgets_nan_and_infinity(ranks, dtype, reverse, s
         check(joined(found, reverse, 0), a, x, h0, dh, 0, reverse)
 
 
-def test_nan_and_infinity_pass_a_product_that_is_too_small_for_a_number(ranks):
-    """It is no coefficient of zero."""
+def test_nan_and_infinity_pass_a_product_that_underflows(ranks):
+    """Only a coefficient of zero may stop them."""
     a, x, dh = torch.full((T, 3), -1e-30), torch.ones(T, 3), torch.zeros(T, 3)
     x[3, 0], x[3, 1] = torch.nan, torch.inf
     dh[T - 3] = torch.tensor([1.0, torch.inf, torch.nan])
@@ -245,7 +245,7 @@ def test_nan_and_infinity_pass_a_product_that_is_too_small_for_a_number(ranks):
 
 
 def traffic_on_a_rank(group, columns):
-    """(elements sent, dtype) of every exchange of a call and its backward."""
+    """Return the number of elements sent in each exchange of a call, and of its backward."""
     sent, whole = [], dist.all_gather
     a, x = torch.rand(2, 50, columns, requires_grad=True).unbind()
     dist.all_gather = lambda out, own, **k: sent.append(own.numel()) or whole(out, own, **k)
@@ -258,14 +258,14 @@ def traffic_on_a_rank(group, columns):
     return sent[:forward], sent[forward:]
 
 
-def test_two_values_a_column_cross_a_border(ranks):
+def test_each_rank_sends_two_values_per_column(ranks):
     for forward, backward in ranks.results(traffic_on_a_rank, 1000):
         header, pair = forward
         assert header <= 32 and pair == 2000 and backward == [2000]
 
 
 def order_on_a_rank(group):
-    """When exchanges begin, when they are waited for, and when the chunk is scanned."""
+    """Return the order in which exchanges begin, are waited for, and the chunk is scanned."""
     events, gather, forward = [], dist.all_gather, operator.sweep.forward
 
     class Watched:
@@ -298,7 +298,7 @@ def test_the_first_rank_scans_during_the_exchange(ranks):
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.complex64, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("steps", [0, 1, 2, 9])
-def test_a_chunk_acts_as_its_pair(steps, dtype, reverse):
+def test_a_chunk_acts_on_a_state_as_its_pair_does(steps, dtype, reverse):
     a, x, h0, dh = draw((3, steps, 2), dtype, 1)
     product, end = operator.reduced(a, x, 1, reverse, "auto")
     wide = product.dtype
@@ -306,14 +306,14 @@ def test_a_chunk_acts_as_its_pair(steps, dtype, reverse):
     last = whole.select(1, 0 if reverse else -1) if steps else h0.to(wide)
     close = {"rtol": 1e-5, "atol": 1e-5}  # B is computed in float32
     torch.testing.assert_close(product * h0 + end, last, **close)
-    left = operator.leaving(a, dh, 1, reverse, "auto")
+    left = operator.outgoing_gradient(a, dh, 1, reverse, "auto")
     wanted = [t.to(wide).requires_grad_() for t in (a, x, h0)]
     h = lrscan.linear_recurrence(*wanted, dim=1, reverse=reverse)
     h.backward(dh.to(wide))
     torch.testing.assert_close(left, wanted[2].grad, **close)
 
 
-def test_chunks_are_carried_one_after_the_other():
+def test_folded_applies_the_chunks_one_after_the_other():
     products, ends = torch.randn(5, 3, dtype=torch.float64), torch.randn(6, 3, dtype=torch.float64)
     state = ends[0]
     for product, end in zip(products, ends[1:], strict=True):
@@ -324,14 +324,14 @@ def test_chunks_are_carried_one_after_the_other():
 
 
 def one_gradient_on_a_rank(group):
-    """Only the first rank has anything to differentiate."""
+    """Return dh0 if only the first rank has an input that needs a gradient."""
     h0 = torch.ones(1, requires_grad=group.rank() == 0)
     h = distributed.linear_recurrence(torch.full((2, 1), 0.5), torch.zeros(2, 1), h0, group=group)
     h.sum().backward()
     return h0.grad
 
 
-def test_a_gradient_wanted_on_one_rank_alone_gets_the_share_of_all(ranks):
+def test_a_gradient_needed_on_one_rank_alone_includes_all_ranks(ranks):
     first, *others = ranks.results(one_gradient_on_a_rank)
     assert first == sum(0.5 ** (t + 1) for t in range(8)) and others == [None] * 3
 
@@ -344,8 +344,8 @@ def test_the_code_of_the_guide_runs_by_its_command(tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", *options]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=LONGEST_S)
     assert done.returncode == 0, done.stderr
-    told = re.sub(r"^    ", "", distributed.__doc__, flags=re.M)
-    assert (tmp_path / "split.py").read_text() in told
-    assert " ".join([program, *options]) in told
-    # The ranks write at the same time, so their lines may mix.
+    documented = re.sub(r"^    ", "", distributed.__doc__, flags=re.M)
+    assert (tmp_path / "split.py").read_text() in documented
+    assert " ".join([program, *options]) in documented
+    # The ranks print at the same time, so their lines may interleave.
     assert "torch.Size([1000, 32])" in done.stdout and "torch.Size([1001, 32])" in done.stdout

@@ -8,7 +8,7 @@ from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distrib
 
 from lrscan import linear_recurrence
 
-T, B, C = 9, 4, 7  # C does not divide by the ranks
+T, B, C = 9, 4, 7  # C is not divisible by the number of ranks
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def gradients(group, case, reverse):
 
 @pytest.mark.parametrize("reverse", [False, True], ids=["", "reverse"])
 @pytest.mark.parametrize("case", CASES)
-def test_sharded_columns_have_the_results_and_gradients_of_whole_ones(ranks, case, reverse):
+def test_sharded_columns_give_the_results_and_gradients_of_whole_tensors(ranks, case, reverse):
     one, other = ranks.results(gradients, case, reverse, size=2)
     assert one == other
 
@@ -66,7 +66,7 @@ def of_a_number(group):
     torch.testing.assert_close(h.full_tensor(), linear_recurrence(0.5, x))
 
 
-def test_a_number_is_a_coefficient_of_every_rank(ranks):
+def test_a_number_is_the_coefficient_on_every_rank(ranks):
     ranks.results(of_a_number, size=2)
 
 
@@ -84,13 +84,13 @@ def refused(group, a, x):
 @pytest.mark.parametrize(
     ("a", "x", "kind", "message"),
     [
-        (Shard(0), Shard(0), "ValueError", "there is lrscan.distributed.linear_recurrence"),
-        (None, Replicate(), "TypeError", "a is no DTensor, but others are"),
+        (Shard(0), Shard(0), "ValueError", "use lrscan.distributed.linear_recurrence"),
+        (None, Replicate(), "TypeError", "a is not a DTensor, but other inputs are"),
         (Replicate(), Partial(), "ValueError", "x holds partial sums over mesh dimension 0"),
     ],
     ids=["time", "mixed", "partial"],
 )
-def test_what_cannot_be_done_without_exchange_is_refused(ranks, a, x, kind, message):
+def test_placements_that_need_an_exchange_are_refused(ranks, a, x, kind, message):
     for error in ranks.run(refused, a, x, size=2):
         assert error.kind == kind and message in error.message
 
@@ -104,5 +104,5 @@ def of_a_compiled_function(group):
     torch.testing.assert_close(compiled.full_tensor(), plain.full_tensor())
 
 
-def test_sharded_columns_within_compile(ranks):
+def test_sharded_columns_compile(ranks):
     ranks.results(of_a_compiled_function, size=2)

@@ -1,4 +1,4 @@
-"""What goes wrong on one rank is told on the others: what, where, and by which rank."""
+"""A fault on one rank raises an error on the others that names the rank and the operation."""
 
 import os
 import re
@@ -13,28 +13,28 @@ import lrscan
 from lrscan import distributed
 from lrscan.distributed import operator
 
-TIMEOUT_S = 10  # so late no rank is by chance
+TIMEOUT_S = 10  # no rank is that late by chance
 
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
     ranks = Ranks(3, tmp_path_factory.mktemp("ranks"), TIMEOUT_S)
-    ranks.results(at_home)
+    ranks.results(warm_up)
     yield ranks
     ranks.close()
 
 
-def at_home(group):
-    """Imports modules and compiles kernels, for which no rank shall be late."""
+def warm_up(group):
+    """Import modules and compile kernels, so that no rank is late because of them."""
     for dtype in (torch.float32, torch.float64):
         a, x = torch.ones(2, 4, 2, dtype=dtype)
         operator.reduced(a, x, 0, False, "auto")
-        operator.leaving(a, torch.ones((), dtype=dtype).expand(4, 2), 0, False, "auto")
+        operator.outgoing_gradient(a, torch.ones((), dtype=dtype).expand(4, 2), 0, False, "auto")
         lrscan.linear_recurrence(a, x)
 
 
 def odd_one_out(group, own, others):
-    """Rank 1 does something else than the others."""
+    """Call the operator with other arguments on rank 1 than on the others."""
     given = {"shape": (4, 2), "dtype": torch.float32, "dim": 0, "reverse": False}
     given |= own if group.rank() == 1 else others
     x = torch.ones(given.pop("shape"), dtype=given.pop("dtype"))
@@ -75,7 +75,7 @@ def test_arguments_refused_on_one_rank_are_an_error_on_all(ranks):
 
 
 def late(group, gave_up):
-    """Rank 1 calls only after rank 0 has given up waiting for it, which says so with a file."""
+    """Call on rank 1 only after rank 0 has stopped waiting for it, and made a file that says so."""
     ones = torch.ones(4, 2)
     if group.rank() == 1:
         wait_until(gave_up.exists)
@@ -90,11 +90,11 @@ def test_a_late_rank_is_named_with_the_operation_within_the_timeout(ranks, tmp_p
     failure, _ = ranks.run(late, tmp_path / "gave up", size=2)
     assert failure.kind == "RankError" and failure.ranks == (1,)
     assert "'agreement on linear_recurrence'" in failure.message
-    assert "rank 1 of 2 did not come to it, its last one was none" in failure.message
+    assert "rank 1 of 2 did not take part, nor in any exchange before" in failure.message
 
 
 def dead(group):
-    """Rank 2 takes part in forward and ends before backward."""
+    """Take part in forward on all ranks, and end rank 2 before backward."""
     a = torch.full((4, 2), 0.5, requires_grad=True)
     h = distributed.linear_recurrence(a, torch.ones(4, 2), group=group)
     if group.rank() == 2:
@@ -103,7 +103,7 @@ def dead(group):
     try:
         h.sum().backward()
     except distributed.RankError as error:
-        assert time.monotonic() - begun < TIMEOUT_S + LONGEST_S  # of 30 minutes, torch's own
+        assert time.monotonic() - begun < TIMEOUT_S + LONGEST_S  # torch's own timeout is 30 minutes
         return Failure(error)
 
 
@@ -113,7 +113,7 @@ def test_a_dead_rank_is_named_with_the_operation_within_the_timeout(ranks):
     for failure in failures:
         assert failure.kind == "RankError" and failure.ranks == (2,)
         assert "'exchange of linear_recurrence, backward'" in failure.message
-        assert "its last one was 'exchange of linear_recurrence'" in failure.message
+        assert "its last exchange was 'exchange of linear_recurrence'" in failure.message
 
 
 def test_without_a_process_group_there_is_a_clear_error():

@@ -1,4 +1,4 @@
-"""Models on chunks of time on several ranks: outputs, states, gradients, training, and a mesh."""
+"""Models on chunks of time over ranks: outputs, states, gradients, training, and a mesh."""
 
 import threading
 import warnings
@@ -44,7 +44,7 @@ def model_of(name, **options):
 
 
 def loss_of(output, state):
-    """Something that depends on every output and every state."""
+    """Return a loss that depends on every output and every state."""
     return output.square().sum() + sum(part.sin().sum() for part in state)
 
 
@@ -67,7 +67,7 @@ def on_a_rank(group, name, options, lengths):
 @pytest.mark.parametrize("lengths", [(6, 7), (5, 1, 7), (0, 2, 0, 11)], ids=str)
 @pytest.mark.parametrize("two", [False, True], ids=["", "bidirectional"])
 @pytest.mark.parametrize("name", MODELS)
-def test_a_model_on_chunks_is_the_model_on_the_whole(ranks, name, two, lengths):
+def test_a_model_on_chunks_agrees_with_the_model_on_the_whole_sequence(ranks, name, two, lengths):
     options = {"bidirectional": two}
     results = ranks.results(on_a_rank, name, options, lengths, size=len(lengths))
     model, x, state = model_of(name, **options)
@@ -84,13 +84,11 @@ def test_a_model_on_chunks_is_the_model_on_the_whole(ranks, name, two, lengths):
 
 
 SETTINGS = Settings(model="GILRLSTM", steps=40, hidden=8, layers=2, batch=4, width=8)
-
-
 CUT = (15, 25)
 
 
 def losses_of(loss_and_share, classifier, after=lambda: None):
-    """The losses of some steps of Adam; ``after`` is called between backward and the step."""
+    """Return the losses of five steps of Adam. ``after`` runs between backward and the step."""
     optimizer = torch.optim.Adam(classifier.parameters(), lr=0.01)
     found = []
     for number in range(5):
@@ -112,7 +110,7 @@ def classifier():
 
 
 def loss_on_chunks(model, group, tokens, label):
-    """The loss on the rank that holds the last step, and zero on the others."""
+    """Return the loss on the rank that holds the last step, and zero on the others."""
     chunk = tokens.map(lambda t: t.split(CUT)[group.rank()])
     with sequence_parallel(group):
         logit = model(chunk)
@@ -135,7 +133,7 @@ def trained_on_a_rank(group):
 
 
 def trained_on_a_mesh(group):
-    """Ranks 0 and 1 have half of a minibatch, ranks 2 and 3 the other; each pair splits time."""
+    """Train with half of a minibatch on ranks 0 and 1, half on 2 and 3; each pair splits time."""
     pairs = [dist.new_group([0, 1]), dist.new_group([2, 3])]
     row = group.rank() // 2
     model = summed(DistributedDataParallel(classifier(), process_group=group), pairs[row])
@@ -171,7 +169,7 @@ def test_time_and_minibatch_split_over_a_mesh_give_the_losses_of_one(ranks):
 
 
 class Wrapped(torch.nn.Module):
-    """The operator in a module of the user's own."""
+    """Module that a user might write around the operator."""
 
     def __init__(self, group):
         super().__init__()
@@ -182,7 +180,7 @@ class Wrapped(torch.nn.Module):
 
 
 def gradients_on_a_rank(group, what, by_ddp, hook=None):
-    """The gradients of a sum over all steps, added up by hand or by DistributedDataParallel."""
+    """Return gradients of a sum over all steps, added by hand or by DistributedDataParallel."""
     model, x, _ = model_of("GILR") if what == "model" else (Wrapped(group), *model_of("GILR")[1:])
     chunk = x.split((6, 7))[group.rank()]
     call = model
@@ -200,7 +198,7 @@ def gradients_on_a_rank(group, what, by_ddp, hook=None):
 
 
 @pytest.mark.parametrize("what", ["model", "operator"])
-def test_gradients_of_chunks_add_up_in_data_parallel_too_or_are_refused(ranks, what):
+def test_data_parallel_adds_the_gradients_of_chunks_or_refuses(ranks, what):
     expected = ranks.results(gradients_on_a_rank, what, False, size=2)
     for hook in (None, bf16_compress_hook):
         found = ranks.results(gradients_on_a_rank, what, "summed", hook, size=2)
@@ -208,7 +206,7 @@ def test_gradients_of_chunks_add_up_in_data_parallel_too_or_are_refused(ranks, w
         torch.testing.assert_close(found, expected, **close)
     for failure in ranks.run(gradients_on_a_rank, what, "plain", size=2):
         assert failure.kind == "RuntimeError" and "lrscan.distributed.summed(" in failure.message
-        assert "mean over all its 2 ranks" in failure.message
+        assert "averages gradients over all its 2 ranks" in failure.message
 
 
 def evaluated_on_a_rank(group):
@@ -227,7 +225,7 @@ def test_summed_takes_a_model_in_data_parallel():
 
 
 def checkpointed_on_a_rank(group):
-    """The gradients of a chunk, with and without a checkpoint; backward after the ``with``."""
+    """Return gradients of a chunk without and with a checkpoint. Backward runs after the block."""
     model, x, state = model_of("GILRLSTM", bidirectional=True)
     chunk = x.split((6, 7))[group.rank()].clone().requires_grad_()
 
@@ -245,7 +243,7 @@ def test_a_checkpoint_that_enters_sequence_parallel_is_split_in_backward_too(ran
 
 
 def outside_on_a_rank(group):
-    """Derivatives of what was evaluated whole, asked for within; and what a thread sees there."""
+    """Differentiate a whole evaluation before and in a block, and run a thread in the block."""
     torch.manual_seed(0)
     model, x = models.GILRLSTM(M, 32), torch.randn(T, B, M, requires_grad=True)
 
@@ -264,15 +262,15 @@ def outside_on_a_rank(group):
     return [part.detach() for part in (*found, output, *seen)]
 
 
-def test_what_began_whole_stays_whole(ranks):
+def test_a_whole_evaluation_and_other_threads_are_not_split(ranks):
     for first, second, *within, output, seen in ranks.results(outside_on_a_rank, size=2):
         torch.testing.assert_close(within, [first, second], rtol=0, atol=0)
         assert torch.equal(output, seen)
 
 
 def compiled_on_a_rank(group):
-    """A model that was compiled for whole sequences, in ``sequence_parallel`` and after it."""
-    warnings.simplefilter("ignore")  # of the compiler itself
+    """Return outputs of a compiled model before, in and after ``sequence_parallel``."""
+    warnings.simplefilter("ignore")  # the compiler warns by itself
     model, x, _ = model_of("QRNN")
     compiled = torch.compile(model, backend="aot_eager")
     outputs = [compiled(x)[0]]
@@ -281,7 +279,7 @@ def compiled_on_a_rank(group):
     return [output.detach() for output in (*outputs, compiled(x)[0])]
 
 
-def test_a_compiled_model_heeds_sequence_parallel(ranks):
+def test_a_compiled_model_obeys_sequence_parallel(ranks):
     (whole, first, after), (_, second, _) = ranks.results(compiled_on_a_rank, size=2)
     torch.testing.assert_close(torch.cat([first, second]), whole)
     torch.testing.assert_close(after, whole)
@@ -294,4 +292,4 @@ def serial_on_a_rank(group):
 
 def test_a_serial_lstm_refuses_to_be_split_over_time(ranks):
     for failure in ranks.run(serial_on_a_rank, size=2):
-        assert failure.kind == "RuntimeError" and "serial LSTM" in failure.message
+        assert failure.kind == "RuntimeError" and "a SerialLSTM cannot" in failure.message

@@ -1,4 +1,4 @@
-"""Programs that were exported to ONNX do in onnxruntime what they do in torch."""
+"""Programs exported to ONNX give in onnxruntime the results that they give in torch."""
 
 import subprocess
 import sys
@@ -14,19 +14,19 @@ from lrscan import linear_recurrence, packed_linear_recurrence
 from lrscan.nn import GILR
 
 onnxruntime = pytest.importorskip("onnxruntime")
-# Of the exporter itself.
+# The exporter warns by itself.
 pytestmark = pytest.mark.filterwarnings("ignore")
 ROOT = Path(__file__).parents[2]
 T, B, C, M, N = 5, 2, 3, 6, 32
 STEPS_AND_BATCH = {0: "T", 1: "B"}
-# Kernels of the eager way sum in another order than torch's operations, and round half precision
-# from other float32 numbers.
+# The kernels sum in another order than torch's operations. So the float32 numbers that they round
+# to half precision differ.
 close = dict(rtol=2e-5, atol=2e-6)
 half = {torch.float16: dict(rtol=2**-10, atol=1e-6), torch.bfloat16: dict(rtol=2**-7, atol=1e-5)}
 
 
 class Program(torch.nn.Module):
-    """A function to export, and what a runtime makes of it."""
+    """Function to export, and the session that runs the exported program."""
 
     def __init__(self, function):
         super().__init__()
@@ -45,7 +45,7 @@ class Program(torch.nn.Module):
             custom_translation_table=lrscan.onnx.translations(),
         )
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1  # others test at the same time
+        options.intra_op_num_threads = 1  # other tests run at the same time
         options.log_severity_level = 3
         model = program.model_proto.SerializeToString()
         self.session = onnxruntime.InferenceSession(model, options, ["CPUExecutionProvider"])
@@ -65,7 +65,7 @@ def h(*args, **options):
     return linear_recurrence(*args, **options)
 
 
-WAYS = {
+CALLS = {
     "no state": lambda a, x, h0: h(a, x),
     "a state": lambda a, x, h0: h(a, x, h0),
     "one state for all": lambda a, x, h0: h(a, x, h0[0, 0], reverse=True),
@@ -87,69 +87,69 @@ WAYS = {
 
 
 def each(a, x, h0):
-    return [way(a, x, h0) for way in WAYS.values()]
+    return [call(a, x, h0) for call in CALLS.values()]
 
 
 @pytest.fixture(scope="module")
-def all_ways():
+def all_calls():
     return Program(each).exported(operands(T, B), (STEPS_AND_BATCH, STEPS_AND_BATCH, {0: "B"}))
 
 
 @pytest.mark.parametrize("shape", [(12, 4), (300, 1), (1, 3)], ids=str)
-def test_the_operator_is_that_of_torch_in_all_its_ways(all_ways, shape):
+def test_the_operator_agrees_with_torch_in_every_call(all_calls, shape):
     inputs = operands(*shape)
-    for name, found, expected in zip(WAYS, all_ways.run(*inputs), each(*inputs), strict=True):
+    for name, found, expected in zip(CALLS, all_calls.run(*inputs), each(*inputs), strict=True):
         bounds = half.get(torch.bfloat16 if name == "bfloat16" else expected.dtype, close)
         torch.testing.assert_close(found, expected, **bounds, msg=lambda m, n=name: f"{n}: {m}")
 
 
 @pytest.fixture(scope="module")
-def both_ways():
+def both_directions():
     return Program(lambda *all: [h(*all), h(*all, reverse=True)]).exported(
         operands(T, B), (STEPS_AND_BATCH, STEPS_AND_BATCH, {0: "B"})
     )
 
 
 def same(program, *inputs):
-    """The outputs, which are those of torch."""
+    """Return the outputs, after a check that torch gives the same."""
     found = program.run(*inputs)
     torch.testing.assert_close(found, program(*inputs), **close, equal_nan=True)
     return found
 
 
-def test_a_coefficient_of_zero_forgets_nan_and_infinity(both_ways):
+def test_a_coefficient_of_zero_forgets_nan_and_infinity(both_directions):
     a, x, h0 = operands(50, 4)
     a[::9] = 0
     x[4, 0], x[25, 1], h0[2] = torch.nan, torch.inf, torch.nan
-    for found in same(both_ways, a, x, h0):
+    for found in same(both_directions, a, x, h0):
         assert 0 < found.isfinite().logical_not().sum() < found.numel() / 2
         assert found[:, 3].isfinite().all()
 
 
-def test_products_that_overflow_leave_a_state_that_does_not(both_ways):
-    """20^20 is too much for float32, and times a state of zero NaN."""
+def test_a_zero_forgets_states_that_overflowed(both_directions):
+    """States grow to infinity before step 200. In blocks, infinity times the zero there is NaN."""
     a, x, h0 = torch.full((400, B, C), 20.0), torch.zeros(400, B, C), torch.zeros(B, C)
     x[-3:] = x[:3] = 1
     a[200] = 0
-    assert same(both_ways, a, x, h0)[0][-1, 0, 0] == 421
+    assert same(both_directions, a, x, h0)[0][-1, 0, 0] == 421
 
 
 @pytest.mark.parametrize("shape", [(0, 3), (7, 0)], ids=str)
-def test_nothing_is_made_of_nothing(both_ways, shape):
-    for found in same(both_ways, *operands(*shape)):
+def test_no_steps_or_no_sequences_give_an_empty_result(both_directions, shape):
+    for found in same(both_directions, *operands(*shape)):
         assert found.shape == (*shape, C)
 
 
 def models(name):
-    """A model with everything that can be asked of it, and the axes that are left open."""
+    """Return a model with all structural options set, and the axes that are open."""
     model = MODELS[name](M, N, 2, bidirectional=True, batch_first=True)
-    # A SerialLSTM is a loop over time, of as many steps as it was exported with.
+    # A SerialLSTM is a loop with as many steps as the example input has.
     steps = {} if name == "SerialLSTM" else {1: "T"}
     return model, ({0: "B"} | steps, tuple({1: "B"} for _ in model.state_sizes))
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_a_model_is_that_of_torch_at_any_number_of_steps_and_sequences(name):
+def test_a_model_agrees_with_torch_at_any_number_of_steps_and_sequences(name):
     model, axes = models(name)
 
     def inputs(steps, batch):
@@ -172,22 +172,22 @@ def test_a_model_starts_from_zero_and_reads_tokens_in_double_precision():
     torch.testing.assert_close(program.run(tokens), [output, end])
 
 
-def test_what_has_no_translation_says_what_to_do():
+def test_an_error_says_what_to_do_if_there_is_no_translation():
     x = torch.rand(T, B)
     lengths = torch.tensor([0, 2, T])
     with pytest.raises(Exception, match="coefficient of zero.*reset_where"):
         Program(packed_linear_recurrence).exported((x, x, lengths))
-    with pytest.raises(Exception, match="x is torch.complex64.*torch.export and torch.jit.trace"):
+    with pytest.raises(Exception, match="x is torch.complex64.*torch.export or torch.jit.trace"):
         Program(lambda x: h(x, x).real).exported((x.to(torch.complex64),))
     packed = pack_sequence([torch.rand(2, M), torch.rand(1, M)])
     with pytest.raises(Exception, match="PackedSequence cannot be exported.*one by one"):
         Program(GILR(M, N)).exported((packed,))
 
 
-def test_onnxscript_is_asked_for_only_when_it_is_needed():
+def test_onnxscript_is_imported_only_when_it_is_needed():
     script = (
         "import sys\n"
-        "sys.modules['onnxscript'] = None\n"  # an import of it fails
+        "sys.modules['onnxscript'] = None\n"  # makes an import of it fail
         "from lrscan import *\n"
         "try: onnx.translations()\n"
         "except ImportError as error: print(error)\n"
