@@ -139,7 +139,7 @@ class Variant(NamedTuple):
 
     @property
     def map_numbers(self) -> int:
-        """How many numbers a map has: those of its coefficient and those of its offset."""
+        """Size of a map in numbers: those of its coefficient and those of its offset."""
         return self.algebra.coefficient_numbers + self.algebra.state_numbers
 
     def value(self, number: Any) -> Any:

@@ -156,7 +156,7 @@ def put_shared(array, first, i, value):
 
 def _inside(index):
     if index < 0:  # NumPy would count from the end
-        raise IndexError(f"an array has no number {index}")
+        raise IndexError(f"index {index} of an array is negative")
     return index
 
 
