@@ -1,1 +1,1 @@
-"""The backend for GPUs, in Numba CUDA: :mod:`lrscan.cuda.dispatch` is its door."""
+"""The backend for GPUs, in Numba CUDA. :mod:`lrscan.cuda.dispatch` is its entry point."""

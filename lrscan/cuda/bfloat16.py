@@ -1,4 +1,4 @@
-"""Conversions to bfloat16 where the hardware has none: before sm_80."""
+"""Conversion to bfloat16 for hardware before sm_80, which has no instruction for it."""
 
 from __future__ import annotations
 
@@ -17,5 +17,8 @@ cvt.u16.u32 \1, rounded; }"""
 
 
 def without_bfloat16(ptx: str) -> str:
-    """PTX with conversions to bfloat16 by integers: to nearest, ties to even, any NaN to 0x7fff."""
+    """Return PTX that converts to bfloat16 with integer instructions.
+
+    Conversion rounds to nearest, ties to even. Every NaN becomes 0x7fff.
+    """
     return re.sub(r"cvt\.rn\.bf16\.f32 (\S+), (\S+);", _ROUNDED, ptx)

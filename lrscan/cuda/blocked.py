@@ -1,13 +1,13 @@
-"""Algorithm 1 of Martin and Cundy (2018): time in chunks, three launches.
+"""Algorithm 1 of Martin and Cundy (2018): time in chunks, and three launches::
 
     time  ->   chunk 0        chunk 1        chunk 2
     reduce     (P0, R0)       (P1, R1)       (P2, R2)       one thread per chunk and column
     carries    h0 ----------> P0 h0 + R0 --> P1 .. + R1     one thread per column
     apply      h h h h h h    h h h h h h    h h h h h h    one thread per chunk and column
 
-(P, R) is the map of a chunk: P the product of its coefficients, R its end state from a zero start.
-Neighbouring threads take neighbouring columns, then the next chunk. Bytes per element, float32: 20
-forward (a and x are read twice), 28 backward.
+(P, R) is the map of a chunk: P is the product of its coefficients, and R is its end state if it
+starts from zero. Neighbouring threads take neighbouring columns, and after the last column, the
+next chunk. Bytes per element, float32: 20 forward (a and x are read twice), 28 backward.
 """
 
 from __future__ import annotations
@@ -35,17 +35,18 @@ from lrscan.cuda.steps import (
 )
 
 THREADS = 128
-FEWEST_STEPS = 64  # a chunk is not shorter, unless all of time is
-_THREADS_AN_SM = 1024
+FEWEST_STEPS = 64  # of a chunk, unless the whole sequence is shorter
+_THREADS_PER_SM = 1024
 
 
 class Chunks(NamedTuple):
-    """Into what time is divided; the sizing of the three kernels.
+    """Division of time into chunks: the sizing of the three kernels.
 
-    length     steps of a chunk; the last one may be shorter
-    total      how many chunks there are
-    workspace  its address: P of every chunk and column, then R of each. The second launch replaces
-               R by the state that the chunk begins with
+    Attributes:
+        length: steps per chunk; the last chunk may be shorter
+        total: number of chunks
+        workspace: address of the workspace. It holds P of every chunk and column, then R of every
+            chunk and column. The second launch replaces R by the state that the chunk starts from.
     """
 
     length: int
@@ -55,7 +56,7 @@ class Chunks(NamedTuple):
 
 @functools.cache
 def kernels(variant: Variant) -> tuple[Kernel, Kernel, Kernel]:
-    """(reduce, carries, apply)"""
+    """Return the kernels ``(reduce, carries, apply)`` of a variant."""
     bodies = make_reduce(variant), make_carries(variant), make_apply(variant)
     return tuple(
         Kernel(body, variant.named(f"blocked_{body.__name__}"), Chunks, THREADS) for body in bodies
@@ -63,7 +64,7 @@ def kernels(variant: Variant) -> tuple[Kernel, Kernel, Kernel]:
 
 
 def make_reduce(variant: Variant) -> Callable:
-    """A thread reads its chunk of a column, and writes the chunk's map."""
+    """Return the first kernel: each thread reads one chunk of a column and writes its map."""
     steps_of, algebra = make_steps(variant), compiled(variant)
     read_coefficient, read_input = steps_of.read_coefficient, steps_of.read_input
     compose, one, zero = algebra.compose, algebra.one, algebra.zero
@@ -86,11 +87,15 @@ def make_reduce(variant: Variant) -> Callable:
 
 
 def make_carries(variant: Variant) -> Callable:
-    """A thread reads the maps of its column, and writes the state that each chunk begins with.
+    """Return the second kernel: each thread computes the state that each chunk starts from.
 
-    Where the next state is not finite, it runs the chunk step by step instead: a product may have
-    overflowed though the states do not, or be zero by underflow, which would make NaN of an
-    infinite state, or hold a coefficient of exactly zero, which forgets a state that is not finite.
+    It reads the maps of its column. If a map leads to a state that is not finite, the thread runs
+    the chunk step by step instead, for three reasons:
+
+    - The product may have overflowed although the states do not.
+    - The product may be zero by underflow. Multiplied by an infinite state, it would give NaN.
+    - The product may contain a coefficient of exactly zero, which forgets a state that is not
+      finite.
     """
     steps_of, algebra = make_steps(variant), compiled(variant)
     initial_state = steps_of.initial_state
@@ -101,7 +106,7 @@ def make_carries(variant: Variant) -> Callable:
 
     @inlined
     def end_of_chunk(rows, at, t, stop, h):
-        """The state after the steps from t to stop, one by one."""
+        """Return the state after steps t to stop - 1, computed one by one."""
         for s in range(t, stop):
             a = read_coefficient(rows, at, s)
             h = step(a, read_input(rows, at, s), remembered(a, h))
@@ -128,7 +133,10 @@ def make_carries(variant: Variant) -> Callable:
 
 
 def make_apply(variant: Variant) -> Callable:
-    """A thread reads its chunk again, from the state that it begins with, and writes results."""
+    """Return the third kernel: each thread runs its chunk again and writes the results.
+
+    It starts from the state that the second kernel has computed.
+    """
     advance, state = make_steps(variant).advance, variant.state
     _, R_at = _make_slots(variant)
 
@@ -147,12 +155,12 @@ def make_apply(variant: Variant) -> Callable:
 
 @inlined
 def _end(chunk, chunks, extents):
-    """The step after the last one of a chunk."""
+    """Return the end of a chunk: the number of its last step, plus 1."""
     return min((chunk + 1) * chunks.length, extents.steps)
 
 
 def _make_slots(variant: Variant) -> tuple[Callable, Callable]:
-    """(P_at, R_at): functions for the addresses of P, and of R, of a chunk and column."""
+    """Return functions ``(P_at, R_at)`` for the addresses of P and R of a chunk and column."""
     P_bytes, R_bytes = described(variant.coefficient).size, described(variant.state).size
 
     @inlined
@@ -168,16 +176,22 @@ def _make_slots(variant: Variant) -> tuple[Callable, Callable]:
 
 
 def chunk_length(steps: int, columns: int, processors: int) -> int:
-    """Steps per chunk: chunks enough to fill the device, but at most 4 sqrt(T) of them, since one
-    thread per column runs through all carries; none under FEWEST_STEPS."""
-    chunks = min(processors * _THREADS_AN_SM // columns, 4 * math.isqrt(steps))
+    """Return the number of steps per chunk, at least ``FEWEST_STEPS``.
+
+    There should be enough chunks to fill the device. But there are at most 4 sqrt(T), because one
+    thread per column goes through the carries of all chunks.
+    """
+    chunks = min(processors * _THREADS_PER_SM // columns, 4 * math.isqrt(steps))
     return max(-(-steps // max(chunks, 1)), FEWEST_STEPS)
 
 
 def prepare(
     variant: Variant, rows: Rows, extents: Extents, processors: int
 ) -> Callable[[list[int], Launches], None]:
-    """What launches the three kernels, given the numbers of real rows and extents."""
+    """Return a function that launches the three kernels.
+
+    It takes the integers of the real rows and extents, and the target of the launches.
+    """
     columns = math.prod(extents[1:])
     length = chunk_length(extents.steps, columns, processors)
     number = -(-extents.steps // length)

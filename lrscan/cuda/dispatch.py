@@ -1,6 +1,6 @@
 """The CUDA backend: chooses and sizes a kernel, and launches it on torch's current stream.
 
-Under ``NUMBA_ENABLE_CUDASIM=1`` the same kernels run in Numba's simulator, on CPU tensors.
+With ``NUMBA_ENABLE_CUDASIM=1``, the same kernels run in Numba's simulator on CPU tensors.
 """
 
 from __future__ import annotations
@@ -19,16 +19,19 @@ from lrscan.cuda.launch import processors, streams_of
 from lrscan.cuda.single_pass import kernel as single_pass
 from lrscan.cuda.steps import Extents, Row, Variant
 
-# Where "auto" takes one thread per column, as measured on an H200: 8 to 8,192 steps, 64 to 2**21
-# columns, float32 and bfloat16. single_pass has more to prepare and to hand on, but keeps more of
-# the memory busy, and reads numbers that lie apart in the order of memory.
+# Limits up to which "auto" chooses "serial" (one thread per column), measured on an H200 with 8 to
+# 8,192 steps, 64 to 2**21 columns, float32 and bfloat16. "single_pass" has more to prepare and has
+# to pass states on. But it keeps more of the memory busy, and it reads scattered columns in the
+# order of memory.
 _SHORTEST_STEPS = 8  # fewer cost more to launch than to compute
-_SHORT_STEPS_APART = {False: 8, True: 16}  # where columns lie apart, forward and backward
-_THREADS_AN_SM = 1024  # fewer columns are few
-# Where columns lie side by side, forward: so many rounds of reading ahead, and with two bytes per
-# number any number of rounds if there are so many columns, for there single_pass computes longer.
+# Key: backward. For columns that are not contiguous.
+_SHORT_STEPS_APART = {False: 8, True: 16}
+_THREADS_PER_SM = 1024  # fewer columns than this per multiprocessor count as few
+# The next limits are for forward sweeps over contiguous columns. A round reads steps ahead once.
+# With two bytes per number, "serial" takes any number of rounds if there are enough columns,
+# because "single_pass" then computes for longer.
 _MOST_ROUNDS, _MOST_ROUNDS_16_BIT = 4, 16
-_THREADS_AN_SM_16_BIT = 480
+_THREADS_PER_SM_16_BIT = 480
 
 _BACKENDS = {
     "serial_paper": serial.prepare_paper,
@@ -47,7 +50,10 @@ def prepare(
     device: torch.device,
     algebra: Algebra,
 ) -> Callable[[Mapping[str, Tensor]], None]:
-    """What runs a forward or backward sweep over tensors on one CUDA device."""
+    """Return a function that runs a forward or backward sweep over tensors on a CUDA device.
+
+    See :mod:`lrscan.core.sweep` for the arguments.
+    """
     variant = _variant(operands, backward, algebra)
     likely = {row: _row(operand) for row, operand in operands.items()}
     rows = Rows(*(likely.get(row, _NO_ROW) for row in Rows._fields))
@@ -77,9 +83,10 @@ _NO_ROW = Row(*[0] * len(Row._fields))
 
 
 def _row(operand: Operand) -> Row:
-    """Where an operand lies, with an address that is not zero and as well aligned as the real one.
+    """Return the row of an operand, with a stand-in for its address.
 
-    Kernels are chosen by that.
+    The stand-in is not zero and has the alignment of the real address. The choice of a kernel
+    depends on nothing else of an address.
     """
     size = operand.dtype.itemsize
     address = 64 + operand.offset * size % 16 + (not operand.aligned)
@@ -102,19 +109,19 @@ def _choose(
     sizes: tuple[int, ...],
     processors: int,
 ) -> str:
-    """The algorithm of "auto"."""
+    """Return the algorithm for "auto"."""
     columns, half = math.prod(sizes), described(variant.x).size == 2
-    few = columns < processors * _THREADS_AN_SM
+    few = columns < processors * _THREADS_PER_SM
     if steps < _SHORTEST_STEPS and few:
         return "serial"
     lead = operands.get("out") or operands["x"]
-    if abs(lead.columns[2]) > variant.algebra.state_numbers:  # columns do not lie side by side
+    if abs(lead.columns[2]) > variant.algebra.state_numbers:  # columns are not contiguous
         short = steps <= (_SHORT_STEPS_APART[variant.backward] if few else _SHORTEST_STEPS * half)
         return "serial" if short else "single_pass"
     ahead = serial.steps_ahead(variant)
-    # Steps that are left over from those read ahead are slow.
+    # Steps that do not fill a round are slow: they are read one by one.
     if variant.backward or steps < ahead or 16 * (steps % ahead) > steps:
         return "single_pass"
     short = steps <= ahead * (_MOST_ROUNDS_16_BIT if half else _MOST_ROUNDS)
-    enough = half and columns >= processors * _THREADS_AN_SM_16_BIT
+    enough = half and columns >= processors * _THREADS_PER_SM_16_BIT
     return "serial" if short or enough else "single_pass"

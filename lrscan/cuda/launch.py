@@ -1,10 +1,10 @@
 """Loading kernels, and launching them on torch's current stream.
 
-Machine code comes from :mod:`lrscan.cuda.machine_code`. A launch hands one packed buffer of numbers
-to the driver: no tensor is inspected, and nothing is looked up but the kernel itself.
+Machine code comes from :mod:`lrscan.cuda.machine_code`. A launch passes one packed buffer of
+numbers to the driver. It inspects no tensor, and looks up nothing except the kernel.
 
-Tensors without data, of torch's device "meta", launch nothing. Within :func:`noted` their sweeps
-tell which kernels they would launch on a device that is not here.
+Sweeps over tensors without data (torch's device "meta") launch nothing. Inside :func:`noted`, they
+record which kernels they would launch on a device that this machine need not have.
 """
 
 from __future__ import annotations
@@ -27,22 +27,25 @@ from lrscan.cuda import machine_code
 from lrscan.cuda.memory import SIMULATED, simulator
 from lrscan.cuda.steps import NUMBERS, arguments, signature
 
-_MOST_NUMBERS = NUMBERS + 8  # that a launch hands to a kernel
+_MOST_NUMBERS = NUMBERS + 8  # the most that a launch passes to a kernel
 _PACKS = [struct.Struct(f"={count}q").pack_into for count in range(_MOST_NUMBERS + 1)]
-# Multiprocessors that a launch is sized for in the simulator.
+# In the simulator, launches are sized for this number of multiprocessors.
 _SIMULATED_PROCESSORS = 1
-# torch's default stream, also where the bindings take 0 for a default stream of each thread.
+# torch's default stream, in every configuration. The bindings may take 0 to mean the default stream
+# of the calling thread.
 _LEGACY_STREAM = 1
 
 
 class Kernel:
-    """A kernel for all devices: compiled when it is first launched on one.
+    """A kernel for all devices. On each device, its first launch compiles or loads it.
 
-    function      its Python body, with the arguments of :mod:`lrscan.cuda.steps`
-    name          of this variant, unique: the file it is kept in
-    sizing        the named tuple of integers that is its third argument
-    most_threads  of a block
-    fewest_blocks of a multiprocessor, which bounds the registers of a thread
+    Args:
+        function: its Python body, with the arguments of :mod:`lrscan.cuda.steps`
+        name: unique name of the variant, also used for its file in the cache
+        sizing: the named tuple of integers that is the kernel's third argument
+        most_threads: the most threads per block
+        fewest_blocks: how many blocks a multiprocessor must be able to hold at least; this limits
+            the registers per thread
     """
 
     def __init__(
@@ -60,17 +63,17 @@ class Kernel:
 
     @property
     def signature(self) -> Any:
-        """Numba's signature of its body."""
+        """Numba's signature of the body."""
         return signature(self.sizing)
 
     def handle(self, device: int) -> object:
-        """The loaded kernel on a device, which must be current."""
+        """Return the kernel as loaded on a device. That device must be the current one."""
         if device not in self._handles:
             self._handles[device] = self._load(torch.cuda.get_device_capability(device))
         return self._handles[device]
 
     def _load(self, capability: tuple[int, int]) -> object:
-        # In a capture of this thread the driver refuses to load, unless it is asked to relax.
+        # While this thread captures a graph, the driver refuses to load, except in relaxed mode.
         mode = _bindings().CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED
         refused: RuntimeError | None = None
         for code in machine_code.sources(self, capability):
@@ -78,21 +81,19 @@ class Kernel:
             try:
                 module = _driver("cuModuleLoadData", code)
                 return _driver("cuModuleGetFunction", module, self.function.__name__.encode())
-            except RuntimeError as error:  # code of a newer linker, say: the next place may do
+            except RuntimeError as error:  # for example, code from a newer linker
                 refused = error
             finally:
                 _driver("cuThreadExchangeStreamCaptureMode", before)
-        assert refused is not None  # the last place compiles, or raises by itself
+        assert refused is not None  # the last source compiles the kernel, or raises
         raise refused
 
 
 def _driver(function: str, *args: object) -> Any:
-    """Call the CUDA driver; returns its result, if it has one.
+    """Call a function of the CUDA driver, and return its result if it has one.
 
-    Raises
-    ------
-    RuntimeError
-        It reports an error.
+    Raises:
+        RuntimeError: if the driver reports an error
     """
     status, *results = getattr(_bindings(), function)(*args)
     if status:
@@ -102,16 +103,20 @@ def _driver(function: str, *args: object) -> Any:
 
 @functools.cache
 def _bindings() -> ModuleType:
-    """NVIDIA's bindings of the driver, which need not be installed where there is no GPU."""
+    """Return NVIDIA's bindings of the driver. A machine without a GPU need not have them."""
     from cuda.bindings import driver
 
     return driver
 
 
 class _Parameters(threading.local):
-    """A thread's buffer of kernel arguments, and the list that tells the driver about it.
+    """A thread's buffer of kernel arguments, and the list that describes it to the driver.
 
-    bound  whether the thread was seen to have a context of the driver
+    Attributes:
+        bound: True once the thread is known to have a context of the driver
+        buffer: the arguments of the next launch
+        size: how many bytes of the buffer are in use
+        address: address of the list
     """
 
     def __init__(self) -> None:
@@ -129,10 +134,11 @@ _parameters = _Parameters()
 
 
 def _bind(device: int | None) -> None:
-    """Give this thread the device's context, if it has none.
+    """Give this thread the device's context if it has none.
 
-    A thread that torch starts for backward has none until it first calls CUDA's runtime, which
-    tensors from torch's cache do not do; the driver then refuses every call.
+    The driver refuses every call from a thread without a context. A thread that torch starts for
+    backward gets one at its first call to CUDA's runtime. Allocating tensors from torch's cache
+    makes no such call.
     """
     if not int(_driver("cuCtxGetCurrent")):
         context = _driver("cuDevicePrimaryCtxRetain", _driver("cuDeviceGet", device))
@@ -141,27 +147,37 @@ def _bind(device: int | None) -> None:
 
 
 class Launches(Protocol):
-    """Where launches go, for the calls within ``with``: a stream, or a device that is not here."""
+    """A target of launches inside ``with``: a stream, or the record of an absent device."""
 
     def __enter__(self) -> Launches: ...
 
     def __exit__(self, *error: object) -> None: ...
 
     def workspace(self, size: int) -> int:
-        """The address of so many bytes."""
+        """Return the address of ``size`` bytes of scratch memory."""
         ...
 
     def launch(self, kernel: Kernel, grid: int, threads: int, numbers: Sequence[int]) -> None:
-        """Start a kernel: its rows, extents and sizing one after the other in ``numbers``."""
+        """Start a kernel. ``numbers`` are its rows, extents and sizing, concatenated."""
         ...
 
     def clear(self, address: int, size: int) -> None:
-        """Set so many bytes of memory, a multiple of 4, to zero."""
+        """Set ``size`` bytes of memory to zero. ``size`` is a multiple of 4."""
         ...
 
 
 class Stream:
-    """torch's current stream of the device that tensors are on, for the calls within ``with``."""
+    """torch's current stream on the device of the tensors, for the calls inside ``with``.
+
+    In Numba's simulator, a launch runs on the CPU instead.
+
+    Args:
+        device: the device of the tensors
+        tensors: the tensors that the kernels may access
+
+    Raises:
+        RuntimeError: if the simulator is on and the device is a GPU
+    """
 
     def __init__(self, device: torch.device, tensors: Mapping[str, Tensor]) -> None:
         self.device = device
@@ -169,7 +185,10 @@ class Stream:
         self._guard = None
         if SIMULATED:
             if device.type == "cuda":
-                raise RuntimeError(f"Numba's CUDA simulator is on, and the tensors are on {device}")
+                raise RuntimeError(
+                    f"Numba's CUDA simulator is on, but the tensors are on {device}: move them to "
+                    "the CPU, or unset NUMBA_ENABLE_CUDASIM"
+                )
             simulator.allow_only(tensors.values())
         elif torch.cuda.current_device() != device.index:
             self._guard = torch.cuda.device(device)
@@ -189,7 +208,7 @@ class Stream:
             self._guard.__exit__(*error)
 
     def workspace(self, size: int) -> int:
-        """They are from torch's allocator, until the stream is done."""
+        """Allocate memory from torch, and keep it for the lifetime of this object."""
         tensor = torch.empty(size, dtype=torch.uint8, device=self.device)
         self._workspaces.append(tensor)
         if SIMULATED:
@@ -214,12 +233,12 @@ class Stream:
 
 
 def blocks(tasks: int, threads: int) -> int:
-    """Thread blocks that hold so many tasks."""
+    """Return how many thread blocks hold ``tasks`` threads."""
     return -(-tasks // threads)
 
 
 def processors(device: torch.device) -> int:
-    """Streaming multiprocessors of the device."""
+    """Return the number of streaming multiprocessors of the device."""
     if device.type == "meta":
         return _absent_device().processors
     if SIMULATED:
@@ -233,10 +252,11 @@ def _processors_of(device: torch.device) -> int:
 
 
 class Absent:
-    """A device that is not here, in the place of a stream of its own: it notes what is launched.
+    """Stand-in for the stream of an absent device: it records launches and runs nothing.
 
-    processors  its streaming multiprocessors
-    kernels     the kernels that were to be launched, by name
+    Attributes:
+        processors: streaming multiprocessors of the device
+        kernels: the kernels that it was asked to launch, by name
     """
 
     def __init__(self, processors: int) -> None:
@@ -264,15 +284,18 @@ _absent: Absent | None = None
 
 @contextmanager
 def noted(processors: int) -> Iterator[dict[str, Kernel]]:
-    """The kernels that sweeps over "meta" tensors would launch on a device, by name.
+    """Collect the kernels that sweeps over "meta" tensors would launch on a device.
 
-    Such a sweep is asked for with ``backend="cuda"``. Not for several threads at once.
+    Such sweeps need ``backend="cuda"``. Only one thread may use this at a time.
 
     Args:
         processors: streaming multiprocessors of the device
+
+    Yields:
+        the kernels by name; sweeps inside ``with`` add to them
     """
     global _absent
-    sweep._prepared.cache_clear()  # what was prepared for another device
+    sweep._prepared.cache_clear()  # cached sweeps may be sized for another device
     _absent = Absent(processors)
     try:
         yield _absent.kernels
@@ -284,18 +307,20 @@ def noted(processors: int) -> Iterator[dict[str, Kernel]]:
 def streams_of(
     device: torch.device,
 ) -> Callable[[torch.device, Mapping[str, Tensor]], Launches]:
-    """What gives the place where launches for tensors of a device go."""
+    """Return a function that returns the target of launches for a device and its tensors."""
     return Stream if device.type != "meta" else lambda device, tensors: _absent_device()
 
 
 def _absent_device() -> Absent:
     if _absent is None:
-        raise RuntimeError('tensors on "meta" have no data to sweep over')
+        raise RuntimeError(
+            'tensors on "meta" have no data to sweep over: use tensors on another device'
+        )
     return _absent
 
 
 def launch_both_ways(shape: Sequence[int], dim: int, dtype: torch.dtype, algorithm: str) -> None:
-    """A forward and a backward sweep over tensors without data, within :func:`noted`."""
+    """Run a forward and a backward sweep over tensors without data, inside :func:`noted`."""
     a, x, dh, h, da, dx = (torch.empty(shape, dtype=dtype, device="meta") for _ in range(6))
     options = (dim, False, algorithm)
     sweep.forward(a, x, None, *options, out=h, backend="cuda")

@@ -1,17 +1,18 @@
-"""Machine code of kernels: where it is looked for, where it is kept, and how it is made.
+"""Machine code of kernels: finding it, compiling it, and caching it.
 
-A kernel becomes machine code in two steps, neither of which needs a GPU: Numba writes PTX, NVIDIA's
-linker a cubin (:mod:`lrscan.cuda.numba_cuda`). Three places are asked for it, in this order:
+A kernel becomes machine code in two steps, neither of which needs a GPU. Numba compiles it to PTX,
+and NVIDIA's linker turns that into a cubin (:mod:`lrscan.cuda.numba_cuda`). The machine code comes
+from the first of three sources that has it:
 
-    carried   the folder that ``LRSCAN_KERNELS`` names, which another machine filled by
-              ``lrscan warmup --cuda 9.0 --out FOLDER``. The code is taken if it was made from the
-              same sources, whatever made it: a cubin needs no compiler any more.
-    kept      this machine's cache, beside the compiled CPU kernels. Its key also has the versions
-              of Numba and of the linker.
-    compiled  here and now, and then kept.
+- "carried": the folder named by ``LRSCAN_KERNELS``, which ``lrscan warmup --cuda 9.0 --out FOLDER``
+  filled on another machine. The code is used if its source files are the same, whichever versions
+  compiled it, because loading a cubin needs no compiler.
+- "kept": this machine's cache, next to the compiled CPU kernels. Its key also has the versions of
+  Numba and of the linker.
+- "compiled": compiled now, and then kept in the cache.
 
-A file that was cut off is passed over: a driver is not told where code ends, and would read on.
-:data:`tally` counts them.
+Truncated files are ignored. The driver does not know where the code ends, so it would read beyond
+the end of such a file.
 """
 
 from __future__ import annotations
@@ -37,12 +38,12 @@ CARRIED, KEPT, COMPILED = "carried", "kept", "compiled"
 
 
 class Compilable(Protocol):
-    """What is asked of a kernel, such as :class:`lrscan.cuda.launch.Kernel`, to compile it.
+    """A kernel that can be compiled, such as :class:`lrscan.cuda.launch.Kernel`.
 
-    function       its Python body, with the arguments of :mod:`lrscan.cuda.steps`
-    signature      their Numba types
-    name           of this variant, unique: the file it is kept in
-    launch_bounds  most threads of a block, and fewest blocks of a multiprocessor
+    Attributes:
+        function: its Python body, with the arguments of :mod:`lrscan.cuda.steps`
+        name: unique name of the variant, also used for its file
+        launch_bounds: (most threads per block, fewest blocks per multiprocessor)
     """
 
     function: Callable
@@ -50,17 +51,19 @@ class Compilable(Protocol):
     launch_bounds: tuple[int, int]
 
     @property
-    def signature(self) -> Any: ...
+    def signature(self) -> Any:
+        """Numba's signature of the body."""
 
 
-# How many kernels of this process came from where.
+# Number of kernels of this process by source.
 tally: Counter[str] = Counter()
 
 
 def sources(kernel: Compilable, capability: Capability) -> Iterator[bytes]:
-    """The kernel's machine code, from one place after another.
+    """Yield the kernel's machine code from each source in turn.
 
-    Who cannot use what comes first asks for the next: a driver may refuse code from a newer linker.
+    A caller that cannot use one version continues with the next: a driver may refuse code from a
+    newer linker.
     """
     name, where = file_name(kernel, capability), os.environ.get("LRSCAN_KERNELS")
     carried = Path(where, f"{name}.cubin") if where else None
@@ -87,12 +90,16 @@ def sources(kernel: Compilable, capability: Capability) -> Iterator[bytes]:
 
 
 def machine_code(kernel: Compilable, capability: Capability) -> bytes:
-    """The kernel's machine code for a compute capability, from the first place that has it."""
+    """Return the machine code for a compute capability, from the first source that has it."""
     return next(sources(kernel, capability))
 
 
 def export(kernel: Compilable, capability: Capability, folder: Path) -> bool:
-    """Write the kernel's code to a folder for ``LRSCAN_KERNELS``; False if it is there already."""
+    """Write the kernel's code to a folder for ``LRSCAN_KERNELS``.
+
+    Returns:
+        True, or False if the folder has it already
+    """
     path = Path(folder, f"{file_name(kernel, capability)}.cubin")
     if kernel_files.read(path) is not None:
         return False
@@ -101,12 +108,12 @@ def export(kernel: Compilable, capability: Capability, folder: Path) -> bool:
 
 
 def compiled(kernel: Compilable, capability: Capability) -> bytes:
-    """The kernel's machine code, made here and now."""
+    """Compile the kernel, and return its machine code."""
     return numba_cuda.linked(ptx(kernel, capability), capability)
 
 
 def ptx(kernel: Compilable, capability: Capability) -> str:
-    """What the linker takes: the kernel in PTX, with the function's own name."""
+    """Return the kernel in PTX, the linker's input. The entry has the name of the function."""
     bounds = kernel.launch_bounds
     text = numba_cuda.compiled_to_ptx(kernel.function, kernel.signature, capability, bounds)
     mangled = re.findall(r"\.entry (\w+)", text)[0]
@@ -115,19 +122,19 @@ def ptx(kernel: Compilable, capability: Capability) -> str:
 
 
 def file_name(kernel: Compilable, capability: Capability) -> str:
-    """What its file is called, without the ending: the same for the same sources."""
+    """Return the name of the kernel's file without suffix. It has a digest of the source files."""
     made_from = digest("cuda")[:16]
     return f"{kernel.name}-sm{capability[0]}{capability[1]}-{made_from}"
 
 
 def _cache_path(kernel: Compilable, name: str) -> Path | None:
-    """Where the code is kept on this machine; None where no folder can be written."""
+    """Return the path of the code in this machine's cache, or None if no folder is writable."""
     folder = numba_cuda.folder_of(kernel.function)
     return None if folder is None else folder / f"{name}-{_compilers()}.cubin"
 
 
 @functools.cache
 def _compilers() -> str:
-    """Versions of what makes a cubin, where they are installed as packages."""
+    """Return the versions of the packages that make a cubin, with 0 for one not installed."""
     names = ("numba", "numba-cuda", "nvidia-nvvm", "nvidia-nvjitlink")
     return "-".join(package_version(name) or "0" for name in names)

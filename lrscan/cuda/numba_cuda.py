@@ -1,14 +1,14 @@
-"""What is asked of numba-cuda that it does not offer in public, or that is particular to it.
+"""Uses of numba-cuda that are not public, or not part of Numba itself.
 
-    compiled_to_ptx          cuda.compile, for a capability, with no device here
-    linked                   NVIDIA's linker, of cuda-core, which numba-cuda brings along
-    numpy_as_numba_knows_it  a name of NumPy that numba-cuda asks for, and newer NumPys lack
-    folder_of                where Numba keeps what it compiled of a function
+- :func:`compiled_to_ptx` calls ``cuda.compile`` for a capability, without a device.
+- :func:`linked` calls NVIDIA's linker in cuda-core, a dependency of numba-cuda.
+- :func:`numpy_as_numba_knows_it` adds a name to NumPy that numba-cuda needs and newer NumPy lacks.
+- :func:`folder_of` finds the folder in which Numba caches compiled functions.
 
-Each says why nothing public does. They were seen to work with numba-cuda 0.30.4, beside numba
-0.68.0 and 0.68.1, cuda-core 1.2.2 and NumPy 2.4.6, and without the name that NumPy 2.5 drops. The
-private names of the simulator are in ``lrscan/learn/machines/simulator.py``, which has to be
-imported before ``numba.cuda``. The rest of the package uses what numba-cuda documents.
+Each of them says why no public function will do. They were tested with numba-cuda 0.30.4 together
+with numba 0.68.0 and 0.68.1, cuda-core 1.2.2 and NumPy 2.4.6, and also without the name that NumPy
+2.5 drops. Private names of the simulator are in ``lrscan/learn/machines/simulator.py``, which must
+be imported before ``numba.cuda``. The rest of the package uses only what numba-cuda documents.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ _one_at_a_time = threading.RLock()
 def compiled_to_ptx(
     function: Callable, signature: Any, capability: Capability, launch_bounds: tuple[int, int]
 ) -> str:
-    """The PTX of a kernel, whose only entry has a mangled name.
+    """Return the PTX of a kernel. Its only entry has a mangled name.
 
-    ``cuda.compile`` is public, but ``launch_bounds`` is an argument of numba-cuda's alone: the one
-    that is still in Numba has none. And it does not take ``cc`` for the device functions that a
-    kernel calls: see :func:`_device_of`.
+    ``cuda.compile`` is public, but only numba-cuda's version has the argument ``launch_bounds``.
+    The version that is still part of Numba lacks it. Also, ``cc`` does not apply to the device
+    functions that a kernel calls, see :func:`_device_of`.
     """
     with _one_at_a_time, numpy_as_numba_knows_it(), _device_of(capability):
         text, _ = cuda.compile(
@@ -46,7 +46,7 @@ def compiled_to_ptx(
             abi="numba",
             cc=capability,
             output="ptx",
-            debug=False,  # not as Numba's environment has it: the code is kept for all processes
+            debug=False,  # whatever NUMBA_CUDA_DEBUGINFO says: all processes share the cached code
             opt=True,
             launch_bounds=launch_bounds,
         )
@@ -55,10 +55,10 @@ def compiled_to_ptx(
 
 @contextmanager
 def _device_of(capability: Capability) -> Iterator[None]:
-    """Let numba-cuda take a device of this capability for the current one.
+    """Make numba-cuda see a current device of this capability.
 
-    It compiles device functions for the current device, and asks the driver for it, which need not
-    be here. Nothing public tells it otherwise.
+    It compiles device functions for the current device, which it gets from the driver. This machine
+    may have no driver. No public option changes that.
     """
     from numba.cuda import dispatcher
 
@@ -71,9 +71,9 @@ def _device_of(capability: Capability) -> Iterator[None]:
 
 
 def linked(text: str, capability: Capability) -> bytes:
-    """Machine code from PTX.
+    """Return the machine code of a kernel in PTX.
 
-    numba-cuda links by the same classes of cuda-core, in a class of its own that is not public.
+    numba-cuda uses the same classes of cuda-core, but wraps them in a private class.
     """
     try:
         from cuda.core import Linker, LinkerOptions, ObjectCode
@@ -86,9 +86,10 @@ def linked(text: str, capability: Capability) -> bytes:
 
 @contextmanager
 def numpy_as_numba_knows_it() -> Iterator[None]:
-    """In it NumPy has ``row_stack``, which numba-cuda 0.30 asks for when it first compiles.
+    """Give NumPy a ``row_stack`` inside ``with``, if it has none.
 
-    NumPy 2.5 has dropped the name. The same is needed by others that compile with numba-cuda.
+    numba-cuda 0.30 looks this name up when it first compiles, and NumPy 2.5 has dropped it. Other
+    code that compiles with numba-cuda needs this, too.
     """
     if hasattr(np, "row_stack"):
         yield
@@ -101,9 +102,10 @@ def numpy_as_numba_knows_it() -> Iterator[None]:
 
 
 def folder_of(function: Callable) -> Path | None:
-    """Where Numba keeps what it compiled of a function; None where no folder can be written.
+    """Return the folder in which Numba caches a function, or None if it can write to none.
 
-    ``NUMBA_CACHE_DIR`` and more decide that, and only the class behind ``cache=True`` knows how.
+    The folder depends on ``NUMBA_CACHE_DIR`` and other settings. Only the class behind
+    ``cache=True`` knows the rules.
     """
     try:
         return Path(FunctionCache(function).cache_path)

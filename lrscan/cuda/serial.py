@@ -1,4 +1,4 @@
-"""One thread a column: the plain loop of the paper, and the same loop as good as it can be.
+"""One thread per column: the plain loop of the paper, and an optimized version of it::
 
     thread  ->      column 0   column 1   column 2  ...
     time  |            a,x        a,x        a,x
@@ -6,9 +6,9 @@
                         h          h          h
 
 Bytes per element, float32: 12 forward, 20 backward. Neighbouring threads take neighbouring columns
-of the inner axis, so accesses are coalesced where that axis is contiguous. A launch has a thread
-for each column, and no sizing. (Kernels and what prepares them have the same parameters for all
-algorithms, used or not.)
+of the inner axis, so accesses are coalesced if that axis is contiguous. A launch has one thread per
+column and an empty sizing. (The kernels of all algorithms have the same parameters, and so do the
+functions that prepare them. Some ignore a parameter.)
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ THREADS = 64
 
 
 class NoSizing(NamedTuple):
-    """A column is not divided."""
+    """The empty sizing of a kernel that does not divide columns."""
 
 
 @functools.cache
 def serial_paper_kernel(variant: Variant) -> Kernel:
-    """A step reads, computes and writes, and then the next one does: the paper's baseline."""
+    """Return the paper's baseline: each step reads, computes and writes before the next begins."""
     steps_of = make_steps(variant)
     initial_state, advance = steps_of.initial_state, steps_of.advance
 
@@ -61,15 +61,17 @@ def serial_paper_kernel(variant: Variant) -> Kernel:
 
 @functools.cache
 def serial_kernel(variant: Variant) -> Kernel:
-    """Reads several steps into registers before it computes them, so that loads overlap.
+    """Return the kernel that reads several steps into registers before it computes them.
+
+    So their loads overlap::
 
         arrays in registers    a[0] .. a[ahead - 1]        read together
                                x[0] .. x[ahead - 1]
                                before[0] ..                backward
         then                   step, write; step, write; ..
 
-    Steps that are left over are taken one by one. So are, backward, the first and the last: no
-    coefficient leads into the first, and before the last there is h0.
+    Steps that remain are done one by one. A backward sweep also does its first and last step this
+    way, because no coefficient leads into the first, and the state before the last is h0.
     """
     backward, want_dx, want_da = variant.backward, variant.want_dx, variant.want_da
     kind_a, kind_x = variant.a, variant.x
@@ -120,7 +122,7 @@ def serial_kernel(variant: Variant) -> Kernel:
 
 
 def steps_ahead(variant: Variant) -> int:
-    """Steps that "serial" reads before it computes them: up to 64 registers of operands."""
+    """Return how many steps "serial" reads ahead. Their operands fill up to 64 registers."""
     size = max(described(variant.coefficient).size, described(variant.state).size)
     return max((64 if variant.backward else 128) // size, 1)
 
@@ -128,14 +130,17 @@ def steps_ahead(variant: Variant) -> int:
 def prepare(
     variant: Variant, rows: Rows, extents: Extents, processors: int
 ) -> Callable[[list[int], Launches], None]:
-    """What launches "serial" over all columns, given the numbers of real rows and extents."""
+    """Return a function that launches "serial" over all columns.
+
+    It takes the integers of the real rows and extents, and the target of the launch.
+    """
     return _launcher(serial_kernel(variant), extents)
 
 
 def prepare_paper(
     variant: Variant, rows: Rows, extents: Extents, processors: int
 ) -> Callable[[list[int], Launches], None]:
-    """What launches "serial_paper"."""
+    """Return the same for "serial_paper"."""
     return _launcher(serial_paper_kernel(variant), extents)
 
 

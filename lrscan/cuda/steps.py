@@ -1,23 +1,23 @@
-"""What all CUDA kernels share: their arguments, the functions of an algebra, and one time step.
+"""Shared parts of all CUDA kernels: their arguments, the functions of an algebra, one time step.
 
-A kernel takes ``(rows, extents, sizing)``, named tuples of integers:
+A kernel takes three named tuples of integers, ``(rows, extents, sizing)``:
 
-    rows     :class:`lrscan.core.sweep.Rows` of :class:`Row`: where each operand lies; zeros where
-             one is missing
-    extents  :class:`Extents`: how many steps and columns there are
-    sizing   a tuple of the algorithm, which says into what they are divided
+- ``rows`` is a :class:`lrscan.core.sweep.Rows` of :class:`Row`: the location of each operand, or
+  zeros if there is no such operand.
+- ``extents`` is an :class:`Extents`: the numbers of steps and columns.
+- ``sizing`` is a tuple of the algorithm's own: how it divides steps and columns.
 
-Columns are counted with the inner axis fastest.
+Columns are numbered with the inner axis fastest.
 
-A step ``t`` is one of the sweep, "first" and "last" mean first and last in its order. Its state
-is ``h``, its input ``x``. Backward, where that order is against time, its state is g, its input dh,
-and what it writes for a step is dx = g. With T = 4, the rows hold at step t (of
-:mod:`lrscan.core.sweep`):
+A step ``t`` is a step of the sweep, and "first" and "last" refer to the order of the sweep. The
+state is called ``h`` and the input ``x``. A backward sweep runs against time. There the state is g,
+the input is dh, and each step writes dx = g. With T = 4, the rows of a backward sweep
+(:mod:`lrscan.core.sweep`) hold at step t::
 
     t         0      1      2      3      4
     x       dh[3]  dh[2]  dh[1]  dh[0]
     a         -     a[3]   a[2]   a[1]   a[0]    no coefficient leads into step 0; a[0] is for dh0
-    before   h[2]   h[1]   h[0]    -             before the last step there is h0
+    before   h[2]   h[1]   h[0]    -             the state before the last step is h0
 """
 
 from __future__ import annotations
@@ -37,10 +37,12 @@ from lrscan.cuda.memory import SIMULATED, load, nonzero, store
 
 
 class Row(NamedTuple):
-    """Where an operand lies: the address of its step 0, and strides, all in bytes.
+    """Location of an operand, in bytes.
 
-    time                  from a step to the next
-    outer, middle, inner  from a column to the next along each of the three column axes
+    Attributes:
+        address: address of step 0 in column 0
+        time: stride from a step to the next
+        outer, middle, inner: strides from a column to the next along the three column axes
     """
 
     address: int
@@ -51,7 +53,7 @@ class Row(NamedTuple):
 
 
 class Extents(NamedTuple):
-    """Steps, and columns along each of the three column axes."""
+    """Number of steps, and number of columns along each of the three column axes."""
 
     steps: int
     outer: int
@@ -60,19 +62,19 @@ class Extents(NamedTuple):
 
 
 class Place(NamedTuple):
-    """The index of a column along each of the three column axes."""
+    """Index of a column along each of the three column axes."""
 
     outer: int
     middle: int
     inner: int
 
 
-# How many numbers the first two arguments of a kernel are.
+# How many integers the first two arguments of a kernel have together.
 NUMBERS = len(Rows._fields) * len(Row._fields) + len(Extents._fields)
 
 
 def arguments(numbers: Sequence[int], sizing: Callable[..., Any]) -> tuple[Rows, Extents, Any]:
-    """A kernel's arguments from their numbers, one after the other."""
+    """Return a kernel's arguments, given the concatenated integers of all three."""
     each = len(Row._fields)
     rows = (Row(*numbers[each * i : each * (i + 1)]) for i in range(len(Rows._fields)))
     extents = Extents(*numbers[NUMBERS - len(Extents._fields) : NUMBERS])
@@ -80,7 +82,7 @@ def arguments(numbers: Sequence[int], sizing: Callable[..., Any]) -> tuple[Rows,
 
 
 def signature(sizing: type[tuple]) -> types.Type:
-    """Numba's signature of a kernel whose third argument is of this named tuple."""
+    """Return Numba's signature of a kernel whose third argument is a ``sizing``."""
 
     def named(cls: type[tuple], each: types.Type) -> types.Type:
         return types.NamedUniTuple(each, len(cls._fields), cls)  # type: ignore[attr-defined]
@@ -90,25 +92,26 @@ def signature(sizing: type[tuple]) -> types.Type:
 
 
 def inlined(function: Callable) -> Callable:
-    """A function for kernels to call. LLVM inlines it; Numba's own inlining takes twice as long.
+    """Return a function that kernels can call. The simulator runs it unchanged.
 
-    The simulator runs it as it is.
+    On a GPU, LLVM inlines it. Numba's own inlining would take twice as long to compile.
     """
     return function if SIMULATED else cuda.jit(device=True, forceinline=True)(function)
 
 
-# The functions of an algebra are compiled once for all kernels.
+# All kernels share one compiled copy of each function of an algebra.
 _shared = functools.cache(inlined)
-compose = _shared(SCALAR.compose)  # for kernels that learners write
+compose = _shared(SCALAR.compose)  # for the kernels that learners write
 
 
 class Variant(NamedTuple):
-    """What distinguishes one compiled kernel from another of the same algorithm.
+    """Everything that distinguishes the compiled kernels of one algorithm from each other.
 
-    backward       whether it sweeps for the gradients
-    a, x, start    kinds of the coefficients, the inputs and the state before the first step
-    want_dx, _da   whether dx and da are written
-    algebra        what its steps compute
+    Attributes:
+        backward: whether the sweep computes gradients
+        a, x, start: kinds of the coefficients, the inputs and the state before the first step
+        want_dx, want_da: whether the sweep writes dx and da
+        algebra: the algebra of coefficients and states
     """
 
     backward: bool
@@ -121,31 +124,31 @@ class Variant(NamedTuple):
 
     @property
     def state(self) -> str:
-        """The kind that states are computed in, and the offsets of maps."""
+        """Kind in which states, and the offsets of maps, are computed."""
         return described(self.x).state
 
     @property
     def coefficient(self) -> str:
-        """The kind that coefficients are computed in, and those of maps."""
+        """Kind in which coefficients, also those of maps, are computed."""
         return described(self.a).state
 
     @property
     def number_type(self) -> types.Type:
-        """Numba's type of the numbers that all of these are made of."""
+        """Numba's type of the numbers in coefficients and states."""
         return numba_type(described(self.state).number)
 
     @property
     def map_numbers(self) -> int:
-        """Numbers of a map: those of its coefficient and of its offset."""
+        """Size of a map in numbers: those of its coefficient and those of its offset."""
         return self.algebra.coefficient_numbers + self.algebra.state_numbers
 
     def value(self, number: Any) -> Any:
-        """A number of the algebra, or a tuple of them, in the precision of states."""
+        """Return a number of the algebra, or a tuple of numbers, in the precision of states."""
         precise = numpy_dtype(described(self.state).number).type
         return tuple(map(precise, number)) if isinstance(number, tuple) else precise(number)
 
     def named(self, algorithm: str, *more: object) -> str:
-        """The name of its kernel of an algorithm."""
+        """Return the name of an algorithm's kernel for this variant."""
         direction = "backward" if self.backward else "forward"
         wanted = "-dx" * self.want_dx + "-da" * self.want_da if self.backward else ""
         algebra = () if self.algebra is SCALAR else (self.algebra.name,)
@@ -154,14 +157,19 @@ class Variant(NamedTuple):
 
 
 class Compiled(NamedTuple):
-    """An algebra as kernels call it; see :class:`lrscan.core.algebra.Algebra`.
+    """Constants and functions of an algebra for kernels; see :class:`lrscan.core.algebra.Algebra`.
 
-    one, zero   the identity map, in the precision of states
-    zero_a      a coefficient of zeros, which leads from no state to another
-    nan_a       one of NaNs, which stands for no coefficient at all
-    remembered  (a, h) -> the state that a step with coefficient ``a`` starts from: h, or zero where
-                every number of ``a`` is zero, if the algebra is guarded
-    directed    a -> the coefficient of the sweep's direction: ``a``, backward its adjoint
+    Attributes:
+        one, zero: coefficient and offset of the identity map, in the precision of states
+        zero_a: a coefficient of zeros. It carries no state on to the next step.
+        nan_a: a coefficient of NaNs, used as a mark for "no coefficient"
+        step, compose: as in the algebra
+        remembered: function ``(a, h)`` that returns the state from which a step with coefficient
+            ``a`` starts. That is h. In a guarded algebra it is zero if all numbers of ``a`` are
+            zero.
+        directed: function ``(a)`` that returns the coefficient for the direction of the sweep:
+            ``a`` forward, its adjoint backward
+        coefficient_gradient, state_gradient: as in the algebra
     """
 
     one: Any
@@ -178,7 +186,7 @@ class Compiled(NamedTuple):
 
 @functools.cache
 def compiled(variant: Variant) -> Compiled:
-    """The functions of a variant's algebra, for kernels to call."""
+    """Return the constants and functions of a variant's algebra for kernels."""
     algebra = variant.algebra
     zero, guarded = variant.value(algebra.zero), algebra.guarded
     numbers = algebra.coefficient_numbers
@@ -219,20 +227,20 @@ def barrier():
 
 @inlined
 def place_of(column, extents):
-    """The place of a column."""
+    """Return the place of a column, given its number."""
     rest = column // extents.inner
     return Place(rest // extents.middle, rest % extents.middle, column % extents.inner)
 
 
 @inlined
 def column_count(extents):
-    """How many columns there are."""
+    """Return the number of columns."""
     return extents.outer * extents.middle * extents.inner
 
 
 @inlined
 def address_of(row, place):
-    """Address of a row's step 0 in a column."""
+    """Return the address of a row's step 0 in the column at ``place``."""
     return (
         row.address + place.outer * row.outer + place.middle * row.middle + place.inner * row.inner
     )
@@ -240,7 +248,7 @@ def address_of(row, place):
 
 @inlined
 def addresses_of(rows, place):
-    """:func:`address_of` for all rows."""
+    """Return :func:`address_of` for all rows."""
     return Rows(
         address_of(rows.a, place),
         address_of(rows.x, place),
@@ -253,13 +261,17 @@ def addresses_of(rows, place):
 
 
 class Steps(NamedTuple):
-    """One column, one step at a time. ``at`` are the addresses of its step 0.
+    """Functions for one column, one step at a time. ``at`` has the addresses of its step 0.
 
-    initial_state(rows, at)            h0, or zero; backward zero
-    read_coefficient(rows, at, t)      a, backward its adjoint; zero where none leads into step t
-    read_input(rows, at, t)            x, backward dh
-    advance(rows, at, t, steps, h)     the whole of step t of so many, from the state h: reads,
-                                       writes h, or dx, da and at the last step dh0; returns h
+    Attributes:
+        initial_state: ``(rows, at)`` returns h0, or zero if there is none. Backward it returns
+            zero.
+        read_coefficient: ``(rows, at, t)`` returns a, or its adjoint in a backward sweep. It
+            returns zero if no coefficient leads into step t.
+        read_input: ``(rows, at, t)`` returns x, or dh in a backward sweep
+        advance: ``(rows, at, t, steps, h)`` does all of step t of ``steps`` from the state h, and
+            returns the new h. It reads the operands and writes h. Backward it writes dx, da, and at
+            the last step dh0.
     """
 
     initial_state: Callable
@@ -270,7 +282,7 @@ class Steps(NamedTuple):
 
 @functools.cache
 def make_steps(variant: Variant) -> Steps:
-    """The steps of a variant's sweep."""
+    """Return the functions for the steps of a variant's sweep."""
     backward, want_dx, want_da = variant.backward, variant.want_dx, variant.want_da
     kind_a, kind_x, kind_start = variant.a, variant.x, variant.start
     algebra = compiled(variant)

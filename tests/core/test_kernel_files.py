@@ -86,7 +86,7 @@ def in_a_new_process(folder, start):
 
 
 def test_processes_that_need_the_same_kernel_compile_it_once(cache):
-    """As the ranks of one job do, all at the same time."""
+    """The ranks of one job need them at the same time."""
     with multiprocessing.get_context("spawn").Manager() as manager:
         start = manager.Barrier(3)
         with ProcessPoolExecutor(3, multiprocessing.get_context("spawn")) as pool:

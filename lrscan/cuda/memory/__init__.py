@@ -1,52 +1,56 @@
-"""Memory as kernels see it: one body on a GPU and one in the simulator.
+"""Memory access for kernels, with one implementation for a GPU and one for the simulator.
 
-A *value* is what an algebra computes with: one number, real or complex, or a tuple of several,
-which lie side by side. ``kind`` says which, see :mod:`lrscan.core.dtypes`.
+A *value* is a coefficient or a state of an algebra: a real or complex number, or a tuple of several
+numbers that are adjacent in memory. Its ``kind`` says which, see :mod:`lrscan.core.dtypes`.
 
-Global memory, by addresses in bytes:
+Functions for global memory, with addresses in bytes::
 
     load(kind, address)                            read a value, widened to the kind of its state
     store(kind, address, value)                    write a value, rounded to nearest
-    load_vector(kind, count, address, array, i)    ``count`` values side by side, widened, to an
-                                                   array from its value i on
-    store_vector(kind, count, address, array, i)   back; for how wide, and how aligned, see
-                                                   :mod:`lrscan.cuda.memory.alignment`
+    load_vector(kind, count, address, array, i)    read ``count`` adjacent values, widened, into
+                                                   values i, i + 1, .. of an array
+    store_vector(kind, count, address, array, i)   write them back
 
-Arrays of numbers, in registers, where every index has to be known when a kernel is compiled:
+For the width and alignment of the last two, see :mod:`lrscan.cuda.memory.alignment`.
 
-    get(kind, array, i)                  value i
-    put(array, i, value)
+Functions for arrays of numbers in registers. There every index must be known when the kernel is
+compiled::
 
-and in the memory that a block shares, with indices below 2**32:
+    get(kind, array, i)                  return value i
+    put(array, i, value)                 set value i
 
-    get_shared(kind, room, first, i)     value i of those that begin with the number room[first]
-    put_shared(room, first, i, value)
+Functions for arrays of numbers in the block's shared memory, with indices below 2**32. Values are
+counted from the number ``room[first]``::
 
-Values:
+    get_shared(kind, room, first, i)     return value i
+    put_shared(room, first, i, value)    set value i
 
-    finite(value)       whether none of its numbers is infinite or NaN
-    nonzero(value)      whether one of its numbers is not zero; a NaN counts as such
-    is_nan(value)       whether one of them is NaN
-    zero_or_nan(value)  whether all of its numbers are zero, or one is NaN
+Tests of values::
 
-What blocks share goes through *words* of 8 bytes, read and written whole: 32 bits of a value, and
-above them a flag. A word is either all zero or complete, whatever the order in which memory shows
-it to other blocks, so no fence is needed.
+    finite(value)       True if no number of it is infinite or NaN
+    nonzero(value)      True if any number of it is not zero; NaN is not zero
+    is_nan(value)       True if any number of it is NaN
+    zero_or_nan(value)  True if all numbers of it are zero, or any is NaN
 
-    take_ticket(address)          add one to the counter there, atomically; returns the count before
-    load_words(address, count)    read so many words, a tuple; a loop of it reads again and again
-    store_words(address, words)
-    complete(words)               whether all of them are there
-    words_of(value)               a value as flagged words, a tuple
-    value_of(kind, words)         the value of that kind back from its words
+Blocks exchange values in *words* of 8 bytes, which are always read and written whole. A word has 32
+bits of a value, and above them a flag. So a word is either all zero or complete, in whichever order
+other blocks see the words, and no fence is needed::
 
-And numbers that a kernel counts with:
+    take_ticket(address)          atomically add 1 to the counter there; return the count before
+    load_words(address, count)    return a tuple of words; in a loop, it reads memory every time
+    store_words(address, words)   write a tuple of words
+    complete(words)               True if all words have their flag
+    words_of(value)               return a value as a tuple of flagged words
+    value_of(kind, words)         return the value of that kind from its words
 
-    divide(n, m)        (n // m, n % m) of numbers below 2**31
-    opaque(n)           n, of which the compiler knows nothing: what is computed from it is not kept
-                        in registers from an earlier phase of a kernel, but computed again, and a
-                        loop that counts by it is not unrolled
-    padded(i, shift)    i + i // 2**shift, below 2**32
+Functions for indices::
+
+    divide(n, m)        return (n // m, n % m), for n and m below 2**31
+    opaque(n)           return n, but hide from the compiler where it comes from
+    padded(i, shift)    return i + i // 2**shift, below 2**32
+
+The compiler does not keep a result computed from ``opaque(n)`` in registers from an earlier phase
+of the kernel. It computes the result again. It does not unroll a loop that counts with ``opaque``.
 """
 
 from numba.core import config

@@ -1,6 +1,6 @@
-"""The bodies of :mod:`lrscan.cuda.memory` on a GPU, as Numba intrinsics.
+"""Implementation of :mod:`lrscan.cuda.memory` for a GPU, as Numba intrinsics.
 
-Addresses are integers, in bytes, of global memory: one compiled kernel serves every layout, and
+Addresses in global memory are integers, in bytes. So one compiled kernel serves every layout, and
 bfloat16 needs no type of its own.
 """
 
@@ -106,13 +106,13 @@ def store(typingctx, kind, address, value):
 
 
 def _accesses(kind, count):
-    """(planes in an access, accesses) of so many values."""
+    """Return (planes per access, number of accesses) for ``count`` values."""
     width = access_bytes(kind, count) // described(kind).bytes
     return width, count * planes_in(kind) // width
 
 
 def _unpacked(builder, kind, vector):
-    """The planes of a vector as it was read; two halves come in a word of 32 bits."""
+    """Return the planes of a vector that was read. A 32-bit word has two 16-bit planes."""
     planes = []
     for lane in range(vector.type.count):
         plane = builder.extract_element(vector, ir.Constant(I32, lane))
@@ -127,7 +127,7 @@ def _unpacked(builder, kind, vector):
 
 
 def _packed(builder, kind, vector_type, planes):
-    """Back again: a vector to be written."""
+    """Return planes as a vector to be written, the inverse of :func:`_unpacked`."""
     planes = [narrow(builder, kind, plane) for plane in planes]
     if vector_type.element == I32:
         bits = [builder.zext(builder.bitcast(plane, I16), I32) for plane in planes]
@@ -142,7 +142,10 @@ def _packed(builder, kind, vector_type, planes):
 
 
 def _vector_type(kind, width):
-    """What so many planes are accessed as. Halves go in pairs: LLVM splits a vector of eight."""
+    """Return the vector type of an access to ``width`` planes.
+
+    16-bit planes go in pairs, because LLVM would split a vector of eight of them.
+    """
     if described(kind).bytes == 2 and width % 2 == 0:
         return ir.VectorType(I32, width // 2)
     return ir.VectorType(memory_type(kind), width)
@@ -192,12 +195,12 @@ def store_vector(typingctx, kind, count, address, array, i):
 
 
 def _first(builder, i, each):
-    """The index of the first number of value i, each of so many."""
+    """Return the index of the first number of value i, with ``each`` numbers per value."""
     return builder.mul(i, ir.Constant(I64, each))
 
 
 def _first_shared(builder, first, i, each):
-    """The same of those that begin with the number ``first``, in arithmetic of 32 bits."""
+    """Return the same index, counted from the number ``first``, in 32-bit arithmetic."""
     index = builder.mul(builder.trunc(i, I32), ir.Constant(I32, each))
     return builder.add(builder.trunc(first, I32), index)
 
@@ -268,7 +271,7 @@ def put_shared(typingctx, array, first, i, value):
     return types.none(array, types.int64, types.int64, value), lower
 
 
-# ---------------------------------------------------------------- numbers to count with
+# ---------------------------------------------------------------- indices
 
 
 @intrinsic

@@ -1,7 +1,7 @@
-"""Values on a GPU, as LLVM sees them: numbers and planes, and what is asked of them.
+"""Values on a GPU in LLVM: their conversion from and to planes, and the tests of values.
 
-Numba's type of a value is that of one number, or a tuple of them. A complex number has two planes,
-a real one itself.
+Numba's type of a value is the type of one number, or a tuple of numbers. A complex number has two
+planes, its real and imaginary part. A real number is its own single plane.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ F32, F64 = ir.FloatType(), ir.DoubleType()
 
 
 def widen(builder, kind, plane):
-    """From the type in memory to that of the arithmetic."""
+    """Convert a plane from the type in memory to the type of the arithmetic."""
     number = described(kind).number
     if number == "bfloat16":  # the upper half of a float32
         bits = builder.shl(builder.zext(plane, I32), ir.Constant(I32, 16))
@@ -30,10 +30,10 @@ def widen(builder, kind, plane):
 
 
 def narrow(builder, kind, plane):
-    """Back again, rounded to nearest, ties to even."""
+    """Convert a plane to the type in memory, rounded to nearest, ties to even."""
     number = described(kind).number
     if number == "bfloat16":
-        # The hardware's own, which LLVM does not know; before sm_80 lrscan.cuda.bfloat16 stands in.
+        # LLVM does not know this instruction. lrscan.cuda.bfloat16 replaces it before sm_80.
         conversion = ir.FunctionType(I16, [F32])
         code = ir.InlineAsm(conversion, "cvt.rn.bf16.f32 $0, $1;", "=h,f", side_effect=False)
         return builder.call(code, [plane])
@@ -41,12 +41,12 @@ def narrow(builder, kind, plane):
 
 
 def planes_in(kind):
-    """Planes of a value of a kind, of all its numbers."""
+    """Return how many planes a value of a kind has, over all its numbers."""
     return described(kind).planes * described(kind).numbers
 
 
 def numbers_from(context, builder, number, planes):
-    """Numbers of Numba's type ``number`` from their planes: one each, or two."""
+    """Return numbers of Numba's type ``number``, given one plane each, or two if complex."""
     if not isinstance(number, types.Complex):
         return planes
     found = []
@@ -58,7 +58,7 @@ def numbers_from(context, builder, number, planes):
 
 
 def value_from(context, builder, value, planes):
-    """A value of Numba's type ``value`` from the planes of its numbers."""
+    """Return a value of Numba's type ``value``, given the planes of its numbers."""
     if not isinstance(value, types.BaseTuple):
         return numbers_from(context, builder, value, planes)[0]
     numbers = numbers_from(context, builder, value.dtype, planes)
@@ -66,14 +66,14 @@ def value_from(context, builder, value, planes):
 
 
 def numbers_of(builder, value, given):
-    """(Numba's type of its numbers, the numbers) of a value of Numba's type ``value``."""
+    """Return (Numba's type of the numbers, the numbers) of a value of Numba's type ``value``."""
     if not isinstance(value, types.BaseTuple):
         return value, [given]
     return value.dtype, cgutils.unpack_tuple(builder, given)
 
 
 def planes_of(context, builder, value, given):
-    """The planes of the numbers of a value of Numba's type ``value``."""
+    """Return the planes of a value of Numba's type ``value``, number after number."""
     number, numbers = numbers_of(builder, value, given)
     if not isinstance(number, types.Complex):
         return list(numbers)
@@ -82,7 +82,7 @@ def planes_of(context, builder, value, given):
 
 
 def _compared(context, builder, value, given, comparison, ordered=True):
-    """How each plane of a value compares with zero."""
+    """Compare each plane of a value with zero, and return the results."""
     compare = builder.fcmp_ordered if ordered else builder.fcmp_unordered
     return [
         compare(comparison, plane, ir.Constant(plane.type, 0.0))

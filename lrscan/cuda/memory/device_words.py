@@ -1,4 +1,4 @@
-"""What blocks of a GPU share: words and tickets, by instructions that no compiler moves."""
+"""Words and tickets in memory that all blocks share, with instructions that no compiler moves."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _FLAG = 1 << 32
 
 
 def assembly(builder, result, text, constraints, args):
-    """Inline assembly that is neither moved, merged nor dropped.
+    """Emit inline assembly that the compiler does not move, merge or drop.
 
-    Numba's own cache-hinted loads are not marked so: a loop that polls with one is turned into a
-    single load before an endless loop.
+    Numba's own loads with cache hints are not marked like this. The compiler turns a loop that
+    polls with one of them into a single load before an endless loop.
     """
     kind = ir.FunctionType(result, [arg.type for arg in args])
     code = ir.InlineAsm(kind, text, f"{constraints},~{{memory}}", side_effect=True)

@@ -1,7 +1,7 @@
-"""The bodies of :mod:`lrscan.cuda.memory` in Numba's simulator, where memory is the host's.
+"""Implementation of :mod:`lrscan.cuda.memory` for Numba's simulator, in the memory of the host.
 
-Every access is checked: it has to lie within one of the tensors of the launch, so a
-kernel that reaches outside fails here.
+It checks every access to global memory for alignment and bounds. A kernel that reads or writes
+outside the tensors of its launch raises an error here.
 """
 
 from __future__ import annotations
@@ -46,18 +46,18 @@ _FLAG = 1 << 32
 _FORMATS = {2: "e", 4: "f", 8: "d"}
 _lock = threading.Lock()
 
-# (first address, address after the last) of each tensor that a kernel may touch.
+# (first address, last address + 1) of each tensor that a kernel may access.
 _allowed: list[tuple[int, int]] = []
 
 
 def allow(tensor: Tensor) -> None:
-    """Let kernels touch a tensor's memory too."""
+    """Allow kernels to access the memory of one more tensor."""
     storage = tensor.untyped_storage()
     _allowed.append((storage.data_ptr(), storage.data_ptr() + storage.nbytes()))
 
 
 def allow_only(tensors: Iterable[Tensor]) -> None:
-    """Let kernels touch the memory of these tensors, and no other."""
+    """Allow kernels to access the memory of these tensors and no other."""
     _allowed.clear()
     for tensor in tensors:
         allow(tensor)
@@ -73,12 +73,12 @@ def _bytes(address: int, size: int, alignment: int):
 
 
 def number_bytes(kind):
-    """Bytes of a number."""
+    """Return the bytes per number."""
     return described(kind).bytes * described(kind).planes
 
 
 def _read(kind, address, alignment):
-    """One number."""
+    """Read one number."""
     info = described(kind)
     raw = _bytes(address, number_bytes(kind), alignment).raw
     if info.number == "bfloat16":
@@ -89,7 +89,7 @@ def _read(kind, address, alignment):
 
 
 def _write(kind, address, number, alignment):
-    """One number."""
+    """Write one number."""
     name = described(kind).number
     if name == "bfloat16":
         bits = int(np.float32(number).view(np.uint32))
@@ -156,7 +156,7 @@ def put_shared(array, first, i, value):
 
 def _inside(index):
     if index < 0:  # NumPy would count from the end
-        raise IndexError(f"an array has no number {index}")
+        raise IndexError(f"index {index} of an array is negative")
     return index
 
 
@@ -185,7 +185,7 @@ def take_ticket(address):
 
 def load_words(address, count):
     words = struct.unpack(f"<{count}q", _bytes(address, 8 * count, 8).raw)
-    if 0 in words:  # the simulator runs one block after the other, so waiting would be for ever
+    if 0 in words:  # the simulator runs one block after the other, so waiting would never end
         raise RuntimeError(f"a word at {address:#x} was not published by an earlier block")
     return words
 

@@ -1,4 +1,4 @@
-"""The look-back of :mod:`lrscan.cuda.single_pass.lookback`, for the tiles of a kernel."""
+"""The look-back of :mod:`lrscan.cuda.single_pass.lookback` for the tiles of a kernel."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from lrscan.cuda.steps import Variant, address_of, barrier, compiled, inlined
 
 
 class Job(NamedTuple):
-    """What the functions of a tile are given: the operands, the tile, and the room of the block."""
+    """Arguments of a tile's functions: the operands, the tile, and the room of the block."""
 
     rows: Rows
     tile: Tile
@@ -26,13 +26,13 @@ class Job(NamedTuple):
 
 
 def word_counts(variant: Variant) -> lookback.WordCounts:
-    """How many words the values of a variant are, each of 4 bytes of it."""
+    """Return how many words the values of a variant take, with 4 bytes of a value per word."""
     kinds = variant.coefficient, variant.state
     return lookback.WordCounts(*(described(kind).size // 4 for kind in kinds))
 
 
 def make_look_back(variant: Variant, layout: Layout, access: TileAccess) -> Callable:
-    """``look_back(job, chain, thread, threads)`` of a kernel, whose jobs are :class:`Job`."""
+    """Return ``look_back(job, chain, thread, threads)`` of a kernel; a job is a :class:`Job`."""
     coefficient, state = variant.coefficient, variant.state
 
     @inlined
@@ -61,7 +61,10 @@ def make_look_back(variant: Variant, layout: Layout, access: TileAccess) -> Call
 
 
 def make_run_again(variant: Variant, layout: Layout, access: TileAccess) -> Callable:
-    """``run_again(job, thread, threads)``: run a tile step by step, from the starts of columns."""
+    """Return ``run_again(job, thread, threads)``, which runs all columns of a tile step by step.
+
+    It starts from the state that each column of the tile starts from.
+    """
     redo = _tile_functions(variant, layout, access).redo
     start_of = make_room(variant, layout).start_of
 
@@ -78,7 +81,7 @@ def make_run_again(variant: Variant, layout: Layout, access: TileAccess) -> Call
 
 @functools.cache
 def _tile_functions(variant: Variant, layout: Layout, access: TileAccess) -> lookback.TileFunctions:
-    """What a tile of a kernel knows about itself."""
+    """Return the functions of a kernel's tile for the look-back."""
     backward, kind_a, kind_x, kind_start = variant.backward, variant.a, variant.x, variant.start
     algebra = compiled(variant)
     zero, zero_a, nan_a, step = algebra.zero, algebra.zero_a, algebra.nan_a, algebra.step
@@ -93,7 +96,7 @@ def _tile_functions(variant: Variant, layout: Layout, access: TileAccess) -> loo
 
     @inlined
     def slot_of(tile, chunk, j):
-        """The slot of column j of a tile in a chunk."""
+        """Return the slot of column j of a tile in a chunk."""
         vector, v = divide(j, V)
         return v * MOST_THREADS + owner(tile, chunk, vector)
 
@@ -136,8 +139,9 @@ def _tile_functions(variant: Variant, layout: Layout, access: TileAccess) -> loo
                 a = load(kind_a, from_a)
             h = step(directed(a), load(kind_x, from_x), remembered(a, h))
             from_a, from_x = from_a + rows.a.time, from_x + rows.x.time
-            s = opaque(s + 1)  # not unrolled: this is rare, and shall be small
-            if s > 0 and (s & (K - 1)) == 0:  # a chunk ends: the next starts from h whatever was
+            s = opaque(s + 1)  # not unrolled: this is rare and should stay small
+            # At the end of a chunk, mark that the next chunk starts from h, whatever its map is.
+            if s > 0 and (s & (K - 1)) == 0:
                 put_map(job.room, slot_of(tile, (s >> shift) - 1, j), nan_a, h)
         return h
 

@@ -1,22 +1,22 @@
-"""A scan in a single pass: every input is read once, every output written once, in one launch.
+"""A scan in a single pass: one launch reads every input once and writes every output once::
 
     time ->      tile 0           tile 1           tile 2
     strip 0   fill, scan       fill, scan       fill, scan
               look back  --->  look back  --->  look back
               apply, spill     apply, spill     apply, spill
 
-A block draws a ticket, which is a tile: first tile 0 of every strip, then tile 1 of every strip,
-and so on. A tile is ``chunks`` x ``vectors`` threads, each with a chunk of K consecutive steps of V
-neighbouring columns.
+Each block draws a ticket, whose number stands for a tile: first tile 0 of every strip, then tile 1
+of every strip, and so on. A tile has ``chunks`` x ``vectors`` threads. Each thread has a chunk of K
+consecutive steps of V neighbouring columns::
 
-    fill        the tile is read into registers (tiles.py)
-    scan        every thread composes its steps to a map (P, R), and the block the maps of its
-                chunks, in shared memory (within_tile.py); the last one is the map of the tile
-    look back   with it, the block learns the state that the tile begins with (lookback.py)
-    apply       every thread runs its steps from the state that its chunk begins with
-    spill       the results are written to memory
+    fill        read the tile into registers (tiles.py)
+    scan        each thread composes its steps to a map (P, R); the block composes the maps of its
+                chunks in shared memory (within_tile.py); the last of these is the tile's map
+    look back   find the state that the tile starts from, with the tile's map (lookback.py)
+    apply       each thread runs its steps from the state that its chunk starts from
+    spill       write the results to memory
 
-Bytes per element, float32: 12 forward, 20 backward. A launch needs a workspace that is zero, and as
+Bytes per element, float32: 12 forward, 20 backward. A launch needs a workspace of zeros, and as
 many blocks as there are tiles.
 """
 
@@ -38,7 +38,7 @@ from lrscan.cuda.single_pass.lookback import Chain
 from lrscan.cuda.single_pass.plan import layout_of, plan
 from lrscan.cuda.single_pass.room import room_of
 from lrscan.cuda.single_pass.tiles import (
-    BLOCKS_AN_SM,
+    BLOCKS_PER_SM,
     MOST_LEFT,
     MOST_THREADS,
     Layout,
@@ -50,13 +50,14 @@ from lrscan.cuda.steps import Extents, Place, Variant, barrier, column_count, in
 
 
 class Tiling(NamedTuple):
-    """Into what a launch is divided: the sizing of the kernel.
+    """Division of a launch into tiles: the sizing of the kernel.
 
-    vectors, chunks  threads of a tile, along columns and time
-    radix            tiles per group of the look-back
-    tiles            in time
-    strips           tiles side by side over a line: the columns along the inner axis
-    workspace        its address
+    Attributes:
+        vectors, chunks: threads per tile, along columns and along time
+        radix: tiles per group of the look-back
+        tiles: tiles along time
+        strips: tiles next to each other over a line, which is all columns along the inner axis
+        workspace: address of the workspace
     """
 
     vectors: int
@@ -69,7 +70,7 @@ class Tiling(NamedTuple):
 
 @functools.cache
 def kernel(variant: Variant, layout: Layout) -> Kernel:
-    """The compiled kernel of a variant and a layout."""
+    """Return the kernel of a variant and a layout."""
     number, (K, V) = variant.number_type, shape_of(variant, layout)
     a_numbers, h_numbers = variant.algebra.coefficient_numbers, variant.algebra.state_numbers
     for_a, for_x, for_P, for_R = K * V * a_numbers, K * V * h_numbers, V * a_numbers, V * h_numbers
@@ -94,7 +95,7 @@ def kernel(variant: Variant, layout: Layout) -> Kernel:
         scan_chunks(tile, thread, room, P, R)
         job = Job(rows, tile, room)
         look_back(job, _chain_of(extents, tiling, tile), thread, threads)
-        h = R  # the same registers: the maps are in the room now
+        h = R  # reuse the registers: the maps are in shared memory now
         believed = begin_of_chunk(tile, thread, room, h)
         if guarded:
             if cuda.syncthreads_or(int32(not believed)):
@@ -103,18 +104,18 @@ def kernel(variant: Variant, layout: Layout) -> Kernel:
                 barrier()
         else:
             barrier()
-        # From here on nobody reads the maps that lie in the room.
+        # From here on, no thread reads the maps in shared memory.
         apply_steps(a, x, h, may_forget)
         before, da = cuda.local.array(for_x, number), cuda.local.array(for_da, number)
         spill(rows, tile, thread, room, x, before, da)
 
     name = variant.named("single_pass", *layout)
-    return Kernel(single_pass, name, Tiling, MOST_THREADS, BLOCKS_AN_SM)
+    return Kernel(single_pass, name, Tiling, MOST_THREADS, BLOCKS_PER_SM)
 
 
 @inlined
 def _take_ticket(workspace, thread):
-    """The number of the block's tile: the first thread draws it for all."""
+    """Return the number of the block's tile. The first thread draws the ticket for all."""
     shared = cuda.shared.array(1, int64)
     if thread == 0:
         shared[0] = take_ticket(workspace)
@@ -125,7 +126,7 @@ def _take_ticket(workspace, thread):
 def _make_tile_of(K: int, V: int) -> Callable:
     @inlined
     def tile_of(extents, tiling, ticket):
-        """The tile of a ticket: earlier ones first, and strip after strip at the same time."""
+        """Return the tile of a ticket: in order of time, then strip after strip."""
         nth, strip = divide(ticket, extents.outer * extents.middle * tiling.strips)
         line, across = divide(strip, tiling.strips)
         outer, middle = divide(line, extents.middle)
@@ -146,7 +147,7 @@ def _make_tile_of(K: int, V: int) -> Callable:
 
 @inlined
 def _chain_of(extents, tiling, tile):
-    """Where a tile stands in the chain."""
+    """Return the position of a tile in the chain."""
     line = tile.place.outer * extents.middle + tile.place.middle
     return Chain(
         tiling.workspace + lookback.TICKET_BYTES,
@@ -162,10 +163,10 @@ def _chain_of(extents, tiling, tile):
 def prepare(
     variant: Variant, rows: Rows, extents: Extents, processors: int
 ) -> Callable[[list[int], Launches], None]:
-    """What launches over all tiles of tensors of one layout.
+    """Return a function that launches the kernel over all tiles.
 
-    ``rows`` have addresses that are only as well aligned as the real ones. What it returns takes
-    the numbers of real rows and extents.
+    It takes the integers of the real rows and extents, and the target of the launch. The ``rows``
+    given here have the alignment of the real addresses, but not their values.
     """
     layout = layout_of(variant, rows, extents)
     chosen = plan(variant, layout, extents, processors)

@@ -1,7 +1,7 @@
-"""Handing states from tile to tile while all of them run: chained scan with look-back.
+"""Passing states from tile to tile while all of them run: chained scan with look-back.
 
-After Merrill and Garland, *Single-pass parallel prefix scan with decoupled look-back* (2016), with
-a fixed order of combining in place of theirs, which depends on timing. Tiles of a column:
+After Merrill and Garland, *Single-pass parallel prefix scan with decoupled look-back* (2016). Their
+order of combining depends on timing; here it is fixed. Tiles of a column::
 
     time ->   tile 0   tile 1   tile 2 | tile 3   tile 4   tile 5 | tile 6 ...     radix 3
     map       (P,R)    (P,R)           | (P,R)    (P,R)           |
@@ -11,7 +11,7 @@ a fixed order of combining in place of theirs, which depends on timing. Tiles of
 A tile is the map h -> P h + R. If P is finite, the tile publishes it before it waits for
 anything; the last tile of a group publishes a state instead, the one after it. A tile composes the
 maps of the earlier tiles of its group, in order, waits for the state that its group begins with,
-and applies them. With radix 1 there are no maps: a plain chain of states. The workspace:
+and applies them. With radix 1 there are no maps: a plain chain of states. The workspace::
 
     ticket  |  maps, of each tile and column: words of P, of R  |  states, of each group and column
                          (none with radix 1)
@@ -24,12 +24,12 @@ ticket that is not done never waits for long, however few blocks the device keep
 which order a device shows words to other blocks. All words have to be zero at the start.
 
 **Overflow and underflow.** A product P may be infinite where the states are finite, and zero where
-it would make NaN of an infinite state. Maps also take a coefficient of exactly zero, which forgets
-NaN and infinity, for a number as any other. So the state that maps lead to at the end of a tile
-counts only if it is finite; else all steps of the group up to there are run one after the other. A
+it would make NaN of an infinite state. Maps also treat a coefficient of exactly zero, which forgets
+NaN and infinity, like any other number. So the state that maps lead to at the end of a tile counts
+only if it is finite; otherwise all steps of the group up to there are run one after the other. A
 tile whose P is not finite waits for that, and publishes the constant map h -> 0 h + R. Where the
 end of a tile is finite, so are the states it is made from, but those of other chunks need not be:
-for them the kernel asks again. An algebra that is not guarded needs none of this.
+the kernel checks them again. An algebra that is not guarded needs none of this.
 
 These functions are compiled into the kernels. tests/cuda/test_lookback.py runs them on a model of
 memory that delays and reorders as much as it may, and tests/cuda/test_compiled_code.py looks for
@@ -46,22 +46,23 @@ WORD_BYTES = 8
 
 
 class WordCounts(NamedTuple):
-    """How many words a value is: P, the coefficient of a map, and R, or a state."""
+    """Numbers of words per value: for P, the coefficient of a map, and for R or a state."""
 
     P: int
     R: int
 
 
 class Chain(NamedTuple):
-    """Where a tile stands in the chain of all tiles.
+    """Position of a tile in the chain of all tiles.
 
-    base     address of the words of all tiles: their maps, then the states between groups
-    radix    tiles per group
-    nth      which tile it is, in time
-    tiles    how many there are in time
-    columns  of all strips
-    first    the tile's first column
-    width    columns that it has
+    Attributes:
+        base: address of the words of all tiles: their maps, then the states between groups
+        radix: tiles per group
+        nth: the tile's number along time
+        tiles: number of tiles along time
+        columns: number of columns in all strips
+        first: the tile's first column
+        width: number of columns in the tile
     """
 
     base: int
@@ -74,7 +75,7 @@ class Chain(NamedTuple):
 
 
 class Memory(Protocol):
-    """What blocks share, and whole numbers: functions of :mod:`lrscan.cuda.memory`.
+    """Functions of :mod:`lrscan.cuda.memory` for words, values and integers.
 
     ``P_of(words)`` and ``R_of(words)`` are its ``value_of`` for the two kinds of values.
     """
@@ -90,7 +91,7 @@ class Memory(Protocol):
 
 
 class Composition(Protocol):
-    """What is asked of an algebra, see :class:`lrscan.cuda.steps.Compiled`."""
+    """The parts of an algebra that look-back needs, see :class:`lrscan.cuda.steps.Compiled`."""
 
     one: Any
     zero: Any
@@ -100,16 +101,17 @@ class Composition(Protocol):
 
 
 class TileFunctions(Protocol):
-    """What a tile knows about itself, as functions of its ``job``, whatever that is.
+    """Functions of a tile. They pass on ``job``, which may be of any type.
 
-    map_of(job, j)              (P, R) of its column j
-    initial_state(job, j)       the state before the first step of all
-    put_earlier(job, i, P, R)   keep a map for all threads of the block, as number i
-    earlier(job, i)             what was put there
-    put_start(job, j, h)        column j of the tile starts from h
-    redo(job, j, back, h)       run column j step by step, from the tile that is ``back`` tiles
-                                before this one and starts from h, to the end of this one; put the
-                                state that this one starts from, and return the one it ends with
+    Attributes:
+        map_of: ``(job, j)`` returns (P, R) of the tile's column j
+        initial_state: ``(job, j)`` returns the state before the first step of the whole sequence
+        put_earlier: ``(job, i, P, R)`` stores a map as number i, for all threads of the block
+        earlier: ``(job, i)`` returns the map number i
+        put_start: ``(job, j, h)`` stores the state h that column j of the tile starts from
+        redo: ``(job, j, back, h)`` runs column j step by step. It begins with the tile that is
+            ``back`` tiles before this one and starts from h, and ends with this tile. It stores the
+            state that this tile starts from, and returns the one that it ends with.
     """
 
     map_of: Callable
@@ -121,7 +123,7 @@ class TileFunctions(Protocol):
 
 
 def workspace_bytes(counts: WordCounts, tiles: int, columns: int, radix: int) -> int:
-    """Size of the workspace: the ticket counter, the maps of tiles, the states between groups."""
+    """Return the size of the workspace: ticket counter, maps of tiles, states between groups."""
     maps = tiles if radix > 1 else 0
     states = (tiles - 1) // radix
     return TICKET_BYTES + WORD_BYTES * columns * ((counts.P + counts.R) * maps + counts.R * states)
@@ -136,18 +138,18 @@ def make_look_back(
     inlined: Callable,
     guarded: bool = True,
 ) -> Callable:
-    """The function by which the threads of a block learn the state that their tile begins with.
+    """Return the function with which a block finds the state that its tile begins with.
 
     Args:
-        counts:  how many words a value is
+        counts: how many words a value has
         memory, algebra, tile: functions, see the protocols
-        barrier: waits for all threads of the block
-        inlined: compiles a function (the tests do not)
-        guarded: whether a map that does not lead to a finite state is not believed
+        barrier: function that waits for all threads of the block
+        inlined: decorator that compiles a function (the tests do not compile)
+        guarded: whether to run steps one by one if maps lead to a state that is not finite
 
     Returns:
-        ``look_back(job, chain, thread, threads)``, for each thread of a block. It puts
-        ``width * (radix - 1)`` earlier maps at most.
+        ``look_back(job, chain, thread, threads)``, to be called by each thread of a block. It
+        stores at most ``width * (radix - 1)`` earlier maps.
     """
     load_words, store_words, complete = memory.load_words, memory.store_words, memory.complete
     words_of, P_of, R_of = memory.words_of, memory.P_of, memory.R_of
@@ -162,12 +164,12 @@ def make_look_back(
 
     @inlined
     def map_address(chain, nth, j):
-        """Of the words of the map of column j of the tile ``nth``."""
+        """Return the address of the map of column j of the tile ``nth``."""
         return chain.base + (chain.first + j) * map_bytes + nth * (chain.columns * map_bytes)
 
     @inlined
     def state_address(chain, group, j):
-        """Of the words of the state of column j after a group."""
+        """Return the address of the state of column j after a group."""
         states = chain.base
         if chain.radix > 1:
             states = chain.base + chain.tiles * chain.columns * map_bytes
@@ -178,7 +180,7 @@ def make_look_back(
         store_words(at, words_of(P))
         store_words(at + P_bytes, words_of(R))
 
-    # All words of what is awaited are read before any is waited for: one way to memory for all.
+    # The words of a value are all read before any is waited for: one trip to memory for all.
 
     @inlined
     def await_map(at):
@@ -196,7 +198,7 @@ def make_look_back(
 
     @inlined
     def publish_maps(job, chain, rank, thread, threads):
-        """The tile's own maps, before any wait; none where a state or nothing is handed on."""
+        """Publish the tile's own maps, before any wait, unless it passes on a state or nothing."""
         if rank == chain.radix - 1 or chain.nth == chain.tiles - 1:
             return
         j = thread
@@ -208,9 +210,9 @@ def make_look_back(
 
     @inlined
     def collect_maps(job, chain, rank, thread, threads):
-        """Those of the earlier tiles of the group: the threads share them, tile after tile.
+        """Collect the maps of the earlier tiles of the group, tile after tile.
 
-        ``rank`` is the tile's place in its group, here and below.
+        The threads share the work. ``rank`` is the tile's place in its group, here and below.
         """
         i = thread
         while i < rank * chain.width:
@@ -221,7 +223,7 @@ def make_look_back(
 
     @inlined
     def hand_on(job, chain, group, rank, thread, threads):
-        """A thread takes a column: the state it starts from, by the earlier maps, and ends with."""
+        """Compute the states each column starts from and ends with. Each thread takes a column."""
         closes_group, is_last = rank == chain.radix - 1, chain.nth == chain.tiles - 1
         j = thread
         while j < chain.width:

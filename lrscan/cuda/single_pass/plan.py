@@ -1,4 +1,4 @@
-"""Choosing the layout, the tiles and the groups of a single-pass scan, by shape alone."""
+"""Choice of the layout, the tiles and the groups of a single-pass scan."""
 
 from __future__ import annotations
 
@@ -13,29 +13,31 @@ from lrscan.cuda.steps import Extents, Variant
 
 FEWEST_THREADS = 32
 WARP = 32
-# Bytes of a row of columns that are read together: a cache line, or at least one of its sectors.
+# In the order "columns", a tile reads at least a sector of a row, and a whole cache line if it can.
 LINE_BYTES, SECTOR_BYTES = 128, 32
-# Tiles for each multiprocessor, if need be with fewer threads a tile.
-TILES_AN_SM = 2
-# States are handed on for so many values of all columns or more: at 12 bytes each these take about
-# 4 microseconds of an H100's memory, and handing on about one. Tiles that have fewer do it in
-# groups, no larger than need be: a tile reads the maps of all before it in its group.
+# Aim for at least this many tiles per multiprocessor, if necessary with fewer threads per tile.
+TILES_PER_SM = 2
+# A group of tiles passes its states on. Aim for at least this many values per group, over all
+# columns. At 12 bytes each, they keep the memory of an H100 busy for about 4 microseconds, and
+# passing states on takes about one. Groups are no larger than necessary, because a tile reads the
+# maps of all earlier tiles in its group. Often a single tile has enough values to be a group.
 GROUP_VALUES = 2**20
-RADIX = 32
-# Threads of a tile where no maps are handed on: twice as many tiles run at a time, and while some
-# wait others load. On an H200 that took 0.90 to 0.96 of the time; where maps are handed on it took
-# up to a fifth longer, for there are twice as many of them.
+RADIX = 32  # the most tiles per group
+# The most threads per tile when tiles pass on states and no maps. Twice as many tiles run at a
+# time, and some load while others wait. On an H200 this took 0.90 to 0.96 of the time. With maps it
+# took up to a fifth longer, because there are twice as many maps.
 THREADS_WITHOUT_MAPS = MOST_THREADS // 2
 
 
 class Plan(NamedTuple):
-    """The sizes of a launch.
+    """Sizes of a launch.
 
-    vectors, chunks  threads of a tile, along columns and time
-    radix            tiles a group
-    tiles            in time
-    strips           tiles side by side over a line of columns
-    grid             tiles altogether
+    Attributes:
+        vectors, chunks: threads per tile, along columns and along time
+        radix: tiles per group
+        tiles: tiles along time
+        strips: tiles next to each other over a line of columns
+        grid: total number of tiles
     """
 
     vectors: int
@@ -47,14 +49,14 @@ class Plan(NamedTuple):
 
     @property
     def threads(self) -> int:
-        """Threads of a block: those of a tile, to whole warps."""
+        """Threads per block: those of a tile, rounded up to whole warps."""
         return -(-self.vectors * self.chunks // WARP) * WARP
 
 
 def layout_of(variant: Variant, rows: Rows, extents: Extents) -> Layout:
-    """The layout of operands, given as the rows and extents of :mod:`lrscan.cuda.steps`."""
+    """Return the layout of operands, given as rows and extents of :mod:`lrscan.cuda.steps`."""
     kinds = {"a": variant.a, "da": variant.a} | dict.fromkeys(("x", "out", "before"), variant.x)
-    # The rows along time that are there, each with the bytes of a value.
+    # The operands that exist and have an axis of time, each with the bytes per value.
     sizes = {
         row: (getattr(rows, row), described(kind).size)
         for row, kind in kinds.items()
@@ -75,50 +77,50 @@ def layout_of(variant: Variant, rows: Rows, extents: Extents) -> Layout:
         return Layout("columns", lanes if aligned else 1, same_a)
     if extents.inner == 1 or abs(lead.time) < abs(lead.inner):
         same_a, down = a.time == 0, x.time < 0
-        # Where time runs down, a unit of lanes begins at its last step.
+        # If time runs against addresses, a unit of lanes begins in memory with its last step.
         aligned = extents.steps % lanes == 0 and all(
             row.time == (-size if down else size)
             and (row.address - (lanes - 1) * size * down) % 16 == 0
             and all(number % 16 == 0 for number in (row.outer, row.middle, row.inner))
             for row, size in (others if same_a else sizes).values()
         )
-        if variant.backward or not aligned:  # backward two operands are a step off
+        if variant.backward or not aligned:  # backward, two operands are shifted by a step
             lanes = 1
         return Layout("time", lanes, same_a, lanes > 1 and down)
     return Layout("thin", 1)
 
 
 def plan(variant: Variant, layout: Layout, extents: Extents, processors: int) -> Plan:
-    """The sizes of a launch over ``extents``.
+    """Return the sizes of a launch over ``extents``.
 
-    Tiles are as short in time as the width of memory accesses allows where columns are many, and
-    as long as they can be where columns are few, so that few states are handed on.
+    With many columns, tiles are as short in time as the width of memory accesses allows. With few
+    columns they are as long as possible, so that few states are passed on.
     """
     K, V = shape_of(variant, layout)
     most = MOST_THREADS
-    # Fewer threads a tile, until every multiprocessor has tiles enough.
+    # Use fewer threads per tile until every multiprocessor has enough tiles.
     elements = math.prod(extents)
-    while most > FEWEST_THREADS and elements < processors * TILES_AN_SM * most * K * V:
+    while most > FEWEST_THREADS and elements < processors * TILES_PER_SM * most * K * V:
         most //= 2
     smaller = _plan(variant, layout, extents, min(most, THREADS_WITHOUT_MAPS))
     return smaller if smaller.radix == 1 else _plan(variant, layout, extents, most)
 
 
 def _plan(variant: Variant, layout: Layout, extents: Extents, most: int) -> Plan:
-    """The sizes of a launch with at most so many threads a tile."""
+    """Return the sizes of a launch with at most ``most`` threads per tile."""
     steps, outer, middle, inner = extents
     K, V = shape_of(variant, layout)
-    across = -(-inner // V)  # threads side by side over a whole row of columns
+    across = -(-inner // V)  # threads next to each other over a whole row of columns
     if layout.order == "columns":
         vectors = min(across, max(LINE_BYTES // (V * described(variant.x).size), 1))
     else:
         vectors = 1 if layout.order == "time" else min(across, WARP)
     vectors = min(vectors, most)
     chunks = min(most // vectors, -(-steps // K))
-    # Time is short: take more columns instead.
+    # If time is too short for all threads, take more columns instead.
     vectors = min(across, most // chunks)
     tiles = -(-steps // (chunks * K))
-    chunks = -(-steps // (tiles * K))  # of equal length, so that the last tile is not nearly empty
+    chunks = -(-steps // (tiles * K))  # equal lengths, so that the last tile is not nearly empty
     tiles = -(-steps // (chunks * K))
     strips = -(-across // vectors)
     wanted = -(-GROUP_VALUES // (chunks * K * outer * middle * inner))

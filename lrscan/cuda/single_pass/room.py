@@ -1,18 +1,19 @@
-"""The memory that the threads of a block share: what lies where.
+"""Layout of the *room*: the shared memory of a block.
 
-Counted in values, with ``slots`` = MOST_THREADS * V:
+The parts of the room, counted in values, with ``slots`` = MOST_THREADS * V::
 
     P of each slot | R of each slot | starts, `slots` of them | earlier maps: P, R, P, R, ..
                                                               | or last: `slots` values
 
-A *slot* is a column of a thread: ``v * MOST_THREADS + thread`` for its column v. P and R of a slot
-are the map of all steps of the tile up to that thread's last one. The *starts* are the states that
-the columns of the tile start from. *Earlier maps* are those of earlier tiles
-(:mod:`lrscan.cuda.single_pass.lookback`). When they are not needed any more, *last* takes their
-place: V values of each thread, which it alone reads and writes, since an index of registers has to
-be known when a kernel is compiled.
+A *slot* belongs to a column of a thread: column v has the slot ``v * MOST_THREADS + thread``. P and
+R of a slot are the map of all steps of the tile up to the thread's last one. The *starts* are the
+states from which the columns of the tile start. The *earlier maps* are those of earlier tiles
+(:mod:`lrscan.cuda.single_pass.lookback`). Once they are no longer needed, *last* reuses their
+memory. It has V values per thread, which only that thread reads and writes. They cannot be in
+registers, because an index of registers must be known when the kernel is compiled.
 
-While a tile is exchanged, its values lie over all of that (:mod:`lrscan.cuda.single_pass.tiles`).
+The exchange of a tile's values (:mod:`lrscan.cuda.single_pass.tiles`) uses all of the room at other
+times.
 """
 
 from __future__ import annotations
@@ -30,12 +31,14 @@ _EARLIER_BYTES = 16 * 1024
 
 
 class Room(NamedTuple):
-    """Where the parts of the room begin, in numbers, and how large they are.
+    """Offsets and sizes of the parts of the room. Offsets are in numbers.
 
-    products, ends  P and R of the slots
-    starts          the states that columns start from
-    earlier         earlier maps, ``maps`` of them
-    numbers         all together
+    Attributes:
+        products, ends: P and R of the slots
+        starts: the states from which columns start
+        earlier: the earlier maps
+        maps: how many earlier maps fit
+        numbers: size of the whole room
     """
 
     products: int
@@ -47,7 +50,7 @@ class Room(NamedTuple):
 
 
 def room_of(variant: Variant, layout: Layout) -> Room:
-    """The room of a kernel's block."""
+    """Return the layout of the room of a kernel."""
     K, V = shape_of(variant, layout)
     slots = MOST_THREADS * V
     P_numbers, R_numbers = variant.algebra.coefficient_numbers, variant.algebra.state_numbers
@@ -63,16 +66,17 @@ def room_of(variant: Variant, layout: Layout) -> Room:
 
 
 class RoomFunctions(NamedTuple):
-    """What kernels do with ``room``, the array of its numbers.
+    """Functions to read and write parts of ``room``, the array of its numbers.
 
-    map_at(room, slot)           (P, R) of a slot
-    put_map(room, slot, P, R)
-    start_of(room, j)            the state that column j of the tile starts with
-    put_start(room, j, h)
-    earlier(room, i)             (P, R) of an earlier map
-    put_earlier(room, i, P, R)
-    last_at(room, i)             value i of "last"
-    put_last(room, i, g)
+    Attributes:
+        map_at: ``(room, slot)`` returns (P, R) of a slot
+        put_map: ``(room, slot, P, R)`` sets it
+        start_of: ``(room, j)`` returns the state from which column j of the tile starts
+        put_start: ``(room, j, h)`` sets it
+        earlier: ``(room, i)`` returns (P, R), the earlier map i
+        put_earlier: ``(room, i, P, R)`` sets it
+        last_at: ``(room, i)`` returns value i of "last"
+        put_last: ``(room, i, g)`` sets it
     """
 
     map_at: Callable
@@ -87,7 +91,7 @@ class RoomFunctions(NamedTuple):
 
 @functools.cache
 def make_room(variant: Variant, layout: Layout) -> RoomFunctions:
-    """The functions of a kernel's room."""
+    """Return the functions for the room of a kernel."""
     coefficient, state = variant.coefficient, variant.state
     products, ends, starts, earliest, _, _ = room_of(variant, layout)
     P_numbers, map_numbers = variant.algebra.coefficient_numbers, variant.map_numbers

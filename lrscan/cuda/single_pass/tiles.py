@@ -1,7 +1,7 @@
-"""Bringing a tile of time and columns into registers, and its results back to memory.
+"""Transfer of a tile from memory to registers, and of its results back to memory.
 
-A tile is ``chunks`` x ``vectors`` threads. A thread owns K consecutive steps of V neighbouring
-columns, K * V values of each operand:
+A tile has ``chunks`` x ``vectors`` threads. A thread owns K consecutive steps of V neighbouring
+columns, which are K * V values of each operand::
 
     columns ->    vector 0              vector 1
     time   |   thread 0              thread 1              chunk 0      "columns"
@@ -10,24 +10,26 @@ columns, K * V values of each operand:
     time   |   thread 0              thread chunks         chunk 0      "time", "thin"
            v   thread 1              thread chunks + 1     chunk 1      (V is 1)
 
-Where columns are contiguous a thread loads what it owns, ``lanes`` = V columns of a step at once.
-In other layouts the threads first load in the order of memory, so that neighbouring threads read
-neighbouring values, and then exchange through the room of the block:
+There are three orders of a layout:
 
-    "columns"  inner column axis contiguous: no exchange
-    "time"     time contiguous: a thread loads ``lanes`` steps at a time, the next thread the next
-    "thin"     anything else, few columns above all: the next thread loads the next column
+- "columns": the inner column axis is contiguous. A thread loads the values that it owns, ``lanes``
+  = V columns of a step at once.
+- "time": time is contiguous. A thread loads ``lanes`` steps at a time, and the next thread loads
+  the next ones.
+- "thin": any other layout, mostly those with few columns. The next thread loads the next column.
 
-In the exchange the K values of a thread lie side by side with one place left free after them, so
-that the accesses of a warp fall into different banks, of values of one or two banks:
+In "time" and "thin", threads load in the order of memory, so that neighbouring threads read
+neighbouring values. Then they exchange values through shared memory (the room). There the K values
+of a thread are adjacent, and one free place follows them. So the accesses of a warp fall into
+different banks, for values that occupy one or two banks::
 
     room   | thread 0: K values | free | thread 1: K values | free | ...
 
-Beyond the ends of the tensors nothing is read: a step that is not there is the identity map.
+Nothing is read beyond the ends of the tensors. A step there counts as the identity map.
 
-:mod:`lrscan.cuda.single_pass.tiles_direct` does the first,
+:mod:`lrscan.cuda.single_pass.tiles_direct` implements "columns", and
 :mod:`lrscan.cuda.single_pass.tiles_staged` the other two. Each has a function
-``make_tiles(variant, layout)`` that returns :class:`TileAccess`.
+``make_tiles(variant, layout)`` that returns a :class:`TileAccess`.
 """
 
 from __future__ import annotations
@@ -40,21 +42,24 @@ from lrscan.cuda.memory import load, store
 from lrscan.cuda.steps import Place, Variant, address_of, compiled, inlined
 
 MOST_THREADS = 256
-# Two blocks on a multiprocessor leave a thread 128 registers: a quarter of them for each of two
-# operands.
-BLOCKS_AN_SM = 2
+# With two blocks per multiprocessor, a thread can have 128 registers. Each of two operands takes a
+# quarter of them.
+BLOCKS_PER_SM = 2
 REGISTER_BYTES = 128
-MOST_LEFT = 2**30  # a number of steps that can be divided
+MOST_LEFT = 2**30  # small enough for divide(), also after adding the steps of a tile
 
 
 class Layout(NamedTuple):
-    """How a tile's values lie in memory.
+    """Layout of a tile's values in memory.
 
-    order   "columns", "time" or "thin"
-    lanes   neighbouring values of an access: columns, or steps. If they are several, addresses and
-            strides are multiples of 16 bytes, and the extent along them is one of lanes
-    same_a  the coefficient is the same for the lanes ("columns"), or for all of time ("time")
-    down    time runs against addresses; matters only for several lanes of "time"
+    Attributes:
+        order: "columns", "time" or "thin"
+        lanes: adjacent values per access, which are columns ("columns") or steps ("time"). If it is
+            more than 1, addresses and strides are multiples of 16 bytes, and the number of columns
+            or steps is a multiple of it.
+        same_a: whether the coefficient is the same for all columns ("columns") or for all steps
+            ("time")
+        down: whether time runs against addresses. It is set only for "time" with several lanes.
     """
 
     order: str
@@ -66,13 +71,14 @@ class Layout(NamedTuple):
 class Tile(NamedTuple):
     """A tile of a kernel.
 
-    nth         its place in time
-    place       of its first column
-    first_step
-    left        steps from there to the end of time, or MOST_LEFT
-    width       columns that it has, the last of a line fewer than the others
-    vectors     threads side by side over its columns
-    chunks      threads after each other in time
+    Attributes:
+        nth: its number along time
+        place: place of its first column
+        first_step: its first step
+        left: steps from ``first_step`` to the end of time, at most ``MOST_LEFT``
+        width: how many columns it has; the last tile of a line may have fewer than the others
+        vectors: threads along columns
+        chunks: threads along time
     """
 
     nth: int
@@ -85,17 +91,18 @@ class Tile(NamedTuple):
 
 
 class TileAccess(NamedTuple):
-    """A tile's threads, and its way into registers and back.
+    """Functions that assign threads to the parts of a tile, and that read and write it.
 
-    owner(tile, chunk, vector)              the thread that owns them
-    part_of(tile, thread)                   (chunk, vector) that a thread owns
-    fill(rows, tile, thread, room, a, x)    reads coefficients and inputs of a thread's steps
-    spill(rows, tile, thread, room, x, before, da)
-                                            writes the results for states x
+    ``a``, ``x`` and ``before`` are arrays of numbers in registers, for all values of a thread.
+    ``fill`` puts them in order of steps, with the columns of a step next to each other. ``da`` has
+    space for ``lanes`` values.
 
-    ``a``, ``x`` and ``before`` are arrays of numbers in registers, for all values of a thread. What
-    ``fill`` leaves lies step by step, the columns of a step side by side. ``da`` has room for
-    ``lanes`` values.
+    Attributes:
+        owner: ``(tile, chunk, vector)`` returns the thread that owns this part
+        part_of: ``(tile, thread)`` returns the (chunk, vector) that a thread owns
+        fill: ``(rows, tile, thread, room, a, x)`` reads the coefficients and inputs of a thread's
+            steps
+        spill: ``(rows, tile, thread, room, x, before, da)`` writes the results, given the states x
     """
 
     owner: Callable
@@ -105,9 +112,10 @@ class TileAccess(NamedTuple):
 
 
 def values_of(variant: Variant) -> int:
-    """Values of each operand that a thread owns, a power of two.
+    """Return how many values of each operand a thread owns, a power of two.
 
-    Half as many in backward sweeps of several planes, which compute with more registers.
+    Backward sweeps over values with several planes have half as many, because their arithmetic
+    needs more registers.
     """
     info = max(described(variant.coefficient), described(variant.state), key=lambda kind: kind.size)
     halved = variant.backward and info.planes * info.numbers > 1
@@ -116,19 +124,22 @@ def values_of(variant: Variant) -> int:
 
 
 def shape_of(variant: Variant, layout: Layout) -> tuple[int, int]:
-    """(K, V): steps and columns that a thread owns."""
+    """Return (K, V), the numbers of steps and of columns owned by a thread."""
     columns = layout.lanes if layout.order == "columns" else 1
     return values_of(variant) // columns, columns
 
 
 @inlined
 def beside(place, j):
-    """The place of the column ``j`` further along the inner axis."""
+    """Return the place of the column that is ``j`` columns further along the inner axis."""
     return Place(place.outer, place.middle, place.inner + j)
 
 
 def make_finish(variant: Variant) -> Callable:
-    """Backward, what there is to do at the sweep's last step t but to write dx: da, and dh0."""
+    """Return ``finish(rows, place, t, g)``, which writes da and dh0 at the last step of a sweep.
+
+    It is for backward sweeps, and t is the last step. The caller writes dx.
+    """
     kind_a, kind_start, want_da = variant.a, variant.start, variant.want_da
     algebra = compiled(variant)
     zero, remembered = algebra.zero, algebra.remembered

@@ -1,4 +1,4 @@
-"""Tiles whose columns are contiguous: a thread loads and stores what it owns."""
+"""Transfer of tiles with contiguous columns: each thread loads and stores its own values."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from lrscan.cuda.steps import Variant, address_of, compiled, inlined
 
 
 def make_tiles(variant: Variant, layout: Layout) -> TileAccess:
-    """The access to tiles whose columns are contiguous."""
+    """Return the functions for tiles with contiguous columns."""
     backward, want_dx, want_da = variant.backward, variant.want_dx, variant.want_da
     kind_a, kind_x = variant.a, variant.x
     coefficient, state = variant.coefficient, variant.state
@@ -30,7 +30,7 @@ def make_tiles(variant: Variant, layout: Layout) -> TileAccess:
 
     @inlined
     def own(tile, thread):
-        """(steps that are there, the first of them, place) of a thread."""
+        """Return a thread's (number of existing steps, first step, place of its first column)."""
         chunk, vector = part_of(tile, thread)
         count = min(max(tile.left - chunk * K, 0), K)
         if chunk >= tile.chunks or vector * V >= tile.width:
@@ -49,7 +49,7 @@ def make_tiles(variant: Variant, layout: Layout) -> TileAccess:
             else:
                 for v in range(V):
                     put(x, k * V + v, zero)
-            has_a = not backward or k > 0 or first > 0  # backward none leads into the first step
+            has_a = not backward or k > 0 or first > 0  # backward, no a leads into step 0
             if inside and has_a and not same_a:
                 load_vector(kind_a, V, from_a, a, k * V)
             else:
@@ -68,9 +68,9 @@ def make_tiles(variant: Variant, layout: Layout) -> TileAccess:
 
     @inlined
     def spill(rows, tile, thread, room, x, before, da):
-        thread = opaque(thread)  # what was computed from it is computed anew
+        thread = opaque(thread)  # so that results from fill() are computed again
         count, first, place = own(tile, thread)
-        # Which of the thread's steps is the sweep's last; below 0 or from K on if it is not here.
+        # The sweep's last step, counted from the thread's first. It may be another thread's step.
         last = tile.left - 1 - (first - tile.first_step)
         if backward and want_da:
             source = address_of(rows.before, place) + first * rows.before.time
@@ -96,7 +96,8 @@ def make_tiles(variant: Variant, layout: Layout) -> TileAccess:
                 target += rows.da.time
         if backward and count > 0 and last < K:
             for k in range(K):
-                if k <= last:  # stays for k == last; asked so, that would index registers by last
+                # The value of k == last stays. A test "k == last" would index registers by last.
+                if k <= last:
                     for v in range(V):
                         put_last(room, thread * V + v, get(state, x, k * V + v))
             v = 0

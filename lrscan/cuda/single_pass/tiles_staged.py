@@ -1,4 +1,4 @@
-"""Tiles of any other layout: read in the order of memory, and exchanged in shared memory."""
+"""Transfer of tiles of any layout, in the order of memory, with an exchange in shared memory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lrscan.cuda.steps import Variant, address_of, barrier, compiled, inlined
 
 
 def make_tiles(variant: Variant, layout: Layout) -> TileAccess:
-    """The access to tiles of any layout."""
+    """Return the functions for tiles of any layout."""
     backward, want_dx, want_da = variant.backward, variant.want_dx, variant.want_da
     kind_a, kind_x = variant.a, variant.x
     coefficient, state = variant.coefficient, variant.state
@@ -27,7 +27,7 @@ def make_tiles(variant: Variant, layout: Layout) -> TileAccess:
     one, zero, zero_a, directed = algebra.one, algebra.zero, algebra.zero_a, algebra.directed
     coefficient_gradient = algebra.coefficient_gradient
     along_time, L, same_a = layout.order == "time", layout.lanes, layout.same_a
-    # Lane l in memory of a unit of L steps is its step origin + way * l.
+    # A unit is L steps. In memory, its lane l is its step origin + way * l.
     origin, way = (L - 1, -1) if layout.down else (0, 1)
     K = values_of(variant)
     units, shift = K // L, K.bit_length() - 1
@@ -44,11 +44,12 @@ def make_tiles(variant: Variant, layout: Layout) -> TileAccess:
 
     @inlined
     def walk(tile, thread):
-        """A thread's units of L steps, side by side with those of the next thread in memory.
+        """Return the units that a thread reads. Neighbouring threads read neighbouring units.
 
-        Returns (units up to the end of time, which may be more than a thread has; the same without
-        the sweep's last step, where L is 1; step of the first one within the tile; steps to the
-        next one; column).
+        Returns:
+            (number of units up to the end of time, which may be more than a thread has; the same
+            without the sweep's last step, if L is 1; first step of the first unit, counted in the
+            tile; steps from a unit to the next; column)
         """
         stop = tile.left
         if along_time:
@@ -67,13 +68,13 @@ def make_tiles(variant: Variant, layout: Layout) -> TileAccess:
 
     @inlined
     def first_address(row, tile, s, column):
-        """The lowest address of a thread's first unit."""
+        """Return the lowest address of a thread's first unit."""
         step = tile.first_step + s + origin
         return address_of(row, beside(tile.place, column)) + step * row.time
 
     @inlined
     def to_owners(kind, tile, thread, room, values):
-        """From the order of memory to K steps per thread, through the room."""
+        """Exchange values through the room, from the order of memory to K steps per thread."""
         _, _, s, pace, column = walk(tile, thread)
         if thread < tile.vectors * tile.chunks:
             i = column * (tile.chunks * K) + s
@@ -90,17 +91,14 @@ def make_tiles(variant: Variant, layout: Layout) -> TileAccess:
 
     @inlined
     def leave_states(thread, room, x):
-        """Leave a thread's K states in the room, and wait for those of the others."""
+        """Put a thread's K states into the room, and wait until all threads have done so."""
         for k in range(K):
             put_shared(room, 0, thread * (K + 1) + k, get(state, x, k))
         barrier()
 
     @inlined
     def to_memory_order(tile, thread, room, x):
-        """The states that all threads have put down, in the order of memory.
-
-        They stay in the room, too.
-        """
+        """Get the states from the room in the order of memory. They stay in the room, too."""
         _, _, s, pace, column = walk(tile, thread)
         if thread < tile.vectors * tile.chunks:
             i = column * (tile.chunks * K) + s
@@ -115,7 +113,7 @@ def make_tiles(variant: Variant, layout: Layout) -> TileAccess:
         count, _, s, pace, column = walk(tile, thread)
         from_a = first_address(rows.a, tile, s, column)
         from_x = first_address(rows.x, tile, s, column)
-        has_a = not backward or s > 0 or tile.first_step > 0  # backward none leads into step 0
+        has_a = not backward or s > 0 or tile.first_step > 0  # backward, no a leads into step 0
         for u in range(units):
             if u < count:
                 load_vector(kind_x, L, from_x, x, u * L)
@@ -149,9 +147,9 @@ def make_tiles(variant: Variant, layout: Layout) -> TileAccess:
     def spill(rows, tile, thread, room, x, before, da):
         stop = tile.left
         thread = opaque(thread)
-        begin = opaque(tile.nth) * (tile.chunks * K)  # computed anew, too
+        begin = opaque(tile.nth) * (tile.chunks * K)  # computed again, too
         leave_states(thread, room, x)
-        if backward and want_da:  # while no states are in registers
+        if backward and want_da:  # at this point, no states are in registers
             _, before_last, s, pace, column = walk(tile, thread)
             source = first_address(rows.before, tile, s, column)
             for u in range(units):

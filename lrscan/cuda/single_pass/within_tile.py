@@ -1,6 +1,6 @@
-"""What the threads of a block do to their tile: compose its steps to maps, and apply them.
+"""The scan of a tile by the threads of a block: composing its steps to maps, and applying them.
 
-A chunk is K steps of one column here; a thread has V columns of it.
+Here a chunk is K steps of one column. A thread has V columns of a chunk::
 
     time  |    chunk 0    a,x  a,x  ..  -> (P,R) ------ (P,R) of chunk 0
           |                                       |
@@ -9,11 +9,11 @@ A chunk is K steps of one column here; a thread has V columns of it.
           v    chunk 2    a,x  a,x  ..  -> (P,R) -+---- (P,R) of chunks 0, 1, 2
                       scan_steps, in registers     scan_chunks, in the room
 
-and back: begin_of_chunk takes the state that the tile starts with through the map before its chunk,
-and apply_steps takes it from there through the chunk.
+Then the scan goes back to registers. ``begin_of_chunk`` applies the map of all earlier chunks to
+the state that the tile starts from. ``apply_steps`` continues from there through the chunk.
 
-Of arrays in registers, ``a`` and ``x`` have a value for each step and column of a thread, ``P``,
-``R`` and ``h`` one for each column.
+The arrays ``a`` and ``x`` in registers have one value per step and column of a thread. ``P``, ``R``
+and ``h`` have one value per column.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from lrscan.cuda.steps import Variant, barrier, compiled, inlined
 
 
 class Scans(NamedTuple):
-    """The two halves of a scan, each in registers and across threads.
+    """Functions for the two halves of a scan, each in registers and across threads.
 
-    scan_steps(a, x, P, R)              (P, R) become the map of the thread's steps, by columns;
-                                        returns whether one of the coefficients may be zero
-    scan_chunks(tile, thread, room, P, R)
-                                        leaves the maps of all chunks up to the thread's own in the
-                                        room
-    begin_of_chunk(tile, thread, room, h)
-                                        h become the states that the thread's chunk begins with;
-                                        returns whether they are to be believed
-    apply_steps(a, x, h, may_forget)    the inputs x become the states, step after step from h
+    Attributes:
+        scan_steps: ``(a, x, P, R)`` sets (P, R) to the map of the thread's steps, per column, and
+            returns whether any coefficient may be zero
+        scan_chunks: ``(tile, thread, room, P, R)`` puts into the room the map of all chunks up to
+            and including the thread's own
+        begin_of_chunk: ``(tile, thread, room, h)`` sets h to the states from which the thread's
+            chunk starts, and returns whether they are reliable
+        apply_steps: ``(a, x, h, may_forget)`` replaces the inputs x by the states, step by step
+            from h
     """
 
     scan_steps: Callable
@@ -48,7 +48,7 @@ class Scans(NamedTuple):
 
 
 def make_scans(variant: Variant, layout: Layout, access: TileAccess) -> Scans:
-    """The scans of a kernel."""
+    """Return the functions for the scans of a kernel."""
     algebra, coefficient, state = compiled(variant), variant.coefficient, variant.state
     compose, step, one, zero = algebra.compose, algebra.step, algebra.one, algebra.zero
     remembered, guarded = algebra.remembered, variant.algebra.guarded
@@ -71,24 +71,24 @@ def make_scans(variant: Variant, layout: Layout, access: TileAccess) -> Scans:
                 P_v, R_v = compose(P_v, R_v, get(coefficient, a, i), get(state, x, i))
             put(P, v, P_v)
             put(R, v, R_v)
-            # A zero among the coefficients makes P zero, or NaN beside an infinite one.
+            # A zero coefficient makes P zero, or NaN if another coefficient is infinite.
             if guarded and zero_or_nan(P_v):
                 may_forget = True
         return may_forget
 
     @inlined
     def put_maps(thread, room, P, R):
-        """Leave the thread's maps in the room, and wait for those of the others."""
+        """Put the thread's maps into the room, and wait until all threads have done so."""
         for v in range(V):
             put_map(room, v * MOST_THREADS + thread, get(coefficient, P, v), get(state, R, v))
         barrier()
 
     @inlined
     def scan_chunks(tile, thread, room, P, R):
-        # Hillis and Steele (1986): in a round, each composes its map with that of the chunk that is
-        # 1, 2, 4, .. before its own.
+        # Hillis and Steele (1986): in each round, a thread composes its map with that of the chunk
+        # 1, 2, 4, .. chunks before its own.
         chunk, _ = part_of(tile, thread)
-        pitch = owner(tile, 1, 0)  # threads from a chunk to the next
+        pitch = owner(tile, 1, 0)  # threads from a chunk to the next one
         distance = 1
         while distance < tile.chunks:
             put_maps(thread, room, P, R)
@@ -114,7 +114,7 @@ def make_scans(variant: Variant, layout: Layout, access: TileAccess) -> Scans:
             h_v = start_of(room, vector * V + v)
             if chunk > 0:
                 P_v, R_v = map_at(room, v * MOST_THREADS + thread - pitch)
-                if guarded and is_nan(P_v):  # the mark of a column that was run step by step
+                if guarded and is_nan(P_v):  # the mark of a column that ran step by step
                     h_v = R_v
                 else:
                     h_v = step(P_v, R_v, h_v)
@@ -125,8 +125,8 @@ def make_scans(variant: Variant, layout: Layout, access: TileAccess) -> Scans:
 
     @inlined
     def apply_steps(a, x, h, may_forget):
-        # A coefficient of zero forgets NaN and infinity, but in a map it is one number of many: so
-        # the steps ask for it, but only where one may be zero.
+        # A coefficient of zero forgets NaN and infinity. In a map, it is a factor like any other.
+        # So each step tests for it, but only if any coefficient may be zero.
         if guarded and may_forget:
             for v in range(V):
                 h_v = get(state, h, v)
