@@ -36,7 +36,7 @@ from lrscan.cuda.steps import (
 
 THREADS = 128
 FEWEST_STEPS = 64  # of a chunk, unless the whole sequence is shorter
-_THREADS_PER_SM = 1024
+_THREADS_PER_SM = 1024  # enough to fill a multiprocessor
 
 
 class Chunks(NamedTuple):

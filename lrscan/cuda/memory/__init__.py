@@ -49,8 +49,8 @@ Functions for indices::
     opaque(n)           return n, but hide from the compiler where it comes from
     padded(i, shift)    return i + i // 2**shift, below 2**32
 
-The compiler does not keep a result computed from ``opaque(n)`` in registers from an earlier phase
-of the kernel. It computes the result again. It does not unroll a loop that counts with ``opaque``.
+A result computed from ``opaque(n)`` does not stay in registers from one phase of a kernel to the
+next; the compiler computes it again. A loop that counts with ``opaque`` is not unrolled.
 """
 
 from numba.core import config
