@@ -28,8 +28,8 @@ Then::
 
 If ranks share processors so that only q of them run at once, and p > q, everything takes p / q
 times as long. That includes the exchange, because there it is work of the same processors. The
-model leaves out the p pairs per column that each rank composes after an exchange. They are p / T
-of the work.
+model leaves out the p pairs per column that each rank composes after an exchange. A rank
+has T / p steps of its own, so they add p^2 / T to its work.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Implementation of :mod:`lrscan.cuda.memory` for Numba's simulator, in the memory of the host.
 
-It checks every access to global memory for alignment and bounds. A kernel that reads or writes
+It checks loads and stores of global memory for alignment and bounds (not the ticket counter). A kernel that reads or writes
 outside the tensors of its launch raises an error here.
 """
 
