@@ -1,7 +1,7 @@
 """Implementation of :mod:`lrscan.cuda.memory` for Numba's simulator, in the memory of the host.
 
-It checks loads and stores of global memory for alignment and bounds (not the ticket counter). A kernel that reads or writes
-outside the tensors of its launch raises an error here.
+It checks loads and stores of global memory for alignment and bounds, though not the counter of
+tickets. A kernel that reads or writes outside the tensors of its launch raises an error here.
 """
 
 from __future__ import annotations
