@@ -11,8 +11,7 @@ BIN := .venv/bin
 PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help venv reproduce test test-fast test-browser book lab format types hooks lock clean \
-  distclean
+.PHONY: help venv reproduce test test-fast test-browser book lab format types hooks lock clean distclean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import sysconfig
 import tomllib
 from pathlib import Path
 
@@ -198,7 +199,9 @@ def test_what_is_installed_is_what_the_lock_says():
     pins = [Requirement(line) for line in CONSTRAINTS.splitlines() if not line.startswith("#")]
     pins = {pin.name: pin for pin in pins if not pin.marker or pin.marker.evaluate()}
     other = []
-    for found in importlib.metadata.distributions():
+    # Not in what setuptools brings along and puts on the path once it is imported.
+    folder = [sysconfig.get_path("purelib")]
+    for found in importlib.metadata.distributions(path=folder):
         name = canonicalize_name(found.metadata["Name"])
         if name in pins and Version(found.version).public not in pins[name].specifier:
             other.append(f"{name} {found.version} is not {pins[name].specifier}")

@@ -201,3 +201,10 @@ def test_named_python_that_is_too_old_changes_nothing(built):
     assert "old: is Python 3.10.13\n" in result.stderr
     assert built.done() == []
     assert built.make("venv").stdout == ""
+
+
+def test_the_files_named_as_slow_exist():
+    from conftest import SLOW
+
+    tests = Path(__file__).parent
+    assert [name for name in SLOW if not (tests / name).is_file()] == []
