@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from projects import LONGEST_S
+from slow import SLOW
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -204,7 +205,5 @@ def test_named_python_that_is_too_old_changes_nothing(built):
 
 
 def test_the_files_named_as_slow_exist():
-    from conftest import SLOW
-
     tests = Path(__file__).parent
     assert [name for name in SLOW if not (tests / name).is_file()] == []

@@ -9,13 +9,15 @@ import click
 
 from lrscan import __version__
 from lrscan.cli.options import (
-    DEVICES,
+    FOLDER,
     Minutes,
     build_option,
     compiling_option,
+    device_option,
     parameter_option,
     profile_option,
     record_option,
+    records_option,
     report_broken,
     report_usage_errors,
 )
@@ -144,22 +146,11 @@ def list_(profile: str) -> None:
 @main.command()
 @click.argument("experiments", nargs=-1, metavar="[EXPERIMENT]...")
 @profile_option
-@click.option(
-    "--device",
-    default="auto",
-    show_default=True,
-    metavar="|".join(DEVICES),
-    help="Device to measure; auto means the GPU if there is one.",
-)
+@device_option
 @parameter_option
 @record_option
 @build_option
-@click.option(
-    "--out",
-    type=click.Path(file_okay=False, path_type=Path),
-    metavar="DIR",
-    help="Write records to DIR/<device>/.",
-)
+@records_option
 @click.option(
     "--minutes",
     type=Minutes(),
@@ -234,7 +225,7 @@ def campaign() -> None:
 )
 @click.option(
     "--out",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=FOLDER,
     default=Path("build", "campaign"),
     show_default=True,
     metavar="DIR",
@@ -307,7 +298,7 @@ def campaign_run(dry_run: bool, calls: int, **options: Any) -> None:
 @campaign.command("kit")
 @click.option(
     "--out",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=FOLDER,
     default=Path("build", "kit"),
     show_default=True,
     metavar="DIR",
@@ -395,7 +386,7 @@ def campaign_merge(source: Path, **options: Any) -> None:
 )
 @click.option(
     "--out",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=FOLDER,
     metavar="DIR",
     help="Write the CUDA kernels to this folder, for use on another machine, where LRSCAN_KERNELS "
     "names it.",
@@ -435,16 +426,10 @@ def warmup(**options: Any) -> None:
 )
 @click.option("--settings", "listing", is_flag=True, help="List the settings and their defaults.")
 @click.option("--name", default="problem_2b", show_default=True, help="Name of the records.")
-@click.option(
-    "--device",
-    default="auto",
-    show_default=True,
-    metavar="|".join(DEVICES),
-    help="Device to train on; auto means the GPU if there is one.",
-)
+@device_option
 @click.option(
     "--checkpoints",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=FOLDER,
     metavar="DIR",
     help="Folder of the checkpoints, from which runs resume; default: build/checkpoints.",
 )
@@ -460,12 +445,7 @@ def warmup(**options: Any) -> None:
 )
 @record_option
 @build_option
-@click.option(
-    "--out",
-    type=click.Path(file_okay=False, path_type=Path),
-    metavar="DIR",
-    help="Write records to DIR/<device>/.",
-)
+@records_option
 @report_usage_errors
 def train(**options: Any) -> None:
     """Train a model on the long-memory task, problem 2b.

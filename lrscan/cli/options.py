@@ -15,6 +15,7 @@ from lrscan.evidence.context import environment
 from lrscan.runner import catalog
 
 DEVICES = ("auto", "cpu", "cuda")
+FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
 class Minutes(click.FloatRange):
@@ -45,6 +46,16 @@ parameter_option = click.option(
     metavar="NAME=VALUE",
     help="Set a parameter. Every selected notebook must have it. Repeatable.",
 )
+device_option = click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    metavar="|".join(DEVICES),
+    help="Device to measure or to train on; auto means the GPU if there is one.",
+)
+records_option = click.option(
+    "--out", type=FOLDER, metavar="DIR", help="Write records to DIR/<device>/."
+)
 compiling_option = click.option(
     "--jobs",
     type=click.IntRange(min=1),
@@ -67,7 +78,7 @@ def _use_build_folder(context: click.Context, _: click.Parameter, folder: Path |
 
 build_option = click.option(
     "--build",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=FOLDER,
     metavar="DIR",
     envvar="LRSCAN_BUILD",
     show_envvar=True,

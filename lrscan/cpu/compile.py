@@ -134,7 +134,7 @@ def kernel(variant: str, what: str) -> Callable[[Callable], int]:
             cached = True
         except RuntimeError:  # no folder is writable: compile in every process
             cached = False
-        with noticed(f"the CPU kernel {what}", kept=cached), _garbage_left(), turn:
+        with noticed(f"the CPU kernel {what}", kept=cached), _garbage_collection_off(), turn:
             compiled.compile()
         tally[KEPT if cached and compiled.cache_hits else COMPILED] += 1
         _in_use.append(compiled)
@@ -144,8 +144,8 @@ def kernel(variant: str, what: str) -> Callable[[Callable], int]:
 
 
 @contextmanager
-def _garbage_left() -> Iterator[None]:
-    """Switch Python's garbage collector off.
+def _garbage_collection_off() -> Iterator[None]:
+    """Keep Python's garbage collector from running.
 
     Numba makes a great many objects that refer to each other and live until the kernel is compiled.
     Looking for garbage among them takes a seventh of the time of a compilation.

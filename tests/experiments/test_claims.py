@@ -4,22 +4,14 @@ from pathlib import Path
 
 import pandas
 import pytest
-from projects import in_run, make_project
 from training_records import trained
 
 from lrscan.evidence import records
 from lrscan.experiments import claims, verdicts
 
+pytestmark = pytest.mark.usefixtures("recording")
 CPU = {"device": "cpu-2-core", "device_label": "CPU, 2 cores", "device_type": "cpu"}
 GPU = {"device": "h100", "device_label": "NVIDIA H100", "device_type": "cuda"}
-
-
-@pytest.fixture(autouse=True)
-def project(tmp_path, monkeypatch):
-    root = make_project(tmp_path / "project")
-    monkeypatch.chdir(root)
-    in_run(monkeypatch, recording=True)
-    return root
 
 
 def rows(claim):

@@ -5,24 +5,16 @@ from types import SimpleNamespace
 
 import pandas
 import pytest
-from projects import in_run, make_project
 
 from lrscan.evidence import figures, records
 from lrscan.experiments import call_cost, kernel_speedup, notebook
 
 pytest.importorskip("IPython")
+pytestmark = pytest.mark.usefixtures("recording")
 CPU = {"device": "cpu-2-core", "device_label": "CPU <2 cores>", "device_type": "cpu"}
 CPU |= {"profile": "quick", "versions": {"torch": "2", "numba": "0"}, "threads": {"torch": 2}}
 CPU |= {"driver": None, "commit": None, "dirty": None, "measured_at": "2026", "seed": 0}
 CPU |= {"parameters": {}}
-
-
-@pytest.fixture(autouse=True)
-def project(tmp_path, monkeypatch):
-    root = make_project(tmp_path / "project")
-    monkeypatch.chdir(root)
-    in_run(monkeypatch, recording=True)
-    return root
 
 
 @pytest.fixture
@@ -56,21 +48,21 @@ def test_a_parameter_that_measure_does_not_take_is_noticed_without_measuring(wro
         notebook.take(call_cost, False, **wrong)
 
 
-def test_a_figure_is_saved_with_the_text_of_its_experiment_and_shown(project, shown):
+def test_a_figure_is_saved_with_the_text_of_its_experiment_and_shown(recording, shown):
     one = written()
     notebook.show([one], "call_cost")
-    manifest = figures.read_manifest(project / "figures" / "manifest.json")
+    manifest = figures.read_manifest(recording / "figures" / "manifest.json")
     alt = call_cost.EXPERIMENT.figures["call_cost"].alt
     assert manifest["cpu-2-core/call_cost.svg"]["alt"] == alt and len(shown) == 1
     with pytest.raises(KeyError, match="no_such"):
         notebook.show([one], "no_such")
 
 
-def test_a_drawing_is_saved_without_records(project, shown):
+def test_a_drawing_is_saved_without_records(recording, shown):
     from matplotlib.figure import Figure
 
     notebook.show_figure(Figure(), "idea", "An idea.")
-    assert (project / "figures" / "drawings" / "idea.png").is_file() and len(shown) == 1
+    assert (recording / "figures" / "drawings" / "idea.png").is_file() and len(shown) == 1
 
 
 def test_a_table_has_its_device_as_caption_and_blanks_for_nan(shown):

@@ -5,7 +5,6 @@ import math
 
 import pytest
 import torch
-from projects import in_run, make_project
 from rich.console import Console
 from training_records import trained
 
@@ -15,16 +14,9 @@ from lrscan.experiments.resume import Paused
 from lrscan.train import DIVERGED, PAUSED, Settings
 from lrscan.train.settings import Classifier
 
+pytestmark = pytest.mark.usefixtures("recording")
 CPU = {"device": "cpu-2-core", "device_label": "CPU, 2 cores", "device_type": "cpu"}
 CPU |= {"profile": "quick", "versions": {"torch": "2", "numba": "0"}, "threads": {"torch": 2}}
-
-
-@pytest.fixture(autouse=True)
-def project(tmp_path, monkeypatch):
-    root = make_project(tmp_path / "project")
-    monkeypatch.chdir(root)
-    in_run(monkeypatch, recording=True)
-    return root
 
 
 def test_one_seed_of_everything_is_trained_before_the_next(monkeypatch):
@@ -58,6 +50,13 @@ def search(**changed):
     return problem_2b_search.measure(**given | changed)
 
 
+def small_runs(**changed):
+    """Return the smallest parameters of problem_2b.measure, with changes."""
+    given = {"device": "cpu", "lengths": [8], "grown_lengths": [], "apart_lengths": []}
+    given |= {"seeds": [0], "hidden": 4, "batch": 2, "iterations": 2, "sequences": 16}
+    return given | {"matched": False} | changed
+
+
 def test_a_search_is_the_same_for_both_models_and_the_runs_take_what_it_found(monkeypatch):
     searched = search(lengths=[16, 8], rates=[0.01, 0.02, 0.03, 0.04, 0.05])
     found = training_runs.outcomes(searched)
@@ -71,19 +70,7 @@ def test_a_search_is_the_same_for_both_models_and_the_runs_take_what_it_found(mo
         assert again.groupby(["T", "seed"]).size().to_dict() == dict.fromkeys(
             [(8, 8), (8, 9), (16, 7), (16, 8), (16, 9)], 4
         )
-    measured = problem_2b.measure(
-        device="cpu",
-        names=["GILRLSTM"],
-        lengths=[8, 16],
-        grown_lengths=[],
-        seeds=[0, 1],
-        hidden=4,
-        batch=2,
-        apart_lengths=[],
-        iterations=2,
-        sequences=16,
-        matched=False,
-    )
+    measured = problem_2b.measure(**small_runs(names=["GILRLSTM"], lengths=[8, 16], seeds=[0, 1]))
     runs = training_runs.outcomes(measured)
     assert list(runs["T"]) == [8, 8, 16, 16] and list(runs["seed"]) == [0, 1, 0, 1]
     best = problem_2b_search.chosen(searched).query("model == 'GILRLSTM'").set_index("T")["rate"]
@@ -94,42 +81,19 @@ def test_a_search_is_the_same_for_both_models_and_the_runs_take_what_it_found(mo
 
 def test_runs_without_a_search_are_refused():
     with pytest.raises(FileNotFoundError, match="problem_2b_search"):
-        problem_2b.measure(
-            device="cpu",
-            names=["LSTM"],
-            lengths=[8],
-            grown_lengths=[],
-            seeds=[0],
-            hidden=4,
-            batch=2,
-            apart_lengths=[],
-            iterations=2,
-            sequences=16,
-            matched=False,
-        )
+        problem_2b.measure(**small_runs(names=["LSTM"]))
 
 
 def test_a_run_with_the_best_settings_continues_where_it_was_paused(monkeypatch):
     search(names=["GILRLSTM"])
-    given = {
-        "device": "cpu",
-        "names": ["GILRLSTM"],
-        "lengths": [8],
-        "grown_lengths": [],
-        "hidden": 4,
-        "batch": 2,
-        "apart_lengths": [],
-        "iterations": 6,
-        "sequences": 16,
-        "matched": False,
-    }
-    problem_2b.measure(**given, seeds=[0], resume=True)
+    given = small_runs(names=["GILRLSTM"], iterations=6, resume=True)
+    problem_2b.measure(**given)
     real = training_runs.train
     monkeypatch.setattr(training_runs, "train", lambda *a, **kw: real(*a, **kw | {"seconds": 1e-9}))
     for _ in range(5):
         with pytest.raises(Paused):
-            problem_2b.measure(**given, seeds=[0, 1], resume=True)
-    ended = training_runs.outcomes(problem_2b.measure(**given, seeds=[0, 1], resume=True))
+            problem_2b.measure(**given | {"seeds": [0, 1]})
+    ended = training_runs.outcomes(problem_2b.measure(**given | {"seeds": [0, 1]}))
     assert list(ended["iterations"]) == [6, 6]
 
 
@@ -139,17 +103,9 @@ def test_runs_with_and_without_a_curriculum_are_searched_separately():
     tasks = {(8, 0), (128, 128), (256, 128)}
     assert set(zip(found["T"], found["start_steps"], strict=True)) == tasks
     measured = problem_2b.measure(
-        device="cpu",
-        names=["GILRLSTM", "LSTM"],
-        lengths=[8],
-        grown_lengths=[256],
-        seeds=[0],
-        hidden=4,
-        batch=2,
-        apart_lengths=[16],
-        iterations=2,
-        sequences=16,
-        matched=True,
+        **small_runs(
+            names=["GILRLSTM", "LSTM"], grown_lengths=[256], apart_lengths=[16], matched=True
+        )
     )
     assert set(measured.table["steps"]) == {8, 16, 128}
     assert set(measured.table.query("steps == 16")["distractors"]) == {"apart"}
@@ -161,18 +117,7 @@ def test_runs_with_and_without_a_curriculum_are_searched_separately():
     assert titles == ["T = 8", "T = 16, distractors apart", "T = 256, doubled from 128"]
     search(grown_lengths=[], rates=[0.01])
     with pytest.raises(ValueError, match="no runs of 'GILRLSTM' with a curriculum"):
-        problem_2b.measure(
-            device="cpu",
-            lengths=[],
-            grown_lengths=[256],
-            seeds=[0],
-            hidden=4,
-            batch=2,
-            apart_lengths=[],
-            iterations=2,
-            sequences=16,
-            matched=False,
-        )
+        problem_2b.measure(**small_runs(lengths=[], grown_lengths=[256]))
 
 
 def test_a_matched_lstm_has_the_fewest_units_that_suffice():

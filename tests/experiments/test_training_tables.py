@@ -1,7 +1,6 @@
 """Tables of training runs: short, and with the numbers of the functions behind them."""
 
 import pytest
-from projects import in_run, make_project
 from training_records import trained
 
 from lrscan.evidence import records
@@ -10,14 +9,7 @@ from lrscan.experiments import problem_2b, training_tables
 CPU = {"device": "cpu-2-core", "device_label": "CPU, 2 cores", "device_type": "cpu"}
 
 
-@pytest.fixture
-def project(tmp_path, monkeypatch):
-    root = make_project(tmp_path / "project")
-    monkeypatch.chdir(root)
-    in_run(monkeypatch, recording=True)
-
-
-def test_a_mean_has_its_deviation_and_a_bound_its_sign(project):
+def test_a_mean_has_its_deviation_and_a_bound_its_sign(recording):
     runs = [("GILRLSTM", 1024, 0, 10), ("GILRLSTM", 1024, 1, 14), ("LSTM", 1024, 0, None)]
     one = trained(CPU, "problem_2b", *runs)
     table = training_tables.table_3(one)
@@ -30,14 +22,14 @@ def test_a_mean_has_its_deviation_and_a_bound_its_sign(project):
     assert ratio == f"≥ {problem_2b.sooner(one)['by_medians'].iloc[0]:.2f}"
 
 
-def test_a_curriculum_is_another_task(project):
+def test_a_curriculum_is_another_task(recording):
     trained(CPU, "problem_2b", ("GILRLSTM", 2048, 0, 10))
     one = trained(CPU, "problem_2b", ("GILRLSTM", 2048, 0, 10), start_steps=128)
     tasks = training_tables.runs(one).index.get_level_values("task")
     assert sorted(tasks) == ["2,048", "2,048 from 128"]
 
 
-def test_settings_that_all_runs_share_are_left_out(project):
+def test_settings_that_all_runs_share_are_left_out(recording):
     one = trained(CPU, "problem_2b", ("GILRLSTM", 1024, 0, 10), ("GILRLSTM", 1024, 1, None))
     table = training_tables.runs(one)
     assert table.index.names == ["task", "seed"]
